@@ -1,0 +1,173 @@
+"""Settings of a run: frozen dataclasses, the one source for Python arguments, command-line flags and YAML keys.
+
+Two groups: `LoadConfig` says which model on which data (the arguments of `LLCEvaluator.compute`), `SampleConfig` says how
+the local posterior is sampled (the arguments of `LLCEvaluator`). Every value is checked at construction.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from hf_llc.errors import InputError
+
+Task = Literal[
+    "text-generation",
+    "fill-mask",
+    "text2text-generation",
+    "text-classification",
+    "token-classification",
+    "image-classification",
+    "plain",
+]
+
+
+def _setting(default: Any, text: str) -> Any:
+    return field(default=default, metadata={"help": text})
+
+
+def _check_choices(config: Any) -> None:
+    """Each field annotated with a Literal holds one of its values; each numeric field holds a finite number."""
+    hints = get_type_hints(type(config))
+    for item in fields(config):
+        value, hint = getattr(config, item.name), hints[item.name]
+        options = [hint] if get_origin(hint) is Literal else list(get_args(hint))
+        choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
+        plain = [option for option in options if isinstance(option, type)] or ([hint] if isinstance(hint, type) else [])
+        if value is None and type(None) in options:
+            continue
+        if isinstance(value, str) and value in choices:
+            continue
+        if isinstance(value, bool):
+            ok = bool in plain
+        elif isinstance(value, int):
+            ok = int in plain or float in plain
+        else:
+            ok = any(isinstance(value, kind) for kind in plain)
+        if not ok:
+            kinds = [repr(c) for c in choices] + [k.__name__ for k in plain if k is not type(None)]
+            raise InputError(f"{item.name} has a value of the wrong kind", value=value, allowed=", ".join(kinds))
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InputError(f"{item.name} is not a finite number", value=value, allowed="a finite number")
+
+
+def _require(ok: bool, name: str, value: object, allowed: str, remedy: str = "") -> None:
+    if not ok:
+        raise InputError(f"{name} is out of range", value=value, allowed=allowed, remedy=remedy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadConfig:
+    """Which model, which data, and how one becomes a loss on the other."""
+
+    model: str | None = _setting(None, "Hub id or local folder of the model; none: the embedded tiny model")
+    revision: str | None = _setting(None, "branch, tag or commit of the model")
+    data: str | None = _setting(None, "Hub id, local folder or file of the data; none: the embedded text")
+    subset: str | None = _setting(None, "configuration name of the data set")
+    split: str | None = _setting(None, "split of the data set, e.g. validation or test[:10%]")
+    data_revision: str | None = _setting(None, "branch, tag or commit of the data set")
+    task: Task | None = _setting(None, "task; none: from the model's config and the data's columns")
+    input_column: str | None = _setting(None, "column of the inputs; none: the usual name for the task")
+    second_input_column: str | None = _setting(None, "column of the second text of a pair (text-classification)")
+    label_column: str | None = _setting(None, "column of the labels; none: the usual name for the task")
+    tokenizer: str | None = _setting(None, "Hub id or folder of the tokenizer; none: the model's own")
+    max_examples: int | None = _setting(None, "use at most this many examples (windows, for packed text)")
+    max_length: int | None = _setting(None, "tokens an example at most; none: the model's context, at most 1024")
+    packing: Literal["packed", "document"] = _setting(
+        "packed", "text-generation: windows cut from the joined documents, or one document an example (padded)"
+    )
+    loss_normalization: Literal["token", "sequence"] = _setting(
+        "token", "language models: L in nats a predicted token (n counts tokens) or a sequence (n counts sequences)"
+    )
+    streaming: bool = _setting(False, "stream the data set (needs max_examples)")
+    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = _setting(
+        None, "load weights in this type; none: float32"
+    )
+    device: str | None = _setting(None, "cpu, cuda, cuda:1 …; none: the process's own device")
+    attn_implementation: str | None = _setting(None, "attention code of transformers: eager, sdpa, flash_attention_2 …")
+    trust_remote_code: bool = _setting(False, "run Python code that comes with the model or data set")
+    allow_pickle: bool = _setting(False, "read pickled weights (*.bin, *.pt), which can run code")
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        _require(self.max_examples is None or self.max_examples >= 2, "max_examples", self.max_examples, "2 or more")
+        _require(self.max_length is None or self.max_length >= 2, "max_length", self.max_length, "2 or more")
+        if self.streaming and self.max_examples is None:
+            raise InputError("streaming needs a bound", remedy="give max_examples")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """How the tempered local posterior exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) is sampled (arXiv 2308.12108, eq. 10)."""
+
+    sampler: Literal["sgld", "mala"] = _setting("sgld", "SGLD (the paper's Algorithm 1) or MALA")
+    num_chains: int = _setting(4, "independent chains, shared out over processes")
+    num_draws: int = _setting(200, "draws kept a chain")
+    num_steps_between_draws: int = _setting(1, "steps a draw (1 keeps every step)")
+    num_burnin_steps: int | Literal["auto"] = _setting("auto", "steps dropped at the start; auto: until the trace is flat")
+    max_steps: int = _setting(5000, "steps a chain at most, burn-in included, when the burn-in is auto")
+    batch_size: int | Literal["auto", "full"] = _setting("auto", "examples a step; auto: 32, or all if fewer; full: all")
+    micro_batch_size: int | None = _setting(None, "examples a forward pass at most (gradients are accumulated)")
+    step_size: float | Literal["auto"] = _setting("auto", "ε: drift ε/2, noise variance ε; auto: acceptance 0.9–0.95")
+    localization: float = _setting(100.0, "γ: strength of the pull to w*")
+    nbeta: float | None = _setting(None, "inverse temperature times n; none: n / ln n")
+    beta: float | None = _setting(None, "inverse temperature β (nβ = n·β); none: 1 / ln n")
+    minimize: bool = _setting(False, "first take w* to the nearest minimum of L_n on this data")
+    minimize_steps: int = _setting(2000, "gradient steps of minimize at most")
+    seed: int = _setting(0, "seed of noise and batch order")
+    chain_batch_size: int = _setting(1, "chains stepped together (vmap); 1: one by one")
+    compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
+    mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
+
+    def __post_init__(self) -> None:
+        _check_choices(self)
+        for name in ("num_chains", "num_draws", "num_steps_between_draws", "chain_batch_size", "minimize_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        burnin = self.num_burnin_steps
+        _require(burnin == "auto" or burnin >= 0, "num_burnin_steps", burnin, "'auto', or 0 or more")
+        _require(isinstance(self.batch_size, str) or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
+        micro = self.micro_batch_size
+        _require(micro is None or micro >= 1, "micro_batch_size", micro, "1 or more")
+        step = self.step_size
+        _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
+        _require(self.localization >= 0, "localization", self.localization, "0 or more")
+        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
+        if self.nbeta is not None and self.beta is not None:
+            raise InputError("nbeta and beta are both given", remedy="give one: nbeta = n·beta")
+        _require(self.nbeta is None or self.nbeta > 0, "nbeta", self.nbeta, "a number above 0")
+        _require(self.beta is None or self.beta > 0, "beta", self.beta, "a number above 0")
+        kept = self.num_draws * self.num_steps_between_draws
+        if self.num_burnin_steps == "auto" and kept >= self.max_steps:
+            raise InputError("max_steps leaves no room for burn-in", value=self.max_steps,
+                             allowed=f"more than the {kept} steps kept", remedy="raise max_steps or lower num_draws")
+
+
+def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
+    """Build a config from `values`; an unknown key is refused with the nearest known one.
+
+    Raises:
+        InputError: unknown key, or a value the config does not take.
+    """
+    import difflib
+
+    known = [item.name for item in fields(cls)]
+    for key in values:
+        if key not in known:
+            near = difflib.get_close_matches(key, known, n=1)
+            raise InputError(f"unknown setting {key!r} in {source}", allowed=", ".join(known) if not near else "",
+                             remedy=f"did you mean {near[0]!r}?" if near else "")
+    return cls(**values)
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Names and values of the settings that differ, as `name: old → new`."""
+    keys = list(dict.fromkeys([*old, *new]))
+    return [f"{k}: {old.get(k)!r} → {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)]
+
+
+def as_dict(config: Any) -> dict[str, Any]:
+    """The settings as a plain dictionary in field order."""
+    return dataclasses.asdict(config)

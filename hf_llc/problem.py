@@ -1,0 +1,44 @@
+"""What loading hands to sampling: a model, its examples as tensors, and the loss of each example."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor, nn
+
+Forward = Callable[..., Any]
+"""The model, or the model with other parameters put in (torch.func.functional_call)."""
+
+
+@dataclass
+class Problem:
+    """The empirical loss L_n(w) = mean over examples of ℓ_i(w), and where it came from.
+
+    Attributes:
+        model: the network at w*, in eval mode, on its device.
+        examples: tensors with one leading example axis, all of the same length, on the CPU.
+        losses: `losses(forward, batch)` → ℓ_i for each example of `batch`, shape `[batch]`, float32 or wider. Their plain
+            mean over all examples is exactly L_n in `unit`; the mean over a minibatch is an unbiased estimate of it (with
+            ragged token counts ℓ_i is the example's summed loss over the *mean* count, so that this stays true).
+        n: the n of nβ = n / ln n: predicted tokens for a loss per token, examples (sequences) otherwise.
+        unit: what L_n is measured in, e.g. "nats per token".
+        trivial_loss: L_n of the best constant predictor (the label or token marginal), None where there is none.
+        task: name of the task.
+        provenance: ids, resolved revisions and fingerprints of model and data, for the result.
+    """
+
+    model: nn.Module
+    examples: dict[str, Tensor]
+    losses: Callable[[Forward, Mapping[str, Tensor]], Tensor]
+    n: int
+    unit: str
+    trivial_loss: float | None = None
+    task: str = "plain"
+    provenance: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples, the length of every tensor in `examples`."""
+        return len(next(iter(self.examples.values())))
