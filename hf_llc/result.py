@@ -1,0 +1,208 @@
+"""`LLCResult`: the estimate with everything one must know to believe it or to make it again."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from hf_llc.errors import InputError
+from hf_llc.files import write_atomically, write_json
+
+SCHEMA_VERSION = 1
+
+Array = np.ndarray
+
+
+@dataclass
+class Trace:
+    """What every step of every chain left behind, burn-in included.
+
+    Attributes:
+        loss: L_B(w_t), float64 `[chain, step]`: the minibatch loss before step t; NaN after a chain has stopped.
+        init_loss: L_B(w*) on the same minibatch, float64 `[chain, step]`.
+        accept_prob: MALA acceptance probability of step t on its own minibatch, NaN where it was not measured.
+        sq_distance: ‖w_t − w*‖², NaN where it was not measured.
+    """
+
+    loss: Array
+    init_loss: Array
+    accept_prob: Array
+    sq_distance: Array
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(chains, steps)."""
+        return self.loss.shape  # type: ignore[return-value]
+
+    def save(self, path: str | Path) -> Path:
+        """Write all arrays to one safetensors file, atomically."""
+        arrays = {item.name: np.ascontiguousarray(getattr(self, item.name)) for item in fields(self)}
+        return write_atomically(path, lambda temporary: save_file(arrays, temporary))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Trace:
+        """Read a file written by `save`."""
+        return cls(**load_file(path))
+
+
+@dataclass(frozen=True)
+class Reason:
+    """One finding of the diagnostics: what was seen and what to do about it."""
+
+    name: str
+    text: str
+    remedy: str = ""
+
+
+@dataclass
+class LLCResult:
+    """λ̂(w*) ± its standard error, the verdict on it, and its settings. Losses are in `unit`; λ̂ has no unit.
+
+    `llc_se` is the Monte Carlo standard error: it says how far λ̂ is from what endless sampling with the same settings
+    would give, not how λ̂ would vary over other data, γ or nβ.
+    """
+
+    # the estimate
+    llc: float
+    llc_se: float
+    llc_per_chain: list[float]
+    llc_plain: float
+    llc_plain_se: float
+    verdict: str
+    reasons: list[Reason]
+    # losses, in `unit`
+    init_loss: float
+    mean_loss: float
+    trivial_loss: float | None
+    unit: str
+    # diagnostics
+    r_hat: float
+    ess: float
+    accept_prob: float
+    plateau: dict[str, float]
+    localization_sensitivity: dict[str, float]
+    # posterior
+    n: int
+    nbeta: float
+    localization: float
+    # sampler
+    sampler: str
+    step_size: float
+    num_chains: int
+    num_draws: int
+    num_steps_between_draws: int
+    num_burnin_steps: int
+    batch_size: int
+    chain_batch_size: int
+    seed: int
+    mixed_precision: str
+    # cost
+    num_gradients: int
+    wall_seconds: float
+    steps_per_second: float
+    peak_memory_bytes: int
+    # subject
+    num_parameters: int
+    num_parameters_total: int
+    task: str
+    mode: str
+    dtype: str
+    device: str
+    num_processes: int
+    model: dict[str, Any]
+    data: dict[str, Any]
+    versions: dict[str, str]
+    # what was done before the chains
+    minimize: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+    schema_version: int = SCHEMA_VERSION
+    trace: Trace | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def is_trustworthy(self) -> bool:
+        """True if no check failed."""
+        return self.verdict == "trustworthy"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries (no trace); `from_dict` reads it back."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "trace"}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> LLCResult:
+        """Inverse of `to_dict`; null stands for NaN where a number is due.
+
+        Raises:
+            InputError: not a result, or written by a newer schema.
+        """
+        version = values.get("schema_version")
+        if version != SCHEMA_VERSION:
+            raise InputError("not a result of this version of hf_llc: schema_version", value=version or "none",
+                             allowed=str(SCHEMA_VERSION), remedy="upgrade hf_llc, or estimate again")
+        values = dict(values)
+        names = {f.name for f in fields(cls)}
+        missing = [f.name for f in fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
+        if missing or set(values) - names:
+            raise InputError("the result file is damaged: wrong fields", value=missing or sorted(set(values) - names))
+        for item in fields(cls):
+            if item.type == "float" and values[item.name] is None:
+                values[item.name] = math.nan
+        values["llc_per_chain"] = [math.nan if x is None else x for x in values["llc_per_chain"]]
+        values["reasons"] = [Reason(**reason) for reason in values["reasons"]]
+        return cls(**values)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write result.json, trace.safetensors and trace.png into `folder`; returns the folder."""
+        folder = Path(folder)
+        if self.trace is not None:
+            from hf_llc.plots import plot_trace
+
+            self.trace.save(folder / "trace.safetensors")
+            write_atomically(folder / "trace.png", lambda temporary: plot_trace(self, temporary))
+        write_json(folder / "result.json", self.to_dict())  # last: its presence says that the rest is there
+        return folder
+
+    @classmethod
+    def load(cls, folder: str | Path) -> LLCResult:
+        """Read a folder written by `save` (or its result.json alone).
+
+        Raises:
+            InputError: no result there, or a file that is not one.
+        """
+        path = Path(folder)
+        path = path / "result.json" if path.is_dir() else path
+        if not path.exists():
+            raise InputError("no result there", value=str(folder), allowed="a folder with result.json, or that file")
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise InputError("not a result file", value=str(path), remedy="estimate again") from error
+        if not isinstance(values, dict):
+            raise InputError("not a result file", value=str(path), remedy="estimate again")
+        result = cls.from_dict(values)
+        trace = path.with_name("trace.safetensors")
+        result.trace = Trace.load(trace) if trace.exists() else None
+        return result
+
+    def __str__(self) -> str:
+        from hf_llc.report import render
+
+        return render(self)
+
+
+def _plain(value: Any) -> Any:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(v) for v in value]
+    if isinstance(value, np.generic):
+        return value.item()
+    return value
