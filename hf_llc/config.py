@@ -83,9 +83,7 @@ class LoadConfig:
         "token", "language models: L in nats a predicted token (n counts tokens) or a sequence (n counts sequences)"
     )
     streaming: bool = _setting(False, "stream the data set (needs max_examples)")
-    dtype: Literal["float32", "float64", "bfloat16", "float16"] | None = _setting(
-        None, "load weights in this type; none: float32"
-    )
+    dtype: Literal["float32", "float64"] | None = _setting(None, "weights in this type; none: float32")
     device: str | None = _setting(None, "cpu, cuda, cuda:1 …; none: the process's own device")
     attn_implementation: str | None = _setting(None, "attention code of transformers: eager, sdpa, flash_attention_2 …")
     trust_remote_code: bool = _setting(False, "run Python code that comes with the model or data set")

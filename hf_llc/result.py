@@ -29,12 +29,14 @@ class Trace:
         init_loss: L_B(w*) on the same minibatch, float64 `[chain, step]`.
         accept_prob: MALA acceptance probability of step t on its own minibatch, NaN where it was not measured.
         sq_distance: ‖w_t − w*‖², NaN where it was not measured.
+        grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩, NaN where it was not measured; see `diagnostics.step_size_bias`.
     """
 
     loss: Array
     init_loss: Array
     accept_prob: Array
     sq_distance: Array
+    grad_dot: Array
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -54,11 +56,12 @@ class Trace:
 
 @dataclass(frozen=True)
 class Reason:
-    """One finding of the diagnostics: what was seen and what to do about it."""
+    """One finding of the diagnostics: what was seen and what to do about it. A note does not spoil the verdict."""
 
     name: str
     text: str
     remedy: str = ""
+    is_note: bool = False
 
 
 @dataclass
@@ -88,6 +91,7 @@ class LLCResult:
     accept_prob: float
     plateau: dict[str, float]
     localization_sensitivity: dict[str, float]
+    step_size_bias: float
     # posterior
     n: int
     nbeta: float

@@ -1,0 +1,216 @@
+"""Runs chains up to a step, keeps what each step left behind, and saves and restores their state."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from hf_llc.files import write_atomically
+from hf_llc.kernels import Kernel
+from hf_llc.result import Trace
+from hf_llc.walk import Walk
+
+MEASURE_EVERY = 20
+"""Acceptance and distances are measured on every 20th step ([L], appendix H.1, at a tenth of the cost)."""
+
+SAVE_SECONDS = 20.0
+"""A chain's state goes to disk this often, so a kill costs at most this much of its time."""
+
+_FLUSH_STEPS, _FLUSH_SECONDS = 50, 0.5
+
+
+@dataclass
+class Progress:
+    """What a batch of chains has done: reported while it runs."""
+
+    chains: list[int]
+    step: int
+    new_steps: int
+    trace: Trace
+
+
+class Recorder:
+    """The trace of some chains, grown in blocks; only a block's end waits for the device."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.blocks = [trace]
+        self.pending: dict[str, list[torch.Tensor | None]] = {item.name: [] for item in fields(Trace)}
+
+    def add(self, **values: torch.Tensor | None) -> None:
+        for name, value in values.items():
+            self.pending[name].append(value)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.pending["loss"])
+
+    def flush(self) -> None:
+        """Move the pending steps to the host."""
+        if not self.num_pending:
+            return
+        empty = torch.full_like(next(x for x in self.pending["loss"] if x is not None), torch.nan)
+        columns = {name: torch.stack([empty if x is None else x for x in values], dim=1).cpu().numpy()
+                   for name, values in self.pending.items()}
+        self.blocks.append(Trace(**columns))
+        for values in self.pending.values():
+            values.clear()
+
+    def trace(self) -> Trace:
+        """Everything flushed so far."""
+        if len(self.blocks) > 1:
+            self.blocks = [join_steps(self.blocks)]
+        return self.blocks[0]
+
+
+def join_steps(traces: Sequence[Trace]) -> Trace:
+    """One trace after the other, same chains."""
+    return Trace(**{f.name: np.concatenate([getattr(t, f.name) for t in traces], axis=1) for f in fields(Trace)})
+
+
+def join_chains(traces: Sequence[Trace]) -> Trace:
+    """One trace below the other; shorter ones end in NaN."""
+    steps = max(t.shape[1] for t in traces)
+
+    def padded(x: np.ndarray) -> np.ndarray:
+        return np.pad(x, ((0, 0), (0, steps - x.shape[1])), constant_values=np.nan)
+
+    return Trace(**{f.name: np.concatenate([padded(getattr(t, f.name)) for t in traces]) for f in fields(Trace)})
+
+
+def empty_trace(num_chains: int) -> Trace:
+    """No steps yet."""
+    return Trace(**{f.name: np.empty((num_chains, 0)) for f in fields(Trace)})
+
+
+class ChainStore:
+    """The states of chains in a folder, one file a batch of chains, each whole or absent."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, chains: Sequence[int]) -> Path:
+        """The file of these chains."""
+        return self.folder / f"chains-{chains[0]:05d}-{chains[-1]:05d}.safetensors"
+
+    def save(self, chains: Sequence[int], w: torch.Tensor, trace: Trace) -> None:
+        """Replace the saved state by weights `[chain, parameter]` and the trace that led there."""
+        tensors = {f"trace.{f.name}": torch.from_numpy(np.ascontiguousarray(getattr(trace, f.name)))
+                   for f in fields(Trace)}
+        tensors["w"] = w.detach().cpu()
+        write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
+
+    def load(self, chains: Sequence[int], device: torch.device) -> tuple[torch.Tensor | None, Trace]:
+        """The saved weights and trace, or None and an empty trace."""
+        path = self.path(chains)
+        if not path.exists():
+            return None, empty_trace(len(chains))
+        with safe_open(path, framework="pt") as file:
+            trace = Trace(**{f.name: file.get_tensor(f"trace.{f.name}").numpy() for f in fields(Trace)})
+            return file.get_tensor("w").to(device), trace
+
+    def discard(self) -> None:
+        """Remove all states: the run is over and its result is on disk."""
+        for path in self.folder.glob("chains-*.safetensors"):
+            path.unlink()
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C (or a polite kill) asks; the step under way ends first. A second one is not deferred.
+
+    Yields a function that says whether it was asked. Outside the main thread signals are left as they are.
+    """
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(signum: int, frame: object) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    old = {s: signal.signal(s, ask) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield asked.is_set
+    finally:
+        for number, handler in old.items():
+            signal.signal(number, handler)
+
+
+def run_chains(make_walk: Callable[[torch.Tensor | None], Walk], kernel: Kernel, chains: Sequence[int], *, until: int,
+               store: ChainStore, report: Callable[[Progress], None] = lambda progress: None) -> Trace:
+    """Take a batch of chains from where the store has them to step `until`.
+
+    A chain whose loss is not finite moves no more (with several in the batch, it is carried along); its trace is NaN
+    from there on, and `diagnostics` names chain and step. The end state is in the store, so that a longer run goes on
+    from it.
+
+    Args:
+        make_walk: the walk of these chains, at the given weights `[chain, parameter]` or (None) at w*.
+        kernel: a fresh kernel.
+        chains: chain numbers.
+        until: steps in all.
+        store: where states are kept.
+        report: called with the progress at least every 50 steps.
+
+    Returns:
+        The trace of all steps, `[chain, until]`.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, with the state saved.
+    """
+    walk = make_walk(None)
+    w, trace = store.load(chains, walk.w.device)
+    if w is not None:
+        walk.w.copy_(w)
+    recorder, step = Recorder(trace), trace.shape[1]
+    alive = _is_alive(trace)
+    flushed = saved = time.monotonic()
+    with deferred_interrupt() as is_asked:
+        while step < until and alive:
+            _one_step(walk, kernel, recorder, step)
+            step += 1
+            now, stop = time.monotonic(), is_asked()
+            if recorder.num_pending >= _FLUSH_STEPS or now - flushed > _FLUSH_SECONDS or step == until or stop:
+                new = recorder.num_pending
+                recorder.flush()
+                alive = _is_alive(recorder.blocks[-1])
+                report(Progress(list(chains), step, new, recorder.trace()))
+                flushed = now
+                if stop or now - saved > SAVE_SECONDS:
+                    store.save(chains, walk.w, recorder.trace())
+                    saved = now
+                if stop:
+                    raise KeyboardInterrupt
+    trace = recorder.trace()
+    if step > 0:
+        store.save(chains, walk.w, trace)
+    if step < until:
+        trace = join_chains([trace, Trace(**{f.name: np.full((0, until), np.nan) for f in fields(Trace)})])
+    return trace
+
+
+def _is_alive(trace: Trace) -> bool:
+    return trace.shape[1] == 0 or bool(np.isfinite(trace.loss[:, -1]).any())
+
+
+def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
+    measure = step % MEASURE_EVERY == 0
+    indices = walk.batches.indices(step)
+    distance = walk.sq_distance() if measure else None
+    info = kernel.step(walk, indices, step=step, measure=measure)
+    recorder.add(loss=info.loss, init_loss=walk.posterior.paired_loss(indices, len(walk.chains)),
+                 accept_prob=info.accept_prob, sq_distance=distance, grad_dot=info.grad_dot)

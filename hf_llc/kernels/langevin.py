@@ -1,0 +1,61 @@
+"""What SGLD and MALA share: the Langevin move and its Metropolis–Hastings acceptance probability."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hf_llc.walk import Walk
+
+
+@torch.no_grad()
+def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None:
+    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I), in place ([L], Algorithm 1)."""
+    half = step_size / 2
+    pull, push, spread = half * walk.posterior.localization, -half * walk.posterior.nbeta, math.sqrt(step_size)
+    for s in walk.noisy_segments(step):
+        if pull:
+            s.w.lerp_(s.w_star, pull)
+        s.w.add_(s.of(grad), alpha=push).add_(s.noise, alpha=spread)
+
+
+@torch.no_grad()
+def log_accept(walk: Walk, *, old: Tensor, old_loss: Tensor, old_grad: list[Tensor], new_loss: Tensor,
+               new_grad: list[Tensor], step_size: float) -> Tensor:
+    """log of π(w′) q(w|w′) / π(w) q(w′|w) for w = `old` and w′ = `walk.w`, all on one minibatch; float64 `[chain]`.
+
+    With v = w′ − w, G = ∇log π(w) and G′ = ∇log π(w′), log q(w|w′) − log q(w′|w) is
+    −(G + G′)·(v/2 + (ε/8)(G′ − G)): the same as the difference of the two Gaussian log densities, each of the order of
+    the number of parameters, without their cancellation.
+    """
+    nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
+    total = -nbeta * (new_loss - old_loss)
+    at = 0
+    for s in walk.segments():
+        before = old[:, at : at + s.w.shape[1]].double()
+        at += s.w.shape[1]
+        after, anchor = s.w.double(), s.w_star.double()
+        v = after - before
+        g_before = -nbeta * s.of(old_grad).double() - gamma * (before - anchor)
+        g_after = -nbeta * s.of(new_grad).double() - gamma * (after - anchor)
+        total = total - (gamma / 2) * (v * (after + before - 2 * anchor)).sum(1)
+        total = total - ((g_before + g_after) * (v / 2 + (step_size / 8) * (g_after - g_before))).sum(1)
+    return total
+
+
+@torch.no_grad()
+def grad_dot(walk: Walk, grad: list[Tensor]) -> Tensor:
+    """⟨nβ∇L_B, ∇U_B⟩ with U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`."""
+    nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
+    total = torch.zeros(len(walk.chains), dtype=torch.float64, device=walk.w.device)
+    for s in walk.segments():
+        force = nbeta * s.of(grad).double()
+        total += (force * (force + gamma * (s.w - s.w_star).double())).sum(1)
+    return total
+
+
+def accept_prob(log_ratio: Tensor) -> Tensor:
+    """min(1, exp(log ratio)), 0 where the proposal is not finite."""
+    return torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0.0).exp()

@@ -1,0 +1,41 @@
+"""Metropolis-adjusted Langevin algorithm (Roberts and Tweedie 1996)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hf_llc.kernels.langevin import accept_prob, log_accept, move
+from hf_llc.streams import uniform
+from hf_llc.walk import Step, Walk
+
+
+class MALA:
+    """An SGLD move, accepted with probability min(1, π(w′) q(w|w′) / π(w) q(w′|w)), else undone.
+
+    Exact for full batches, whatever the step size. On a minibatch loss and gradient at both ends come from the same
+    minibatch, and the law is that of a random energy: [L], appendix M, runs it so.
+    """
+
+    def __init__(self, step_size: float) -> None:
+        self.step_size = step_size
+        self._known: tuple[Tensor, list[Tensor]] | None = None
+
+    @torch.no_grad()
+    def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
+        """One proposal and its acceptance or refusal. With full batches the gradient at w is kept from the last step."""
+        known = self._known if indices is None else None
+        loss, grad = walk.gradient(indices) if known is None else known
+        old = walk.w.clone()
+        move(walk, grad, step_size=self.step_size, step=step)
+        new_loss, new_grad = walk.gradient(indices)
+        ratio = log_accept(walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad,
+                           step_size=self.step_size)
+        probability = accept_prob(ratio)
+        draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
+        accepted = torch.tensor(draws, dtype=torch.float64, device=loss.device) < probability
+        rejected = ~accepted[:, None]
+        walk.w.copy_(torch.where(rejected, old, walk.w))
+        kept = [torch.where(rejected, a, b) for a, b in zip(grad, new_grad, strict=True)]
+        self._known = (torch.where(accepted, new_loss, loss), kept)
+        return Step(loss, probability)

@@ -1,0 +1,211 @@
+"""The tempered local posterior π(w) ∝ exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) ([L], eq. 10): losses and their gradients.
+
+[L] is arXiv 2308.12108. Chains live in one flat buffer `w` of shape `[chain, parameter]`. With a single chain the model's
+own parameters become views of it for the time being; with several, `torch.vmap` puts each row into the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_llc.errors import InputError
+from hf_llc.problem import Problem
+
+_FLAT_LIMIT = 2**20
+"""Up to this many parameters the gradient is gathered into one flat tensor: fewer, larger operations a step."""
+
+_RESIDENT_BYTES = 2 * 2**30
+"""Examples up to this size are kept on the model's device."""
+
+_MICRO_TOKENS, _MICRO_EXAMPLES = 2**14, 1024
+
+
+@contextlib.contextmanager
+def preserved(model: nn.Module) -> Iterator[nn.Module]:
+    """Eval mode inside; on leaving, whatever happened, weights, buffers, gradients, modes and flags are as found."""
+    modes = [(module, module.training) for module in model.modules()]
+    weights = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
+    buffers = [(b, b.clone()) for b in model.buffers()]
+    model.eval()
+    try:
+        yield model
+    finally:
+        for module, training in modes:
+            module.training = training
+        for parameter, data, grad, requires_grad in weights:
+            parameter.data, parameter.grad = data, grad
+            parameter.requires_grad_(requires_grad)
+        for buffer, value in buffers:
+            if not torch.equal(buffer, value):
+                buffer.data.copy_(value)
+
+
+def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that move: those with requires_grad, tied ones once.
+
+    Raises:
+        InputError: none, of several types, or of a type too coarse for small steps.
+    """
+    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not found:
+        raise InputError("the model has no parameter to sample", remedy="set requires_grad on those that should move")
+    kinds = {p.dtype for p in found.values()}
+    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
+        raise InputError("parameters cannot be sampled in this type", value=", ".join(sorted(str(k) for k in kinds)),
+                         allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+                         remedy="use dtype float32, with mixed_precision bf16 for speed")
+    return found
+
+
+class Posterior:
+    """Losses, gradients and the anchor w*, for any batch of chains.
+
+    Args:
+        problem: model at w*, examples, per-example loss.
+        nbeta: inverse temperature times n.
+        localization: γ.
+        micro_batch_size: examples a forward pass at most; None: what suits the kind of data.
+        mixed_precision: "bf16" autocasts the forward pass.
+        compile: compile loss and gradient with torch.compile.
+
+    Attributes:
+        anchor: w*, one flat tensor a piece.
+        pieces: sizes of the flat pieces in which gradients come: one for small models, one a parameter for large.
+        init_losses: ℓ_i(w*) of every example, float64 `[example]`.
+    """
+
+    def __init__(self, problem: Problem, *, nbeta: float, localization: float, micro_batch_size: int | None = None,
+                 mixed_precision: str = "no", compile: bool = False) -> None:
+        self.problem, self.model = problem, problem.model
+        self.nbeta, self.localization = nbeta, localization
+        self.parameters = sampled_parameters(self.model)
+        first = next(iter(self.parameters.values()))
+        self.device, self.dtype = first.device, first.dtype
+        self.sizes = [p.numel() for p in self.parameters.values()]
+        self.num_parameters = sum(self.sizes)
+        flat = [p.detach().reshape(-1) for p in self.parameters.values()]
+        self.anchor = [torch.cat(flat)] if self.num_parameters <= _FLAT_LIMIT else flat
+        self.pieces = [len(a) for a in self.anchor]
+        self.examples = self._place(problem.examples)
+        self.micro_batch_size = micro_batch_size or self._default_micro_batch_size()
+        self.mixed_precision = mixed_precision
+        self._attached: Tensor | None = None
+        self._leaves: list[Tensor] = list(self.parameters.values())
+        self._losses = torch.compile(self._losses_of, dynamic=False) if compile else self._losses_of
+        self.init_losses = self.example_losses()
+        self.init_loss = float(self.init_losses.mean())
+
+    def _place(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        size = sum(x.nbytes for x in examples.values())
+        return {k: x.to(self.device) if size <= _RESIDENT_BYTES else x for k, x in examples.items()}
+
+    def _default_micro_batch_size(self) -> int:
+        tokens = [x[0].numel() for x in self.examples.values() if not x.is_floating_point() and x.dim() > 1]
+        return max(1, _MICRO_TOKENS // max(tokens)) if tokens else _MICRO_EXAMPLES
+
+    @property
+    def num_examples(self) -> int:
+        """Number of examples of the data."""
+        return self.problem.num_examples
+
+    def start(self, num_chains: int) -> Tensor:
+        """Chains at w*: a new buffer `[chain, parameter]`."""
+        return torch.cat(self.anchor).repeat(num_chains, 1)
+
+    def attach(self, w: Tensor) -> None:
+        """Make `w` the place where the model's parameters live, until another one is attached."""
+        if self._attached is w:
+            return
+        columns = torch.split(w, self.sizes, dim=1)
+        shapes = [p.shape for p in self.parameters.values()]
+        if len(w) == 1:
+            for parameter, column, shape in zip(self.parameters.values(), columns, shapes, strict=True):
+                parameter.data = column[0].view(shape)
+            self._leaves = list(self.parameters.values())
+        else:
+            self._leaves = [c.unflatten(1, s).detach().requires_grad_() if s else c[:, 0].detach().requires_grad_()
+                            for c, s in zip(columns, shapes, strict=True)]
+        self._attached = w
+
+    def _losses_of(self, leaves: list[Tensor], batch: dict[str, Tensor], stacked: bool) -> Tensor:
+        if not stacked:
+            return self.problem.losses(self.model, batch)
+
+        def one(parameters: list[Tensor], examples: dict[str, Tensor]) -> Tensor:
+            named = dict(zip(self.parameters, parameters, strict=True))
+
+            def forward(*args: Any, **kwargs: Any) -> Any:
+                return torch.func.functional_call(self.model, named, args, kwargs)
+
+            return self.problem.losses(forward, examples)
+
+        return torch.vmap(one)(leaves, batch)
+
+    def _batch(self, indices: Tensor | slice) -> dict[str, Tensor]:
+        if isinstance(indices, Tensor):
+            return {k: x[indices.to(x.device)].to(self.device) for k, x in self.examples.items()}
+        return {k: x[indices].to(self.device) for k, x in self.examples.items()}
+
+    def _micro_batches(self, indices: Tensor | None, num_chains: int) -> Iterator[dict[str, Tensor]]:
+        """The batch in parts; with one chain without the chain axis."""
+        size, step = (self.num_examples if indices is None else indices.shape[1]), self.micro_batch_size
+        for start in range(0, size, step):
+            stop = min(start + step, size)
+            if indices is not None:
+                part = indices[:, start:stop]
+                yield self._batch(part[0] if num_chains == 1 else part)
+            else:
+                batch = self._batch(slice(start, stop))
+                yield batch if num_chains == 1 else {k: x.expand(num_chains, *x.shape) for k, x in batch.items()}
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.mixed_precision == "bf16":
+            return torch.autocast(self.device.type, dtype=torch.bfloat16)
+        return contextlib.nullcontext()
+
+    def gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """L_B(w) and ∇L_B(w) on each chain's minibatch.
+
+        Args:
+            w: `[chain, parameter]`.
+            indices: int64 `[chain, m]`, or None for all examples.
+
+        Returns:
+            The losses, float64 `[chain]`, and the gradient in flat pieces `[chain, size of the piece]`.
+        """
+        self.attach(w)
+        num_chains = len(w)
+        size = self.num_examples if indices is None else indices.shape[1]
+        loss, total = 0.0, None
+        for batch in self._micro_batches(indices, num_chains):
+            with torch.enable_grad(), self._autocast():
+                losses = self._losses(self._leaves, batch, num_chains > 1)
+                scaled = losses.sum() / size
+            parts = torch.autograd.grad(scaled, self._leaves, allow_unused=True)
+            loss = loss + losses.detach().to(torch.float64).sum(-1)
+            parts = [torch.zeros_like(leaf) if part is None else part
+                     for part, leaf in zip(parts, self._leaves, strict=True)]
+            total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
+        assert isinstance(loss, Tensor) and total is not None
+        flat = [part.reshape(num_chains, -1) for part in total]
+        return loss.reshape(num_chains) / size, [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
+
+    @torch.no_grad()
+    def example_losses(self, w: Tensor | None = None) -> Tensor:
+        """ℓ_i(w) of every example at one point (none: where the model is), float64 `[example]`."""
+        if w is not None:
+            self.attach(w)
+        with self._autocast():
+            parts = [self.problem.losses(self.model, batch) for batch in self._micro_batches(None, 1)]
+        return torch.cat(parts).to(torch.float64)
+
+    def paired_loss(self, indices: Tensor | None, num_chains: int) -> Tensor:
+        """L_B(w*) on the same minibatches, float64 `[chain]`, from the cached ℓ_i(w*)."""
+        if indices is None:
+            return self.init_losses.mean().expand(num_chains)
+        return self.init_losses[indices].mean(dim=1)

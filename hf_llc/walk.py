@@ -1,0 +1,99 @@
+"""The moving weights of a batch of chains, cut so that a kernel can update them while they are in cache."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from hf_llc.posterior import Posterior
+from hf_llc.streams import BatchStream, NoiseStream
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A stretch of parameters that lies in one noise chunk and one gradient piece. All tensors are views.
+
+    Attributes:
+        w: current weights, `[chain, k]`.
+        w_star: anchor, `[k]`.
+        noise: where this chunk's noise is put, `[chain, k]`.
+        piece: which gradient piece, and `inner`: where in it.
+    """
+
+    w: Tensor
+    w_star: Tensor
+    noise: Tensor
+    piece: int
+    inner: slice
+
+    def of(self, pieces: Sequence[Tensor]) -> Tensor:
+        """This stretch of a list of pieces (a gradient), `[chain, k]`."""
+        return pieces[self.piece][:, self.inner]
+
+
+@dataclass
+class Step:
+    """What a kernel reports of one step, each `[chain]`: L_B(w_t) before the move, and diagnostics where measured."""
+
+    loss: Tensor
+    accept_prob: Tensor | None = None
+    grad_dot: Tensor | None = None
+
+
+class Walk:
+    """Weights `w [chain, parameter]` of some chains with their noise and their minibatches."""
+
+    def __init__(self, posterior: Posterior, chains: Sequence[int], *, seed: int, batch_size: int,
+                 w: Tensor | None = None) -> None:
+        self.posterior, self.chains, self.seed = posterior, list(chains), seed
+        self.w = posterior.start(len(self.chains)) if w is None else w
+        self.noise = NoiseStream(seed, chains, posterior.device)
+        self.batches = BatchStream(seed, chains, num_examples=posterior.num_examples, batch_size=batch_size,
+                                   device=posterior.device)
+        self.chunks = self._cut()
+
+    def _cut(self) -> list[tuple[Tensor, list[Segment]]]:
+        """Noise buffer and segments of each chunk."""
+        total, size = self.w.shape[1], self.noise.chunk_size
+        buffer = torch.empty(len(self.chains), min(size, total), dtype=self.w.dtype, device=self.w.device)
+        chunks: list[tuple[Tensor, list[Segment]]] = [
+            (buffer[:, : min(size, total - start)], []) for start in range(0, total, size)
+        ]
+        start = 0
+        for piece, anchor in enumerate(self.posterior.anchor):
+            stop = start + len(anchor)
+            at = start
+            while at < stop:
+                chunk = at // size
+                end = min(stop, (chunk + 1) * size)
+                noise = chunks[chunk][0][:, at - chunk * size : end - chunk * size]
+                inner = slice(at - start, end - start)
+                chunks[chunk][1].append(Segment(self.w[:, at:end], anchor[inner], noise, piece, inner))
+                at = end
+            start = stop
+        return chunks
+
+    def segments(self) -> Iterator[Segment]:
+        """Every segment; the noise in them is whatever was drawn last."""
+        for _, segments in self.chunks:
+            yield from segments
+
+    def noisy_segments(self, step: int) -> Iterator[Segment]:
+        """Every segment with this step's noise in it. Use each before asking for the next."""
+        for chunk, (buffer, segments) in enumerate(self.chunks):
+            self.noise.fill(buffer, step=step, chunk=chunk)
+            yield from segments
+
+    def gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """L_B and ∇L_B at the current weights; see `Posterior.gradient`."""
+        return self.posterior.gradient(self.w, indices)
+
+    def sq_distance(self) -> Tensor:
+        """‖w − w*‖², float64 `[chain]`."""
+        total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
+        for s in self.segments():
+            total += (s.w - s.w_star).square_().sum(dim=1, dtype=torch.float64)
+        return total
