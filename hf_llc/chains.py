@@ -78,13 +78,19 @@ def join_steps(traces: Sequence[Trace]) -> Trace:
 
 
 def join_chains(traces: Sequence[Trace]) -> Trace:
-    """One trace below the other; shorter ones end in NaN."""
-    steps = max(t.shape[1] for t in traces)
+    """One trace below the other, all of the same number of steps."""
+    return Trace(**{f.name: np.concatenate([getattr(t, f.name) for t in traces]) for f in fields(Trace)})
 
-    def padded(x: np.ndarray) -> np.ndarray:
-        return np.pad(x, ((0, 0), (0, steps - x.shape[1])), constant_values=np.nan)
 
-    return Trace(**{f.name: np.concatenate([padded(getattr(t, f.name)) for t in traces]) for f in fields(Trace)})
+def first_steps(trace: Trace, steps: int) -> Trace:
+    """The trace up to a step."""
+    return Trace(**{f.name: getattr(trace, f.name)[:, :steps] for f in fields(Trace)})
+
+
+def padded(trace: Trace, steps: int) -> Trace:
+    """The trace of chains that stopped early, with NaN up to `steps`."""
+    missing = ((0, 0), (0, steps - trace.shape[1]))
+    return Trace(**{f.name: np.pad(getattr(trace, f.name), missing, constant_values=np.nan) for f in fields(Trace)})
 
 
 def empty_trace(num_chains: int) -> Trace:
@@ -150,7 +156,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def run_chains(make_walk: Callable[[torch.Tensor | None], Walk], kernel: Kernel, chains: Sequence[int], *, until: int,
+def run_chains(make_walk: Callable[[], Walk], kernel: Kernel, chains: Sequence[int], *, until: int,
                store: ChainStore, report: Callable[[Progress], None] = lambda progress: None) -> Trace:
     """Take a batch of chains from where the store has them to step `until`.
 
@@ -159,7 +165,7 @@ def run_chains(make_walk: Callable[[torch.Tensor | None], Walk], kernel: Kernel,
     from it.
 
     Args:
-        make_walk: the walk of these chains, at the given weights `[chain, parameter]` or (None) at w*.
+        make_walk: the walk of these chains, at w*.
         kernel: a fresh kernel.
         chains: chain numbers.
         until: steps in all.
@@ -172,8 +178,10 @@ def run_chains(make_walk: Callable[[torch.Tensor | None], Walk], kernel: Kernel,
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the state saved.
     """
-    walk = make_walk(None)
+    walk = make_walk()
     w, trace = store.load(chains, walk.w.device)
+    if trace.shape[1] >= until:
+        return first_steps(trace, until)
     if w is not None:
         walk.w.copy_(w)
     recorder, step = Recorder(trace), trace.shape[1]
@@ -195,12 +203,8 @@ def run_chains(make_walk: Callable[[torch.Tensor | None], Walk], kernel: Kernel,
                     saved = now
                 if stop:
                     raise KeyboardInterrupt
-    trace = recorder.trace()
-    if step > 0:
-        store.save(chains, walk.w, trace)
-    if step < until:
-        trace = join_chains([trace, Trace(**{f.name: np.full((0, until), np.nan) for f in fields(Trace)})])
-    return trace
+    store.save(chains, walk.w, recorder.trace())
+    return padded(recorder.trace(), until)
 
 
 def _is_alive(trace: Trace) -> bool:

@@ -1,0 +1,102 @@
+"""Picks the step size from the acceptance target of [L], appendix H.1, with a pilot chain of its own."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_llc.kernels import SGLD
+from hf_llc.posterior import Posterior
+from hf_llc.walk import Walk
+
+PILOT = -2
+"""The pilot's chain number: its noise and batches are nobody else's, so it never touches the estimate's draws."""
+
+ACCEPT_TARGET = (0.9, 0.95)
+
+_BLOCK = 10
+"""Steps between two decisions, each with its acceptance."""
+
+_MAX_BLOCKS = 40
+
+
+def largest_curvature(posterior: Posterior, indices: Tensor | None, *, iterations: int = 10) -> float:
+    """Largest eigenvalue of nβ∇²L_B(w*) + γ by power iteration, Hessian-vector products from gradient differences."""
+    w_star = posterior.start(1)
+    _, base = posterior.gradient(w_star, indices)
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(w_star.shape, generator=generator, dtype=w_star.dtype).to(w_star.device)
+    v /= v.norm()
+    length = 1e-3 * max(float(w_star.norm()), 1.0)
+    value = 0.0
+    for _ in range(iterations):
+        _, moved = posterior.gradient(w_star + length * v, indices)
+        product = torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
+        value = float(product.norm())
+        if not math.isfinite(value) or value == 0:
+            break
+        v = product / value
+    return posterior.nbeta * (value if math.isfinite(value) else 0.0) + posterior.localization
+
+
+def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int,
+                        report: Callable[[float, float], None] = lambda step_size, accept: None) -> dict[str, Any]:
+    """ε at which MALA would accept 90–95 % of the pilot's steps, and whose heat is small beside the pilot's own.
+
+    Starts at 1/κ, κ the largest curvature at w*, which it never exceeds (SGLD is stable below 4/κ and its excess in
+    that direction is a quarter there). Halves ε below the target and raises it by half above, bisecting once both
+    sides are known. Acceptance on a step's own minibatch does not see gradient noise; so ε is then lowered, by up to a
+    factor 4, until `diagnostics.step_size_bias` is a twentieth of the pilot's nβ(L − L*).
+
+    Returns:
+        step_size, accept_prob, curvature, num_gradients and the path of (step size, acceptance) tried.
+    """
+    walk = Walk(posterior, [PILOT], seed=seed, batch_size=batch_size)
+    curvature = largest_curvature(posterior, walk.batches.indices(0))
+    ceiling = 1.0 / max(curvature, 1e-300)
+    step_size, low, high = ceiling, 0.0, math.inf
+    path: list[list[float]] = []
+    best, step, gradients = (math.inf, step_size), 0, 11
+    for _ in range(_MAX_BLOCKS):
+        accept, heat, excess = _pilot_block(walk, step_size, step)
+        step, gradients = step + _BLOCK, gradients + 2 * _BLOCK
+        path.append([step_size, accept])
+        report(step_size, accept)
+        if accept < 0.5:  # the pilot may be where no good step leads: back to w*
+            walk.w.copy_(posterior.start(1))
+        miss = max(ACCEPT_TARGET[0] - accept, accept - ACCEPT_TARGET[1], 0.0)
+        best = min(best, (miss, step_size))
+        if miss == 0 or (accept > ACCEPT_TARGET[1] and step_size >= ceiling):
+            break
+        low, high = (step_size, high) if accept > ACCEPT_TARGET[1] else (low, step_size)
+        if high < 1.05 * low:  # acceptance fell as the pilot moved on: open the bracket again
+            low = 0.0
+        step_size = min(math.sqrt(low * high) if low > 0 and high < math.inf else
+                        (1.5 * step_size if accept > ACCEPT_TARGET[1] else step_size / 2), ceiling)
+    step_size = best[1]
+    accept, heat, excess = _pilot_block(walk, step_size, step)
+    gradients += 2 * _BLOCK
+    if excess > 0 and heat > 0.05 * excess:
+        step_size *= max(0.25, 0.05 * excess / heat)
+    return {"step_size": float(f"{step_size:.3g}"), "accept_prob": accept, "curvature": curvature,
+            "num_gradients": gradients, "path": path}
+
+
+def _pilot_block(walk: Walk, step_size: float, start: int) -> tuple[float, float, float]:
+    """Mean acceptance, mean step-size bias and mean nβ(L_B(w) − L_B(w*)) over a block of the pilot."""
+    kernel = SGLD(step_size)
+    accepts, heats, excesses = [], [], []
+    for step in range(start, start + _BLOCK):
+        indices = walk.batches.indices(step)
+        info = kernel.step(walk, indices, step=step, measure=True)
+        assert info.accept_prob is not None and info.grad_dot is not None
+        accepts.append(float(info.accept_prob))
+        heats.append(step_size / 8 * float(info.grad_dot))
+        excesses.append(walk.posterior.nbeta * float(info.loss - walk.posterior.paired_loss(indices, 1)))
+        if not math.isfinite(float(info.loss)):
+            return 0.0, 0.0, 0.0
+    return sum(accepts) / _BLOCK, sum(heats) / _BLOCK, sum(excesses) / _BLOCK

@@ -1,0 +1,155 @@
+"""Arrays in, numbers out: mixing, standard errors, and the checks behind a verdict.
+
+`draws` is always an array `[chain, draw]` of nβ·(loss − reference), so its mean is λ̂.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from arviz_stats.base import array_stats
+from scipy import stats
+
+Array = np.ndarray
+
+
+def block_means(values: Array, size: int) -> Array:
+    """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`; the first steps that do not fill
+    a block are dropped."""
+    count = values.shape[1] // size
+    return values[:, values.shape[1] - count * size :].reshape(len(values), count, size).mean(axis=2)
+
+
+def ess(draws: Array) -> float:
+    """Effective sample size of the mean (Vehtari et al. 2021). Constant draws carry no information: 0."""
+    if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
+        return 0.0
+    return float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="mean"))
+
+
+def r_hat(draws: Array) -> float:
+    """Rank-normalised split r̂ (Vehtari et al. 2021); NaN where it is not defined."""
+    if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
+        return math.nan
+    return float(array_stats.rhat(draws, chain_axis=0, draw_axis=1, method="rank"))
+
+
+def standard_error(draws: Array) -> float:
+    """Monte Carlo standard error of the mean of all draws.
+
+    sd/√ESS, whose autocorrelations are taken around the mean of *all* chains, so that chains which disagree widen it.
+    Where they disagree more than their own errors allow (F test, p < 0.001) it is the standard error between chains,
+    if that is larger. NaN for draws that are constant or too few.
+    """
+    size = ess(draws)
+    if size <= 0:
+        return math.nan
+    within = float(draws.std(ddof=1)) / math.sqrt(size)
+    num_chains = len(draws)
+    if num_chains < 2:
+        return within
+    own = [standard_error(chain[None]) for chain in draws]
+    between = float(draws.mean(axis=1).var(ddof=1))
+    ratio = between / float(np.mean(np.square(own)))
+    if not math.isfinite(ratio) or stats.f.sf(ratio, num_chains - 1, 20) < 1e-3:
+        return max(within, math.sqrt(between / num_chains))
+    return within
+
+
+def drift(draws: Array) -> dict[str, float]:
+    """Mean of the second half of the draws minus that of the first, its standard error and its p value.
+
+    All chains start at w*, so a relaxation still under way shows as the same drift in each. With three or more chains
+    the error comes from their spread (t test), with fewer from the Monte Carlo errors of the halves.
+    """
+    half = draws.shape[1] // 2
+    if half < 2 or not np.isfinite(draws).all():
+        return {"drift": math.nan, "drift_se": math.nan, "p_value": math.nan}
+    first, second = draws[:, :half], draws[:, -half:]
+    change = second.mean(axis=1) - first.mean(axis=1)
+    mean = float(change.mean())
+    if len(draws) >= 3:
+        error = float(change.std(ddof=1)) / math.sqrt(len(draws))
+        p = 2 * float(stats.t.sf(abs(mean) / error, len(draws) - 1)) if error > 0 else float(mean == 0)
+    else:
+        error = math.hypot(standard_error(first), standard_error(second))
+        p = 2 * float(stats.norm.sf(abs(mean) / error)) if error > 0 else math.nan
+    return {"drift": mean, "drift_se": error, "p_value": p}
+
+
+def is_drifting(plateau: dict[str, float], llc: float, llc_se: float) -> bool:
+    """A drift that is no accident (p < 0.01) and moves λ̂ by more than 2 % and more than its stated error."""
+    return plateau["p_value"] < 0.01 and abs(plateau["drift"]) > max(0.02 * abs(llc), llc_se)
+
+
+def first_non_finite(values: Array) -> list[tuple[int, int]]:
+    """(chain, step) of the first value of each chain that is not finite."""
+    bad = ~np.isfinite(values)
+    return [(int(c), int(bad[c].argmax())) for c in np.flatnonzero(bad.any(axis=1))]
+
+
+def stuck_chains(draws: Array) -> list[int]:
+    """Chains whose draws are all one value."""
+    return [int(c) for c in np.flatnonzero(np.ptp(draws, axis=1) == 0)] if draws.shape[1] > 1 else []
+
+
+def deepest_dip(excess: Array) -> dict[str, float]:
+    """How far the chains fell below L_n(w*), and when.
+
+    A chain that starts at a minimum can only climb; one that first falls says that w* was not at one. The trace
+    nβ·(L_B(w_t) − L_B(w*)), `[chain, step]`, is averaged over windows of 1/50 of its steps.
+
+    Returns:
+        `depth`: the lowest window mean over all chains (negative: below), `depth_se`: its standard error between chains
+        (NaN for one chain), `step`: the window's middle.
+    """
+    size = max(1, excess.shape[1] // 50)
+    windows = block_means(excess, size)
+    windows = windows[np.isfinite(windows).all(axis=1)]
+    if windows.size == 0:
+        return {"depth": math.nan, "depth_se": math.nan, "step": math.nan}
+    means = windows.mean(axis=0)
+    at = int(means.argmin())
+    error = float(windows[:, at].std(ddof=1)) / math.sqrt(len(windows)) if len(windows) > 1 else math.nan
+    return {"depth": float(means[at]), "depth_se": error, "step": (at + 0.5) * size}
+
+
+def is_dipping(dip: dict[str, float], llc: float, spread: float) -> bool:
+    """The dip is deeper than 5 % of |λ̂| and than 4 of its standard errors (one chain: than 4 sd of its draws)."""
+    error = dip["depth_se"] if math.isfinite(dip["depth_se"]) else spread
+    return dip["depth"] < -max(0.05 * abs(llc), 4 * error)
+
+
+def step_size_bias(grad_dot: Array, step_size: float) -> float:
+    """How much of λ̂ is owed to the finite step and to minibatch gradients: (ε/8)·E⟨nβ∇L_B, ∇U_B⟩.
+
+    For a quadratic L with full batches this is the exact excess of SGLD's λ̂ over that of ε → 0, because there
+    E⟨nβ∇L, ∇U⟩ = Σ nβh_i/(1 − εa_i/4) and λ̂ = ½ Σ nβh_i/(a_i(1 − εa_i/4)). With minibatches it also holds
+    (ε/8)·n²β²·E‖∇L_B − ∇L_n‖², the heat that gradient noise adds: exact where nβh_i ≫ γ, else an upper bound.
+    """
+    values = grad_dot[np.isfinite(grad_dot)]
+    return step_size / 8 * float(values.mean()) if values.size else math.nan
+
+
+def localization_sensitivity(excess: Array, sq_distance: Array, localization: float) -> dict[str, float]:
+    """dλ̂/d ln γ = −γ Cov(nβ(L − L*), ½‖w − w*‖²), from the steps where the distance was measured.
+
+    −λ̂ would mean λ̂ ∝ 1/γ: the localization, not the loss, decides. The error is that between chains (NaN below three).
+    """
+    per_chain = []
+    for x, r in zip(excess, sq_distance, strict=True):
+        seen = np.isfinite(x) & np.isfinite(r)
+        if seen.sum() >= 8:
+            per_chain.append(-localization * float(np.cov(x[seen], 0.5 * r[seen])[0, 1]))
+    if not per_chain:
+        return {"value": math.nan, "se": math.nan}
+    error = float(np.std(per_chain, ddof=1)) / math.sqrt(len(per_chain)) if len(per_chain) > 2 else math.nan
+    return {"value": float(np.mean(per_chain)), "se": error}
+
+
+def mean_of(values: Array) -> float:
+    """Mean of the values that were measured; NaN if none was."""
+    seen: Any = values[np.isfinite(values)]
+    return float(seen.mean()) if seen.size else math.nan

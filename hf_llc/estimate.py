@@ -1,0 +1,191 @@
+"""Trace + nβ → λ̂, its standard error, its diagnostics and the verdict on it. Arrays only."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from hf_llc import diagnostics
+from hf_llc.result import Reason, Trace
+
+Array = np.ndarray
+
+_VERDICTS = (
+    "diverged",
+    "stuck",
+    "left the basin",
+    "not a minimum",
+    "negative",
+    "step size too large",
+    "drifting",
+    "chains disagree",
+    "too few draws",
+    "localization dominates",
+)
+"""In order of precedence: an estimate that fails several checks is called by the first."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """λ̂ and all that is known about it from the trace alone."""
+
+    llc: float
+    llc_se: float
+    llc_per_chain: list[float]
+    llc_plain: float
+    llc_plain_se: float
+    init_loss: float
+    mean_loss: float
+    r_hat: float
+    ess: float
+    accept_prob: float
+    plateau: dict[str, float]
+    localization_sensitivity: dict[str, float]
+    step_size_bias: float
+    verdict: str
+    reasons: list[Reason]
+
+
+def llc_draws(loss: Array, reference: Array | float, *, nbeta: float, num_burnin_steps: int,
+              num_steps_between_draws: int = 1) -> Array:
+    """nβ·(L_B(w_t) − reference) after burn-in, averaged over the steps of each draw: `[chain, draw]`.
+
+    With reference L_B(w*) on the same minibatch this is the paired estimator; with L_n(w*) the plain one of [L],
+    Algorithm 1. Their means estimate the same λ̂; the paired draws spread less.
+    """
+    return diagnostics.block_means(nbeta * (loss - reference)[:, num_burnin_steps:], num_steps_between_draws)
+
+
+def estimate(trace: Trace, *, nbeta: float, init_loss: float, localization: float, step_size: float, sampler: str,
+             num_burnin_steps: int, num_steps_between_draws: int, trivial_loss: float | None = None) -> Estimate:
+    """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses).
+
+    Args:
+        trace: every step of every chain, burn-in included.
+        nbeta: inverse temperature times n.
+        init_loss: L_n(w*), in the unit of the trace.
+        localization: γ.
+        step_size: ε.
+        sampler: "sgld" or "mala".
+        num_burnin_steps: steps dropped at the start.
+        num_steps_between_draws: steps a draw.
+        trivial_loss: L_n of the best constant predictor, or None.
+    """
+    cut = {"nbeta": nbeta, "num_burnin_steps": num_burnin_steps, "num_steps_between_draws": num_steps_between_draws}
+    draws = llc_draws(trace.loss, trace.init_loss, **cut)
+    plain = llc_draws(trace.loss, init_loss, **cut)
+    excess = nbeta * (trace.loss - trace.init_loss)
+    kept = slice(num_burnin_steps, None)
+    llc, llc_se = float(draws.mean()), diagnostics.standard_error(draws)
+    found: dict[str, Any] = {
+        "mean_loss": float(trace.loss[:, kept].mean()),
+        "r_hat": diagnostics.r_hat(draws),
+        "ess": diagnostics.ess(draws),
+        "accept_prob": diagnostics.mean_of(trace.accept_prob[:, kept]),
+        "plateau": diagnostics.drift(draws),
+        "localization_sensitivity": diagnostics.localization_sensitivity(
+            excess[:, kept], trace.sq_distance[:, kept], localization),
+        "step_size_bias": 0.0 if sampler == "mala" else diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size),
+    }
+    reasons = _findings(excess, draws, llc, llc_se, found, init_loss=init_loss, trivial_loss=trivial_loss, nbeta=nbeta,
+                        step_size=step_size, sampler=sampler, loss=trace.loss)
+    failed = {reason.name for reason in reasons if not reason.is_note}
+    return Estimate(
+        llc=llc, llc_se=llc_se, llc_per_chain=draws.mean(axis=1).tolist(), llc_plain=float(plain.mean()),
+        llc_plain_se=diagnostics.standard_error(plain), init_loss=init_loss, reasons=reasons,
+        verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"), **found,
+    )
+
+
+def _findings(excess: Array, draws: Array, llc: float, llc_se: float, found: dict[str, Any], *, init_loss: float,
+              trivial_loss: float | None, nbeta: float, step_size: float, sampler: str, loss: Array) -> list[Reason]:
+    """Every check that failed, in order of precedence, each with its remedy; then the notes."""
+    broken = diagnostics.first_non_finite(loss)
+    if broken:
+        chain, step = broken[0]
+        return [Reason("diverged", f"the loss of chain {chain} was not finite at step {step} "
+                       f"({len(broken)} of {len(loss)} chains)", f"lower step_size, to {step_size / 4:.1e} or less")]
+    stuck = diagnostics.stuck_chains(draws)
+    if stuck:
+        return [Reason("stuck", f"chain {stuck[0]} did not move ({len(stuck)} of {len(draws)} chains)",
+                       f"{'lower' if sampler == 'mala' else 'raise'} step_size")]
+    reasons = _basin(excess, draws, llc, llc_se, found, init_loss=init_loss, trivial_loss=trivial_loss, nbeta=nbeta)
+    reasons += _step_size(llc, llc_se, found, step_size=step_size, sampler=sampler)
+    reasons += _mixing(draws, llc, llc_se, found)
+    return reasons
+
+
+def _basin(excess: Array, draws: Array, llc: float, llc_se: float, found: dict[str, Any], *, init_loss: float,
+           trivial_loss: float | None, nbeta: float) -> list[Reason]:
+    """Is w* a minimum, and did the chains stay near it?"""
+    reasons = []
+    if trivial_loss is not None and trivial_loss > init_loss:
+        lost = (found["mean_loss"] - init_loss) / (trivial_loss - init_loss)
+        if lost > 0.5:
+            reasons.append(Reason(
+                "left the basin", f"the mean loss {found['mean_loss']:.4g} has gone {lost:.0%} of the way from "
+                f"{init_loss:.4g} at w* to {trivial_loss:.4g} of a constant predictor: the model is destroyed",
+                f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization"))
+    elif trivial_loss is not None:
+        reasons.append(Reason(
+            "not a minimum", f"the loss {init_loss:.4g} at w* is no better than {trivial_loss:.4g} of a constant "
+            "predictor", "use data that the model was trained for, or minimize"))
+    dip = diagnostics.deepest_dip(excess)
+    if diagnostics.is_dipping(dip, llc, float(draws.std())):
+        reasons.append(Reason(
+            "not a minimum", f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
+            f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
+            "set minimize: w* is first taken to the nearest minimum"))
+    if llc < 0:
+        sure = llc < -2 * llc_se
+        reasons.append(Reason("negative", f"λ̂ = {llc:.4g} is below zero" + ("" if sure else ", within its error"),
+                              "set minimize" if sure else "raise num_draws, or minimize"))
+    share = found["localization_sensitivity"]
+    if share["value"] < -0.5 * abs(llc) and share["value"] < -3 * share["se"]:
+        reasons.append(Reason("localization dominates", f"λ̂ would change by {share['value']:.3g} if ln γ rose by 1",
+                              "lower localization"))
+    return reasons
+
+
+def _step_size(llc: float, llc_se: float, found: dict[str, Any], *, step_size: float, sampler: str) -> list[Reason]:
+    """Is the step small enough for the law to be the one meant?"""
+    bias, accept = found["step_size_bias"], found["accept_prob"]
+    reasons = []
+    if bias > max(0.1 * abs(llc), llc_se):
+        smaller = step_size * 0.05 * abs(llc) / bias
+        reasons.append(Reason(
+            "step size too large", f"the finite step and gradient noise add about {bias:.3g} to λ̂ = {llc:.4g}",
+            f"lower step_size, to about {smaller:.1e}, or raise batch_size"))
+    elif accept < 0.5 and sampler == "sgld":
+        reasons.append(Reason("step size too large", f"MALA would accept only {accept:.0%} of the steps",
+                              f"lower step_size, to about {step_size / 2:.1e}"))
+    elif accept < 0.9:
+        reasons.append(Reason("acceptance", f"acceptance {accept:.2f} is below 0.9", "lower step_size", is_note=True))
+    return reasons
+
+
+def _mixing(draws: Array, llc: float, llc_se: float, found: dict[str, Any]) -> list[Reason]:
+    """Have the chains arrived, do they agree, and are there enough draws?"""
+    reasons = []
+    plateau = found["plateau"]
+    if diagnostics.is_drifting(plateau, llc, llc_se):
+        reasons.append(Reason(
+            "drifting", f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half "
+            f"(error {plateau['drift_se']:.2g}): not yet flat",
+            "raise num_burnin_steps (or max_steps), or raise localization: flat directions relax in 2/(εγ) steps"))
+    if found["r_hat"] > 1.1:
+        reasons.append(Reason("chains disagree", f"r̂ = {found['r_hat']:.2f} is above 1.1",
+                              "raise num_burnin_steps and num_draws"))
+    if not found["ess"] >= 10 * len(draws):
+        reasons.append(Reason("too few draws", f"only {found['ess']:.0f} effective draws in {len(draws)} chains",
+                              "raise num_draws"))
+    elif llc_se > 0.25 * abs(llc):
+        reasons.append(Reason("too few draws", f"the standard error {llc_se:.2g} is over a quarter of λ̂ = {llc:.3g}",
+                              "raise num_draws, num_chains or batch_size"))
+    if len(draws) == 1:
+        reasons.append(Reason("one chain", "with one chain, disagreement between chains cannot be seen",
+                              "use num_chains 2 or more", is_note=True))
+    return reasons
