@@ -1,0 +1,209 @@
+"""Chains: the same draws however they are batched, stopped and resumed; and a model left as it was found."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from targets import power_problem, sample
+from torch import nn
+
+from hf_llc.chains import ChainStore, run_chains
+from hf_llc.distributed import chain_batches
+from hf_llc.errors import InputError
+from hf_llc.kernels import make_kernel
+from hf_llc.posterior import Posterior, preserved, sampled_parameters
+from hf_llc.problem import Problem
+from hf_llc.streams import BatchStream, NoiseStream, uniform
+from hf_llc.walk import Walk
+
+CPU = torch.device("cpu")
+NBETA, GAMMA, EPS = 20.0, 1.0, 0.002
+
+
+def regression(*, examples: int = 23, width: int = 5, seed: int = 0) -> Problem:
+    """A tanh network with tied weights, BatchNorm and dropout on noisy data: nothing symmetric about it."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(examples, width, generator=generator)
+    y = torch.randn(examples, width, generator=generator)
+
+    class Net(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.one, self.two = nn.Linear(width, width), nn.Linear(width, width)
+            self.two.weight = self.one.weight
+            self.norm, self.drop = nn.BatchNorm1d(width), nn.Dropout(0.5)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            return self.two(self.drop(torch.tanh(self.norm(self.one(inputs)))))
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        net = Net()
+    return Problem(net, {"inputs": x, "labels": y},
+                   lambda forward, batch: ((forward(batch["inputs"]) - batch["labels"]) ** 2).sum(-1), n=examples,
+                   unit="nats per example")
+
+
+def run(problem: Problem, chains: list[int], *, until: int, folder: Path, sampler: str = "sgld", batch_size: int = 4,
+        micro: int | None = None):
+    with preserved(problem.model):
+        posterior = Posterior(problem, nbeta=NBETA, localization=GAMMA, micro_batch_size=micro)
+        return run_chains(lambda: Walk(posterior, chains, seed=3, batch_size=batch_size), make_kernel(sampler, EPS),
+                          chains, until=until, store=ChainStore(folder))
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "mala"])
+def test_batched_chains_follow_single_ones(sampler: str, tmp_path: Path) -> None:
+    """The same noise and batches: equal to rounding in the first steps."""
+    together = run(regression(), [0, 1, 2], until=25, folder=tmp_path / "a", sampler=sampler)
+    for chain in range(3):
+        alone = run(regression(), [chain], until=25, folder=tmp_path / "b", sampler=sampler)
+        np.testing.assert_allclose(together.loss[chain], alone.loss[0], rtol=2e-4)
+        np.testing.assert_allclose(together.init_loss[chain], alone.init_loss[0], rtol=1e-12)
+        np.testing.assert_allclose(together.accept_prob[chain], alone.accept_prob[0], rtol=1e-2)
+
+
+def test_chains_differ(tmp_path: Path) -> None:
+    trace = run(regression(), [0, 1], until=10, folder=tmp_path)
+    assert not np.array_equal(trace.loss[0], trace.loss[1])
+    assert not np.array_equal(trace.init_loss[0], trace.init_loss[1]), "both chains walk the same batches"
+
+
+@pytest.mark.parametrize("sampler", ["sgld", "mala"])
+@pytest.mark.parametrize("batch_size", [4, 23])
+def test_a_run_in_pieces_is_the_run(sampler: str, batch_size: int, tmp_path: Path) -> None:
+    """Stopped and continued at odd steps, bit for bit; asking for less than is there gives its beginning."""
+    whole = run(regression(), [0, 1], until=60, folder=tmp_path / "a", sampler=sampler, batch_size=batch_size)
+    for until in (7, 33, 34, 60):
+        pieces = run(regression(), [0, 1], until=until, folder=tmp_path / "b", sampler=sampler, batch_size=batch_size)
+    for name in ("loss", "init_loss", "accept_prob", "sq_distance"):
+        np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name), err_msg=name)
+    start = run(regression(), [0, 1], until=20, folder=tmp_path / "b", sampler=sampler, batch_size=batch_size)
+    np.testing.assert_array_equal(start.loss, whole.loss[:, :20])
+
+
+def test_interrupt_saves_and_goes_on(tmp_path: Path) -> None:
+    """Ctrl-C in the middle leaves a state from which the run goes on to the same trace."""
+    whole = run(regression(), [0], until=200, folder=tmp_path / "a")
+    problem = regression()
+    inner = problem.losses
+    calls = 0
+
+    def losses(forward, batch):
+        nonlocal calls
+        calls += 1
+        if calls == 70:
+            os.kill(os.getpid(), signal.SIGINT)
+        return inner(forward, batch)
+
+    problem.losses = losses
+    with pytest.raises(KeyboardInterrupt):
+        run(problem, [0], until=200, folder=tmp_path / "b")
+    _, saved = ChainStore(tmp_path / "b").load([0], CPU)
+    assert 50 < saved.shape[1] < 80
+    resumed = run(regression(), [0], until=200, folder=tmp_path / "b")
+    np.testing.assert_array_equal(resumed.loss, whole.loss)
+
+
+def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
+    one = run(regression(), [0], until=20, folder=tmp_path / "a", batch_size=10)
+    parts = run(regression(), [0], until=20, folder=tmp_path / "b", batch_size=10, micro=3)
+    np.testing.assert_allclose(parts.loss, one.loss, rtol=1e-4)
+
+
+def test_a_chain_that_blows_up_stops_alone(tmp_path: Path) -> None:
+    """NaN from the first bad step on, for the chain concerned only."""
+    problem = power_problem(torch.tensor([2.0]), power=6)
+    trace = sample(problem, sampler="sgld", step_size=0.6, nbeta=20.0, localization=0.0, num_chains=1, steps=400)
+    bad = ~np.isfinite(trace.loss[0])
+    assert bad.any() and not bad.all(), "pick a step at which this target diverges late"
+    assert bad[int(bad.argmax()) :].all()
+
+
+def test_the_model_is_left_as_found(tmp_path: Path) -> None:
+    """Weights and buffers bit for bit, modes, flags, gradients, tied weights, global RNG; also after an error."""
+    problem = regression()
+    model = problem.model
+    model.train()
+    model.drop.eval()  # type: ignore[union-attr]
+    model.one.bias.requires_grad_(False)  # type: ignore[union-attr]
+    model.two.bias.grad = torch.ones(5)  # type: ignore[union-attr]
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    pointers = {k: p.data_ptr() for k, p in model.named_parameters()}
+    modes = [m.training for m in model.modules()]
+    rng, numpy_rng = torch.get_rng_state(), np.random.get_state()[1].copy()  # type: ignore[index]
+    run(problem, [0], until=30, folder=tmp_path / "a")
+    run(problem, [0, 1], until=30, folder=tmp_path / "b", sampler="mala")
+    problem.losses = lambda forward, batch: 1 / 0  # type: ignore[assignment,return-value]
+    with pytest.raises(ZeroDivisionError):
+        run(problem, [0], until=30, folder=tmp_path / "c")
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert {k: p.data_ptr() for k, p in model.named_parameters()} == pointers
+    assert [m.training for m in model.modules()] == modes
+    assert model.one.weight is model.two.weight  # type: ignore[union-attr]
+    assert not model.one.bias.requires_grad and torch.equal(model.two.bias.grad, torch.ones(5))  # type: ignore
+    assert model.one.weight.grad is None  # type: ignore[union-attr]
+    assert torch.equal(torch.get_rng_state(), rng)
+    assert np.array_equal(np.random.get_state()[1], numpy_rng)  # type: ignore[index]
+
+
+def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
+    problem = regression()
+    problem.model.one.bias.requires_grad_(False)  # type: ignore[union-attr]
+    assert sum(p.numel() for p in sampled_parameters(problem.model).values()) == 25 + 5 + 5 + 5
+    problem.model.requires_grad_(False)
+    with pytest.raises(InputError, match="no parameter to sample"):
+        run(problem, [0], until=2, folder=tmp_path)
+
+
+def test_noise_depends_on_seed_chain_step_and_chunk_alone() -> None:
+    shape = (1, 100)
+
+    def noise(seed: int, chain: int, step: int, chunk: int) -> torch.Tensor:
+        return NoiseStream(seed, [chain], CPU).fill(torch.empty(shape), step=step, chunk=chunk)
+
+    base = noise(0, 0, 0, 0)
+    assert torch.equal(base, noise(0, 0, 0, 0))
+    for other in ((1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)):
+        assert not torch.equal(base, noise(*other)), other
+    many = NoiseStream(0, [4, 0, 9], CPU).fill(torch.empty(3, 100), step=0, chunk=0)
+    assert torch.equal(many[1:2], base)
+
+
+def test_uniform_numbers_are_uniform() -> None:
+    values = np.array([uniform(0, c, t, purpose="accept") for c in range(20) for t in range(500)])
+    assert abs(values.mean() - 0.5) < 4 / np.sqrt(12 * len(values))
+    assert ((values > 0) & (values < 1)).all()
+    assert abs((values < 0.1).mean() - 0.1) < 4 * np.sqrt(0.09 / len(values))
+
+
+@pytest.mark.parametrize(("n", "m"), [(23, 4), (10, 3), (8, 8), (5, 1)])
+def test_batches_use_every_example_equally(n: int, m: int) -> None:
+    """Over n steps each example is used m times; within a batch none twice."""
+    stream = BatchStream(0, [0, 1], num_examples=n, batch_size=m, device=CPU)
+    counts = torch.zeros(2, n)
+    for step in range(n):
+        indices = stream.indices(step)
+        if indices is None:
+            assert m == n
+            return
+        assert indices.shape == (2, m)
+        assert all(len(set(row.tolist())) == m for row in indices)
+        for chain in range(2):
+            counts[chain] += torch.bincount(indices[chain], minlength=n)
+    assert (counts == m).all()
+
+
+def test_chain_batches_do_not_depend_on_processes() -> None:
+    assert chain_batches(7, 3) == [[0, 1, 2], [3, 4, 5], [6]]
+
+
+def test_low_precision_parameters_are_refused() -> None:
+    with pytest.raises(InputError, match=r"bfloat16.*allowed.*float32"):
+        sampled_parameters(nn.Linear(2, 2).to(torch.bfloat16))

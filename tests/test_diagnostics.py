@@ -1,0 +1,123 @@
+"""Diagnostics on series whose answer is known."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from scipy import signal as filters
+
+from hf_llc import diagnostics
+from hf_llc.estimate import estimate
+from hf_llc.result import Trace
+
+
+def ar1(rho: float, *, chains: int, draws: int, seed: int = 0) -> np.ndarray:
+    """Stationary AR(1) chains of unit variance."""
+    noise = np.random.default_rng(seed).standard_normal((chains, draws + 500)) * math.sqrt(1 - rho**2)
+    return filters.lfilter([1.0], [1.0, -rho], noise, axis=1)[:, 500:]
+
+
+@pytest.mark.parametrize("rho", [0.0, 0.5, 0.9])
+def test_standard_error_of_an_ar1_series(rho: float) -> None:
+    """Var of the mean of N draws tends to (1 + ρ)/(1 − ρ)/N."""
+    chains, draws = 4, 4000
+    truth = math.sqrt((1 + rho) / (1 - rho) / (chains * draws))
+    errors = [diagnostics.standard_error(ar1(rho, chains=chains, draws=draws, seed=s)) for s in range(10)]
+    assert np.mean(errors) == pytest.approx(truth, rel=0.08)
+
+
+@pytest.mark.parametrize("chains", [1, 2, 3, 4, 8])
+def test_standard_error_is_true_for_few_chains(chains: int) -> None:
+    """z = mean/se has sd near 1 over 300 repeats with 60 effective draws a chain."""
+    z = [x.mean() / diagnostics.standard_error(x) for x in (ar1(0.7, chains=chains, draws=340, seed=s) for s in range(300))]
+    assert 0.9 < np.std(z, ddof=1) < 1.12
+
+
+def test_chains_that_disagree_widen_the_error() -> None:
+    x = ar1(0.0, chains=4, draws=500) * 0.1 + np.array([0.0, 1.0, 2.0, 3.0])[:, None]
+    assert diagnostics.standard_error(x) >= np.std([0, 1, 2, 3], ddof=1) / 2 * 0.95
+    assert diagnostics.r_hat(x) > 1.5
+
+
+def test_constant_draws_carry_no_information() -> None:
+    assert diagnostics.ess(np.ones((4, 100))) == 0
+    assert math.isnan(diagnostics.standard_error(np.ones((4, 100))))
+    assert diagnostics.stuck_chains(np.vstack([np.ones(50), np.arange(50.0)])) == [0]
+
+
+def test_block_means_keep_the_mean() -> None:
+    x = np.arange(24.0).reshape(2, 12)
+    np.testing.assert_allclose(diagnostics.block_means(x, 4), [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]])
+    np.testing.assert_allclose(diagnostics.block_means(x, 5), [[4.0, 9.0], [16.0, 21.0]])
+
+
+def trace_of(excess: np.ndarray, *, nbeta: float = 100.0, init: float = 1.0, accept: float = 0.93,
+             grad_dot: float = 0.0) -> Trace:
+    """A trace with nβ(L_B(w_t) − L_B(w*)) = `excess`."""
+    full = np.full_like(excess, init)
+    rng = np.random.default_rng(1)
+    return Trace(loss=init + excess / nbeta, init_loss=full, accept_prob=np.full_like(excess, accept),
+                 sq_distance=rng.random(excess.shape), grad_dot=np.full_like(excess, grad_dot))
+
+
+def verdict(excess: np.ndarray, *, trivial_loss: float | None = None, step_size: float = 1e-3, **kw) -> tuple[str, str]:
+    found = estimate(trace_of(excess, **kw), nbeta=100.0, init_loss=1.0, localization=1.0, step_size=step_size,
+                     sampler="sgld", num_burnin_steps=excess.shape[1] // 2, num_steps_between_draws=1,
+                     trivial_loss=trivial_loss)
+    return found.verdict, " ".join(reason.text + reason.remedy for reason in found.reasons)
+
+
+def relaxing(*, level: float, time: float, steps: int = 800, noise: float = 2.0, seed: int = 0) -> np.ndarray:
+    """Four chains that climb to `level` with the given relaxation time."""
+    return level * (1 - np.exp(-np.arange(steps) / time)) + noise * ar1(0.5, chains=4, draws=steps, seed=seed)
+
+
+def test_good_chains_are_trusted() -> None:
+    assert verdict(relaxing(level=50, time=20)) == ("trustworthy", "")
+
+
+def test_each_ill_has_its_name() -> None:
+    good = relaxing(level=50, time=20)
+    broken = good.copy()
+    broken[2, 500:] = np.nan
+    name, text = verdict(broken)
+    assert name == "diverged" and "chain 2" in text and "step 500" in text
+    assert verdict(relaxing(level=50, time=600))[0] == "drifting"
+    assert verdict(good - 60)[0] in {"not a minimum", "negative"}
+    dips = good - 70 * np.exp(-((np.arange(800) - 60) ** 2) / 800)
+    assert verdict(dips)[0] == "not a minimum"
+    assert verdict(good, trivial_loss=1.7)[0] == "left the basin"  # mean loss 1.5 of 1.0 … 1.7
+    assert verdict(good, trivial_loss=3.0)[0] == "trustworthy"
+    assert verdict(good, trivial_loss=0.9)[0] == "not a minimum"
+    stuck = good.copy()
+    stuck[1] = 7.0
+    assert verdict(stuck)[0] == "stuck"
+    assert verdict(good + np.array([0, 0, 30, 60])[:, None] * (np.arange(800) > 100))[0] == "chains disagree"
+    assert verdict(good, accept=0.3)[0] == "step size too large"
+    assert verdict(good, grad_dot=100 * 8 / 1e-3)[0] == "step size too large"
+    assert verdict(good, grad_dot=1 * 8 / 1e-3)[0] == "trustworthy"
+    assert verdict(0.1 * good[:, :40])[0] == "too few draws"
+
+
+def test_localization_that_decides_is_named() -> None:
+    """Energy and distance that move together as they do when γ, not the loss, bounds the chain."""
+    rng = np.random.default_rng(0)
+    distance = rng.gamma(5.0, size=(4, 4000))
+    excess = 2.0 * distance  # λ̂ = 10; −γ Cov(x, r²/2) = −γ·2·½·Var r² = −5γ
+    trace = trace_of(excess)
+    trace.sq_distance = distance
+    found = estimate(trace, nbeta=100.0, init_loss=1.0, localization=1.5, step_size=1e-3, sampler="sgld",
+                     num_burnin_steps=0, num_steps_between_draws=1)
+    assert found.localization_sensitivity["value"] == pytest.approx(-7.5, rel=0.1)
+    assert found.verdict == "localization dominates"
+
+
+def test_plain_and_paired_estimators_agree_where_batches_are_full() -> None:
+    trace = trace_of(relaxing(level=50, time=20))
+    found = estimate(trace, nbeta=100.0, init_loss=1.0, localization=1.0, step_size=1e-3, sampler="sgld",
+                     num_burnin_steps=400, num_steps_between_draws=2)
+    assert found.llc == pytest.approx(found.llc_plain)
+    assert found.llc == pytest.approx(np.mean(found.llc_per_chain))
+    assert found.llc == pytest.approx(100 * (found.mean_loss - 1))
