@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -43,14 +42,13 @@ def largest_curvature(posterior: Posterior, indices: Tensor | None, *, iteration
     return posterior.nbeta * (value if math.isfinite(value) else 0.0) + posterior.localization
 
 
-def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int,
-                        report: Callable[[float, float], None] = lambda step_size, accept: None) -> dict[str, Any]:
-    """ε at which MALA would accept 90–95 % of the pilot's steps, and whose heat is small beside the pilot's own.
+def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> dict[str, Any]:
+    """ε at which MALA would accept 90–95 % of the pilot's steps.
 
     Starts at 1/κ, κ the largest curvature at w*, which it never exceeds (SGLD is stable below 4/κ and its excess in
     that direction is a quarter there). Halves ε below the target and raises it by half above, bisecting once both
-    sides are known. Acceptance on a step's own minibatch does not see gradient noise; so ε is then lowered, by up to a
-    factor 4, until `diagnostics.step_size_bias` is a twentieth of the pilot's nβ(L − L*).
+    sides are known. Acceptance on a step's own minibatch does not see gradient noise: `diagnostics.step_size_bias`
+    judges that on the chains themselves.
 
     Returns:
         step_size, accept_prob, curvature, num_gradients and the path of (step size, acceptance) tried.
@@ -60,43 +58,31 @@ def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int,
     ceiling = 1.0 / max(curvature, 1e-300)
     step_size, low, high = ceiling, 0.0, math.inf
     path: list[list[float]] = []
-    best, step, gradients = (math.inf, step_size), 0, 11
-    for _ in range(_MAX_BLOCKS):
-        accept, heat, excess = _pilot_block(walk, step_size, step)
-        step, gradients = step + _BLOCK, gradients + 2 * _BLOCK
+    for block in range(_MAX_BLOCKS):
+        accept = _pilot_block(walk, step_size, block * _BLOCK)
         path.append([step_size, accept])
-        report(step_size, accept)
         if accept < 0.5:  # the pilot may be where no good step leads: back to w*
             walk.w.copy_(posterior.start(1))
-        miss = max(ACCEPT_TARGET[0] - accept, accept - ACCEPT_TARGET[1], 0.0)
-        best = min(best, (miss, step_size))
-        if miss == 0 or (accept > ACCEPT_TARGET[1] and step_size >= ceiling):
+        too_small = accept > ACCEPT_TARGET[1]
+        if ACCEPT_TARGET[0] <= accept and (not too_small or step_size >= ceiling):
             break
-        low, high = (step_size, high) if accept > ACCEPT_TARGET[1] else (low, step_size)
+        low, high = (step_size, high) if too_small else (low, step_size)
         if high < 1.05 * low:  # acceptance fell as the pilot moved on: open the bracket again
             low = 0.0
-        step_size = min(math.sqrt(low * high) if low > 0 and high < math.inf else
-                        (1.5 * step_size if accept > ACCEPT_TARGET[1] else step_size / 2), ceiling)
-    step_size = best[1]
-    accept, heat, excess = _pilot_block(walk, step_size, step)
-    gradients += 2 * _BLOCK
-    if excess > 0 and heat > 0.05 * excess:
-        step_size *= max(0.25, 0.05 * excess / heat)
+        elsewhere = 1.5 * step_size if too_small else step_size / 2
+        step_size = min(math.sqrt(low * high) if low > 0 and high < math.inf else elsewhere, ceiling)
+    step_size, accept = min(path, key=lambda tried: max(ACCEPT_TARGET[0] - tried[1], tried[1] - ACCEPT_TARGET[1], 0.0))
     return {"step_size": float(f"{step_size:.3g}"), "accept_prob": accept, "curvature": curvature,
-            "num_gradients": gradients, "path": path}
+            "num_gradients": 11 + 2 * _BLOCK * len(path), "path": path}
 
 
-def _pilot_block(walk: Walk, step_size: float, start: int) -> tuple[float, float, float]:
-    """Mean acceptance, mean step-size bias and mean nβ(L_B(w) − L_B(w*)) over a block of the pilot."""
-    kernel = SGLD(step_size)
-    accepts, heats, excesses = [], [], []
+def _pilot_block(walk: Walk, step_size: float, start: int) -> float:
+    """Mean acceptance over a block of the pilot; 0 where it diverges."""
+    kernel, accepts = SGLD(step_size), []
     for step in range(start, start + _BLOCK):
-        indices = walk.batches.indices(step)
-        info = kernel.step(walk, indices, step=step, measure=True)
-        assert info.accept_prob is not None and info.grad_dot is not None
-        accepts.append(float(info.accept_prob))
-        heats.append(step_size / 8 * float(info.grad_dot))
-        excesses.append(walk.posterior.nbeta * float(info.loss - walk.posterior.paired_loss(indices, 1)))
+        info = kernel.step(walk, walk.batches.indices(step), step=step, measure=True)
+        assert info.accept_prob is not None
         if not math.isfinite(float(info.loss)):
-            return 0.0, 0.0, 0.0
-    return sum(accepts) / _BLOCK, sum(heats) / _BLOCK, sum(excesses) / _BLOCK
+            return 0.0
+        accepts.append(float(info.accept_prob))
+    return sum(accepts) / _BLOCK

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -90,18 +89,29 @@ def estimate(trace: Trace, *, nbeta: float, init_loss: float, localization: floa
             excess[:, kept], trace.sq_distance[:, kept], localization),
         "step_size_bias": 0.0 if sampler == "mala" else diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size),
     }
-    reasons = _findings(excess, draws, llc, llc_se, found, init_loss=init_loss, trivial_loss=trivial_loss, nbeta=nbeta,
+    draft = Estimate(
+        llc=llc, llc_se=llc_se, llc_per_chain=draws.mean(axis=1).tolist(), llc_plain=float(plain.mean()),
+        llc_plain_se=diagnostics.standard_error(plain), init_loss=init_loss, verdict="", reasons=[], **found,
+    )
+    reasons = _findings(draft, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta, localization=localization,
                         step_size=step_size, sampler=sampler, loss=trace.loss)
     failed = {reason.name for reason in reasons if not reason.is_note}
-    return Estimate(
-        llc=llc, llc_se=llc_se, llc_per_chain=draws.mean(axis=1).tolist(), llc_plain=float(plain.mean()),
-        llc_plain_se=diagnostics.standard_error(plain), init_loss=init_loss, reasons=reasons,
-        verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"), **found,
-    )
+    return replace(draft, reasons=reasons,
+                   verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"))
 
 
-def _findings(excess: Array, draws: Array, llc: float, llc_se: float, found: dict[str, Any], *, init_loss: float,
-              trivial_loss: float | None, nbeta: float, step_size: float, sampler: str, loss: Array) -> list[Reason]:
+def is_step_too_large(found: Estimate) -> bool:
+    """The finite step and gradient noise add more than a tenth of λ̂, and more than its stated error."""
+    return found.step_size_bias > max(0.1 * abs(found.llc), found.llc_se)
+
+
+def smaller_step_size(found: Estimate, step_size: float) -> float:
+    """The ε at which that share would be a twentieth; at most halved to an eighth at a time."""
+    return step_size * min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
+
+
+def _findings(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float | None, nbeta: float,
+              localization: float, step_size: float, sampler: str, loss: Array) -> list[Reason]:
     """Every check that failed, in order of precedence, each with its remedy; then the notes."""
     broken = diagnostics.first_non_finite(loss)
     if broken:
@@ -112,21 +122,20 @@ def _findings(excess: Array, draws: Array, llc: float, llc_se: float, found: dic
     if stuck:
         return [Reason("stuck", f"chain {stuck[0]} did not move ({len(stuck)} of {len(draws)} chains)",
                        f"{'lower' if sampler == 'mala' else 'raise'} step_size")]
-    reasons = _basin(excess, draws, llc, llc_se, found, init_loss=init_loss, trivial_loss=trivial_loss, nbeta=nbeta)
-    reasons += _step_size(llc, llc_se, found, step_size=step_size, sampler=sampler)
-    reasons += _mixing(draws, llc, llc_se, found)
+    reasons = _basin(found, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta)
+    reasons += _step_size(found, step_size=step_size, sampler=sampler)
+    reasons += _mixing(found, draws, steps=excess.shape[1], relaxation=2 / (step_size * max(localization, 1e-300)))
     return reasons
 
 
-def _basin(excess: Array, draws: Array, llc: float, llc_se: float, found: dict[str, Any], *, init_loss: float,
-           trivial_loss: float | None, nbeta: float) -> list[Reason]:
+def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float | None, nbeta: float) -> list[Reason]:
     """Is w* a minimum, and did the chains stay near it?"""
-    reasons = []
+    reasons, llc, llc_se, init_loss = [], found.llc, found.llc_se, found.init_loss
     if trivial_loss is not None and trivial_loss > init_loss:
-        lost = (found["mean_loss"] - init_loss) / (trivial_loss - init_loss)
+        lost = (found.mean_loss - init_loss) / (trivial_loss - init_loss)
         if lost > 0.5:
             reasons.append(Reason(
-                "left the basin", f"the mean loss {found['mean_loss']:.4g} has gone {lost:.0%} of the way from "
+                "left the basin", f"the mean loss {found.mean_loss:.4g} has gone {lost:.0%} of the way from "
                 f"{init_loss:.4g} at w* to {trivial_loss:.4g} of a constant predictor: the model is destroyed",
                 f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization"))
     elif trivial_loss is not None:
@@ -138,53 +147,53 @@ def _basin(excess: Array, draws: Array, llc: float, llc_se: float, found: dict[s
         reasons.append(Reason(
             "not a minimum", f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
             f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
-            "set minimize: w* is first taken to the nearest minimum"))
+            "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)"))
     if llc < 0:
         sure = llc < -2 * llc_se
         reasons.append(Reason("negative", f"λ̂ = {llc:.4g} is below zero" + ("" if sure else ", within its error"),
                               "set minimize" if sure else "raise num_draws, or minimize"))
-    share = found["localization_sensitivity"]
+    share = found.localization_sensitivity
     if share["value"] < -0.5 * abs(llc) and share["value"] < -3 * share["se"]:
         reasons.append(Reason("localization dominates", f"λ̂ would change by {share['value']:.3g} if ln γ rose by 1",
                               "lower localization"))
     return reasons
 
 
-def _step_size(llc: float, llc_se: float, found: dict[str, Any], *, step_size: float, sampler: str) -> list[Reason]:
+def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reason]:
     """Is the step small enough for the law to be the one meant?"""
-    bias, accept = found["step_size_bias"], found["accept_prob"]
-    reasons = []
-    if bias > max(0.1 * abs(llc), llc_se):
-        smaller = step_size * 0.05 * abs(llc) / bias
-        reasons.append(Reason(
-            "step size too large", f"the finite step and gradient noise add about {bias:.3g} to λ̂ = {llc:.4g}",
-            f"lower step_size, to about {smaller:.1e}, or raise batch_size"))
-    elif accept < 0.5 and sampler == "sgld":
-        reasons.append(Reason("step size too large", f"MALA would accept only {accept:.0%} of the steps",
-                              f"lower step_size, to about {step_size / 2:.1e}"))
-    elif accept < 0.9:
-        reasons.append(Reason("acceptance", f"acceptance {accept:.2f} is below 0.9", "lower step_size", is_note=True))
-    return reasons
+    if is_step_too_large(found):
+        return [Reason(
+            "step size too large", f"the finite step and gradient noise add about {found.step_size_bias:.3g} to "
+            f"λ̂ = {found.llc:.4g}",
+            f"lower step_size, to about {smaller_step_size(found, step_size):.1e}, or raise batch_size")]
+    if found.accept_prob < 0.5 and sampler == "sgld":
+        return [Reason("step size too large", f"MALA would accept only {found.accept_prob:.0%} of the steps",
+                       f"lower step_size, to about {step_size / 2:.1e}")]
+    if found.accept_prob < 0.9:
+        return [Reason("acceptance", f"acceptance {found.accept_prob:.2f} is below 0.9", "lower step_size",
+                       is_note=True)]
+    return []
 
 
-def _mixing(draws: Array, llc: float, llc_se: float, found: dict[str, Any]) -> list[Reason]:
+def _mixing(found: Estimate, draws: Array, *, steps: int, relaxation: float) -> list[Reason]:
     """Have the chains arrived, do they agree, and are there enough draws?"""
-    reasons = []
-    plateau = found["plateau"]
-    if diagnostics.is_drifting(plateau, llc, llc_se):
+    reasons, plateau = [], found.plateau
+    if diagnostics.is_drifting(plateau, found.llc, found.llc_se):
         reasons.append(Reason(
             "drifting", f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half "
-            f"(error {plateau['drift_se']:.2g}): not yet flat",
-            "raise num_burnin_steps (or max_steps), or raise localization: flat directions relax in 2/(εγ) steps"))
-    if found["r_hat"] > 1.1:
-        reasons.append(Reason("chains disagree", f"r̂ = {found['r_hat']:.2f} is above 1.1",
-                              "raise num_burnin_steps and num_draws"))
-    if not found["ess"] >= 10 * len(draws):
-        reasons.append(Reason("too few draws", f"only {found['ess']:.0f} effective draws in {len(draws)} chains",
-                              "raise num_draws"))
-    elif llc_se > 0.25 * abs(llc):
-        reasons.append(Reason("too few draws", f"the standard error {llc_se:.2g} is over a quarter of λ̂ = {llc:.3g}",
-                              "raise num_draws, num_chains or batch_size"))
+            f"(error {plateau['drift_se']:.2g}): not yet flat. Flat directions relax in 2/(εγ) = {relaxation:.3g} "
+            f"steps; a chain had {steps}",
+            "raise num_burnin_steps (max_steps, if it is auto) or localization, until 2/(εγ) is below a quarter of the "
+            "steps"))
+    if found.r_hat > 1.1:
+        reasons.append(Reason("chains disagree", f"r̂ = {found.r_hat:.2f} is above 1.1",
+                              "raise num_burnin_steps (max_steps, if it is auto) and num_draws"))
+    if not found.ess >= 10 * len(draws):
+        reasons.append(Reason("too few draws", f"only {found.ess:.0f} effective draws in {len(draws)} chains",
+                              "raise num_draws (max_steps, if burn-in is auto)"))
+    elif found.llc_se > 0.25 * abs(found.llc):
+        reasons.append(Reason("too few draws", f"the standard error {found.llc_se:.2g} is over a quarter of "
+                              f"λ̂ = {found.llc:.3g}", "raise num_draws, num_chains or batch_size"))
     if len(draws) == 1:
         reasons.append(Reason("one chain", "with one chain, disagreement between chains cannot be seen",
                               "use num_chains 2 or more", is_note=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import resource
 import sys
@@ -11,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -21,7 +23,7 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.distributed import Processes, chain_batches
 from hf_llc.errors import InputError
 from hf_llc.estimate import estimate as estimate_llc
-from hf_llc.estimate import llc_draws
+from hf_llc.estimate import is_step_too_large, llc_draws, smaller_step_size
 from hf_llc.files import check_writable
 from hf_llc.kernels import make_kernel
 from hf_llc.loading import load_problem
@@ -33,6 +35,10 @@ from hf_llc.result import LLCResult, Trace
 from hf_llc.run_folder import RunFolder, fingerprint
 from hf_llc.versions import package_versions
 from hf_llc.walk import Walk
+
+
+_MAX_STEP_SIZES = 3
+"""With step size "auto" the chains start again at a smaller one, twice at most, if the first adds too much heat."""
 
 
 class LLCEvaluator:
@@ -168,16 +174,18 @@ class _Run:
         moved = self._minimize() if self.sample.minimize else None
         calibration = self._calibrate() if self.sample.step_size == "auto" else None
         step_size = self.sample.step_size if calibration is None else calibration["step_size"]
-        assert isinstance(step_size, float)
-        trace, burnin, thinning = self._sample_until_flat(step_size)
-        found = estimate_llc(trace, nbeta=self.nbeta, init_loss=self.posterior.init_loss,
-                             localization=self.sample.localization, step_size=step_size, sampler=self.sample.sampler,
-                             num_burnin_steps=burnin, num_steps_between_draws=thinning,
-                             trivial_loss=self.problem.trivial_loss)
-        spent = sum(part["num_gradients"] for part in (moved, calibration) if part is not None)
-        twice = self.sample.sampler == "mala" and self.batch_size < self.problem.num_examples
-        taken = trace.loss.size * (2 if twice else 1)
-        measured = 0 if self.sample.sampler == "mala" else int((trace.accept_prob == trace.accept_prob).sum())
+        for attempt in range(_MAX_STEP_SIZES):
+            trace, burnin, thinning = self._sample_until_flat(step_size, attempt)
+            self.gradients += self._gradients_of(trace)
+            found = estimate_llc(trace, nbeta=self.nbeta, init_loss=self.posterior.init_loss,
+                                 localization=self.sample.localization, step_size=step_size,
+                                 sampler=self.sample.sampler, num_burnin_steps=burnin,
+                                 num_steps_between_draws=thinning, trivial_loss=self.problem.trivial_loss)
+            if calibration is None or attempt + 1 == _MAX_STEP_SIZES or not is_step_too_large(found):
+                break
+            step_size = float(f"{smaller_step_size(found, step_size):.3g}")
+            calibration = {**calibration, "step_size": step_size, "lowered": attempt + 1}
+        self.gradients += sum(part["num_gradients"] for part in (moved, calibration) if part is not None)
         return LLCResult(
             **{name: getattr(found, name) for name in found.__dataclass_fields__},
             trivial_loss=self.problem.trivial_loss, unit=self.problem.unit, n=self.problem.n, nbeta=self.nbeta,
@@ -185,9 +193,16 @@ class _Run:
             num_chains=self.sample.num_chains, num_draws=self.sample.num_draws, num_steps_between_draws=thinning,
             num_burnin_steps=burnin, batch_size=self.batch_size, chain_batch_size=self.sample.chain_batch_size,
             seed=self.sample.seed, mixed_precision=self.sample.mixed_precision, minimize=moved,
-            calibration=calibration, num_gradients=spent + taken + measured, trace=trace,
+            calibration=calibration, num_gradients=self.gradients, trace=trace,
             **self._cost(begun), **self._subject(),
         )
+
+    def _gradients_of(self, trace: Trace) -> int:
+        """Gradient evaluations of all chains: one a step, and one more where a proposal was looked at."""
+        taken = np.isfinite(trace.loss).sum()
+        if self.sample.sampler == "mala":
+            return int(taken * (1 if self.batch_size == self.problem.num_examples else 2))
+        return int(taken + np.isfinite(trace.accept_prob).sum())
 
     def _minimize(self) -> dict[str, Any]:
         """Replace w* by ŵ for this run, on every process the same bits."""
@@ -222,7 +237,7 @@ class _Run:
 
         return self.processes.main_does(work)
 
-    def _sample_until_flat(self, step_size: float) -> tuple[Trace, int, int]:
+    def _sample_until_flat(self, step_size: float, attempt: int) -> tuple[Trace, int, int]:
         """Trace of all chains, burn-in steps, steps a draw.
 
         With burn-in "auto" the first half of the steps is dropped and the run is doubled, burn-in and draws alike,
@@ -230,13 +245,14 @@ class _Run:
         """
         sample = self.sample
         thinning = sample.num_steps_between_draws
+        run_to = functools.partial(self._run_to, step_size, ChainStore(self.folder.state / f"step-size-{attempt}"))
         if sample.num_burnin_steps != "auto":
             burnin = sample.num_burnin_steps
-            return self._run_to(burnin + sample.num_draws * thinning, step_size, burnin), burnin, thinning
+            return run_to(burnin + sample.num_draws * thinning, burnin), burnin, thinning
         while True:
             kept = sample.num_draws * thinning
             burnin = min(kept, sample.max_steps - kept)
-            trace = self._run_to(burnin + kept, step_size, burnin)
+            trace = run_to(burnin + kept, burnin)
             draws = llc_draws(trace.loss, trace.init_loss, nbeta=self.nbeta, num_burnin_steps=burnin,
                               num_steps_between_draws=thinning)
             llc, error = float(draws.mean()), diagnostics.standard_error(draws)
@@ -248,9 +264,9 @@ class _Run:
                 return trace, burnin, thinning
             thinning = min(2 * thinning, longest)
 
-    def _run_to(self, until: int, step_size: float, burnin: int) -> Trace:
+    def _run_to(self, step_size: float, store: ChainStore, until: int, burnin: int) -> Trace:
         """All chains up to step `until`; this process runs its share and every process gets the whole trace."""
-        sample, store = self.sample, ChainStore(self.folder.state)
+        sample = self.sample
         mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
         bar = ProgressBar(enabled=self.show, nbeta=self.nbeta, num_burnin_steps=burnin)
         bar.start(until * sum(map(len, mine)), 0, "sample")

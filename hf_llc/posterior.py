@@ -115,7 +115,10 @@ class Posterior:
 
     def start(self, num_chains: int) -> Tensor:
         """Chains at w*: a new buffer `[chain, parameter]`."""
-        return torch.cat(self.anchor).repeat(num_chains, 1)
+        w = torch.empty(num_chains, self.num_parameters, dtype=self.dtype, device=self.device)
+        for part, anchor in zip(torch.split(w, self.pieces, dim=1), self.anchor, strict=True):
+            part.copy_(anchor)
+        return w
 
     def attach(self, w: Tensor) -> None:
         """Make `w` the place where the model's parameters live, until another one is attached."""
