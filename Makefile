@@ -1,0 +1,56 @@
+# Everything runs in .venv, which each target makes and fills if need be.
+#   make demo     a first λ̂, of the tiny model that comes with the package: no network after set-up
+#   make test     all tests          make fast    all but the slow ones
+#   make check    lint, format, types          make format   put the format right
+#   make bench    milliseconds a step, beside the peers
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt
+# One thread a process: the tests run two processes, and chains of small models gain nothing from more.
+export OMP_NUM_THREADS ?= 1
+export TOKENIZERS_PARALLELISM ?= false
+
+.PHONY: demo test fast check format bench clean
+
+demo: $(VENV)/.stamp-run
+	$(BIN)/hf-llc estimate --output runs/demo --overwrite
+
+test: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+fast: $(VENV)/.stamp-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+check: $(VENV)/.stamp-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+format: $(VENV)/.stamp-dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.stamp-bench
+	$(BIN)/python benchmarks/step.py
+
+# A stamp is as new as the files that say what to install. The larger set contains the smaller one.
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP) torch setuptools
+	$(PIP) --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.stamp-dev: pyproject.toml constraints.txt $(VENV)/.stamp-run
+	$(PIP) --no-build-isolation --editable ".[test,dev,transformer-lens]"
+	touch $@
+
+$(VENV)/.stamp-bench: pyproject.toml constraints.txt $(VENV)/.stamp-run
+	$(PIP) --no-build-isolation --editable ".[bench]"
+	$(PIP) --no-deps canonical-interp
+	touch $@
+
+clean:
+	rm -rf build dist .pytest_cache .ruff_cache *.egg-info
