@@ -7,7 +7,7 @@ own parameters become views of it for the time being; with several, `torch.vmap`
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -96,7 +96,7 @@ class Posterior:
         self.mixed_precision = mixed_precision
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
-        self._losses = torch.compile(self._losses_of, dynamic=False) if compile else self._losses_of
+        self._graph = torch.compile(self._functional, dynamic=False) if compile else None
         self.init_losses = self.example_losses()
         self.init_loss = float(self.init_losses.mean())
 
@@ -135,19 +135,35 @@ class Posterior:
                             for c, s in zip(columns, shapes, strict=True)]
         self._attached = w
 
-    def _losses_of(self, leaves: list[Tensor], batch: dict[str, Tensor], stacked: bool) -> Tensor:
-        if not stacked:
-            return self.problem.losses(self.model, batch)
+    def _one_chain(self, parameters: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
+        """ℓ_i of a batch with these parameters put into the model."""
+        named = dict(zip(self.parameters, parameters, strict=True))
 
-        def one(parameters: list[Tensor], examples: dict[str, Tensor]) -> Tensor:
-            named = dict(zip(self.parameters, parameters, strict=True))
+        def forward(*args: Any, **kwargs: Any) -> Any:
+            return torch.func.functional_call(self.model, named, args, kwargs)
 
-            def forward(*args: Any, **kwargs: Any) -> Any:
-                return torch.func.functional_call(self.model, named, args, kwargs)
+        return self.problem.losses(forward, batch)
 
-            return self.problem.losses(forward, examples)
+    def _value_and_grad(self, batch: dict[str, Tensor], stacked: bool) -> tuple[Tensor, Sequence[Any]]:
+        """Per-example losses and the gradient of their sum. One eager chain runs the model as it stands."""
+        leaves = self._leaves
+        if self._graph is not None:
+            with torch.no_grad():
+                return self._graph([leaf.detach() for leaf in leaves], batch, stacked)
+        with torch.enable_grad():
+            losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
+            total = losses.sum()
+        return losses.detach(), torch.autograd.grad(total, leaves, allow_unused=True)
 
-        return torch.vmap(one)(leaves, batch)
+    def _functional(self, leaves: list[Tensor], batch: dict[str, Tensor],
+                    stacked: bool) -> tuple[Tensor, Sequence[Any]]:
+        """The same as one graph for torch.compile, forward and backward pass together."""
+        def total(leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
+            losses = (torch.vmap(self._one_chain) if stacked else self._one_chain)(leaves, batch)
+            return losses.sum(), losses
+
+        grads, losses = torch.func.grad(total, has_aux=True)(leaves)
+        return losses, grads
 
     def _batch(self, indices: Tensor | slice) -> dict[str, Tensor]:
         if isinstance(indices, Tensor):
@@ -184,19 +200,18 @@ class Posterior:
         self.attach(w)
         num_chains = len(w)
         size = self.num_examples if indices is None else indices.shape[1]
-        loss, total = 0.0, None
+        loss, total = torch.zeros((), dtype=torch.float64), None
         for batch in self._micro_batches(indices, num_chains):
-            with torch.enable_grad(), self._autocast():
-                losses = self._losses(self._leaves, batch, num_chains > 1)
-                scaled = losses.sum() / size
-            parts = torch.autograd.grad(scaled, self._leaves, allow_unused=True)
-            loss = loss + losses.detach().to(torch.float64).sum(-1)
+            with self._autocast():
+                losses, parts = self._value_and_grad(batch, num_chains > 1)
+            loss = loss + losses.sum(-1, dtype=torch.float64)
             parts = [torch.zeros_like(leaf) if part is None else part
                      for part, leaf in zip(parts, self._leaves, strict=True)]
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
-        assert isinstance(loss, Tensor) and total is not None
+        assert total is not None
         flat = [part.reshape(num_chains, -1) for part in total]
-        return loss.reshape(num_chains) / size, [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
+        pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
+        return loss.reshape(num_chains) / size, [piece.div_(size) for piece in pieces]
 
     @torch.no_grad()
     def example_losses(self, w: Tensor | None = None) -> Tensor:
