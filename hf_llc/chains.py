@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -23,7 +24,7 @@ from hf_llc.walk import Walk
 MEASURE_EVERY = 20
 """Acceptance and distances are measured on every 20th step ([L], appendix H.1, at a tenth of the cost)."""
 
-SAVE_SECONDS = 20.0
+SAVE_SECONDS = float(os.environ.get("HF_LLC_SAVE_SECONDS", "20"))
 """A chain's state goes to disk this often, so a kill costs at most this much of its time."""
 
 _FLUSH_STEPS, _FLUSH_SECONDS = 50, 0.5

@@ -1,0 +1,108 @@
+"""The same numbers on one process and on several, and after kills."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hf_llc.result import LLCResult, Trace
+
+ROOT = Path(__file__).parent.parent
+BIN = Path(sys.executable).parent
+
+
+def _port() -> str:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return str(free.getsockname()[1])
+
+
+def _environment() -> dict[str, str]:
+    here = os.environ.get("PYTHONPATH")
+    paths = [str(ROOT), str(ROOT / "tests")] + ([here] if here else [])
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
+
+
+def _torchrun(count: int) -> list[str]:
+    return [str(BIN / "torchrun"), "--nproc-per-node", str(count), "--master-port", _port()]
+
+
+def _accelerate(count: int) -> list[str]:
+    return ["env", "ACCELERATE_USE_CPU=true", str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes",
+            str(count), "--main_process_port", _port()]
+
+
+def _worker(launcher: list[str], output: Path, **settings: object) -> LLCResult:
+    command = [*launcher, str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return LLCResult.load(output)
+
+
+def _assert_equal(one: LLCResult, other: LLCResult) -> None:
+    assert one.trace is not None and other.trace is not None
+    for item in fields(Trace):
+        np.testing.assert_array_equal(getattr(one.trace, item.name), getattr(other.trace, item.name), item.name)
+    assert (one.llc, one.llc_se, one.verdict) == (other.llc, other.llc_se, other.verdict)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", [_torchrun, _accelerate], ids=["torchrun", "accelerate"])
+def test_two_processes_give_the_draws_of_one(launcher, tmp_path: Path) -> None:
+    """Three chains on two processes, batches that do not divide the data: equal bit for bit."""
+    one = _worker([sys.executable], tmp_path / "one")
+    two = _worker(launcher(2), tmp_path / "two")
+    assert (one.num_processes, two.num_processes) == (1, 2)
+    _assert_equal(one, two)
+
+
+@pytest.mark.slow
+def test_everything_automatic_on_three_processes(tmp_path: Path) -> None:
+    """Minimizer, calibration and burn-in are decided once and the same for all."""
+    settings = {"step_size": "auto", "num_burnin_steps": "auto", "minimize": True, "minimize_steps": 50,
+                "max_steps": 400, "num_draws": 40}
+    _assert_equal(_worker([sys.executable], tmp_path / "one", **settings),
+                  _worker(_torchrun(3), tmp_path / "three", **settings))
+
+
+@pytest.mark.slow
+def test_bad_input_ends_every_process(tmp_path: Path) -> None:
+    """Found on the main process or on all, a refusal leaves nobody waiting."""
+    command = [*_torchrun(2), str(ROOT / "tests" / "worker.py"), "/proc/nowhere", "{}"]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=120, check=False)
+    assert done.returncode != 0
+    assert "cannot write to the output folder" in done.stderr
+
+
+@pytest.mark.slow
+def test_killed_at_random_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """kill -9 at random moments of a two-process run: the trace in the end is that of an undisturbed run."""
+    settings = {"num_draws": 3000, "num_burnin_steps": 1000, "minimize": True, "minimize_steps": 300,
+                "step_size": "auto"}
+    whole = _worker([sys.executable], tmp_path / "whole", **settings)
+    monkeypatch.setenv("HF_LLC_SAVE_SECONDS", "0.5")
+    moments = random.Random(0)
+    output, kills = tmp_path / "killed", 0
+    while kills < 10:
+        command = [*_torchrun(2), str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
+        process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+                                   start_new_session=True)
+        time.sleep(moments.uniform(4, 9))
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        kills += 1
+    assert kills >= 2, "the run was over before it could be killed"
+    _assert_equal(whole, _worker(_torchrun(2), output, **settings))
