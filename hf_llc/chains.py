@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import signal
 import threading
 import time
@@ -23,9 +22,6 @@ from hf_llc.walk import Walk
 
 MEASURE_EVERY = 20
 """Acceptance and distances are measured on every 20th step ([L], appendix H.1, at a tenth of the cost)."""
-
-SAVE_SECONDS = float(os.environ.get("HF_LLC_SAVE_SECONDS", "20"))
-"""A chain's state goes to disk this often, so a kill costs at most this much of its time."""
 
 _FLUSH_STEPS, _FLUSH_SECONDS = 50, 0.5
 
@@ -158,7 +154,8 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def run_chains(make_walk: Callable[[], Walk], kernel: Kernel, chains: Sequence[int], *, until: int,
-               store: ChainStore, report: Callable[[Progress], None] = lambda progress: None) -> Trace:
+               store: ChainStore, save_seconds: float = 20.0,
+               report: Callable[[Progress], None] = lambda progress: None) -> Trace:
     """Take a batch of chains from where the store has them to step `until`.
 
     A chain whose loss is not finite moves no more (with several in the batch, it is carried along); its trace is NaN
@@ -171,6 +168,7 @@ def run_chains(make_walk: Callable[[], Walk], kernel: Kernel, chains: Sequence[i
         chains: chain numbers.
         until: steps in all.
         store: where states are kept.
+        save_seconds: the state goes to disk this often; a kill costs at most that much of the work.
         report: called with the progress at least every 50 steps.
 
     Returns:
@@ -199,7 +197,7 @@ def run_chains(make_walk: Callable[[], Walk], kernel: Kernel, chains: Sequence[i
                 alive = _is_alive(recorder.blocks[-1])
                 report(Progress(list(chains), step, new, recorder.trace()))
                 flushed = now
-                if stop or now - saved > SAVE_SECONDS:
+                if stop or now - saved > save_seconds:
                     store.save(chains, walk.w, recorder.trace())
                     saved = now
                 if stop:

@@ -116,6 +116,7 @@ class SampleConfig:
     minimize: bool = _setting(False, "first take w* to the nearest minimum of L_n on this data")
     minimize_steps: int = _setting(2000, "gradient steps of minimize at most")
     seed: int = _setting(0, "seed of noise and batch order")
+    save_seconds: float = _setting(20.0, "unfinished chains go to disk this often (with an output folder)")
     chain_batch_size: int = _setting(1, "chains stepped together (vmap); 1: one by one")
     compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
     mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
@@ -132,6 +133,7 @@ class SampleConfig:
         step = self.step_size
         _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
         _require(self.localization >= 0, "localization", self.localization, "0 or more")
+        _require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
         if self.nbeta is not None and self.beta is not None:
             raise InputError("nbeta and beta are both given", remedy="give one: nbeta = n·beta")

@@ -212,7 +212,7 @@ class _Run:
             bar.start(self.sample.minimize_steps, 0, "minimize")
             w, done = minimize(self.posterior, steps=self.sample.minimize_steps, batch_size=self.batch_size,
                                seed=self.sample.seed, state=self.folder.state / "minimize.safetensors",
-                               report=bar.set_loss)
+                               save_seconds=self.sample.save_seconds, report=bar.set_loss)
             bar.close()
             return w.cpu(), done
 
@@ -281,7 +281,7 @@ class _Run:
                 return Walk(self.posterior, chains, seed=sample.seed, batch_size=self.batch_size)
 
             trace = run_chains(make_walk, make_kernel(sample.sampler, step_size), chains, until=until, store=store,
-                               report=report)
+                               save_seconds=sample.save_seconds, report=report)
             finished.append((chains[0], trace))
         bar.close()
         self.sampling_seconds += time.monotonic() - begun

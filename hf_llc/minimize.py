@@ -13,7 +13,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_llc.chains import SAVE_SECONDS, deferred_interrupt
+from hf_llc.chains import deferred_interrupt
 from hf_llc.files import write_atomically
 from hf_llc.posterior import Posterior
 from hf_llc.streams import BatchStream
@@ -25,7 +25,7 @@ _LEARNING_RATES = (1e-3, 1e-4, 1e-5)
 
 
 def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, state: Path,
-             report: Callable[[int, float], None] = lambda step, loss: None) -> tuple[Tensor, dict[str, Any]]:
+             save_seconds: float = 20.0, report: Callable[[int, float], None] = lambda step, loss: None) -> tuple[Tensor, dict[str, Any]]:
     """Adam (Kingma and Ba 2015) on minibatches of L_n, its learning rate falling to zero along a cosine.
 
     Deterministic given the seed. Starts at learning rate 1e-3; if L_n at the end is not below L_n at the start, again
@@ -36,7 +36,7 @@ def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, st
         steps: gradient steps at most, for each learning rate.
         batch_size: examples a step.
         seed: of the batch order.
-        state: file that keeps the state, so that a killed run goes on.
+        state: file that keeps the state, so that a killed run goes on; written every `save_seconds`.
         report: called with the step and the running loss.
 
     Returns:
@@ -49,7 +49,7 @@ def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, st
     before, evaluations = posterior.init_loss, 0
     for attempt, rate in enumerate(_LEARNING_RATES):
         w = _descend(posterior, w_star, rate=rate, attempt=attempt, steps=steps, batch_size=batch_size, seed=seed,
-                     state=state, report=report)
+                     state=state, save_seconds=save_seconds, report=report)
         evaluations += steps
         after = float(posterior.example_losses(w).mean())
         if after < before:
@@ -65,7 +65,7 @@ def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, st
 
 
 def _descend(posterior: Posterior, w_star: Tensor, *, rate: float, attempt: int, steps: int, batch_size: int, seed: int,
-             state: Path, report: Callable[[int, float], None]) -> Tensor:
+             state: Path, save_seconds: float, report: Callable[[int, float], None]) -> Tensor:
     """One run of Adam from w*, or from where the state file has it."""
     w = w_star.clone()
     optimizer = torch.optim.Adam([w], lr=rate)
@@ -86,7 +86,7 @@ def _descend(posterior: Posterior, w_star: Tensor, *, rate: float, attempt: int,
                 running = value if math.isnan(running) else 0.8 * running + 0.2 * value
                 report(step + 1, running)
                 shown = now
-            if now - saved > SAVE_SECONDS or is_asked() or step + 1 == steps:
+            if now - saved > save_seconds or is_asked() or step + 1 == steps:
                 _save(state, attempt, step + 1, w, optimizer)
                 saved = now
             if is_asked():

@@ -48,8 +48,8 @@ def render(result: LLCResult, *, encoding: str | None = None) -> str:
         encoding: of the text's reader; None: that of standard output. Plain ASCII where it cannot hold the symbols.
     """
     rows = [*_estimate(result), *_diagnostics(result), *_settings(result), *_subject(result)]
-    lines = [line for label, text in rows for line in _row(label, text)]
-    return for_encoding("\n".join(lines), encoding)
+    rows = [(for_encoding(label, encoding), for_encoding(text, encoding)) for label, text in rows]
+    return "\n".join(line for label, text in rows for line in _row(label, text))
 
 
 def for_encoding(text: str, encoding: str | None = None) -> str:
@@ -59,7 +59,7 @@ def for_encoding(text: str, encoding: str | None = None) -> str:
         return text
     for symbol, plain in _ASCII.items():
         text = text.replace(symbol, plain)
-    return "\n".join(line[:WIDTH] for line in text.encode("ascii", "replace").decode("ascii").split("\n"))
+    return text.encode("ascii", "replace").decode("ascii")
 
 
 def number(value: float | None) -> str:

@@ -86,12 +86,11 @@ def test_bad_input_ends_every_process(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_random_and_resumed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
     """kill -9 at random moments of a two-process run: the trace in the end is that of an undisturbed run."""
     settings = {"num_draws": 3000, "num_burnin_steps": 1000, "minimize": True, "minimize_steps": 300,
-                "step_size": "auto"}
+                "step_size": "auto", "save_seconds": 0.5}
     whole = _worker([sys.executable], tmp_path / "whole", **settings)
-    monkeypatch.setenv("HF_LLC_SAVE_SECONDS", "0.5")
     moments = random.Random(0)
     output, kills = tmp_path / "killed", 0
     while kills < 10:
