@@ -14,7 +14,13 @@ export TOKENIZERS_PARALLELISM ?= false
 .PHONY: demo test fast check format bench clean
 
 demo: $(VENV)/.stamp-run
-	$(BIN)/hf-llc estimate --output runs/demo --overwrite
+	@$(BIN)/hf-llc estimate --output runs/demo --overwrite; code=$$?; \
+	if [ $$code -eq 3 ]; then \
+		echo "demo: an estimate was made, but its verdict is bad (exit code 3): the reasons and remedies are above."; \
+	elif [ $$code -ne 0 ]; then \
+		echo "demo: hf-llc ended with exit code $$code."; exit $$code; \
+	fi; \
+	echo "demo: the picture is $(CURDIR)/runs/demo/trace.png"; exit $$code
 
 test: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal

@@ -1,0 +1,39 @@
+"""The local learning coefficient λ̂(w*) of Hugging Face models, with its standard error and a verdict."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hf_llc.config import LoadConfig, SampleConfig
+    from hf_llc.errors import InputError
+    from hf_llc.evaluator import LLCEvaluator
+    from hf_llc.result import LLCResult
+
+    __version__: str
+
+__all__ = ["InputError", "LLCEvaluator", "LLCResult", "LoadConfig", "SampleConfig", "__version__"]
+
+_HOMES = {
+    "InputError": "hf_llc.errors",
+    "LLCEvaluator": "hf_llc.evaluator",
+    "LLCResult": "hf_llc.result",
+    "LoadConfig": "hf_llc.config",
+    "SampleConfig": "hf_llc.config",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is asked for when it is asked for: `import hf_llc` loads neither torch nor transformers."""
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("hf_llc")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'hf_llc' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,0 +1,10 @@
+"""`python -m hf_llc`: the same as `hf-llc`."""
+
+from __future__ import annotations
+
+import sys
+
+from hf_llc.cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
