@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -30,15 +30,18 @@ _MAX_FAINT_CHAINS = 12
 def plot_trace(result: LLCResult, path: str | Path) -> Path:
     """Draw the trace of `result` into a PNG.
 
-    Above: the minibatch loss of every chain at each step (faint) and its moving mean, L_n(w*), the trivial predictor's
-    loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. Below: the running λ̂ of each
-    chain, from paired losses since burn-in, and the band λ̂ ± standard error.
+    Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
+    trivial predictor's loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. The loss shown is
+    L_n(w*) + L_B(w_t) − L_B(w*), the minibatch loss without the luck of which examples the batch holds: that noise is
+    shared by all chains and would hide the climb. Below: the running λ̂ of each chain, from the same differences since
+    burn-in, and the band λ̂ ± standard error.
 
     Raises:
         ValueError: the result has no trace.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     trace = result.trace
     if trace is None:
@@ -51,11 +54,12 @@ def plot_trace(result: LLCResult, path: str | Path) -> Path:
     _draw_running_llc(lower, result, trace)
     for axes in (upper, lower):
         if result.num_burnin_steps > 0:
-            axes.axvspan(0, result.num_burnin_steps, color="black", alpha=0.06, lw=0, label="burn-in")
-    upper.set_xlim(0, max(1, trace.shape[1]))
+            axes.axvspan(-0.5, result.num_burnin_steps - 0.5, color="black", alpha=0.06, lw=0, label="burn-in")
+    upper.set_xlim(-0.5, trace.shape[1] - 0.5)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
     # Outside the data: with many chains no place inside is free.
     upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
-    figure.suptitle(_title(result), fontsize=10)
+    figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
     figure.savefig(path, format="png", metadata={"Software": None})
     return Path(path)
 
@@ -94,23 +98,28 @@ def _colour(chain: int) -> str:
 
 def _draw_losses(axes: Axes, result: LLCResult, trace: Trace) -> None:
     chains, num_steps = trace.shape
-    smooth = moving_mean(trace.loss, max(1, num_steps // 50))
+    loss = result.init_loss + trace.loss - trace.init_loss
+    smooth = moving_mean(loss, max(1, num_steps // 50))
     marker = "o" if num_steps == 1 else None
     alpha = 0.9 if chains <= _MAX_FAINT_CHAINS else 0.45
-    steps, raw = _thin(np.arange(num_steps), trace.loss)
+    steps, raw = _thin(np.arange(num_steps), loss)
     _, mean = _thin(np.arange(num_steps), smooth)
     for chain in range(chains):
         if chains <= _MAX_FAINT_CHAINS:
             axes.plot(steps, raw[chain], color=_colour(chain), lw=0.5, alpha=0.18)
-        label = "loss of each chain (moving mean)" if chain == 0 else None
+        label = "chains (moving mean)" if chain == 0 else None
         axes.plot(steps, mean[chain], color=_colour(chain), lw=1.3, alpha=alpha, marker=marker, label=label)
+        last = np.flatnonzero(np.isfinite(smooth[chain]))[-1:]
+        if last.size and last[0] < num_steps - 1:
+            axes.plot(last, smooth[chain, last], color=_colour(chain), ls="none", marker="x", ms=9, mew=2)
     if math.isfinite(result.init_loss):
         axes.axhline(result.init_loss, color="black", lw=1, label=f"$L_n(w^*)$ = {result.init_loss:.4g}")
     shown = raw if chains <= _MAX_FAINT_CHAINS else mean
     low, high = _range(shown, result.init_loss)
-    if _is_near(result.trivial_loss, low, high):
-        axes.axhline(result.trivial_loss, color="black", lw=1.2, ls=":", label=f"trivial = {result.trivial_loss:.4g}")
-        low, high = min(low, result.trivial_loss), max(high, result.trivial_loss)
+    trivial = result.trivial_loss
+    if trivial is not None and _is_near(trivial, low, high):
+        axes.axhline(trivial, color="black", lw=1.2, ls=":", label=f"trivial = {trivial:.4g}")
+        low, high = min(low, trivial), max(high, trivial)
     _scale(axes, low, high)
     axes.set_ylabel(f"loss ({result.unit})")
 
@@ -121,9 +130,9 @@ def _range(values: Array, *more: float) -> tuple[float, float]:
     return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
 
 
-def _is_near(trivial_loss: float | None, low: float, high: float) -> Any:
+def _is_near(trivial_loss: float, low: float, high: float) -> bool:
     """The trivial loss lies in the range of the data, or less than half that range away."""
-    return trivial_loss is not None and low - (high - low) / 2 <= trivial_loss <= high + (high - low) / 2
+    return low - (high - low) / 2 <= trivial_loss <= high + (high - low) / 2
 
 
 def _scale(axes: Axes, low: float, high: float) -> None:
