@@ -1,0 +1,172 @@
+"""Flags and YAML keys from the settings' dataclasses: the same names, the same checks, the same messages."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Mapping
+from dataclasses import Field, fields
+from pathlib import Path
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+
+from hf_llc.config import LoadConfig, SampleConfig, from_mapping
+from hf_llc.errors import InputError
+
+GROUPS: tuple[tuple[str, type], ...] = (("model and data", LoadConfig), ("sampling", SampleConfig))
+
+_TRUE, _FALSE, _NONE = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", "null", "none")
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors are one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Refuse.
+
+        Raises:
+            InputError: always.
+        """
+        raise InputError(message, remedy=f"see {self.prog} --help")
+
+
+def kinds_of(hint: Any) -> tuple[list[type], list[str]]:
+    """The types and the words that a setting annotated with `hint` takes."""
+    options = [hint] if get_origin(hint) is Literal or isinstance(hint, type) else list(get_args(hint))
+    words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+    return [option for option in options if isinstance(option, type)], words
+
+
+def convert(name: str, text: str, hint: Any) -> Any:
+    """`text` as the value of setting `name`: a word of its own, none, a truth value, a number or a string.
+
+    Raises:
+        InputError: none of what the setting takes.
+    """
+    kinds, words = kinds_of(hint)
+    if text in words:
+        return text
+    if NoneType in kinds and text.lower() in (_NONE if str not in kinds else _NONE[:3]):
+        return None
+    if str in kinds:
+        return text
+    if bool in kinds and text.lower() in (*_TRUE, *_FALSE):
+        return text.lower() in _TRUE
+    number = _number(text)
+    if number is not None and int in kinds and number == number // 1:
+        return int(number)
+    if number is not None and float in kinds:
+        return float(number)
+    named = {int: "a whole number", float: "a number", bool: "true or false"}
+    allowed = [repr(word) for word in words] + [named[kind] for kind in kinds if kind in named]
+    raise InputError(f"{name} has a value of the wrong kind", value=text, allowed=", ".join(allowed))
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if abs(number) < float("inf") else None
+    return None
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """One flag a field of `LoadConfig` and `SampleConfig`, with its help and default."""
+    for title, config in GROUPS:
+        group = parser.add_argument_group(title)
+        hints = get_type_hints(config)
+        for item in fields(config):
+            _add_flag(group, item, hints[item.name])
+
+
+def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
+    kinds, words = kinds_of(hint)
+    text = item.metadata["help"]
+    if item.default is not None:
+        text += f" (default: {str(item.default).lower() if kinds == [bool] else item.default})"
+    options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+    flag = "--" + item.name.replace("_", "-")
+    if kinds == [bool]:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        return
+    names = {int: "N", float: "X", str: "NAME"}
+    metavar = "|".join([names[kind] for kind in kinds if kind in names] + words)
+    group.add_argument(flag, metavar=metavar, **options)
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; an unknown flag is refused with the nearest known one.
+
+    Raises:
+        InputError: the command line makes no sense.
+    """
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        first = unknown[0]
+        command = getattr(args, "parser", parser)
+        known = [flag for action in command._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(first.split("=")[0], known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"see {command.prog} --help"
+        raise InputError(f"unknown argument {first}", remedy=remedy)
+    return args
+
+
+def read_yaml(path: str | Path) -> dict[str, str | None]:
+    """A flat YAML file as texts: `convert` decides what each is (`1e-6` is a number, `no` may be a word).
+
+    Raises:
+        InputError: no such file, not YAML, or not flat.
+    """
+    import yaml
+
+    try:
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+    except OSError as error:
+        raise InputError(
+            "cannot read the config file", value=str(path), remedy=f"the system says: {error.strerror}"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" (line {mark.line + 1})"
+        raise InputError(
+            f"the config file is not YAML{where}", value=str(path), remedy="write one `name: value` a line"
+        ) from error
+    if values in (None, ""):
+        return {}
+    if not isinstance(values, dict):
+        raise InputError(
+            "the config file is not a list of settings", value=str(path), remedy="write `name: value` lines"
+        )
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise InputError(f"{key} in {path} is not a single value", value=value, allowed="a word or a number")
+    return values
+
+
+def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
+    """The settings: those of `--config`, overridden by the flags given.
+
+    Raises:
+        InputError: an unknown key, or a value that is not allowed.
+    """
+    texts: Mapping[str, Any] = {} if args.config is None else read_yaml(args.config)
+    known = {item.name: config for _, config in GROUPS for item in fields(config)}
+    for key in texts:
+        if key not in known:
+            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+            raise InputError(
+                f"unknown setting {key!r} in {args.config}",
+                remedy=f"did you mean {near[0]!r}?" if near else "see hf-llc estimate --help for the names",
+            )
+    built = []
+    for _, config in GROUPS:
+        hints = get_type_hints(config)
+        values: dict[str, Any] = {}
+        for item in fields(config):
+            text = getattr(args, item.name, texts.get(item.name))
+            if text is not None:
+                values[item.name] = text if isinstance(text, bool) else convert(item.name, text, hints[item.name])
+        built.append(from_mapping(config, values, source="the settings"))
+    return built[0], built[1]
