@@ -1,169 +1,172 @@
-"""Flags and YAML keys, both made from the fields of the settings' dataclasses."""
+"""Flags and YAML keys from the settings' dataclasses: the same names, the same checks, the same messages."""
 
 from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Iterable, Mapping
-from dataclasses import fields
+from collections.abc import Mapping
+from dataclasses import Field, fields
 from pathlib import Path
-from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from types import NoneType
+from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
-from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
 
-_GROUPS = {"model and data": LoadConfig, "sampling": SampleConfig}
-_TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
-_NONE = ("none", "null", "~", "")
+GROUPS: tuple[tuple[str, type], ...] = (("model and data", LoadConfig), ("sampling", SampleConfig))
+
+_TRUE, _FALSE, _NONE = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", "null", "none")
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser whose complaints are `InputError`s: one line, and a guess at what was meant."""
-
-    def __init__(self, **settings: Any) -> None:
-        super().__init__(**{"allow_abbrev": False, **settings})
+    """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse the command line."""
-        raise InputError(message, remedy=f"see {self.prog} --help")
-
-    def parse_all(self, argv: list[str]) -> argparse.Namespace:
-        """Parse `argv`; an unknown flag is refused with the nearest known one.
+        """Refuse.
 
         Raises:
-            InputError: an unknown flag or command, or a flag without its value.
+            InputError: always.
         """
-        parsed, extra = self.parse_known_args(argv)
-        if extra:
-            flag = next((x for x in extra if x.startswith("-")), extra[0]).split("=")[0]
-            near = difflib.get_close_matches(flag, getattr(parsed, "flags", ()), n=1)
-            remedy = f"did you mean {near[0]}?" if near else f"see {self.prog} --help"
-            raise InputError(f"unknown argument {flag}", remedy=remedy)
-        return parsed
+        raise InputError(message, remedy=f"see {self.prog} --help")
+
+
+def kinds_of(hint: Any) -> tuple[list[type], list[str]]:
+    """The types and the words that a setting annotated with `hint` takes."""
+    options = [hint] if get_origin(hint) is Literal or isinstance(hint, type) else list(get_args(hint))
+    words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
+    return [option for option in options if isinstance(option, type)], words
+
+
+def convert(name: str, text: str, hint: Any) -> Any:
+    """`text` as the value of setting `name`: a word of its own, none, a truth value, a number or a string.
+
+    Raises:
+        InputError: none of what the setting takes.
+    """
+    kinds, words = kinds_of(hint)
+    if text in words:
+        return text
+    if NoneType in kinds and text.lower() in (_NONE if str not in kinds else _NONE[:3]):
+        return None
+    if str in kinds:
+        return text
+    if bool in kinds and text.lower() in (*_TRUE, *_FALSE):
+        return text.lower() in _TRUE
+    number = _number(text)
+    if number is not None and int in kinds and number == number // 1:
+        return int(number)
+    if number is not None and float in kinds:
+        return float(number)
+    named = {int: "a whole number", float: "a number", bool: "true or false"}
+    allowed = [repr(word) for word in words] + [named[kind] for kind in kinds if kind in named]
+    raise InputError(f"{name} has a value of the wrong kind", value=text, allowed=", ".join(allowed))
+
+
+def _number(text: str) -> int | float | None:
+    for kind in (int, float):
+        try:
+            number = kind(text)
+        except ValueError:
+            continue
+        return number if abs(number) < float("inf") else None
+    return None
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
-    """One flag a field, in the groups "model and data" and "sampling". A flag not given leaves no trace."""
-    for title, cls in _GROUPS.items():
-        group, hints = parser.add_argument_group(title), get_type_hints(cls)
-        for item in fields(cls):
-            text = item.metadata["help"].replace("%", "%%")
-            if item.default is not None:
-                text += f" (default: {str(item.default).lower() if hints[item.name] is bool else item.default})"
-            flag = "--" + item.name.replace("_", "-")
-            if hints[item.name] is bool:
-                action = argparse.BooleanOptionalAction
-                group.add_argument(flag, dest=item.name, action=action, default=argparse.SUPPRESS, help=text)
-            else:
-                metavar = _metavar(hints[item.name])
-                group.add_argument(flag, dest=item.name, metavar=metavar, default=argparse.SUPPRESS, help=text)
+    """One flag a field of `LoadConfig` and `SampleConfig`, with its help and default."""
+    for title, config in GROUPS:
+        group = parser.add_argument_group(title)
+        hints = get_type_hints(config)
+        for item in fields(config):
+            _add_flag(group, item, hints[item.name])
 
 
-def read_settings(parsed: Mapping[str, Any], yaml_file: str | None) -> tuple[LoadConfig, SampleConfig, str | None]:
-    """The settings of the YAML file, overridden by those of the command line, and the file's `output`.
+def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
+    kinds, words = kinds_of(hint)
+    text = item.metadata["help"]
+    if item.default is not None:
+        text += f" (default: {str(item.default).lower() if kinds == [bool] else item.default})"
+    options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
+    flag = "--" + item.name.replace("_", "-")
+    if kinds == [bool]:
+        group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
+        return
+    names = {int: "N", float: "X", str: "NAME"}
+    metavar = "|".join([names[kind] for kind in kinds if kind in names] + words)
+    group.add_argument(flag, metavar=metavar, **options)
+
+
+def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
+    """Parse; an unknown flag is refused with the nearest known one.
 
     Raises:
-        InputError: an unreadable file, an unknown key, or a value that a setting does not take.
+        InputError: the command line makes no sense.
     """
-    values: dict[str, Any] = {} if yaml_file is None else read_yaml(yaml_file)
-    output = values.pop("output", None)
-    made = []
-    for cls in _GROUPS.values():
-        hints = get_type_hints(cls)
-        both = {**values, **parsed}
-        made.append(cls(**{name: converted(hints[name], both[name]) for name in hints if name in both}))
-    return made[0], made[1], output
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        first = unknown[0]
+        command = getattr(args, "parser", parser)
+        known = [flag for action in command._actions for flag in action.option_strings]
+        near = difflib.get_close_matches(first.split("=")[0], known, n=1)
+        remedy = f"did you mean {near[0]}?" if near else f"see {command.prog} --help"
+        raise InputError(f"unknown argument {first}", remedy=remedy)
+    return args
 
 
-def read_yaml(path: str) -> dict[str, str]:
-    """Flat `key: value` pairs, every value as the text that stands there, so that it is read as a flag's would be.
-
-    YAML's own reading would make `mixed_precision: no` false and `step_size: 1e-6` a string.
+def read_yaml(path: str | Path) -> dict[str, str | None]:
+    """A flat YAML file as texts: `convert` decides what each is (`1e-6` is a number, `no` may be a word).
 
     Raises:
-        InputError: no such file, not YAML, not flat, a key that is unknown or there twice.
+        InputError: no such file, not YAML, or not flat.
     """
     import yaml
 
     try:
-        node = yaml.compose(Path(path).read_text(encoding="utf-8"), yaml.BaseLoader)
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - texts only
     except OSError as error:
         raise InputError(
-            "cannot read the config file", value=path, remedy=f"the system says: {error.strerror}"
+            "cannot read the config file", value=str(path), remedy=f"the system says: {error.strerror}"
         ) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError("the config file is not YAML", value=path, remedy=f"{error}") from error
-    if node is None:
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" (line {mark.line + 1})"
+        raise InputError(
+            f"the config file is not YAML{where}", value=str(path), remedy="write one `name: value` a line"
+        ) from error
+    if values in (None, ""):
         return {}
-    if not isinstance(node, yaml.MappingNode):
-        raise InputError("the config file is not a list of `key: value` lines", value=path)
-    values: dict[str, str] = {}
-    for key, value in node.value:
-        if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
-            raise InputError(f"line {key.start_mark.line + 1} of {path} is not a flat `key: value`")
-        if key.value in values:
-            raise InputError(f"{key.value!r} is given twice in {path}", remedy="keep one")
-        values[key.value] = value.value
-    _check_known(values, path)
+    if not isinstance(values, dict):
+        raise InputError(
+            "the config file is not a list of settings", value=str(path), remedy="write `name: value` lines"
+        )
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise InputError(f"{key} in {path} is not a single value", value=value, allowed="a word or a number")
     return values
 
 
-def setting_names() -> list[str]:
-    """All settings, in the order of the help page."""
-    return [item.name for cls in _GROUPS.values() for item in fields(cls)]
+def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
+    """The settings: those of `--config`, overridden by the flags given.
 
-
-def converted(hint: Any, value: Any) -> Any:
-    """A text as what its field takes; what fits nothing is left as it is, for the config to refuse."""
-    if not isinstance(value, str):
-        return value
-    kinds, choices = _options(hint)
-    if value in choices:
-        return value
-    if type(None) in kinds and value.lower() in _NONE:
-        return None
-    if bool in kinds and value.lower() in _TRUE + _FALSE:
-        return value.lower() in _TRUE
-    for kind in (int, float):
-        if kind in kinds:
-            try:
-                number = float(value)
-                # 1e4 is a whole number too; text beyond a float's 53 bits goes through int.
-                return int(value) if kind is int and "e" not in value.lower() else _whole(number, kind)
-            except (ValueError, OverflowError):
-                continue
-    return value
-
-
-def _whole(number: float, kind: type) -> int | float:
-    if kind is float:
-        return number
-    if not number.is_integer():
-        raise ValueError(number)
-    return int(number)
-
-
-def _check_known(keys: Iterable[str], source: str) -> None:
-    known = [*setting_names(), "output"]
-    for key in keys:
+    Raises:
+        InputError: an unknown key, or a value that is not allowed.
+    """
+    texts: Mapping[str, Any] = {} if args.config is None else read_yaml(args.config)
+    known = {item.name: config for _, config in GROUPS for item in fields(config)}
+    for key in texts:
         if key not in known:
             near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
             raise InputError(
-                f"unknown key {key!r} in {source}",
-                allowed="" if near else ", ".join(known),
-                remedy=f"did you mean {near[0]!r}?" if near else "",
+                f"unknown setting {key!r} in {args.config}",
+                remedy=f"did you mean {near[0]!r}?" if near else "see hf-llc estimate --help for the names",
             )
-
-
-def _options(hint: Any) -> tuple[list[Any], list[str]]:
-    """The types and the literal values that a hint admits."""
-    parts = get_args(hint) if get_origin(hint) in (Union, UnionType) else (hint,)
-    choices = [choice for part in parts if get_origin(part) is Literal for choice in get_args(part)]
-    return [part for part in parts if get_origin(part) is not Literal], choices
-
-
-def _metavar(hint: Any) -> str:
-    kinds, choices = _options(hint)
-    names = {int: "INT", float: "FLOAT", str: "TEXT"}
-    return "|".join([*(names[kind] for kind in kinds if kind in names), *choices])
+    built = []
+    for _, config in GROUPS:
+        hints = get_type_hints(config)
+        values: dict[str, Any] = {}
+        for item in fields(config):
+            text = getattr(args, item.name, texts.get(item.name))
+            if text is not None:
+                values[item.name] = text if isinstance(text, bool) else convert(item.name, text, hints[item.name])
+        built.append(from_mapping(config, values, source="the settings"))
+    return built[0], built[1]

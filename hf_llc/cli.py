@@ -1,8 +1,4 @@
-"""The command line: `hf-llc estimate`, `show` and `doctor`.
-
-Exit codes: 0 estimated and trustworthy, 3 estimated but the verdict is bad, 2 bad input (one line, no traceback),
-130 interrupted, 1 anything else.
-"""
+"""The command line: `hf-llc estimate`, `show` and `doctor`. Nothing heavy is imported before it is needed."""
 
 from __future__ import annotations
 
@@ -13,13 +9,14 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import sys
+import time
 import traceback
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from hf_llc.arguments import Parser, add_settings, read_settings, setting_names
+from hf_llc.arguments import Parser, add_settings, parse, settings_from
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 
@@ -28,192 +25,220 @@ if TYPE_CHECKING:
 
 OK, FAULT, BAD_INPUT, BAD_VERDICT, INTERRUPTED = 0, 1, 2, 3, 130
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
+_CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
+_PATIENCE = 3.0
+"""Seconds that another process leaves the main one to say what is wrong, before it says so itself."""
+
+_EXIT_CODES = """exit codes: 0 every check passed; 3 estimated, but the verdict is bad (the files are saved); 2 bad input;
+130 interrupted; 1 anything else."""
+
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit code."""
-    argv = sys.argv[1:] if argv is None else list(argv)
+    """Run a command; returns the exit code. Whatever can be foreseen ends in one line."""
+    folder: list[Path] = []
     try:
-        args = _parser().parse_all(argv)
-        return args.run(args, argv)
+        args = parse(_parser(), sys.argv[1:] if argv is None else argv)
+        return args.run(args, folder)
+    except SystemExit as stop:  # --help, --version
+        return stop.code if isinstance(stop.code, int) else OK
     except InputError as error:
-        _say(f"hf-llc: error: {error}")
-        return BAD_INPUT
+        return _end(BAD_INPUT, f"error: {error}")
     except KeyboardInterrupt:
-        _say("hf-llc: interrupted")
-        return INTERRUPTED
-    except SystemExit as stop:  # argparse, after --help and --version
-        return int(stop.code or 0)
-    except BrokenPipeError:  # the reader (`head`, say) has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _end(INTERRUPTED, "interrupted: " + _left(folder))
+    except BrokenPipeError:  # `hf-llc show … | head`
+        with contextlib.suppress(OSError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
-        line = _shortage(error)
+        line = _foreseen(error, folder)
         if line is None:
             traceback.print_exc()
-            return FAULT
-        _say(f"hf-llc: error: {line}")
-        return FAULT
+            line = "this is a fault of hf_llc; please report it with the lines above"
+        return _end(FAULT, f"error: {line}")
+    finally:
+        _leave_group()
 
 
-def _parser() -> Parser:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        number = version("hf_llc")
-    except PackageNotFoundError:
-        number = "not installed"
-    parser = Parser(prog="hf-llc", description="The local learning coefficient of Hugging Face models.")
-    parser.add_argument("--version", action="version", version=f"hf_llc {number}")
-    parser.set_defaults(run=lambda args, argv: parser.print_help() or OK)
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
-    _add_estimate(commands)
-    show = commands.add_parser("show", help="print a result that was saved", description="Print a saved result.")
-    show.add_argument("folder", metavar="DIR", help="folder of a run, or its result.json")
-    show.add_argument("--json", action="store_true", help="as JSON")
-    show.set_defaults(run=_show, flags=("--json",))
-    doctor = commands.add_parser("doctor", help="what is installed, what works here, and what to do about the rest")
-    doctor.set_defaults(run=_doctor)
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="hf-llc",
+        description="The local learning coefficient of Hugging Face models.",
+        epilog=_EXIT_CODES,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="{estimate,show,doctor}", required=True)
+    estimate = commands.add_parser(
+        "estimate",
+        help="estimate λ̂ of a model on data",
+        allow_abbrev=False,
+        description="Estimate λ̂ of a model on data; with no arguments, of the embedded "
+        "tiny model on the embedded text, without network.",
+        epilog=_EXIT_CODES,
+    )
+    add_settings(estimate)
+    run = estimate.add_argument_group("run")
+    run.add_argument("--config", metavar="FILE", help="YAML file of settings, `name: value`; flags override it")
+    run.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder of the result (default: runs/MODEL-DATA-HASH); the same command again goes on where it stopped",
+    )
+    run.add_argument("--resume", action="store_true", help="insist that there is a run to go on with")
+    run.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
+    run.add_argument("--json", action="store_true", help="print the result as JSON, and nothing else, on stdout")
+    run.add_argument("--quiet", action="store_true", help="no progress bars and no remarks")
+    estimate.set_defaults(run=_estimate, parser=estimate)
+    show = commands.add_parser(
+        "show",
+        help="print a saved result",
+        allow_abbrev=False,
+        description="Print a saved result; the exit code is that of its verdict.",
+    )
+    show.add_argument("folder", metavar="DIR", help="folder of a result, or its result.json")
+    show.add_argument("--json", action="store_true", help="print it as JSON")
+    show.set_defaults(run=_show, parser=show)
+    doctor = commands.add_parser("doctor", help="say what is installed and what works here", allow_abbrev=False)
+    doctor.add_argument("--json", action="store_true", help="print it as JSON")
+    doctor.set_defaults(run=_doctor, parser=doctor)
     return parser
 
 
-def _add_estimate(commands: argparse._SubParsersAction) -> None:
-    text = "Estimate λ̂ of a model on data. Without arguments: a tiny model and text that come with the package."
-    codes = "exit codes: 0 trustworthy, 3 estimated but the verdict is bad, 2 bad input, 130 interrupted, 1 a fault"
-    parser = commands.add_parser("estimate", help="estimate λ̂ of a model on data", description=text, epilog=codes)
-    run = parser.add_argument_group("run")
-    run.add_argument("--config", metavar="FILE", help="YAML file of settings, `num_chains: 8`; flags override it")
-    run.add_argument("--output", metavar="DIR", help="folder of the run; default: runs/MODEL-DATA-HASH")
-    again = run.add_mutually_exclusive_group()
-    again.add_argument("--resume", action="store_true", help="go on with what is in the folder; refuse if nothing is")
-    again.add_argument("--overwrite", action="store_true", help="discard what is in the folder")
-    run.add_argument("--json", action="store_true", help="print the result alone, as JSON")
-    run.add_argument("--quiet", action="store_true", help="no progress, no table")
-    add_settings(parser)
-    flags = [flag for action in parser._actions for flag in action.option_strings]
-    parser.set_defaults(run=_estimate, flags=flags)
+class _Version(argparse.Action):
+    """Print the version, looked up only when asked for."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from hf_llc import __version__
+
+        print(f"hf-llc {__version__}")
+        parser.exit()
 
 
-def _estimate(args: argparse.Namespace, argv: list[str]) -> int:
-    names = setting_names()
-    given = {name: value for name, value in vars(args).items() if name in names}
-    load, sample, output = read_settings(given, args.config)
-    folder = Path(args.output or output or default_folder(load, sample))
-    if args.resume and not (folder / "run.json").exists():
-        raise InputError("nothing to resume in the output folder", value=str(folder), remedy="drop --resume")
-    was_finished = (folder / "result.json").exists() and not args.overwrite
-    is_new = not folder.exists()
-    if args.quiet or not sys.stderr.isatty():
-        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # whatever other libraries print
-            from hf_llc.evaluator import estimate
+def default_output(load: LoadConfig, sample: SampleConfig) -> Path:
+    """`runs/<model>-<data>-<hash of the settings>`: the same settings find the same folder again."""
 
-            resume = True if args.resume else None
-            options = {"output": folder, "resume": resume, "overwrite": args.overwrite, "progress": not args.quiet}
-            result = estimate(load, sample, **options)
-    except InputError:
-        if is_new:
-            _leave_nothing(folder)
-        raise
-    except KeyboardInterrupt:
-        _say(_interrupted(folder, argv))
-        return INTERRUPTED
-    if is_main_process():
-        _print_result(result, as_json=args.json, quiet=args.quiet)
-        if not args.quiet:
-            again = " (found there; --overwrite estimates again)" if was_finished else ""
-            print(f"picture: {folder / 'trace.png'}{again}", file=sys.stderr if args.json else sys.stdout)
-    _leave_processes()
+    def short(name: str | None) -> str:
+        last = "embedded" if name is None else Path(name.rstrip("/")).name
+        return re.sub(r"[^\w.]+", "_", last).strip("._")[:40] or "local"
+
+    text = json.dumps({**as_dict(load), **as_dict(sample)}, sort_keys=True)
+    return Path("runs") / f"{short(load.model)}-{short(load.data)}-{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _estimate(args: argparse.Namespace, folder: list[Path]) -> int:
+    load, sample = settings_from(args)
+    if args.resume and args.overwrite:
+        raise InputError("resume and overwrite are both given", remedy="give one")
+    output = default_output(load, sample) if args.output is None else Path(args.output)
+    folder.append(output)
+    _hush(args.quiet)
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
+        from hf_llc import evaluator
+
+        result = evaluator.estimate(
+            load,
+            sample,
+            output=output,
+            resume=True if args.resume else None,
+            overwrite=args.overwrite,
+            progress=not args.quiet,
+        )
+    if not _is_main():
+        return OK  # a launcher stops all processes when one fails: the main one must get to print
+    _print_result(result, as_json=args.json)
+    if not args.json and not args.quiet:
+        print(f"files    {output}/result.json, trace.safetensors")
+        print(f"picture  {output}/trace.png", flush=True)
     return OK if result.is_trustworthy else BAD_VERDICT
 
 
-def default_folder(load: LoadConfig, sample: SampleConfig) -> Path:
-    """`runs/<model>-<data>-<hash>`: the same settings, the same folder, so that the same command goes on."""
-    settings = json.dumps([as_dict(load), as_dict(sample)], sort_keys=True)
-    digest = hashlib.sha256(settings.encode()).hexdigest()[:8]
-    return Path("runs") / f"{_slug(load.model)}-{_slug(load.data)}-{digest}"
-
-
-def _slug(name: str | None) -> str:
-    last = Path(name).name if name else "embedded"
-    return re.sub(r"[^A-Za-z0-9._]+", "_", last).strip("._")[:40] or "unnamed"
-
-
-def _show(args: argparse.Namespace, argv: list[str]) -> int:
+def _show(args: argparse.Namespace, _: list[Path]) -> int:
     from hf_llc.result import LLCResult
 
-    _print_result(LLCResult.load(args.folder), as_json=args.json, quiet=False)
-    return OK
+    result = LLCResult.load(args.folder)
+    _print_result(result, as_json=args.json)
+    return OK if result.is_trustworthy else BAD_VERDICT
 
 
-def _doctor(args: argparse.Namespace, argv: list[str]) -> int:
-    from hf_llc.doctor import examine
-    from hf_llc.report import for_encoding
+def _doctor(args: argparse.Namespace, _: list[Path]) -> int:
+    from hf_llc.doctor import examine, render
 
-    is_well = True
-    for finding in examine():
-        print(for_encoding(str(finding)), flush=True)
-        is_well &= finding.is_ok or not finding.is_needed
-    print("verdict: ready" if is_well else "verdict: something needed is missing (see above)")
-    return OK if is_well else FAULT
+    checks = examine()
+    print(json.dumps([vars(check) for check in checks], indent=2) if args.json else render(checks), flush=True)
+    return OK if all(check.ok or check.is_optional for check in checks) else FAULT
 
 
-def _print_result(result: LLCResult, *, as_json: bool, quiet: bool) -> None:
+def _print_result(result: LLCResult, *, as_json: bool) -> None:
     if as_json:
-        # JSON has no word for NaN and infinity: null, as in result.json.
-        values = json.loads(json.dumps(result.to_dict()), parse_constant=lambda _: None)
-        print(json.dumps(values, indent=2, allow_nan=False))
-    elif not quiet:
-        print(result)
+        values = json.loads(json.dumps(result.to_dict()), parse_constant=lambda _: None)  # JSON has no NaN
+        print(json.dumps(values, indent=2), flush=True)
+    else:
+        print(result, flush=True)
 
 
-def is_main_process() -> bool:
-    """True in a run of one process and in the first of several, whichever launcher named it."""
-    for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
-        if name in os.environ:
-            return os.environ[name] == "0"
-    return True
+def _hush(quiet: bool) -> None:
+    """Keep other packages' bars and remarks out of the way; they read this when they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if quiet or not sys.stderr.isatty() or not _is_main():
+        os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 
-def _say(line: str) -> None:
-    """A line on standard error, from one process only."""
-    if is_main_process():
-        from hf_llc.report import for_encoding
-
-        print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)
-
-
-def _interrupted(folder: Path, argv: list[str]) -> str:
-    if not (folder / "run.json").exists():
-        return "hf-llc: interrupted before anything was done"
-    kept = len(list(folder.glob("state/**/chains-*.safetensors")))
-    what = f"{kept} unfinished batch{'' if kept == 1 else 'es'} of chains" if kept else "the settings, no chain yet,"
-    command = [x for x in argv if x not in ("--resume", "--overwrite")]
-    return f"hf-llc: interrupted; {what} kept in {folder}: go on with `hf-llc {shlex.join(command)} --resume`"
+def _group() -> Any:
+    """Accelerate's state if this run has begun to use it, else None: asking must not import it."""
+    module = sys.modules.get("accelerate.state")
+    state = None if module is None else module.PartialState
+    return state() if state is not None and state._shared_state else None
 
 
-def _leave_nothing(folder: Path) -> None:
-    """After bad input: no folder that the refused run made, if nothing but its settings is in it."""
-    if not is_main_process() or (folder / "state").exists():
-        return
-    with contextlib.suppress(OSError):
-        (folder / "run.json").unlink(missing_ok=True)
-        folder.rmdir()
+def _is_main() -> bool:
+    """True in the one process that prints, known before and after the processes have met."""
+    group = _group()
+    if group is not None:
+        return group.is_main_process
+    names = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
+    return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
-def _leave_processes() -> None:
-    """Part from the other processes in good order; without it torch warns at exit."""
-    distributed = sys.modules.get("torch.distributed")
-    if distributed is not None and distributed.is_available() and distributed.is_initialized():
-        distributed.destroy_process_group()
+def _leave_group() -> None:
+    group = _group()
+    if group is not None and group.num_processes > 1:
+        with contextlib.suppress(Exception):
+            group.destroy_process_group()
 
 
-def _shortage(error: Exception) -> str | None:
-    """One line for an error that is neither the user's slip nor ours: a full disk, too little memory."""
-    text = str(error)
-    if getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or "No space left on device" in text:
-        return f"the disk is full ({text.splitlines()[0]}); free some space and give the same command with --resume"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in text:
-        return "out of memory; lower micro_batch_size, chain_batch_size or batch_size, and give the same command again"
+def _end(code: int, line: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
+    """Say one line, once: usually all processes meet the same error, and the launcher stops the others after the first."""
+    if _is_main():
+        print(f"hf-llc: {line}", file=sys.stderr, flush=True)
+    elif code != INTERRUPTED:
+        sleep(_PATIENCE)
+        print(f"hf-llc: process {os.environ.get('RANK', '?')}: {line}", file=sys.stderr, flush=True)
+    return code
+
+
+def _left(folder: list[Path]) -> str:
+    """What an interrupted run has left behind, and how to go on."""
+    saved = len(list((folder[0] / "state").rglob("*.safetensors"))) if folder else 0
+    if not folder or not (folder[0] / "run.json").exists():
+        return "nothing had begun, nothing is on disk"
+    if (folder[0] / "result.json").exists():
+        return f"the result is in {folder[0]}"
+    return f"{saved} saved state{'s' * (saved != 1)} in {folder[0]}; run the same command with --resume to go on from there"
+
+
+def _foreseen(error: Exception, folder: list[Path]) -> str | None:
+    """One line for what may befall any long run; None for a fault."""
+    code = error.errno if isinstance(error, OSError) else None
+    where = str(folder[0]) if folder else "this folder"
+    again = "run the same command with --resume to go on" if folder else "run it again"
+    if code in _FULL or "No space left on device" in str(error):
+        return f"the disk of {where} is full; make room and {again}"
+    if code in _CLOSED and isinstance(error, OSError):
+        return f"cannot read or write {error.filename or where} ({error.strerror}); put it right and {again}"
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory; lower micro_batch_size, chain_batch_size or max_length, and {again}"
     return None

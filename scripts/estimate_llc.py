@@ -1,18 +1,10 @@
-"""λ̂ of a model on data, on every process that a launcher starts: `hf-llc estimate` and its flags, no more.
+"""λ̂ on every process that a launcher starts: the chains are shared out, the numbers are those of one process.
 
-One process, the embedded model and text:
-    python scripts/estimate_llc.py --output runs/x
+    torchrun --nproc-per-node 2 scripts/estimate_llc.py --num-chains 4 --output runs/two
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 scripts/estimate_llc.py --num-chains 4
 
-Two processes on a CPU (any number of chains; each process takes its share):
-    torchrun --nproc-per-node 2 scripts/estimate_llc.py --config run.yaml --num-chains 3
-    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 scripts/estimate_llc.py --config run.yaml
-
-Every GPU that accelerate sees:
-    accelerate launch scripts/estimate_llc.py --config run.yaml
-
-The draws are those of one process, bit for bit on CPUs with the same number of threads (OMP_NUM_THREADS). The same line
-after a kill goes on where it stopped. Launchers turn every exit code but 0 into their own (torchrun: 1); the verdict
-stands in result.json.
+Takes the flags of `hf-llc estimate` (`--help` lists them). Only the main process prints and writes. A launcher ends with
+its own exit code when a process ends with one that is not 0, as for a bad verdict (3): read `verdict` in result.json.
 """
 
 from __future__ import annotations
