@@ -102,7 +102,13 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     Raises:
         InputError: the command line makes no sense.
     """
-    args, unknown = parser.parse_known_args(argv)
+    joined: list[str] = []
+    for word in argv:  # argparse takes `--step-size -1e-6` for two flags
+        if joined and joined[-1].startswith("--") and word.startswith("-") and _number(word) is not None:
+            joined[-1] += f"={word}"
+        else:
+            joined.append(word)
+    args, unknown = parser.parse_known_args(joined)
     if unknown:
         first = unknown[0]
         command = getattr(args, "parser", parser)
@@ -122,7 +128,7 @@ def read_yaml(path: str | Path) -> dict[str, str | None]:
     import yaml
 
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)  # noqa: S506 - texts only
+        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
     except OSError as error:
         raise InputError(
             "cannot read the config file", value=str(path), remedy=f"the system says: {error.strerror}"

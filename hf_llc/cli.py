@@ -30,8 +30,8 @@ _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBI
 _PATIENCE = 3.0
 """Seconds that another process leaves the main one to say what is wrong, before it says so itself."""
 
-_EXIT_CODES = """exit codes: 0 every check passed; 3 estimated, but the verdict is bad (the files are saved); 2 bad input;
-130 interrupted; 1 anything else."""
+_EXIT_CODES = """exit codes: 0 every check passed; 3 estimated, but the verdict is bad (the files are saved);
+2 bad input; 130 interrupted; 1 anything else."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -133,17 +133,19 @@ def _estimate(args: argparse.Namespace, folder: list[Path]) -> int:
     output = default_output(load, sample) if args.output is None else Path(args.output)
     folder.append(output)
     _hush(args.quiet)
-    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
-        from hf_llc import evaluator
+    is_new = not output.exists()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
+            from hf_llc import evaluator
 
-        result = evaluator.estimate(
-            load,
-            sample,
-            output=output,
-            resume=True if args.resume else None,
-            overwrite=args.overwrite,
-            progress=not args.quiet,
-        )
+            resume = True if args.resume else None
+            result = evaluator.estimate(
+                load, sample, output=output, resume=resume, overwrite=args.overwrite, progress=not args.quiet
+            )
+    except InputError:
+        if is_new:
+            _tidy(output)
+        raise
     if not _is_main():
         return OK  # a launcher stops all processes when one fails: the main one must get to print
     _print_result(result, as_json=args.json)
@@ -163,9 +165,13 @@ def _show(args: argparse.Namespace, _: list[Path]) -> int:
 
 def _doctor(args: argparse.Namespace, _: list[Path]) -> int:
     from hf_llc.doctor import examine, render
+    from hf_llc.report import for_encoding
 
     checks = examine()
-    print(json.dumps([vars(check) for check in checks], indent=2) if args.json else render(checks), flush=True)
+    print(
+        json.dumps([vars(check) for check in checks], indent=2) if args.json else for_encoding(render(checks)),
+        flush=True,
+    )
     return OK if all(check.ok or check.is_optional for check in checks) else FAULT
 
 
@@ -211,13 +217,31 @@ def _leave_group() -> None:
 
 
 def _end(code: int, line: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Say one line, once: usually all processes meet the same error, and the launcher stops the others after the first."""
+    """Say one line, once.
+
+    Usually all processes meet the same error, and the launcher stops the others as soon as the first has ended.
+    """
     if _is_main():
-        print(f"hf-llc: {line}", file=sys.stderr, flush=True)
+        _print_error(f"hf-llc: {line}")
     elif code != INTERRUPTED:
         sleep(_PATIENCE)
-        print(f"hf-llc: process {os.environ.get('RANK', '?')}: {line}", file=sys.stderr, flush=True)
+        _print_error(f"hf-llc: process {os.environ.get('RANK', '?')}: {line}")
     return code
+
+
+def _print_error(line: str) -> None:
+    from hf_llc.report import for_encoding
+
+    print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)
+
+
+def _tidy(folder: Path) -> None:
+    """After bad input: not a folder that the refused run made, if no work is in it."""
+    if not _is_main() or (folder / "state").exists() or (folder / "result.json").exists():
+        return
+    with contextlib.suppress(OSError):
+        (folder / "run.json").unlink(missing_ok=True)
+        folder.rmdir()
 
 
 def _left(folder: list[Path]) -> str:
@@ -227,7 +251,8 @@ def _left(folder: list[Path]) -> str:
         return "nothing had begun, nothing is on disk"
     if (folder[0] / "result.json").exists():
         return f"the result is in {folder[0]}"
-    return f"{saved} saved state{'s' * (saved != 1)} in {folder[0]}; run the same command with --resume to go on from there"
+    states = f"{saved} saved state{'s' * (saved != 1)} in {folder[0]}"
+    return f"{states}; run the same command with --resume to go on from there"
 
 
 def _foreseen(error: Exception, folder: list[Path]) -> str | None:

@@ -1,182 +1,192 @@
-"""The picture of a run: what the losses and the running λ̂ of every chain did (after [L], Figure H.1)."""
+"""The picture of a run: what the chains did, and what λ̂ became of it (the paper's Figure H.1, made to be read)."""
 
 from __future__ import annotations
 
+import math
+import textwrap
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
-from hf_llc.report import with_error
-from hf_llc.result import LLCResult, Trace
+from hf_llc.report import estimate_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hf_llc.result import LLCResult, Trace
 
 Array = np.ndarray
 
-_COLOURS = ("#1f77b4", "#d95f02", "#2a9d5c", "#7b4fb5", "#a6761d", "#c2378f", "#17a2b8", "#666666")
-_ACCEPTANCE = "#444444"
-_MAX_POINTS = 2000
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+_ACCEPT_COLOUR = "#777777"
+_MAX_POINTS = 4000
+"""A curve has at most this many points: more cannot be seen, and a picture of 10^6 steps must not take minutes."""
+_MAX_FAINT_CHAINS = 12
+"""With more chains, the unsmoothed curves would hide the smooth ones."""
 
 
 def plot_trace(result: LLCResult, path: str | Path) -> Path:
-    """Draw the trace into a PNG file, whatever the suffix of `path`.
+    """Draw the trace of `result` into a PNG.
 
-    Above: minibatch losses and their moving mean, L_n(w*), the burn-in shaded, MALA acceptance on the right axis.
-    Below: the running λ̂ of each chain after burn-in, with λ̂ ± its standard error.
+    Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
+    trivial predictor's loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. The loss
+    shown is L_n(w*) + L_B(w_t) − L_B(w*), the minibatch loss without the luck of which examples the batch holds: that noise is
+    shared by all chains and would hide the climb. Below: the running λ̂ of each chain, from the same differences since
+    burn-in, and the band λ̂ ± standard error.
 
     Raises:
         ValueError: the result has no trace.
     """
-    if result.trace is None:
-        raise ValueError("the result has no trace; load it from its folder")
-    path = Path(path)
-    figure = Figure(figsize=(9, 6.6), layout="constrained")
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    trace = result.trace
+    if trace is None:
+        raise ValueError("the result has no trace to draw")
+    figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    title = f"λ̂ = {with_error(result.llc, result.llc_se)}      {result.verdict}"
-    above.set_title(title, color="black" if result.is_trustworthy else "#b00020", fontsize=12)
-    _losses(above, result, result.trace)
-    _running(below, result, result.trace)
-    below.set_xlabel("step")
-    below.set_xlim(0, max(1, result.trace.shape[1]))
-    figure.savefig(path, format="png", dpi=130)
-    return path
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    _draw_losses(upper, result, trace)
+    _draw_acceptance(upper, result, trace)
+    _draw_running_llc(lower, result, trace)
+    for axes in (upper, lower):
+        if result.num_burnin_steps > 0:
+            axes.axvspan(-0.5, result.num_burnin_steps - 0.5, color="black", alpha=0.06, lw=0, label="burn-in")
+    upper.set_xlim(-0.5, trace.shape[1] - 0.5)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    # Outside the data: with many chains no place inside is free.
+    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
+    figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
+    figure.savefig(path, format="png", metadata={"Software": None})
+    return Path(path)
 
 
 def moving_mean(values: Array, window: int) -> Array:
-    """Mean of the finite ones of the last `window` values (fewer at the start); NaN where there is none."""
-    is_there = np.isfinite(values)
-    total = np.concatenate([[0.0], np.cumsum(np.where(is_there, values, 0.0))])
-    count = np.concatenate([[0], np.cumsum(is_there)])
-    end = np.arange(1, len(values) + 1)
-    start = np.maximum(0, end - window)
-    seen = count[end] - count[start]
-    mean = np.divide(total[end] - total[start], seen, out=np.full(len(values), np.nan), where=seen > 0)
-    return np.where(is_there, mean, np.nan)
+    """Mean over the last `window` values that are not NaN, `[chain, step]` → same shape; NaN where there is none."""
+    seen = np.isfinite(values)
+    sums = np.cumsum(np.where(seen, values, 0.0), axis=1)
+    counts = np.cumsum(seen, axis=1).astype(float)
+    sums[:, window:] -= sums[:, :-window].copy()
+    counts[:, window:] -= counts[:, :-window].copy()
+    mean = np.full(values.shape, np.nan)
+    np.divide(sums, counts, out=mean, where=(counts > 0) & seen)
+    return mean
 
 
-def running_mean(values: Array) -> Array:
-    """Mean of all values so far; NaN from the first that is not finite."""
-    with np.errstate(all="ignore"):
-        mean = np.cumsum(values) / np.arange(1, len(values) + 1)
-    return np.where(np.isfinite(mean), mean, np.nan)
+def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> tuple[Array, Array]:
+    """λ̂ from the steps so far: step numbers `[kept]` and nβ·mean[L_B(w_t) − L_B(w*)] `[chain, kept]`.
+
+    Where nothing is left after burn-in (a run that was cut short), the mean runs from the start.
+    """
+    start = num_burnin_steps if num_burnin_steps < trace.shape[1] else 0
+    excess = nbeta * (trace.loss[:, start:] - trace.init_loss[:, start:])
+    return np.arange(start, trace.shape[1]), moving_mean(excess, excess.shape[1])
 
 
-def _losses(axes: Any, result: LLCResult, trace: Trace) -> None:
-    chains, steps = trace.shape
-    step = np.arange(steps)
-    window = max(1, steps // 40)
-    thin = slice(None, None, max(1, steps // _MAX_POINTS))
-    few = chains <= 8
+def _thin(steps: Array, values: Array) -> tuple[Array, Array]:
+    """Every k-th point, so that at most `_MAX_POINTS` are left, the last one included."""
+    stride = -(-len(steps) // _MAX_POINTS)
+    return steps[::-1][::stride][::-1], values[..., ::-1][..., ::stride][..., ::-1]
+
+
+def _colour(chain: int) -> str:
+    return _COLOURS[chain % len(_COLOURS)]
+
+
+def _draw_losses(axes: Axes, result: LLCResult, trace: Trace) -> None:
+    chains, num_steps = trace.shape
+    loss = result.init_loss + trace.loss - trace.init_loss
+    smooth = moving_mean(loss, max(1, num_steps // 50))
+    marker = "o" if num_steps == 1 else None
+    alpha = 0.9 if chains <= _MAX_FAINT_CHAINS else 0.45
+    steps, raw = _thin(np.arange(num_steps), loss)
+    _, mean = _thin(np.arange(num_steps), smooth)
     for chain in range(chains):
-        colour = _COLOURS[chain % len(_COLOURS)]
-        loss = np.where(np.isfinite(trace.loss[chain]), trace.loss[chain], np.nan)
-        axes.plot(step[thin], loss[thin], color=colour, alpha=0.25 if few else 0.08, linewidth=0.6)
-        mean = moving_mean(loss, window)
-        axes.plot(
-            step[thin],
-            mean[thin],
-            color=colour,
-            alpha=1.0 if few else 0.5,
-            linewidth=1.4 if few else 0.7,
-            marker="o" if steps < 3 else None,
-        )
-    axes.axhline(result.init_loss, color="black", linewidth=1.2)
-    handles = [
-        Line2D([], [], color=_COLOURS[0], alpha=0.3, linewidth=0.8, label="minibatch loss"),
-        Line2D([], [], color=_COLOURS[0], label=f"mean of {window} steps"),
-        Line2D([], [], color="black", linewidth=1.2, label=f"$L_n(w^*)$ = {result.init_loss:.4g}"),
-    ]
-    handles += _scale(axes, result, trace.loss)
-    if result.num_burnin_steps > 0:
-        axes.axvspan(0, result.num_burnin_steps, color="0.5", alpha=0.15, linewidth=0)
-        handles.append(Line2D([], [], color="0.5", alpha=0.3, linewidth=7, label="burn-in"))
-    handles += _acceptance(axes, trace)
-    axes.set_ylabel(f"loss ({result.unit})")
-    axes.legend(
-        handles=handles,
-        loc="upper left",
-        bbox_to_anchor=(0, -0.01),
-        ncols=len(handles),
-        fontsize=7.5,
-        frameon=False,
-        columnspacing=1.2,
-        handlelength=1.4,
-    )
-
-
-def _scale(axes: Any, result: LLCResult, loss: Array) -> list[Line2D]:
-    """Logarithmic if the loss spans over two decades; the constant predictor's line if it is near what is shown."""
-    seen = loss[np.isfinite(loss)]
-    seen = np.append(seen, result.init_loss) if np.isfinite(result.init_loss) else seen
-    if len(seen) == 0:
-        return []
-    low, high = float(seen.min()), float(seen.max())
-    if low > 0 and high > 100 * low:
-        axes.set_yscale("log")
+        if chains <= _MAX_FAINT_CHAINS:
+            axes.plot(steps, raw[chain], color=_colour(chain), lw=0.5, alpha=0.18)
+        label = "chains (moving mean)" if chain == 0 else None
+        axes.plot(steps, mean[chain], color=_colour(chain), lw=1.3, alpha=alpha, marker=marker, label=label)
+        last = np.flatnonzero(np.isfinite(smooth[chain]))[-1:]
+        if last.size and last[0] < num_steps - 1:
+            axes.plot(last, smooth[chain, last], color=_colour(chain), ls="none", marker="x", ms=9, mew=2)
+    if math.isfinite(result.init_loss):
+        axes.axhline(result.init_loss, color="black", lw=1, label=f"$L_n(w^*)$ = {result.init_loss:.4g}")
+    shown = raw if chains <= _MAX_FAINT_CHAINS else mean
+    low, high = _range(shown, result.init_loss)
     trivial = result.trivial_loss
-    reach = 1.5 * (high - low)
-    if trivial is None or not (low - reach <= trivial <= high + reach):
-        return []
-    line = axes.axhline(trivial, color="#b00020", linewidth=1.2, linestyle=":")
-    line.set_label(f"constant predictor {trivial:.4g}")
-    return [line]
+    if trivial is not None and _is_near(trivial, low, high):
+        axes.axhline(trivial, color="black", lw=1.2, ls=":", label=f"trivial = {trivial:.4g}")
+        low, high = min(low, trivial), max(high, trivial)
+    _scale(axes, low, high)
+    axes.set_ylabel(f"loss ({result.unit})")
 
 
-def _acceptance(axes: Any, trace: Trace) -> list[Line2D]:
-    """MALA acceptance at the steps where it was measured, the mean over chains, on the right axis."""
-    measured = np.isfinite(trace.accept_prob)
-    steps = np.flatnonzero(measured.any(axis=0))
-    if len(steps) == 0:
-        return []
-    steps = steps[:: max(1, len(steps) // 200)]
-    values = [trace.accept_prob[measured[:, i], i].mean() for i in steps]
+def _range(values: Array, *more: float) -> tuple[float, float]:
+    """Least and greatest finite value; (0, 1) if there is none."""
+    finite = np.concatenate([values[np.isfinite(values)].ravel(), [x for x in more if math.isfinite(x)]])
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _is_near(trivial_loss: float, low: float, high: float) -> bool:
+    """The trivial loss lies in the range of the data, or less than half that range away."""
+    return low - (high - low) / 2 <= trivial_loss <= high + (high - low) / 2
+
+
+def _scale(axes: Axes, low: float, high: float) -> None:
+    """Logarithmic where the values span more than two decades; limits with a margin, even for one value."""
+    if low > 0 and high / low > 100:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.3, min(high * 1.3, 1e300))
+        return
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _draw_acceptance(axes: Axes, result: LLCResult, trace: Trace) -> None:
+    """Mean acceptance over chains where it was measured, averaged over neighbours to at most 100 points."""
+    values = trace.accept_prob
+    seen = np.flatnonzero(np.isfinite(values).any(axis=0))
+    if not seen.size:
+        return
     right = axes.twinx()
-    right.set_ylim(-0.02, 1.02)
-    right.set_ylabel("acceptance", color=_ACCEPTANCE)
-    right.plot(steps, values, linestyle="none", marker=".", markersize=3.5, color=_ACCEPTANCE, alpha=0.6)
-    return [Line2D([], [], linestyle="none", marker=".", color=_ACCEPTANCE, label="acceptance (right)")]
+    groups = np.array_split(seen, min(100, seen.size))
+    steps = [group.mean() for group in groups]
+    means = [float(np.nanmean(values[:, group])) for group in groups]
+    right.plot(steps, means, ls="none", marker=".", ms=4, color=_ACCEPT_COLOUR, alpha=0.8)
+    axes.plot([], [], ls="none", marker=".", color=_ACCEPT_COLOUR, label="acceptance (right)")
+    right.set_ylim(0, 1.02)
+    right.set_ylabel("MALA acceptance", color=_ACCEPT_COLOUR)
+    right.tick_params(axis="y", colors=_ACCEPT_COLOUR)
 
 
-def _running(axes: Any, result: LLCResult, trace: Trace) -> None:
-    burnin, steps = result.num_burnin_steps, trace.shape[1]
-    step = np.arange(burnin, steps)
-    thin = slice(None, None, max(1, len(step) // _MAX_POINTS))
-    few = trace.shape[0] <= 8
-    for chain in range(trace.shape[0]):
-        with np.errstate(all="ignore"):
-            mean = running_mean(result.nbeta * (trace.loss[chain, burnin:] - trace.init_loss[chain, burnin:]))
-        axes.plot(
-            step[thin],
-            mean[thin],
-            color=_COLOURS[chain % len(_COLOURS)],
-            linewidth=1.3 if few else 0.7,
-            alpha=1.0 if few else 0.5,
-            marker="o" if len(step) < 3 else None,
-        )
-    if np.isfinite(result.llc):
-        axes.axhline(result.llc, color="black", linewidth=1.0, linestyle="--", label="λ̂ ± standard error")
-        if np.isfinite(result.llc_se):
-            axes.axhspan(result.llc - result.llc_se, result.llc + result.llc_se, color="black", alpha=0.12, linewidth=0)
-        axes.legend(loc="upper left", fontsize=7.5, frameon=False)
-    if burnin > 0:
-        axes.axvspan(0, burnin, color="0.5", alpha=0.15, linewidth=0)
-    _frame_running(axes, result)
-    axes.set_ylabel("running λ̂ of each chain")
+def _draw_running_llc(axes: Axes, result: LLCResult, trace: Trace) -> None:
+    steps, running = running_llc(trace, nbeta=result.nbeta, num_burnin_steps=result.num_burnin_steps)
+    steps, running = _thin(steps, running)
+    marker = "o" if len(steps) == 1 else None
+    alpha = 0.9 if len(running) <= _MAX_FAINT_CHAINS else 0.45
+    for chain, values in enumerate(running):
+        axes.plot(steps, values, color=_colour(chain), lw=1, alpha=alpha, marker=marker)
+    if math.isfinite(result.llc):
+        axes.axhline(result.llc, color="black", lw=1)
+        if math.isfinite(result.llc_se):
+            axes.axhspan(result.llc - result.llc_se, result.llc + result.llc_se, color="black", alpha=0.15, lw=0)
+    settled = running[:, len(steps) // 10 :]  # the first few steps would set the scale for all the rest
+    error = result.llc_se if math.isfinite(result.llc_se) else 0.0
+    low, high = _range(settled, result.llc - error, result.llc + error)
+    if low < 0 < high and high - low > 100 * (abs(result.llc) if math.isfinite(result.llc) else math.inf):
+        axes.set_yscale("symlog", linthresh=max(abs(result.llc), 1e-12))
+    else:
+        _scale(axes, low, high)
+    axes.set_ylabel("running λ̂")
+    axes.set_xlabel("step")
 
 
-def _frame_running(axes: Any, result: LLCResult) -> None:
-    """Keep the first noisy means from flattening the rest: show what the latter four fifths of the means span."""
-    ends: list[float] = []
-    for line in axes.get_lines():
-        values = np.asarray(line.get_ydata(), dtype=float)
-        values = values[len(values) // 5 :] if len(values) > 20 else values
-        ends += values[np.isfinite(values)].tolist()
-    if np.isfinite(result.llc) and np.isfinite(result.llc_se):
-        ends += [result.llc - 2 * result.llc_se, result.llc + 2 * result.llc_se]
-    if ends:
-        low, high = min(ends), max(ends)
-        margin = 0.15 * (high - low) or 0.1 * max(abs(high), 1e-12)
-        axes.set_ylim(low - margin, high + margin)
+def _title(result: LLCResult) -> str:
+    """λ̂ ± se, the verdict and the first reason for it, wrapped."""
+    text = f"{estimate_text(result)}   {result.verdict}"
+    reasons = [reason.text for reason in result.reasons if not reason.is_note]
+    lines = [text, *textwrap.wrap("; ".join(reasons[:1]), 110)[:3]]
+    return "\n".join(line.replace("$", r"\$") for line in lines)

@@ -1,139 +1,184 @@
-"""What `print(result)` shows: λ̂, whether to believe it, why not and what to do, and its settings."""
+"""The small table that `print(result)` and `hf-llc show` give."""
 
 from __future__ import annotations
 
 import math
+import sys
 import textwrap
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from hf_llc.result import LLCResult
+if TYPE_CHECKING:
+    from hf_llc.result import LLCResult, Reason
 
 WIDTH = 100
-_LABEL = 11
+"""Columns at most."""
+_LABEL = 14
+_ASCII = {
+    "λ̂": "llc", "r̂": "r_hat", "±": "+-", "·": "*", "×": "x", "−": "-", "–": "-", "→": "->", "…": "...", "β": "beta",
+    "γ": "gamma", "ε": "epsilon", "‖": "|", "²": "^2", "ŵ": "w_min", "√": "sqrt", "≤": "<=", "≥": ">=", "Δ": "d",
+    "∇": "grad ", "λ": "lambda", "≈": "~", "∞": "inf",
+}  # fmt: skip
+
+
+def estimate_text(result: LLCResult) -> str:
+    """λ̂ ± its standard error, e.g. `λ̂ = 12.34 ± 0.56`."""
+    return f"λ̂ = {with_error(result.llc, result.llc_se)}"
 
 
 def with_error(value: float, error: float) -> str:
-    """`value ± error`, the error to two significant digits and the value to the same place."""
+    """Value ± error: two significant digits of the error, the value to the same decimal."""
     if not math.isfinite(value):
         return "not a number"
-    if not (math.isfinite(error) and error > 0):
-        return f"{value:.4g} ± {'?' if not math.isfinite(error) else '0'}"
-    size = max(abs(value), error)
-    if not 1e-3 <= size < 1e6:
-        power = math.floor(math.log10(size))
-        return f"({with_error(value / 10.0**power, error / 10.0**power)})e{power:+d}"
-    if size / error > 1e9:
-        return f"{value:.9g} ± {error:.1e}"
-    places = 1 - math.floor(math.log10(error))
-    error = round(error, places)  # which may reach the next decade
-    places = 1 - math.floor(math.log10(error))
-    value, places = round(value, places), max(0, places)
-    return f"{value:.{places}f} ± {error:.{places}f}"
+    if not math.isfinite(error):
+        return f"{value:.4g} (standard error unknown)"
+    if error <= 0:
+        return f"{value:.6g} ± 0"
+    decimals = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    if max(abs(value), error) >= 1e7 or decimals > 6:
+        exponent = math.floor(math.log10(max(abs(value), error)))
+        return f"({with_error(value / 10**exponent, error / 10**exponent)})·10^{exponent}"
+    return f"{_rounded(value, decimals)} ± {_rounded(error, decimals)}"
 
 
-def render(result: LLCResult) -> str:
-    """The result as a small table of at most 100 columns."""
-    rows = [("λ̂", f"{with_error(result.llc, result.llc_se)}   {result.verdict}")]
-    for reason in result.reasons:
-        rows.append(("note" if reason.is_note else "reason", f"{reason.name}: {reason.text}"))
-        if reason.remedy:
-            rows.append(("", f"→ {reason.remedy}"))
-    rows += [*_diagnostics(result), *_settings(result)]
-    return "\n".join(line for label, text in rows for line in _wrapped(label, text))
+def render(result: LLCResult, *, encoding: str | None = None) -> str:
+    """The result as a table of at most 100 columns, without a line feed at its end.
+
+    Args:
+        result: what to show.
+        encoding: of the text's reader; None: that of standard output. Plain ASCII where it cannot hold the symbols.
+    """
+    rows = [*_estimate(result), *_diagnostics(result), *_settings(result), *_subject(result)]
+    rows = [(for_encoding(label, encoding), for_encoding(text, encoding)) for label, text in rows]
+    return "\n".join(line for label, text in rows for line in _row(label, text))
 
 
-def _wrapped(label: str, text: str) -> list[str]:
-    lines = textwrap.wrap(" ".join(text.split()) if label != "λ̂" else text, WIDTH - _LABEL, break_on_hyphens=False)
-    # λ̂ and r̂ are two characters and one column: pad by what is seen
-    head = label + " " * (_LABEL - len(label.replace("\u0302", "")))
-    return [(head if i == 0 else " " * _LABEL) + line for i, line in enumerate(lines or [""])]
+def for_encoding(text: str, encoding: str | None = None) -> str:
+    """`text`, or its nearest ASCII where `encoding` (None: standard output's) is not a Unicode one."""
+    name = encoding if encoding is not None else getattr(sys.stdout, "encoding", None)
+    if (name or "ascii").lower().replace("_", "-").startswith("utf"):
+        return text
+    for symbol, plain in _ASCII.items():
+        text = text.replace(symbol, plain)
+    return text.encode("ascii", "replace").decode("ascii")
 
 
-def _number(value: float | None, digits: int = 4) -> str:
-    return "—" if value is None or not math.isfinite(value) else f"{value:.{digits}g}"
+def number(value: float | None) -> str:
+    """Four significant digits, with commas in large whole numbers; a dash for what was not measured."""
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    if float(value).is_integer() and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if 1e4 <= abs(value) < 1e7:
+        return f"{value:,.0f}"
+    return f"{value:.4g}"
 
 
-def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
-    """How well the chains agree, how flat they are, and what the settings add."""
-    chains = " ".join(_number(value) for value in result.llc_per_chain[:12])
-    more = len(result.llc_per_chain) - 12
-    plateau, pull = result.plateau, result.localization_sensitivity
-    trivial = "" if result.trivial_loss is None else f", constant predictor {_number(result.trivial_loss, 5)}"
-    return [
-        (
-            "chains",
-            f"r̂ {_number(result.r_hat, 4)}, ESS {_number(result.ess, 4)}, acceptance {_number(result.accept_prob, 3)}",
-        ),
-        ("", f"λ̂ of each: {chains}" + (f" … and {more} more" if more > 0 else "")),
-        (
-            "bias",
-            f"drift {_signed(plateau.get('drift'))} ± {_number(plateau.get('drift_se'), 2)}, "
-            f"step size {_signed(result.step_size_bias)}, "
-            f"∂λ̂/∂ln γ {_signed(pull.get('value'))} ± {_number(pull.get('se'), 2)}",
-        ),
-        ("plain", f"{with_error(result.llc_plain, result.llc_plain_se)}, without pairing the losses"),
-        ("loss", f"mean {_number(result.mean_loss, 5)}, at w* {_number(result.init_loss, 5)}{trivial} ({result.unit})"),
-    ]
+def _rounded(value: float, decimals: int) -> str:
+    return f"{round(value, decimals):.{max(decimals, 0)}f}"
 
 
-def _signed(value: float | None) -> str:
-    return "—" if value is None or not math.isfinite(value) else f"{value:+.3g}"
+def _row(label: str, text: str) -> list[str]:
+    lines = []
+    for part in text.split("\n"):
+        lines += textwrap.wrap(part, WIDTH - _LABEL, break_on_hyphens=False) or [""]
+    first = label.ljust(_LABEL + _zero_width(label))
+    return [(first if i == 0 else " " * _LABEL) + line for i, line in enumerate(lines)]
 
 
-def _settings(result: LLCResult) -> list[tuple[str, str]]:
-    """What one must know to make the number again."""
-    steps = result.num_steps_between_draws
-    rows = [
-        (
-            "posterior",
-            f"nβ {_number(result.nbeta, 5)}, γ {_number(result.localization)}, n {result.n:,} "
-            f"({result.unit}), {result.task}, {result.mode} mode",
-        ),
-        (
-            "sampler",
-            f"{result.sampler}, ε {_number(result.step_size, 3)}{_found(result)}, "
-            f"{result.num_chains} × {result.num_draws} draws × {steps} step{'s' * (steps != 1)}, "
-            f"burn-in {result.num_burnin_steps}, batch {result.batch_size}, seed {result.seed}",
-        ),
-    ]
-    if result.minimize is not None:
-        done = result.minimize
-        rows.append(
-            (
-                "minimize",
-                f"{_any(done.get('steps'))} steps took the loss from {_any(done.get('loss_before'))} to "
-                f"{_any(done.get('loss_after'))}, ‖ŵ − w*‖ {_any(done.get('distance'))} "
-                f"({_any(done.get('relative_distance'))} of ‖w*‖)",
-            )
-        )
-    processes = f", {result.num_processes} processes" if result.num_processes > 1 else ""
-    rows += [
-        (
-            "cost",
-            f"{result.num_gradients:,} gradients, {result.wall_seconds:.1f} s, "
-            f"{_number(result.steps_per_second)} steps/s, {result.peak_memory_bytes / 2**20:,.0f} MiB, "
-            f"{result.device}{processes}",
-        ),
-        (
-            "parameters",
-            f"{result.num_parameters:,} sampled of {result.num_parameters_total:,}, {result.dtype}"
-            + (", bf16 autocast" if result.mixed_precision == "bf16" else ""),
-        ),
-        ("model", _subject(result.model)),
-        ("data", _subject(result.data)),
-    ]
+def _zero_width(text: str) -> int:
+    """Combining marks (the hat) take a character but no column."""
+    return sum(0x300 <= ord(char) < 0x370 for char in text)
+
+
+def _estimate(result: LLCResult) -> list[tuple[str, str]]:
+    rows = [("λ̂", with_error(result.llc, result.llc_se)), ("verdict", result.verdict)]
+    rows += [("  because", _reason(reason)) for reason in result.reasons if not reason.is_note]
+    rows += [("  note", _reason(reason)) for reason in result.reasons if reason.is_note]
+    chains = ", ".join(number(x) for x in result.llc_per_chain[:8])
+    more = len(result.llc_per_chain) - 8
+    rows.append(("by chain", chains + (f", … ({more} more)" if more > 0 else "")))
+    rows.append(("plain", f"{with_error(result.llc_plain, result.llc_plain_se)} (from L_n(w*), not paired)"))
     return rows
 
 
-def _found(result: LLCResult) -> str:
-    return " (auto)" if result.calibration is not None else ""
+def _reason(reason: Reason) -> str:
+    return f"{reason.name}: {reason.text}" + (f"\n→ {reason.remedy}" if reason.remedy else "")
 
 
-def _any(value: Any) -> str:
-    return _number(value, 5) if isinstance(value, (int, float)) else str(value)
+def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
+    plateau, share = result.plateau, result.localization_sensitivity
+    trivial = "" if result.trivial_loss is None else f"   trivial predictor {number(result.trivial_loss)}"
+    return [
+        ("mixing", f"r̂ {number(result.r_hat)}   ESS {number(round(result.ess, 1))}   acceptance "
+                   f"{number(result.accept_prob)}"),
+        ("drift", f"{number(plateau.get('drift'))} ± {_short(plateau.get('drift_se'))} between the halves of the draws "
+                  f"(p = {_short(plateau.get('p_value'))})"),
+        ("bias", f"finite step {_short(result.step_size_bias)}   dλ̂/d ln γ {_short(share.get('value'))}"),
+        ("loss", f"mean {number(result.mean_loss)}   at w* {number(result.init_loss)}{trivial}   ({result.unit})"),
+    ]  # fmt: skip
 
 
-def _subject(about: dict[str, Any]) -> str:
-    """Ids, revisions and fingerprints in one line."""
-    parts = [f"{name} {value}" for name, value in about.items() if value not in (None, "", {}, [])]
-    return ", ".join(parts) or "given as an object"
+def _settings(result: LLCResult) -> list[tuple[str, str]]:
+    precision = "" if result.mixed_precision == "no" else f", {result.mixed_precision}"
+    thinning = f" × {result.num_steps_between_draws} steps" if result.num_steps_between_draws > 1 else ""
+    found = "" if result.calibration is None else " (auto)"
+    rows = [
+        ("posterior", f"nβ {number(result.nbeta)}   γ {number(result.localization)}   n {result.n:,} "
+                      f"({_counted(result.unit)})"),
+        ("sampler", f"{result.sampler}   ε {_short(result.step_size)}{found}   batch {result.batch_size:,}   "
+                    f"seed {result.seed}{precision}"),
+        ("chains", f"{result.num_chains:,} × {result.num_draws:,} draws{thinning}, after {result.num_burnin_steps:,} "
+                   "steps of burn-in"),
+    ]  # fmt: skip
+    if result.minimize is not None:
+        found = {name: value for name, value in result.minimize.items() if isinstance(value, (int, float, str))}
+        rows.append(("minimize", "   ".join(f"{name.replace('_', ' ')} {_plain(v)}" for name, v in found.items())))
+    speed = f"{number(result.steps_per_second)} steps/s"
+    rows.append(("cost", f"{result.num_gradients:,} gradients   {_duration(result.wall_seconds)}   {speed}   "
+                         f"{result.peak_memory_bytes / 2**20:,.0f} MiB"))  # fmt: skip
+    return rows
+
+
+def _subject(result: LLCResult) -> list[tuple[str, str]]:
+    sampled, total = result.num_parameters, result.num_parameters_total
+    count = f"{total:,} parameters" if sampled == total else f"{sampled:,} of {total:,} parameters sampled"
+    where = f"{result.device}, {result.dtype}, {result.mode} mode"
+    processes = "" if result.num_processes == 1 else f", {result.num_processes} processes"
+    return [
+        ("model", f"{_identity(result.model)}   {count}"),
+        ("data", _identity(result.data)),
+        ("run", f"{result.task}   {where}{processes}"),
+    ]
+
+
+def _identity(values: dict[str, Any]) -> str:
+    """Whatever provenance holds, the id first; long revisions and fingerprints shortened."""
+    known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
+    first = str(known.pop("id", "")) or "–"
+    return "   ".join([first, *(f"{name.replace('_', ' ')} {_cut(str(value))}" for name, value in known.items())])
+
+
+def _cut(text: str) -> str:
+    return text[:12] if len(text) >= 32 and all(char in "0123456789abcdef" for char in text) else text
+
+
+def _counted(unit: str) -> str:
+    """`nats per token` → `tokens`: what n counts."""
+    return unit.rsplit(" per ", 1)[1] + "s" if " per " in unit else unit
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None or math.isnan(value) else f"{value:.2g}"
+
+
+def _plain(value: Any) -> str:
+    return value if isinstance(value, str) else str(value) if isinstance(value, bool) else number(value)
+
+
+def _duration(seconds: float) -> str:
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

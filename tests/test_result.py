@@ -131,10 +131,10 @@ def test_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
         (-0.0314, 0.0996, "-0.03 ± 0.10"),
         (-0.5, 0.0996, "-0.50 ± 0.10"),
         (123456.0, 2345.0, "123500 ± 2300"),
-        (2.5e-5, 1e-6, "(2.50 ± 0.10)e-5"),
-        (3.21e8, 1.5e7, "(3.21 ± 0.15)e+8"),
+        (2.5e-5, 1e-6, "(2.50 ± 0.10)·10^-5"),
+        (3.21e8, 1.5e7, "(3.21 ± 0.15)·10^8"),
         (math.nan, 1.0, "not a number"),
-        (1.5, math.nan, "1.5 ± ?"),
+        (1.5, math.nan, "1.5 (standard error unknown)"),
         (1.5, 0.0, "1.5 ± 0"),
     ],
 )
@@ -149,9 +149,18 @@ def test_print_says_all() -> None:
     ]
     text = render(make_result(verdict="drifting", reasons=reasons))
     assert text == str(make_result(verdict="drifting", reasons=reasons))
-    for part in ("drifting", "→ raise num_burnin_steps", "note", "r̂", "ESS", "acceptance", "constant predictor 5.5"):
+    for part in ("drifting", "→ raise num_burnin_steps", "note", "r̂", "ESS", "acceptance", "trivial predictor 5.5"):
         assert part in text
-    for part in ("nβ 500", "γ 100", "ε 0.0001", "4 × 300 draws", "burn-in 300", "batch 32", "12,345", "some/model"):
+    for part in (
+        "nβ 500",
+        "γ 100",
+        "ε 0.0001",
+        "4 × 300 draws",
+        "300 steps of burn-in",
+        "batch 32",
+        "12,345",
+        "some/model",
+    ):
         assert part in text
     assert max(len(line) for line in text.splitlines()) <= 100
 
@@ -210,5 +219,5 @@ def test_picture_needs_a_trace(tmp_path: Path) -> None:
 
 
 def test_moving_mean_steps_over_gaps() -> None:
-    mean = moving_mean(np.array([1.0, np.nan, 3.0, 5.0]), 2)
-    np.testing.assert_array_equal(mean, [1.0, np.nan, 3.0, 4.0])
+    mean = moving_mean(np.array([[1.0, np.nan, 3.0, 5.0]]), 2)
+    np.testing.assert_array_equal(mean, [[1.0, np.nan, 3.0, 4.0]])

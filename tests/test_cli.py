@@ -1,0 +1,300 @@
+"""The command line: what is printed where, and the exit codes. The estimate itself is put in place by each test."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_result import make_result
+
+import hf_llc
+from hf_llc import cli
+from hf_llc.cli import default_output, main
+from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.errors import InputError
+
+Fake = Callable[[Callable[..., Any]], list[dict[str, Any]]]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in an empty folder, as the only process, with the environment put back afterwards."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(cli, "_hush", lambda quiet: None)
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
+    """`fake(work)` makes `work(**arguments)` the estimate; returns the list of the calls to come."""
+
+    def install(work: Callable[..., Any]) -> list[dict[str, Any]]:
+        calls: list[dict[str, Any]] = []
+
+        def estimate(load: LoadConfig, sample: SampleConfig, **options: Any) -> Any:
+            calls.append({"load": load, "sample": sample, **options})
+            return work(**calls[-1])
+
+        module = SimpleNamespace(estimate=estimate)
+        monkeypatch.setitem(sys.modules, "hf_llc.evaluator", module)
+        monkeypatch.setattr(hf_llc, "evaluator", module, raising=False)
+        return calls
+
+    return install
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def work(**_: Any) -> Any:
+        raise error
+
+    return work
+
+
+def test_estimate_prints_the_result_and_where_it_is(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    calls = fake(lambda **_: make_result())
+    assert main(["estimate", "--num-chains", "7", "--output", "out"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("λ̂ ")
+    assert "trustworthy" in printed
+    assert printed.splitlines()[-1].split() == ["picture", "out/trace.png"]
+    assert calls[0]["sample"].num_chains == 7
+    assert calls[0]["output"] == Path("out")
+    assert (calls[0]["resume"], calls[0]["overwrite"], calls[0]["progress"]) == (None, False, True)
+
+
+def test_run_flags_reach_the_estimate(fake: Fake) -> None:
+    calls = fake(lambda **_: make_result())
+    assert main(["estimate", "--resume", "--quiet"]) == 0
+    assert (calls[0]["resume"], calls[0]["progress"]) == (True, False)
+    assert main(["estimate", "--overwrite"]) == 0
+    assert calls[1]["overwrite"] is True
+
+
+def test_bad_verdict_is_code_3(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(lambda **_: make_result(verdict="left the basin"))
+    assert main(["estimate"]) == 3
+    assert "left the basin" in capsys.readouterr().out
+
+
+def test_json_is_alone_on_stdout(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    def noisy(**_: Any) -> Any:
+        print("a remark of another package")
+        return make_result(r_hat=float("nan"))
+
+    fake(noisy)
+    assert main(["estimate", "--json"]) == 0
+    out, err = capsys.readouterr()
+    values = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert values["verdict"] == "trustworthy"
+    assert values["r_hat"] is None
+    assert "a remark" in err
+
+
+def test_default_folder_is_named_after_the_settings(fake: Fake) -> None:
+    calls = fake(lambda **_: make_result())
+    main(["estimate", "--model", "me/my model", "--data", "/a/b/text.txt"])
+    main(["estimate", "--model", "me/my model", "--data", "/a/b/text.txt", "--seed", "1"])
+    names = [call["output"].name for call in calls]
+    assert all(name.startswith("my_model-text.txt-") for name in names)
+    assert names[0] != names[1]
+    assert calls[0]["output"].parent == Path("runs")
+    assert default_output(LoadConfig(), SampleConfig()).name.startswith("embedded-embedded-")
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        ([], "required"),
+        (["estimat"], "invalid choice"),
+        (["estimate", "--num-chains", "0"], "num_chains is out of range"),
+        (["estimate", "--config", "no.yaml"], "cannot read the config file"),
+        (["estimate", "--resume", "--overwrite"], "both given"),
+        (["estimate", "extra"], "unknown argument extra"),
+        (["show"], "required"),
+        (["show", "nowhere"], "no result there"),
+        (["doctor", "--loud"], "unknown argument --loud"),
+    ],
+)
+def test_bad_input_is_one_line_and_code_2(argv: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(argv) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("hf-llc: error: ")
+    assert message in err
+    assert err.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def test_input_error_of_the_estimate(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(InputError("the data is empty", value="x")))
+    assert main(["estimate"]) == 2
+    assert capsys.readouterr().err == "hf-llc: error: the data is empty, got 'x'\n"
+
+
+def test_bad_input_leaves_no_folder(fake: Fake) -> None:
+    def refuse(output: Path, **_: Any) -> Any:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "run.json").touch()
+        raise InputError("no")
+
+    fake(refuse)
+    assert main(["estimate", "--output", "out"]) == 2
+    assert not Path("out").exists()
+    Path("out").mkdir()
+    assert main(["estimate", "--output", "out"]) == 2
+    assert Path("out/run.json").exists()  # it was there before, and may be another run's
+
+
+def test_interrupt_says_what_is_on_disk(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    def interrupted(output: Path, **_: Any) -> Any:
+        (output / "state" / "step-size-0").mkdir(parents=True)
+        (output / "state" / "step-size-0" / "chains-00000-00000.safetensors").touch()
+        (output / "run.json").touch()
+        raise KeyboardInterrupt
+
+    fake(interrupted)
+    assert main(["estimate", "--output", "out"]) == 130
+    err = capsys.readouterr().err
+    assert err == (
+        "hf-llc: interrupted: 1 saved state in out; run the same command with --resume to go on from there\n"
+    )
+
+
+def test_interrupt_before_anything(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(KeyboardInterrupt()))
+    assert main(["estimate", "--output", "out"]) == 130
+    assert "nothing is on disk" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device"), "the disk of out is full"),
+        (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk of out is full"),
+        (OSError(errno.EROFS, "Read-only file system", "out/x"), "cannot read or write out/x"),
+        (MemoryError(), "out of memory; lower micro_batch_size"),
+    ],
+)
+def test_what_may_befall_a_long_run_is_one_line(
+    fake: Fake, capsys: pytest.CaptureFixture[str], error: Exception, message: str
+) -> None:
+    fake(raising(error))
+    assert main(["estimate", "--output", "out"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"hf-llc: error: {message}")
+    assert err.count("\n") == 1
+
+
+def test_a_fault_shows_its_traceback(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
+    fake(raising(ZeroDivisionError("oh")))
+    assert main(["estimate"]) == 1
+    err = capsys.readouterr().err
+    assert "Traceback" in err
+    assert "fault of hf_llc" in err
+
+
+def test_only_the_main_process_prints(
+    fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(cli, "_group", lambda: None)
+    fake(lambda **_: make_result(verdict="drifting"))
+    assert main(["estimate"]) == 0  # the main one ends with 3
+    assert capsys.readouterr() == ("", "")
+
+
+def test_other_processes_wait_before_they_complain(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(cli, "_group", lambda: None)
+    waited: list[float] = []
+    assert cli._end(2, "error: x", sleep=waited.append) == 2
+    assert waited == [cli._PATIENCE]
+    assert capsys.readouterr().err == "hf-llc: process 1: error: x\n"
+
+
+def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    result = make_result()
+    result.save(tmp_path / "good")
+    make_result(verdict="stuck").save(tmp_path / "bad")
+    assert main(["show", "good"]) == 0
+    assert capsys.readouterr().out == f"{result}\n"
+    assert main(["show", "good/result.json", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == json.loads((tmp_path / "good" / "result.json").read_text())
+    assert main(["show", "bad"]) == 3
+
+
+def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    from hf_llc import doctor
+
+    monkeypatch.setattr(doctor, "_compile", lambda: doctor.Check("torch.compile", False, "no", "g++", is_optional=True))
+    monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
+    assert main(["doctor"]) == 0
+    out = capsys.readouterr().out
+    for name in ("python", "torch", "devices", "threads", "distributed", "hub cache", "offline", "→ g++ (optional)"):
+        assert name in out
+    assert main(["doctor", "--json"]) == 0
+    text = capsys.readouterr().out
+    checks = {check["name"]: check for check in json.loads(text)}
+    assert checks["hub token"]["found"] == "yes"
+    assert "secretsecret" not in out + text
+    monkeypatch.setattr(doctor, "_python", lambda: doctor.Check("python", False, "3.8", "use Python 3.11 or later"))
+    assert main(["doctor"]) == 1
+
+
+@pytest.mark.slow
+def test_doctor_compiles() -> None:
+    from hf_llc import doctor
+
+    check = doctor._compile()
+    assert check.ok or check.remedy
+
+
+def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    root = str(Path(hf_llc.__file__).parents[1])
+    return subprocess.run(
+        [sys.executable, *argv],
+        env={**os.environ, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom hf_llc.cli import main\nassert main(sys.argv[1:]) == 0\n"
+        "heavy = {'torch', 'numpy', 'transformers', 'datasets', 'matplotlib', 'yaml'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    for argv in (["--help"], ["estimate", "--help"], ["--version"]):
+        done = run("-W", "error", "-c", code, *argv)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout
+
+
+def test_module_and_script_take_the_same_flags() -> None:
+    script = str(Path(__file__).parents[1] / "scripts" / "estimate_llc.py")
+    for argv in (["-m", "hf_llc", "estimate"], [script]):
+        done = run(*argv, "--num-draws", "0")
+        assert done.returncode == 2
+        assert done.stderr == "hf-llc: error: num_draws is out of range, got 0; allowed: 1 or more\n"
+
+
+def test_package_exports() -> None:
+    assert hf_llc.__version__
+    assert hf_llc.SampleConfig is SampleConfig
+    assert set(hf_llc.__all__) <= set(dir(hf_llc))
+    with pytest.raises(AttributeError, match="nothing"):
+        _ = hf_llc.nothing

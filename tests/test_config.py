@@ -1,0 +1,183 @@
+"""Settings: checked at construction, and the same from Python, flags and YAML."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, get_type_hints
+
+import pytest
+
+from hf_llc.arguments import GROUPS, Parser, add_settings, kinds_of, parse, settings_from
+from hf_llc.config import LoadConfig, SampleConfig, as_dict, differences, from_mapping
+from hf_llc.errors import InputError
+
+FIELDS = [(config, item) for _, config in GROUPS for item in fields(config)]
+
+
+def settings(*argv: str, config: Path | None = None) -> tuple[LoadConfig, SampleConfig]:
+    """What these flags and this file mean."""
+    parser = Parser(prog="test", allow_abbrev=False)
+    add_settings(parser)
+    args = parse(parser, list(argv))
+    args.config = config
+    return settings_from(args)
+
+
+def yaml(tmp_path: Path, text: str) -> Path:
+    path = tmp_path / "run.yaml"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def test_no_flags_mean_the_defaults() -> None:
+    assert settings() == (LoadConfig(), SampleConfig())
+
+
+@pytest.mark.parametrize(("config", "item"), FIELDS, ids=[item.name for _, item in FIELDS])
+def test_every_setting_has_a_flag(config: type, item: Any) -> None:
+    parser = argparse.ArgumentParser()
+    add_settings(parser)
+    flag = "--" + item.name.replace("_", "-")
+    assert flag in parser.format_help()
+    kinds, words = kinds_of(get_type_hints(config)[item.name])
+    others = {"streaming": ("--max-examples", "9"), "num_steps_between_draws": ("--num-draws", "1")}
+    extra = others.get(item.name, ())
+    if kinds == [bool]:
+        argv, expected = [flag], True
+        assert getattr(_built(config, settings(flag.replace("--", "--no-", 1))), item.name) is False
+    elif words:
+        argv, expected = [flag, words[-1]], words[-1]
+    elif float in kinds:
+        argv, expected = [flag, "1.5e-1"], 0.15
+    elif int in kinds:
+        argv, expected = [flag, "1e3"], 1000
+    else:
+        argv, expected = [flag, "2024"], "2024"
+    value = getattr(_built(config, settings(*argv, *extra)), item.name)
+    assert value == expected
+    assert type(value) is type(expected)
+
+
+def _built(config: type, both: tuple[LoadConfig, SampleConfig]) -> Any:
+    return both[0] if config is LoadConfig else both[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "name", "value"),
+    [
+        (["--step-size", "1e-6"], "step_size", 1e-6),
+        (["--step-size=auto"], "step_size", "auto"),
+        (["--num-burnin-steps", "0"], "num_burnin_steps", 0),
+        (["--num-burnin-steps", "auto"], "num_burnin_steps", "auto"),
+        (["--batch-size", "full"], "batch_size", "full"),
+        (["--batch-size", "64"], "batch_size", 64),
+        (["--localization", "5"], "localization", 5.0),
+        (["--nbeta", "none"], "nbeta", None),
+        (["--mixed-precision", "no"], "mixed_precision", "no"),
+    ],
+)
+def test_unions(argv: list[str], name: str, value: object) -> None:
+    found = getattr(settings(*argv)[1], name)
+    assert found == value
+    assert type(found) is type(value)
+
+
+REFUSED = [
+    (["--num-chains", "0"], "num_chains is out of range, got 0; allowed: 1 or more"),
+    (["--num-chains", "2.5"], "num_chains .* got '2.5'; allowed: a whole number"),
+    (["--num-chains", "nan"], "num_chains .* got 'nan'"),
+    (["--step-size", "-1e-6"], "step_size is out of range, got -1e-06"),
+    (["--step-size", "0"], "step_size is out of range"),
+    (["--step-size", "inf"], "step_size .* got 'inf'"),
+    (["--step-size", "big"], "step_size .* got 'big'; allowed: 'auto', a number"),
+    (["--batch-size", "auto2"], "batch_size .* 'auto', 'full', a whole number"),
+    (["--localization", "-1"], "localization is out of range"),
+    (["--nbeta", "5", "--beta", "0.1"], "nbeta and beta are both given"),
+    (["--task", "poetry"], "task .* got 'poetry'; allowed: 'text-generation'"),
+    (["--dtype", "float16"], "dtype .* 'float32', 'float64'"),
+    (["--streaming"], "streaming needs a bound; give max_examples"),
+    (["--max-examples", "1"], "max_examples is out of range"),
+    (["--num-draws", "5000"], "max_steps leaves no room"),
+    (["--seed", "-1"], "seed is out of range"),
+    (["--num-chain", "3"], "unknown argument --num-chain; did you mean --num-chains"),
+    (["--frobnicate"], "unknown argument --frobnicate"),
+    (["--num-chains"], "expected one argument"),
+]
+
+
+@pytest.mark.parametrize(("argv", "message"), REFUSED, ids=[" ".join(argv) for argv, _ in REFUSED])
+def test_refusals_are_one_line(argv: list[str], message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        settings(*argv)
+    assert "\n" not in str(caught.value)
+
+
+def test_yaml_and_flags(tmp_path: Path) -> None:
+    path = yaml(
+        tmp_path,
+        "# a run\nmodel: some/model\nrevision: 2024\nsplit: test[:10%]\nstep_size: 1e-6\nmixed_precision: no\n"
+        "minimize: yes\ncompile: false\nnbeta: null\nbeta:\nnum_chains: 3\ntask: ~\n",
+    )
+    load, sample = settings("--num-chains", "8", "--no-minimize", config=path)
+    assert load == LoadConfig(model="some/model", revision="2024", split="test[:10%]")
+    assert sample == SampleConfig(step_size=1e-6, num_chains=8)
+    assert settings(config=path)[1] == SampleConfig(step_size=1e-6, num_chains=3, minimize=True)
+
+
+def test_empty_yaml(tmp_path: Path) -> None:
+    assert settings(config=yaml(tmp_path, "# nothing\n")) == settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("num_chain: 3", "unknown setting 'num_chain' in .*did you mean 'num_chains'"),
+        ("num-chains: 3", "unknown setting 'num-chains' .*did you mean 'num_chains'"),
+        ("zzz: 3", "unknown setting 'zzz'"),
+        ("num_chains: [1, 2]", "num_chains in .* is not a single value"),
+        ("num_chains: many", "num_chains .* got 'many'"),
+        ("minimize: perhaps", "minimize .* allowed: true or false"),
+        ("num_chains:", "num_chains .* got ''"),
+        ("- a\n- b", "not a list of settings"),
+        ("a: [", "not YAML"),
+    ],
+)
+def test_bad_yaml(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(InputError, match=message) as caught:
+        settings(config=yaml(tmp_path, text))
+    assert "\n" not in str(caught.value)
+
+
+def test_missing_yaml(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="cannot read the config file"):
+        settings(config=tmp_path / "no.yaml")
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"num_chains": True},
+        {"num_chains": 1.5},
+        {"step_size": math.nan},
+        {"step_size": "1e-6"},
+        {"minimize": 1},
+        {"beta": 0.0},
+        {"sampler": None},
+    ],
+)
+def test_python_values_are_checked(values: dict[str, Any]) -> None:
+    with pytest.raises(InputError):
+        SampleConfig(**values)
+
+
+def test_from_mapping_refuses_unknown_names() -> None:
+    with pytest.raises(InputError, match="did you mean 'num_draws'"):
+        from_mapping(SampleConfig, {"num_drawz": 3}, source="here")
+    assert from_mapping(SampleConfig, as_dict(SampleConfig(seed=5)), source="here") == SampleConfig(seed=5)
+
+
+def test_differences_are_named() -> None:
+    assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == ["b: 2 → 3", "c: None → 4"]
