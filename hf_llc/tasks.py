@@ -1,0 +1,261 @@
+"""One small adapter a task: examples in, tensors and the loss of each example out."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+from hf_llc.problem import Forward
+
+IGNORED = -100
+"""Label of a position that carries no loss, as in transformers."""
+
+Losses = Callable[[Forward, Mapping[str, Tensor]], Tensor]
+
+
+@dataclass
+class Encoded:
+    """Tensors of all examples, their loss, and what is known about it; see `Problem` for each."""
+
+    examples: dict[str, Tensor]
+    losses: Losses
+    n: int
+    unit: str
+    trivial_loss: float | None
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def logits_of(output: Any) -> Tensor:
+    """The logits of a transformers output, or the output itself (TransformerLens), in float32 at least."""
+    logits = output.logits if hasattr(output, "logits") else output
+    return logits if logits.dtype == torch.float64 else logits.float()
+
+
+def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
+    """Σ over predicted tokens of −log p(label), nats, `[batch]`; positions labelled −100 count nothing."""
+    flat = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="none",
+                           ignore_index=IGNORED)
+    return flat.view(labels.shape).sum(-1)
+
+
+def entropy(labels: Tensor) -> float:
+    """Entropy in nats of the empirical distribution of the labels: the loss of the best constant predictor."""
+    counts = torch.bincount(labels.flatten()).double()
+    p = counts[counts > 0] / counts.sum()
+    return float(-(p * p.log()).sum())
+
+
+def per_token(examples: dict[str, Tensor], predicted: Tensor, sums: Losses, config: LoadConfig,
+              facts: dict[str, Any]) -> Encoded:
+    """Losses of a language model, normalised as `config.loss_normalization` says.
+
+    "token": ℓ_i = (summed loss of example i) / (mean number of predicted tokens an example), so that the mean of ℓ_i is
+    the mean over all tokens and n counts tokens. "sequence": ℓ_i is the sum and n counts sequences.
+
+    Args:
+        examples: tensors, `[example, …]`.
+        predicted: labels of the predicted positions, −100 elsewhere, `[example, position]`.
+        sums: summed losses `[batch]`.
+
+    Raises:
+        InputError: no example has a predicted token.
+    """
+    counts = (predicted != IGNORED).sum(1)
+    empty = counts == 0
+    if bool(empty.all()):
+        raise InputError("no example has a token to predict: all rows are padding or too short",
+                         remedy="check the data, the column and max_length")
+    if bool(empty.any()):
+        warnings.warn(f"{int(empty.sum())} examples without a token to predict are left out", stacklevel=2)
+        examples = {k: x[~empty] for k, x in examples.items()}
+        predicted, counts = predicted[~empty], counts[~empty]
+    tokens = int(counts.sum())
+    mean = tokens / len(counts)
+    constant = entropy(predicted[predicted != IGNORED])
+    facts = {**facts, "num_tokens": tokens, "loss_normalization": config.loss_normalization}
+    if config.loss_normalization == "sequence":
+        return Encoded(examples, sums, len(counts), "nats per sequence", constant * mean, facts)
+    return Encoded(examples, lambda forward, batch: sums(forward, batch) / mean, tokens, "nats per token", constant,
+                   facts)
+
+
+def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of different lengths as one int64 tensor, `value` at the end."""
+    length = max(map(len, rows))
+    out = np.full((len(rows), length), value, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+def mask_of(rows: Sequence[Sequence[int]]) -> Tensor:
+    """1 where a padded row has a token."""
+    return pad([[1] * len(row) for row in rows], 0)
+
+
+def causal_windows(ids: Tensor, config: LoadConfig, *, with_cache_flag: bool, facts: dict[str, Any]) -> Encoded:
+    """Causal language model on windows of equal length, `ids [window, position]`; the first token is not predicted."""
+    extra = {"use_cache": False} if with_cache_flag else {}
+
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        ids = batch["input_ids"]
+        output = forward(input_ids=ids, **extra) if with_cache_flag else forward(ids)
+        return token_sums(logits_of(output)[:, :-1], ids[:, 1:])
+
+    return per_token({"input_ids": ids}, ids[:, 1:], sums, config, facts)
+
+
+def causal_documents(rows: Sequence[Sequence[int]], config: LoadConfig, *, facts: dict[str, Any]) -> Encoded:
+    """Causal language model on one document an example, padded at the end and masked."""
+    rows = [list(row) or [0] for row in rows]
+    ids, mask = pad(rows, 0), mask_of(rows)
+
+    def labels_of(batch: Mapping[str, Tensor]) -> Tensor:
+        return batch["input_ids"][:, 1:].masked_fill(batch["attention_mask"][:, 1:] == 0, IGNORED)
+
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        output = forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        return token_sums(logits_of(output)[:, :-1], labels_of(batch))
+
+    examples = {"input_ids": ids, "attention_mask": mask}
+    return per_token(examples, labels_of(examples), sums, config, facts)
+
+
+def masked_lm(rows: Sequence[Sequence[int]], *, mask_id: int, special: set[int], config: LoadConfig,
+              facts: dict[str, Any]) -> Encoded:
+    """Masked language model: 15 % of the tokens are masked, once and for all, so that L_n is a function of w alone.
+
+    Which ones depends on the example's number only; all become the mask token (no random or kept ones).
+    """
+    inputs, labels = [], []
+    for i, row in enumerate(rows):
+        chosen = np.random.default_rng([15, i]).random(len(row)) < 0.15
+        free = [t not in special for t in row]
+        inputs.append([mask_id if c and f else t for t, c, f in zip(row, chosen, free, strict=True)])
+        labels.append([t if c and f else IGNORED for t, c, f in zip(row, chosen, free, strict=True)])
+    return _labelled_tokens({"input_ids": pad(inputs, 0), "attention_mask": mask_of(inputs),
+                             "labels": pad(labels, IGNORED)}, config, facts)
+
+
+def token_classification(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, config: LoadConfig,
+                         facts: dict[str, Any]) -> Encoded:
+    """One label a token, −100 where there is none."""
+    return _labelled_tokens({"input_ids": pad(rows, 0), "attention_mask": mask_of(rows),
+                             "labels": pad(labels, IGNORED)}, config, facts)
+
+
+def _labelled_tokens(examples: dict[str, Tensor], config: LoadConfig, facts: dict[str, Any]) -> Encoded:
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        output = forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
+        return token_sums(logits_of(output), batch["labels"])
+
+    return per_token(examples, examples["labels"], sums, config, facts)
+
+
+def seq2seq(rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, config: LoadConfig,
+            facts: dict[str, Any]) -> Encoded:
+    """Encoder–decoder: targets are predicted, shifted by the model itself."""
+    examples = {"input_ids": pad(rows, 0), "attention_mask": mask_of(rows), "labels": pad(targets, IGNORED)}
+
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        output = forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"],
+                         use_cache=False)
+        return token_sums(logits_of(output), batch["labels"])
+
+    return per_token(examples, examples["labels"], sums, config, facts)
+
+
+def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, facts: dict[str, Any]) -> Encoded:
+    """One label (or vector of labels) an example; the model takes `inputs` by name.
+
+    `kind`: "single_label_classification" (cross-entropy), "multi_label_classification" (Bernoulli log losses, summed
+    over labels), "regression" (½‖ŷ − y‖²: −log of a Gaussian density with σ = 1, its constant left out).
+    """
+    def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        logits = logits_of(forward(**{k: x for k, x in batch.items() if k != "labels"}))
+        target = batch["labels"]
+        if kind == "single_label_classification":
+            return F.cross_entropy(logits, target, reduction="none")
+        if kind == "multi_label_classification":
+            return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
+        return 0.5 * ((logits.view(target.shape) - target) ** 2).flatten(1).sum(-1)
+
+    if kind == "single_label_classification":
+        trivial = entropy(labels)
+    elif kind == "multi_label_classification":
+        p = labels.double().mean(0)
+        trivial = float(-(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum())
+    else:
+        trivial = 0.5 * float(labels.double().var(0, correction=0).sum())
+    unit = "nats per example" + (" (σ = 1)" if kind == "regression" else "")
+    return Encoded({**inputs, "labels": labels}, losses, len(labels), unit, trivial, facts)
+
+
+def plain(inputs: Tensor, labels: Tensor, *, loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module,
+          facts: dict[str, Any]) -> Encoded:
+    """Any module: ℓ_i = loss_fn(model(x), y)_i, in nats if the loss is a negative log likelihood.
+
+    Raises:
+        InputError: `loss_fn` does not return one loss an example, or the model does not take the inputs.
+    """
+    def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        return loss_fn(forward(batch["inputs"]), batch["labels"])
+
+    _check_loss_fn(losses, model, {"inputs": inputs, "labels": labels})
+    return Encoded({"inputs": inputs, "labels": labels}, losses, len(inputs), "nats per example",
+                   _mean_output_loss(loss_fn, model, inputs, labels), facts)
+
+
+def _first_device(model: torch.nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _check_loss_fn(losses: Losses, model: torch.nn.Module, examples: dict[str, Tensor]) -> None:
+    from hf_llc.posterior import preserved
+
+    device = _first_device(model)
+    with preserved(model), torch.no_grad():
+        try:
+            value = losses(model, {k: x[:2].to(device) for k, x in examples.items()})
+        except InputError:
+            raise
+        except Exception as error:
+            shape = tuple(examples["inputs"].shape[1:])
+            raise InputError(f"model or loss_fn fails on two examples of shape {shape}: {type(error).__name__}: {error}",
+                             remedy="check the inputs, the labels and loss_fn(outputs, labels)") from error
+    if not isinstance(value, Tensor) or value.shape != (2,):
+        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+        raise InputError("loss_fn must return one loss an example", value=found, allowed="shape [batch]",
+                         remedy='use reduction="none" and sum over everything but the batch')
+
+
+def _mean_output_loss(loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module, inputs: Tensor,
+                      labels: Tensor) -> float | None:
+    """L_n of the predictor that always says the model's mean output; None where outputs have no mean."""
+    from hf_llc.posterior import preserved
+
+    device = _first_device(model)
+    try:
+        with preserved(model), torch.no_grad():
+            total, size = None, 512
+            for start in range(0, len(inputs), size):
+                part = model(inputs[start : start + size].to(device)).double().sum(0)
+                total = part if total is None else total + part
+            assert total is not None
+            mean = (total / len(inputs)).to(next(model.parameters()).dtype)
+            value = sum(float(loss_fn(mean.expand(len(y), *mean.shape), y.to(device)).double().sum())
+                        for y in labels.split(size)) / len(inputs)
+    except Exception:  # a diagnostic only: such a model has no constant predictor
+        return None
+    return value if math.isfinite(value) else None
