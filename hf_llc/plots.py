@@ -32,9 +32,9 @@ def plot_trace(result: LLCResult, path: str | Path) -> Path:
 
     Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
     trivial predictor's loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. The loss
-    shown is L_n(w*) + L_B(w_t) − L_B(w*), the minibatch loss without the luck of which examples the batch holds: that noise is
-    shared by all chains and would hide the climb. Below: the running λ̂ of each chain, from the same differences since
-    burn-in, and the band λ̂ ± standard error.
+    shown is L_n(w*) + L_B(w_t) − L_B(w*), the minibatch loss without the luck of which examples the batch holds: that
+    noise is shared by all chains and would hide the climb. Below: the running λ̂ of each chain, from the same
+    differences since burn-in, and the band λ̂ ± standard error.
 
     Raises:
         ValueError: the result has no trace.
