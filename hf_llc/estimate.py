@@ -134,9 +134,10 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
     if trivial_loss is not None and trivial_loss > init_loss:
         lost = (found.mean_loss - init_loss) / (trivial_loss - init_loss)
         if lost > 0.5:
+            how = f"has gone {lost:.0%} of the way" if lost < 1 else "is beyond the way"
             reasons.append(Reason(
-                "left the basin", f"the mean loss {found.mean_loss:.4g} has gone {lost:.0%} of the way from "
-                f"{init_loss:.4g} at w* to {trivial_loss:.4g} of a constant predictor: the model is destroyed",
+                "left the basin", f"the mean loss {found.mean_loss:.4g} {how} from {init_loss:.4g} at w* to "
+                f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
                 f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization"))
     elif trivial_loss is not None:
         reasons.append(Reason(

@@ -110,11 +110,13 @@ def estimate(load: LoadConfig, sample: SampleConfig, *, model_or_pipeline: Any =
         folder = RunFolder(temporary if output is None else output)
         asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
         if output is not None:
-            processes.main_does(lambda: folder.open(asked, resume=resume, overwrite=overwrite))
-            if processes.main_does(lambda: folder.is_finished):
+            processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
+            if not overwrite and processes.main_does(lambda: folder.is_finished):
                 return LLCResult.load(folder.folder)
         with preserved(problem.model):
-            result = _Run(problem, sample, folder, processes, progress).result(begun)
+            run = _Run(problem, sample, folder, processes, progress)
+            processes.main_does(lambda: folder.begin(asked, overwrite=overwrite))
+            result = run.result(begun)
         if output is not None:
             processes.main_does(lambda: str(result.save(folder.folder)))
             processes.main_does(folder.close)

@@ -13,7 +13,7 @@ import numpy as np
 from safetensors.numpy import load_file, save_file
 
 from hf_llc.errors import InputError
-from hf_llc.files import write_atomically, write_json
+from hf_llc.files import finite, write_atomically, write_json
 
 SCHEMA_VERSION = 1
 
@@ -135,12 +135,12 @@ class LLCResult:
         return self.verdict == "trustworthy"
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dictionaries (no trace); `from_dict` reads it back."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.name != "trace"}
+        """Plain numbers, strings, lists and dictionaries (no trace), None for NaN; `from_dict` reads it back."""
+        return {f.name: finite(_plain(getattr(self, f.name))) for f in fields(self) if f.name != "trace"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LLCResult:
-        """Inverse of `to_dict`; null stands for NaN where a number is due.
+        """Inverse of `to_dict`: None becomes NaN where a number is due.
 
         Raises:
             InputError: not a result, or written by a newer schema.
@@ -158,6 +158,8 @@ class LLCResult:
             if item.type == "float" and values[item.name] is None:
                 values[item.name] = math.nan
         values["llc_per_chain"] = [math.nan if x is None else x for x in values["llc_per_chain"]]
+        for name in ("plateau", "localization_sensitivity"):
+            values[name] = {k: math.nan if x is None else x for k, x in values[name].items()}
         values["reasons"] = [Reason(**reason) for reason in values["reasons"]]
         return cls(**values)
 

@@ -37,34 +37,36 @@ class RunFolder:
         """A result is there."""
         return (self.folder / "result.json").exists()
 
-    def open(self, asked: dict[str, Any], *, resume: bool | None, overwrite: bool) -> None:
-        """Begin, or go on with, the run described by `asked`.
+    def check(self, asked: dict[str, Any], *, resume: bool | None, overwrite: bool) -> None:
+        """May the run described by `asked` begin or go on here? Nothing is written.
 
         Raises:
             InputError: another run is there, or nothing is and `resume` demands it.
         """
-        asked = json.loads(json.dumps(asked))
         path = self.folder / "run.json"
         if overwrite:
-            self._clear()
+            return
         if path.exists():
             try:
                 old = json.loads(path.read_text(encoding="utf-8"))
             except json.JSONDecodeError as error:
                 raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite") from error
-            changed = differences(old, asked)
+            changed = differences(old, json.loads(json.dumps(asked)))
             if changed or resume is False:
-                what = "; ".join(changed) or "the same run"
-                raise InputError(f"the output folder holds another run ({what})" if changed else
-                                 "the output folder holds this run already", value=str(self.folder),
+                what = f"another run ({'; '.join(changed)})" if changed else "this run already"
+                raise InputError(f"the output folder holds {what}", value=str(self.folder),
                                  remedy="use another folder, or overwrite")
-            return
-        if resume:
+        elif resume:
             raise InputError("nothing to resume there", value=str(self.folder), remedy="drop resume")
-        if (self.folder / "result.json").exists():
+        elif self.is_finished:
             raise InputError("the output folder holds a result", value=str(self.folder),
                              remedy="use another folder, or overwrite")
-        write_json(path, asked)
+
+    def begin(self, asked: dict[str, Any], *, overwrite: bool) -> None:
+        """Say what is being done here."""
+        if overwrite:
+            self._clear()
+        write_json(self.folder / "run.json", asked)
 
     def _clear(self) -> None:
         for name in ("result.json", "run.json", "trace.safetensors", "trace.png"):
