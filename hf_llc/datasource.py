@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import re
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,57 +16,78 @@ from torch import Tensor
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.refusals import data_refusal
 
 _BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-
-_CHARACTERS_A_TOKEN = 8
-"""Streamed text is read until it surely holds the tokens asked for."""
 
 
 def is_tensors(data: Any) -> bool:
     """Tensors already: a pair (x, y), a dictionary of tensors, or a torch dataset of pairs."""
     if isinstance(data, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict, str, os.PathLike)):
         return False
-    return isinstance(data, (tuple, dict, torch.utils.data.Dataset))
+    return isinstance(data, (dict, torch.utils.data.Dataset)) or (
+        isinstance(data, (tuple, list)) and not _is_files(data))
+
+
+def _is_files(data: Any) -> bool:
+    return isinstance(data, (tuple, list)) and len(data) > 0 and all(isinstance(x, (str, os.PathLike)) for x in data)
 
 
 def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of tensor data, `[example, …]` each.
+    """Inputs and labels of tensor data, `[example, …]` each, on the CPU.
 
     Raises:
         InputError: not pairs of tensors, or of different lengths.
     """
     if isinstance(data, dict):
-        data = (column(data, config.input_column, ("inputs", "x", "input"), "input_column"),
-                column(data, config.label_column, ("labels", "y", "label", "targets"), "label_column"))
+        names = list(data)
+        data = (data[column(names, config.input_column, ("inputs", "x", "input"), "input_column")],
+                data[column(names, config.label_column, ("labels", "y", "label", "targets"), "label_column")])
+    elif isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
     elif isinstance(data, torch.utils.data.Dataset):
-        if not hasattr(data, "__len__"):
-            raise InputError("the torch dataset has no length", remedy="give tensors, or a datasets.IterableDataset")
-        size = len(data) if config.max_examples is None else min(len(data), config.max_examples)  # type: ignore[arg-type]
-        pairs = [data[i] for i in range(size)]
-        if not pairs or not isinstance(pairs[0], (tuple, list)) or len(pairs[0]) != 2:
-            raise InputError("the torch dataset does not hold pairs (input, label)", value=type(data).__name__)
-        data = tuple(torch.stack([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
+        data = _stacked(data, config.max_examples)
     if len(data) != 2 or not all(isinstance(x, Tensor) for x in data):
         raise InputError("data is not a pair of tensors (inputs, labels)", value=type(data).__name__)
+    if data[0].dim() == 0 or data[1].dim() == 0:
+        raise InputError("inputs and labels need an example axis", value=tuple(tuple(x.shape) for x in data))
+    if len(data[0]) != len(data[1]):
+        raise InputError("inputs and labels differ in length", value=(len(data[0]), len(data[1])))
     inputs, labels = (x[: config.max_examples].detach().cpu() for x in data)
-    if len(inputs) != len(labels):
-        raise InputError("inputs and labels differ in length", value=(len(inputs), len(labels)))
     return inputs, labels
 
 
-def open_data(data: Any, config: LoadConfig) -> tuple[Dataset | IterableDataset, dict[str, Any]]:
+def _stacked(data: Any, max_examples: int | None) -> tuple[Tensor, Tensor]:
+    """A torch dataset of pairs as two tensors."""
+    if not hasattr(data, "__len__"):
+        raise InputError("the torch dataset has no length", remedy="give tensors, or a datasets.IterableDataset")
+    pairs = [data[i] for i in range(len(data) if max_examples is None else min(len(data), max_examples))]
+    if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise InputError("the torch dataset does not hold pairs (input, label)", value=type(data).__name__)
+    try:
+        inputs, labels = (torch.stack([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(f"the torch dataset's items do not stack to tensors: {error}", value=type(data).__name__,
+                         remedy="make items tensors of one shape (ToTensor)") from error
+    return inputs, labels
+
+
+def open_data(data: Any, config: LoadConfig, *,
+              sample_by: str = "document") -> tuple[Dataset | IterableDataset, dict[str, Any]]:
     """A data set by id, path or object, one split of it, and where it came from.
+
+    Args:
+        sample_by: what one row of a local text file is: "document" (the file) or "paragraph" (up to a blank line).
 
     Raises:
         InputError: not found, not readable, no such subset or split, or unbounded.
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
-    if isinstance(data, (str, os.PathLike)):
-        name = str(data)
-        local = Path(name).exists()
-        facts["id"] = Path(name).resolve().name if local else name
-        opened = _local(Path(name), config) if local else _from_hub(name, config, facts)
+    if isinstance(data, (str, os.PathLike)) or _is_files(data):
+        paths = [Path(x) for x in data] if _is_files(data) else [Path(data)]
+        local = _is_files(data) or paths[0].exists()
+        facts["id"] = ", ".join(p.resolve().name for p in paths) if local else str(data)
+        opened = _local(paths, config, sample_by) if local else _from_hub(str(data), config)
     else:
         opened = data
     if isinstance(opened, (DatasetDict, IterableDatasetDict)):
@@ -75,12 +98,25 @@ def open_data(data: Any, config: LoadConfig) -> tuple[Dataset | IterableDataset,
                          allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, tensors, torch dataset")
     if isinstance(opened, IterableDataset) and config.max_examples is None:
         raise InputError("a streamed data set needs a bound", remedy="give max_examples")
+    facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
+    _add_origin(facts, opened, config)
     if isinstance(opened, Dataset):
         facts["fingerprint"] = opened._fingerprint
-        facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
         if len(opened) == 0:
             raise InputError("the data set is empty", value=facts["id"] or "Dataset", remedy="check split and files")
     return opened, facts
+
+
+def _add_origin(facts: dict[str, Any], opened: Dataset | IterableDataset, config: LoadConfig) -> None:
+    """Id and commit, for data of the Hub: as written in the files' addresses, else as the Hub says now."""
+    for address in opened.info.download_checksums or {}:
+        found = re.match(r"hf://datasets/(.+?)@([0-9a-f]{40})/", str(address))
+        if found:
+            facts["id"], facts["revision"] = facts["id"] or found[1], found[2]
+            facts["subset"] = facts["subset"] or opened.info.config_name
+            return
+    if facts["id"] is not None and "/" in facts["id"] and ", " not in facts["id"]:
+        facts["revision"] = _commit(facts["id"], config) or config.data_revision
 
 
 def pick_split(splits: list[str], asked: str | None) -> str:
@@ -96,40 +132,47 @@ def pick_split(splits: list[str], asked: str | None) -> str:
     for name in (splits[0] if len(splits) == 1 else "", "validation", "test"):
         if name in splits:
             return name
-    raise InputError("the data set has several splits", allowed=", ".join(splits), remedy="give split")
+    raise InputError("the data set has several splits", value=None, allowed=", ".join(splits), remedy="give split")
 
 
-def _local(path: Path, config: LoadConfig) -> Any:
-    """A file, a folder written by `save_to_disk`, or a folder of files."""
-    if path.is_dir() and ((path / "state.json").exists() or (path / "dataset_dict.json").exists()):
-        return datasets.load_from_disk(str(path))
+def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
+    """Files, a folder written by `save_to_disk`, or a folder of files."""
+    path = paths[0]
     options: dict[str, Any] = {"streaming": config.streaming}
-    if path.is_file():
-        kind = _BUILDERS.get(path.suffix.lower())
-        if kind is None:
-            raise InputError("a file of this kind cannot be read", value=path.name, allowed=", ".join(_BUILDERS))
-        if path.stat().st_size == 0:
-            raise InputError("the data file is empty", value=path.name)
-        options["data_files"] = str(path)
-        if kind == "text":
-            options["sample_by"] = "document"
-        elif path.suffix.lower() == ".tsv":
-            options["sep"] = "\t"
-        source = kind
-    else:
-        if not any(path.iterdir()):
+    if path.is_dir():
+        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            return datasets.load_from_disk(str(path))
+        kinds = {p.suffix.lower() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")}
+        if not kinds:
             raise InputError("the data folder is empty", value=path.name)
-        source = str(path)
-    return _load(source, config, name=path.name, **options)
+        if kinds & {".safetensors", ".bin"} and not kinds & set(_BUILDERS) - {".json", ".txt"}:
+            raise InputError("the data folder holds a model, not data", value=path.name, remedy="check data")
+        if kinds <= {".txt", ".md", ""}:
+            return _load("text", config, name=path.name, data_dir=str(path), sample_by=sample_by, **options)
+        return _load(str(path), config, name=path.name, **options)
+    for each in paths:
+        if not each.is_file():
+            raise InputError("no such data file", value=each.name, remedy="check the path")
+        if each.suffix.lower() not in _BUILDERS:
+            raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(_BUILDERS))
+        if each.stat().st_size == 0:
+            raise InputError("the data file is empty", value=each.name)
+    kinds = {each.suffix.lower() for each in paths}
+    if len({_BUILDERS[kind] for kind in kinds}) > 1 or kinds == {".csv", ".tsv"}:
+        raise InputError("the data files are of several kinds", value=", ".join(sorted(kinds)), allowed="one kind")
+    builder = _BUILDERS[path.suffix.lower()]
+    if builder == "text":
+        options["sample_by"] = sample_by
+    elif kinds == {".tsv"}:
+        options["sep"] = "\t"
+    return _load(builder, config, name=path.name, data_files=[str(each) for each in paths], **options)
 
 
-def _from_hub(name: str, config: LoadConfig, facts: dict[str, Any]) -> Any:
-    """A data set of the Hub at a revision; its commit goes into `facts`."""
+def _from_hub(name: str, config: LoadConfig) -> Any:
+    """A data set of the Hub."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in _BUILDERS:
         raise InputError("no such data file or folder", value=name, remedy="check the path")
-    opened = _load(name, config, name=name, revision=config.data_revision, streaming=config.streaming)
-    facts["revision"] = _commit(name, config) or config.data_revision
-    return opened
+    return _load(name, config, name=name, revision=config.data_revision, streaming=config.streaming)
 
 
 def _commit(name: str, config: LoadConfig) -> str | None:
@@ -146,67 +189,47 @@ def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:
     try:
         return datasets.load_dataset(source, config.subset, split=config.split, **options)
     except Exception as error:
-        raise _explained(error, name, config) from error
+        raise data_refusal(error, name, config) from error
 
 
-def _explained(error: Exception, name: str, config: LoadConfig) -> InputError:
-    """One line for what `load_dataset` raises."""
-    text = " ".join(str(error).split())
-    low = text.lower()
-    if "unknown split" in low or "bad split" in low:
-        return InputError("no such split", value=config.split, allowed=text.split("Should be one of")[-1].strip(" .[]")
-                          if "Should be one of" in text else "see the data set's page")
-    if "builderconfig" in low or "config name is missing" in low:
-        return InputError("no such subset" if config.subset else "the data set needs a subset", value=config.subset,
-                          remedy=text[:300])
-    if "gated" in low or "401" in low or "403" in low:
-        return InputError("no access to the data set", value=name, remedy="log in with `hf auth login`, and accept its "
-                          "terms on its page if it has any")
-    if "offline" in low or "couldn't reach" in low or "connect" in low or "localentrynotfound" in low:
-        return InputError("the data set is neither a local path nor in the cache, and the Hub cannot be reached",
-                          value=name, remedy="check the spelling and the network")
-    if "doesn't exist" in low or "not found" in low or "404" in low:
-        return InputError("no such data set", value=name, remedy="check the spelling; private ones need `hf auth login`")
-    if "script" in low or "trust_remote_code" in low:
-        return InputError("the data set needs code of its own, which is not run", value=name,
-                          remedy="use a version in parquet, or convert it")
-    return InputError("the data set cannot be read", value=name, remedy=f"{type(error).__name__}: {text[:300]}")
-
-
-def materialize(data: Dataset | IterableDataset, config: LoadConfig, *, characters: bool = False) -> Dataset:
+def materialize(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset:
     """A `Dataset` of at most `max_examples` rows.
 
-    With `characters`, rows are taken from a stream until they hold text for `max_examples` windows instead.
+    Raises:
+        InputError: a stream without rows.
     """
     if isinstance(data, Dataset):
-        if config.max_examples is None or characters or len(data) <= config.max_examples:
+        if config.max_examples is None or len(data) <= config.max_examples:
             return data
         return data.select(range(config.max_examples))
-    assert config.max_examples is not None
-    rows = []
-    if not characters:
-        rows = list(itertools.islice(data, config.max_examples))
-    else:
-        wanted = config.max_examples * (config.max_length or 1024) * _CHARACTERS_A_TOKEN
-        for row in data:
-            rows.append(row)
-            wanted -= sum(len(value) for value in row.values() if isinstance(value, str))
-            if wanted <= 0:
-                break
+    rows = list(itertools.islice(data, config.max_examples))
     if not rows:
         raise InputError("the streamed data set is empty")
-    return Dataset.from_list(rows)
+    return Dataset.from_list(rows, features=data.features)
 
 
-def column(data: Any, asked: str | None, usual: tuple[str, ...], name: str) -> Any:
+def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows in lists of at most `size`, read as they are asked for."""
+    rows = iter(data)
+    while part := list(itertools.islice(rows, size)):
+        yield part
+
+
+def columns(data: Dataset | IterableDataset) -> list[str]:
+    """Names of the columns; a stream that does not say is asked for its first row."""
+    if data.column_names is not None:
+        return list(data.column_names)
+    return list(next(iter(data), {}))
+
+
+def column(names: Sequence[str], asked: str | None, usual: tuple[str, ...], name: str) -> str:
     """The column called `asked`, or the first of the usual names that is there.
 
     Raises:
         InputError: there is none; the message lists the columns.
     """
-    names = list(data.column_names if hasattr(data, "column_names") else data)
     chosen = asked if asked is not None else next((u for u in usual if u in names), None)
     if chosen is None or chosen not in names:
         raise InputError("no such column" if asked else f"no column that could be the {name.replace('_', ' ')}",
                          value=asked, allowed=", ".join(names), remedy=f"give {name}")
-    return chosen if hasattr(data, "column_names") else data[chosen]
+    return chosen

@@ -2,29 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import ClassLabel, Dataset, Image, IterableDataset
+from datasets import Dataset, Image, IterableDataset
 from torch import Tensor
 
 from hf_llc import tasks
 from hf_llc.config import LoadConfig
-from hf_llc.datasource import column, materialize
+from hf_llc.datasource import batches, column, columns, materialize
 from hf_llc.errors import InputError
+from hf_llc.labels import class_ids, labels_of
 from hf_llc.tasks import Encoded
 
 _TEXTS = ("text", "content", "sentence", "document", "story")
 _LABELS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
+_PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
+_IMAGES = ("image", "img", "pixel_values")
 _DEFAULT_LENGTH = 1024
 
 
-def text_of(model: Any) -> Any:
+def is_transformer_lens(model: Any) -> bool:
+    """A HookedTransformer or a TransformerBridge: token ids in, logits out."""
+    return any(c.__module__.split(".")[0] == "transformer_lens" for c in type(model).__mro__)
+
+
+def _text_config(model: Any) -> Any:
     """The part of a model's config that describes its text side."""
     config = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
+
+
+def context_of(model: Any) -> int | None:
+    """The most tokens that the model takes, None where nothing says."""
+    if is_transformer_lens(model):
+        return getattr(model.cfg, "n_ctx", None)
+    inner = _text_config(model)
+    names = ("max_position_embeddings", "n_positions", "max_sequence_length")
+    context = next((getattr(inner, n) for n in names if getattr(inner, n, None)), None)
+    for name, module in model.named_modules():  # RoBERTa and its kin count positions from the padding index on
+        if context is not None and name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
+            return min(context, module.num_embeddings - module.padding_idx - 1)
+    return context
 
 
 def length_for(model: Any, config: LoadConfig) -> int:
@@ -33,12 +54,7 @@ def length_for(model: Any, config: LoadConfig) -> int:
     Raises:
         InputError: more than the model's context.
     """
-    if hasattr(model, "cfg"):
-        context = getattr(model.cfg, "n_ctx", None)
-    else:
-        inner = text_of(model)
-        names = ("max_position_embeddings", "n_positions", "max_sequence_length")
-        context = next((getattr(inner, n) for n in names if getattr(inner, n, None)), None)
+    context = context_of(model)
     if config.max_length is None:
         return min(context or _DEFAULT_LENGTH, _DEFAULT_LENGTH)
     if context is not None and config.max_length > context:
@@ -53,28 +69,11 @@ def check_vocabulary(ids: Tensor, model: Any) -> None:
     Raises:
         InputError: an id beyond the model's vocabulary.
     """
-    size = model.cfg.d_vocab if hasattr(model, "cfg") else getattr(text_of(model), "vocab_size", None)
-    largest = int(ids.max()) if ids.numel() else 0
-    if size is not None and largest >= size:
-        raise InputError("the tokenizer makes token ids that the model does not have", value=largest,
+    size = model.cfg.d_vocab if is_transformer_lens(model) else getattr(_text_config(model), "vocab_size", None)
+    largest, least = int(ids.max()), int(ids.min())
+    if size is not None and (largest >= size or least < 0):
+        raise InputError("there are token ids that the model does not have", value=largest if least >= 0 else least,
                          allowed=f"0 … {size - 1}", remedy="give the model's own tokenizer")
-
-
-def _tokenized(data: Dataset, name: str, tokenizer: Any, *, special: bool, length: int | None = None,
-               pair: str | None = None) -> list[list[int]]:
-    """Token ids of a text column, by `Dataset.map`, which keeps them in its cache."""
-    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = [row or "" for row in rows[name]]
-        more = [] if pair is None else [[row or "" for row in rows[pair]]]
-        ids = tokenizer(texts, *more, add_special_tokens=special, truncation=length is not None, max_length=length,
-                        verbose=False)["input_ids"]
-        return {"input_ids": ids}
-
-    first = data[0][name]
-    if not isinstance(first, str):
-        raise InputError("the input column does not hold text", value=f"{name}: {type(first).__name__}",
-                         allowed=", ".join(data.column_names), remedy="give input_column")
-    return data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")["input_ids"][:]
 
 
 def need_tokenizer(tokenizer: Any) -> Any:
@@ -88,188 +87,264 @@ def need_tokenizer(tokenizer: Any) -> Any:
     return tokenizer
 
 
+def _pad_id(model: Any, tokenizer: Any) -> int:
+    """What rows are filled up with: the model's own padding token first, for models that look for it."""
+    ids = (getattr(_text_config(model), "pad_token_id", None), getattr(tokenizer, "pad_token_id", None))
+    return next((int(i) for i in ids if isinstance(i, int) and i >= 0), 0)
+
+
+def _texts(rows: Sequence[Any], name: str) -> list[str]:
+    """A text column's values, empty where a row has none.
+
+    Raises:
+        InputError: another kind of column.
+    """
+    for row in rows:
+        if row is not None and not isinstance(row, str):
+            raise InputError("the column does not hold text", value=f"{name}: {type(row).__name__}",
+                             remedy="give input_column")
+    return [row or "" for row in rows]
+
+
+def _tokenize(data: Dataset, name: str, tokenizer: Any, *, length: int, pair: str | None = None,
+              is_target: bool = False) -> dict[str, list[list[int]]]:
+    """Token ids of a text column, truncated, with special tokens, by `Dataset.map`, which keeps them cached."""
+    keep = ["input_ids", "token_type_ids"] if pair is not None else ["input_ids"]
+
+    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
+        texts = _texts(rows[name], name)
+        if is_target:
+            found = tokenizer(text_target=texts, truncation=True, max_length=length, verbose=False)
+        else:
+            more = [] if pair is None else [_texts(rows[pair], pair)]
+            found = tokenizer(texts, *more, truncation=True, max_length=length, verbose=False)
+        return {key: found[key] for key in keep if key in found}
+
+    mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
+    return {key: mapped[key][:] for key in mapped.column_names}
+
+
+def _joined(data: Dataset | IterableDataset, name: str, tokenizer: Any, wanted: int | None) -> np.ndarray:
+    """One stream of token ids: documents without special tokens, with the tokenizer's eos (or bos) between them.
+
+    With `wanted`, documents are read until there are that many tokens, and no further.
+    """
+    between = next((i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i is not None), None)
+
+    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
+        return {"input_ids": tokenizer(_texts(rows[name], name), add_special_tokens=False, verbose=False)["input_ids"]}
+
+    if wanted is None:
+        assert isinstance(data, Dataset)
+        mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
+        documents: Iterable[Any] = (row for part in mapped.with_format("numpy").iter(1000) for row in part["input_ids"])
+    else:
+        documents = (row for part in batches(data, 16) for row in encode({name: [r[name] for r in part]})["input_ids"])
+    pieces: list[np.ndarray] = []
+    total = 0
+    for row in documents:
+        if pieces and between is not None:
+            pieces.append(np.array([between], dtype=np.int64))
+        pieces.append(np.asarray(row, dtype=np.int64))
+        total += len(row) + (between is not None)
+        if wanted is not None and total > wanted:
+            break
+    return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+
 def causal_lm(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: LoadConfig) -> Encoded:
-    """Language model data: packed windows or padded documents."""
-    length = length_for(model, config)
-    rows_wanted = materialize(data, config, characters=config.packing == "packed")
-    names = rows_wanted.column_names
-    ready = config.input_column is None and "input_ids" in names
-    name = "input_ids" if ready else column(rows_wanted, config.input_column, _TEXTS, "input_column")
-    ready = name == "input_ids"
-    packed = config.packing == "packed"
-    facts = {"input_column": name, "packing": config.packing, "max_length": length}
-    if ready:
-        rows = [list(row) for row in rows_wanted[name]]
+    """Language model data: packed windows of `max_length` tokens, or one padded document an example."""
+    length, is_packed = length_for(model, config), config.packing == "packed"
+    names = columns(data)
+    name = column(names, config.input_column, ("input_ids", "tokens", *_TEXTS), "input_column")
+    first = next(iter(data), {name: None})[name]
+    has_ids = isinstance(first, (list, tuple, np.ndarray, Tensor)) and len(first) > 0 and not isinstance(first[0], str)
+    if has_ids:
+        rows = _ready_rows(materialize(data, config), name)
+        if is_packed and not (config.max_length is None and len({len(row) for row in rows}) == 1
+                              and len(rows[0]) <= length):
+            rows = _windows(np.concatenate(rows), length, config.max_examples)
+    elif is_packed:
+        wanted = None if config.max_examples is None else config.max_examples * length
+        rows = _windows(_joined(data, name, need_tokenizer(tokenizer), wanted), length, config.max_examples)
     else:
-        rows = _tokenized(rows_wanted, name, need_tokenizer(tokenizer), special=not packed,
-                          length=None if packed else length)
-    is_transformers = not hasattr(model, "cfg")
-    if not packed:
-        if not is_transformers:
-            raise InputError("documents of different lengths need a transformers model", value=config.packing,
-                             allowed="packing 'packed'")
-        encoded = tasks.causal_documents([row[:length] for row in rows], config, facts=facts)
-    else:
-        between = None if ready or len(rows) == 1 else next(
-            (i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i is not None), None)
-        encoded = tasks.causal_windows(_windows(rows, length, between, config), config,
-                                       with_cache_flag=is_transformers, facts=facts)
+        rows = _tokenize(materialize(data, config), name, need_tokenizer(tokenizer), length=length)["input_ids"]
+    rows = [row[:length] for row in rows]
+    encoded = tasks.causal_lm(rows, config, pad_id=_pad_id(model, tokenizer),
+                              is_transformers=not is_transformer_lens(model),
+                              facts={"input_column": name, "packing": config.packing, "max_length": length})
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
 
 
-def _windows(rows: Sequence[Sequence[int]], length: int, between: int | None, config: LoadConfig) -> Tensor:
-    """The rows joined, with one token between them if there is one, and cut into windows `[window, length]`."""
-    joint = [] if between is None else [between]
-    flat = np.concatenate([np.asarray([*row, *joint], dtype=np.int64) for row in rows])
+def _ready_rows(data: Dataset, name: str) -> list[np.ndarray]:
+    """Token ids made before, without what an `attention_mask` column marks as padding."""
+    rows = [np.asarray(row, dtype=np.int64) for row in data[name][:]]
+    if "attention_mask" in data.column_names:
+        rows = [row[np.asarray(mask, dtype=bool)] for row, mask in zip(rows, data["attention_mask"][:], strict=True)]
+    return rows
+
+
+def _windows(flat: np.ndarray, length: int, max_examples: int | None) -> np.ndarray:
+    """A stream of tokens cut into windows `[window, length]`; the tail is dropped.
+
+    Raises:
+        InputError: fewer than two windows.
+    """
     count = len(flat) // length
     if count < 2:
-        raise InputError("the text is too short", value=f"{len(flat)} tokens", allowed=f"two windows of {length} or more",
-                         remedy="give more text or a smaller max_length")
-    return torch.from_numpy(flat[: count * length].reshape(count, length))[: config.max_examples].clone()
+        raise InputError("the text is too short", value=f"{len(flat)} tokens",
+                         allowed=f"two windows of {length} or more", remedy="give more text or a smaller max_length")
+    return flat[: count * length].reshape(count, length)[:max_examples]
 
 
 def masked_lm(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
     """One text an example, 15 % of its tokens masked."""
-    tokenizer, rows_wanted = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(rows_wanted, config.input_column, _TEXTS, "input_column")
+    tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
+    name = column(data.column_names, config.input_column, _TEXTS, "input_column")
     if tokenizer.mask_token_id is None:
         raise InputError("the tokenizer has no mask token", value=type(tokenizer).__name__, remedy="give tokenizer")
     length = length_for(model, config)
-    rows = _tokenized(rows_wanted, name, tokenizer, special=True, length=length)
-    encoded = tasks.masked_lm(rows, mask_id=tokenizer.mask_token_id, special=set(tokenizer.all_special_ids),
-                              config=config, facts={"input_column": name, "max_length": length, "masked": 0.15})
+    rows, labels = tasks.mask_tokens(_tokenize(data, name, tokenizer, length=length)["input_ids"],
+                                     mask_id=tokenizer.mask_token_id, special=set(tokenizer.all_special_ids))
+    encoded = tasks.labelled_tokens(rows, labels, config, pad_id=_pad_id(model, tokenizer),
+                                    facts={"input_column": name, "max_length": length, "masked": 0.15})
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
 
 
 def seq2seq(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
     """Source text and target text."""
-    tokenizer, rows_wanted = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(rows_wanted, config.input_column, ("source", *_TEXTS, "article"), "input_column")
-    target = column(rows_wanted, config.label_column, ("target", "summary", "labels", "label"), "label_column")
+    tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
+    name = column(data.column_names, config.input_column, ("source", *_TEXTS, "article"), "input_column")
+    target = column(data.column_names, config.label_column, ("target", "summary", "labels", "label", "highlights"),
+                    "label_column")
     length = length_for(model, config)
-    encoded = tasks.seq2seq(_tokenized(rows_wanted, name, tokenizer, special=True, length=length),
-                            _tokenized(rows_wanted, target, tokenizer, special=True, length=length), config=config,
+    rows = _tokenize(data, name, tokenizer, length=length)["input_ids"]
+    labels = tasks.pad(_tokenize(data, target, tokenizer, length=length, is_target=True)["input_ids"], tasks.IGNORED)
+    pad_id = _pad_id(model, tokenizer)
+    if not hasattr(model, "prepare_decoder_input_ids_from_labels"):
+        raise InputError("the model does not say how its decoder's inputs come from labels", value=type(model).__name__,
+                         remedy="give a module of your own and loss_fn")
+    decoder_ids = model.prepare_decoder_input_ids_from_labels(labels=labels)
+    encoded = tasks.seq2seq(rows, labels, decoder_ids.masked_fill(decoder_ids < 0, pad_id), config, pad_id=pad_id,
                             facts={"input_column": name, "label_column": target, "max_length": length})
-    check_vocabulary(encoded.examples["input_ids"], model)
+    for ids in (encoded.examples["input_ids"], encoded.examples["decoder_input_ids"], labels.clamp(min=0)):
+        check_vocabulary(ids, model)
     return encoded
 
 
 def token_classification(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
     """Words with a label each; the label sits on a word's first token."""
-    tokenizer, rows_wanted = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(rows_wanted, config.input_column, ("tokens", "words"), "input_column")
-    label = column(rows_wanted, config.label_column, ("ner_tags", "pos_tags", "tags", *_LABELS), "label_column")
+    tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
+    if not getattr(tokenizer, "is_fast", False):
+        raise InputError("words are aligned with tokens by fast tokenizers only", value=type(tokenizer).__name__,
+                         remedy="give tokenizer")
+    name = column(data.column_names, config.input_column, ("tokens", "words"), "input_column")
+    label = column(data.column_names, config.label_column, ("ner_tags", "pos_tags", "tags", *_LABELS), "label_column")
     length = length_for(model, config)
+    tags = [class_ids(row, data.features[label], model) for row in data[label][:]]
     rows, labels = [], []
-    for words, tags in zip(rows_wanted[name], rows_wanted[label], strict=True):
-        encoded = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=length)
+    for words, known in zip(data[name][:], tags, strict=True):
+        if len(words) != len(known):
+            raise InputError("a row has not one label a word", value=f"{len(words)} words, {len(known)} labels")
+        encoded = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=length, verbose=False)
         ids = encoded.word_ids()
-        fresh = [w is not None and (i == 0 or ids[i - 1] != w) for i, w in enumerate(ids)]
         rows.append(encoded["input_ids"])
-        labels.append([_label_id(tags[w], model) if f and w is not None else tasks.IGNORED
-                       for w, f in zip(ids, fresh, strict=True)])
-    check_range(torch.tensor([x for row in labels for x in row if x != tasks.IGNORED]), model)
-    return tasks.token_classification(rows, labels, config=config, facts={"input_column": name, "label_column": label})
+        labels.append([known[w] if w is not None and (i == 0 or ids[i - 1] != w) else tasks.IGNORED
+                       for i, w in enumerate(ids)])
+    encoded = tasks.labelled_tokens(rows, labels, config, pad_id=_pad_id(model, tokenizer),
+                                    facts={"input_column": name, "label_column": label, "max_length": length})
+    check_vocabulary(encoded.examples["input_ids"], model)
+    return encoded
 
 
 def sequence_classification(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
     """Texts, or pairs of texts, with a label."""
-    tokenizer, rows_wanted = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(rows_wanted, config.input_column, (*_TEXTS, "sentence1", "premise", "question"), "input_column")
-    pair = config.second_input_column
-    if pair is not None:
-        column(rows_wanted, pair, (), "second_input_column")
+    tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
+    names, pair = data.column_names, config.second_input_column
+    usual = next((both for both in _PAIRS if set(both) <= set(names)), None)
+    if usual is not None and config.input_column in (None, usual[0]) and pair is None:
+        name, pair = usual
+    else:
+        name = column(names, config.input_column, _TEXTS, "input_column")
+        pair = None if pair is None else column(names, pair, (), "second_input_column")
+    label = column(names, config.label_column, _LABELS, "label_column")
+    labels, kind = labels_of(data, label, model)
     length = length_for(model, config)
-    rows = _tokenized(rows_wanted, name, tokenizer, special=True, length=length, pair=pair)
-    labels, kind, label = _labels(model, rows_wanted, config)
-    inputs = {"input_ids": tasks.pad(rows, tokenizer.pad_token_id or 0), "attention_mask": tasks.mask_of(rows)}
+    found = _tokenize(data, name, tokenizer, length=length, pair=pair)
+    inputs = tasks.tokens(found["input_ids"], _pad_id(model, tokenizer))
+    if "token_type_ids" in found:
+        inputs["token_type_ids"] = tasks.pad(found["token_type_ids"], 0)
     check_vocabulary(inputs["input_ids"], model)
-    return tasks.classification(inputs, labels, kind=kind, facts={"input_column": name, "label_column": label,
-                                                                  "max_length": length})
+    if model.config.pad_token_id is None and not model.config.is_encoder_decoder and _looks_for_padding(model):
+        raise InputError("the model finds a text's end by its padding token, and has none", value=type(model).__name__,
+                         remedy="set model.config.pad_token_id")
+    return tasks.classification(inputs, labels, kind=kind, facts={
+        "input_column": name, "second_input_column": pair, "label_column": label, "max_length": length})
+
+
+def _looks_for_padding(model: Any) -> bool:
+    """Decoders classify from the last token that is not padding; encoders from their first."""
+    import transformers
+
+    return type(model.config) in transformers.AutoModelForCausalLM._model_mapping and not any(
+        type(model.config) in auto._model_mapping for auto in (transformers.AutoModelForMaskedLM,))
 
 
 def image_classification(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded:
     """Images through the model's own processor."""
-    rows_wanted = materialize(data, config)
-    name = column(rows_wanted, config.input_column, ("image", "img", "pixel_values"), "input_column")
-    if processor is None and name != "pixel_values":
+    data = materialize(data, config)
+    name = column(data.column_names, config.input_column, _IMAGES, "input_column")
+    label = column(data.column_names, config.label_column, _LABELS, "label_column")
+    labels, kind = labels_of(data, label, model)
+    is_image = isinstance(data.features[name], Image)
+    if is_image and processor is None:
         raise InputError("no image processor comes with the model", remedy="give tokenizer (an image processor), or a "
                          "data set with pixel_values")
-    labels, kind, label = _labels(model, rows_wanted, config)
-    parts = []
-    for start in range(0, len(rows_wanted), 256):
-        images = rows_wanted[start : start + 256][name]
-        if name == "pixel_values":
-            parts.append(torch.as_tensor(np.asarray(images, dtype=np.float32)))
-        else:
-            parts.append(processor([im.convert("RGB") if hasattr(im, "convert") and _channels(model) == 3 else im
-                                    for im in images], return_tensors="pt")["pixel_values"].float())
-    return tasks.classification({"pixel_values": torch.cat(parts)}, labels, kind=kind,
+    if is_image:
+        mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
+        parts = [processor([image.convert(mode) for image in part[name]], return_tensors="pt")["pixel_values"].float()
+                 for part in data.iter(256)]
+        pixels = torch.cat(parts)
+    else:
+        pixels = torch.from_numpy(numbers(data, name)).float()
+    return tasks.classification({"pixel_values": pixels}, labels, kind=kind,
                                 facts={"input_column": name, "label_column": label})
 
 
-def _channels(model: Any) -> int:
-    return getattr(model.config, "num_channels", 3)
-
-
-def features(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Inputs and labels for a plain module: numbers as they are, images as float `[channel, height, width]` / 255."""
-    rows_wanted = materialize(data, config)
-    name = column(rows_wanted, config.input_column, ("inputs", "x", "pixel_values", "image", "img", "features"),
-                  "input_column")
-    label = column(rows_wanted, config.label_column, ("y", *_LABELS), "label_column")
-    if isinstance(rows_wanted.features[name], Image):
-        arrays = [np.asarray(im, dtype=np.float32) / 255 for im in rows_wanted[name]]
-        inputs = torch.from_numpy(np.stack([a[None] if a.ndim == 2 else a.transpose(2, 0, 1) for a in arrays]))
-    else:
-        inputs = torch.as_tensor(np.asarray(rows_wanted[name][:]))
-        inputs = inputs.float() if inputs.dtype == torch.float64 else inputs
-    labels = torch.as_tensor(np.asarray(rows_wanted[label][:]))
-    labels = labels.float() if labels.dtype == torch.float64 else labels
-    return inputs, labels, {"input_column": name, "label_column": label}
-
-
-def _labels(model: Any, data: Dataset, config: LoadConfig) -> tuple[Tensor, str, str]:
-    """Labels `[example]` or `[example, label]`, the kind of problem, and the column."""
-    name = column(data, config.label_column, _LABELS, "label_column")
-    values = data[name][:]
-    kind, count = model.config.problem_type, model.config.num_labels
-    if kind is None:
-        many = isinstance(values[0], (list, tuple))
-        kind = "multi_label_classification" if many else "regression" if count == 1 else "single_label_classification"
-    if kind == "single_label_classification":
-        is_named = isinstance(data.features[name], ClassLabel)
-        labels = torch.tensor([v if is_named else _label_id(v, model) for v in values])
-        check_range(labels, model)
-        return labels, kind, name
-    labels = torch.tensor(values, dtype=torch.float32)
-    labels = labels[:, None] if labels.dim() == 1 else labels
-    if labels.shape[1] != count:
-        raise InputError("labels and model differ in width", value=labels.shape[1], allowed=str(count),
-                         remedy="check label_column")
-    return labels, kind, name
-
-
-def _label_id(value: Any, model: Any) -> int:
-    """A label's number; strings by the model's label2id."""
-    if isinstance(value, str):
-        known = model.config.label2id or {}
-        if value not in known:
-            raise InputError("a label that the model does not know", value=value, allowed=", ".join(known))
-        return int(known[value])
-    return int(value)
-
-
-def check_range(labels: Tensor, model: Any) -> None:
-    """Labels are classes of the model.
+def numbers(data: Dataset, name: str) -> np.ndarray:
+    """A numeric column, `[example, …]`.
 
     Raises:
-        InputError: one is not.
+        InputError: text, gaps, or rows of different shapes.
     """
-    count = model.config.num_labels
-    bad = labels[(labels < 0) | (labels >= count)]
-    if len(bad):
-        raise InputError("a label is out of range", value=int(bad[0]), allowed=f"0 … {count - 1}",
-                         remedy="check label_column, or drop unlabelled rows")
+    try:
+        values = np.asarray(data[name][:])
+    except ValueError:
+        values = np.empty(0, dtype=object)
+    if values.dtype.kind not in "biuf":
+        raise InputError("the column does not hold numbers of one shape", value=name,
+                         remedy="choose columns with input_column and label_column, or convert it")
+    return values
+
+
+def features(model: Any, data: Any, config: LoadConfig) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Inputs and labels for a plain module: images as float `[channel, height, width]` / 255, numbers as they are.
+
+    Floating-point columns come in the module's own type.
+    """
+    data = materialize(data, config)
+    name = column(data.column_names, config.input_column, ("inputs", "x", *_IMAGES, "features"), "input_column")
+    label = column(data.column_names, config.label_column, ("y", *_LABELS), "label_column")
+    dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
+    if isinstance(data.features[name], Image):
+        arrays = [np.asarray(image, dtype=np.float32) / 255 for image in data[name]]
+        if len({array.shape for array in arrays}) > 1:
+            raise InputError("the images differ in size", value=name, remedy="resize them first")
+        inputs = torch.from_numpy(np.stack([a[None] if a.ndim == 2 else a.transpose(2, 0, 1) for a in arrays]))
+    else:
+        inputs = torch.from_numpy(numbers(data, name))
+    labels = torch.from_numpy(numbers(data, label))
+    inputs, labels = (x.to(dtype) if x.is_floating_point() else x for x in (inputs, labels))
+    return inputs, labels, {"input_column": name, "label_column": label}

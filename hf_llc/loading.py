@@ -6,10 +6,12 @@ import contextlib
 import hashlib
 import logging
 import os
-from collections.abc import Callable, Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import datasets
 import torch
 import transformers
 from transformers import PreTrainedModel
@@ -18,8 +20,10 @@ from hf_llc import encoding, tasks
 from hf_llc.config import LoadConfig
 from hf_llc.datasource import is_tensors, open_data, tensors_of
 from hf_llc.distributed import process_state
+from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
+from hf_llc.refusals import model_refusal, public_name
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -76,79 +80,115 @@ def load_problem(model_or_pipeline: Any, data: Any, config: LoadConfig, *, loss_
     with _first_on_this_machine(), _hushed():
         model, processor, about = _open_model(model_or_pipeline, config, tokenizer)
         _check_weights(model)
-        task = _task_of(model, config, loss_fn, about)
+        task = _task_of(model, config, loss_fn)
         encoded, source = _encode(model, task, data, processor, config, loss_fn)
-    if len(next(iter(encoded.examples.values()))) < 2:
-        raise InputError("the data has a single example", allowed="two or more")
-    _check_features(encoded.examples)
-    return Problem(model=model, examples=encoded.examples, losses=encoded.losses, n=encoded.n, unit=encoded.unit,
-                   trivial_loss=encoded.trivial_loss, task=task,
-                   provenance={"model": {**about, "class": type(model).__name__}, "data": {**source, **encoded.facts}})
+    examples = encoded.examples
+    if len(next(iter(examples.values()))) < 2:
+        raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
+    names = {"inputs": encoded.facts.get("input_column"), "labels": encoded.facts.get("label_column")}
+    _check_finite(examples, names)
+    facts = {**source, **encoded.facts, "num_examples": len(next(iter(examples.values())))}
+    about = {**about, "class": type(model).__name__, "tokenizer": _name_of(processor)}
+    return Problem(model=model, examples=examples, losses=encoded.losses, n=encoded.n, unit=encoded.unit,
+                   trivial_loss=encoded.trivial_loss, task=task, provenance={"model": about, "data": facts})
 
 
 def _encode(model: Any, task: str, data: Any, processor: Any, config: LoadConfig,
             loss_fn: Any) -> tuple[tasks.Encoded, dict[str, Any]]:
     """Tensors and losses of the data for this task, and where the data came from."""
+    if task != "plain":
+        if is_tensors(data):
+            data = _tensors_as_dataset(data, task, config)
+        is_whole = task == "text-generation" and config.packing == "packed"
+        opened, source = open_data(data, config, sample_by="document" if is_whole else "paragraph")
+        return _ENCODERS[task](model, opened, processor, config), source
+    facts: dict[str, Any] = {}
     if is_tensors(data):
-        if task != "plain":
-            raise InputError("tensors of inputs and labels are for plain modules", value=task,
-                             remedy="give a datasets.Dataset with named columns, or loss_fn")
         inputs, labels = tensors_of(data, config)
-        source, facts = {"id": None, "kind": type(data).__name__}, {}
+        source = {"id": None, "kind": type(data).__name__, "fingerprint": _hash([inputs, labels])}
     else:
         opened, source = open_data(data, config)
-        if task != "plain":
-            encoded = _ENCODERS[task](model, opened, processor, config)
-            encoded.facts["num_examples"] = len(next(iter(encoded.examples.values())))
-            return encoded, source
-        inputs, labels, facts = encoding.features(opened, config)
+        inputs, labels, facts = encoding.features(model, opened, config)
     if len(inputs) < 2:
         raise InputError("the data has fewer than two examples", value=len(inputs), allowed="two or more")
-    _check_features({"inputs": inputs, "labels": labels})
-    facts = {**facts, "num_examples": len(inputs)}
+    _check_finite({"inputs": inputs, "labels": labels},
+                  {"inputs": facts.get("input_column"), "labels": facts.get("label_column")})
     return tasks.plain(inputs, labels, loss_fn=loss_fn, model=model, facts=facts), source
+
+
+def _tensors_as_dataset(data: Any, task: str, config: LoadConfig) -> datasets.Dataset:
+    """A dictionary of named tensors, or pairs of pixels and labels, as a data set with columns.
+
+    Raises:
+        InputError: tensors without names where names are needed.
+    """
+    if not isinstance(data, dict):
+        if task != "image-classification":
+            raise InputError("pairs of tensors are for plain modules and image classification", value=task,
+                             remedy="give a dictionary of tensors by column name, a datasets.Dataset, or loss_fn")
+        data = dict(zip(("pixel_values", "labels"), tensors_of(data, config), strict=True))
+    if len({len(x) for x in data.values()}) != 1:
+        raise InputError("the tensors differ in length", value=", ".join(f"{k}: {len(x)}" for k, x in data.items()))
+    return datasets.Dataset.from_dict({k: torch.as_tensor(x).detach().cpu().numpy() for k, x in data.items()})
 
 
 @contextlib.contextmanager
 def _first_on_this_machine() -> Iterator[None]:
     """One process a machine goes first, so that downloads and caches are made once."""
     state = process_state()
-    with state.local_main_process_first():
+    if not state.is_local_main_process:
+        state.wait_for_everyone()
+    try:
         yield
+    except Exception:
+        if state.is_local_main_process:
+            state.wait_for_everyone()  # the others meet the same trouble and say so, rather than wait
+        raise
+    if state.is_local_main_process:
+        state.wait_for_everyone()
 
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """No progress bars or remarks of transformers while models load."""
+    """No remarks of transformers while models load, and progress bars only on a terminal."""
     logger = logging.getLogger("transformers")
-    level = logger.level
+    level, had_bar = logger.level, transformers.utils.logging.is_progress_bar_enabled()
+    had_data_bar = datasets.is_progress_bar_enabled()
     transformers.utils.logging.disable_progress_bar()
     logger.setLevel(logging.ERROR)
+    if not sys.stderr.isatty():
+        datasets.disable_progress_bars()
     try:
         yield
     finally:
         logger.setLevel(level)
-        transformers.utils.logging.enable_progress_bar()
+        if had_bar:
+            transformers.utils.logging.enable_progress_bar()
+        if had_data_bar:
+            datasets.enable_progress_bars()
 
 
-def _is_transformer_lens(model: Any) -> bool:
-    return any(c.__module__.startswith("transformer_lens") for c in type(model).__mro__)
+def _name_of(processor: Any) -> str | None:
+    if processor is None:
+        return None
+    return public_name(getattr(processor, "name_or_path", None)) or type(processor).__name__
 
 
 def _open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """The module, its tokenizer or image processor, and where it came from."""
     if given is None:
-        import hf_llc.models  # registers the embedded model's architecture
+        import hf_llc.models  # noqa: F401 - registers the embedded model's architecture
         from hf_llc.embedded import model_path
 
         model, about = _from_pretrained(str(model_path()), config)
         return model, _processor(str(model_path()), model, config, tokenizer), {**about, "id": "hf_llc/embedded"}
     if isinstance(given, (str, os.PathLike)):
         model, about = _from_pretrained(str(given), config)
-        return model, _processor(str(given), model, config, tokenizer), about
-    if config.dtype is not None or config.device is not None or config.revision is not None:
-        raise InputError("dtype, device and revision are for models loaded by name",
-                         remedy="convert or move the module before passing it")
+        return model, _processor(str(given), model, config, tokenizer, revision=about["revision"]), about
+    for name in ("dtype", "device", "revision", "attn_implementation"):
+        if getattr(config, name) is not None:
+            raise InputError(f"{name} is for models loaded by id or folder", value=getattr(config, name),
+                             remedy="convert the model yourself before passing it")
     own = None
     if isinstance(given, transformers.Pipeline):
         own = given.image_processor if given.task == "image-classification" else given.tokenizer
@@ -156,17 +196,19 @@ def _open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, An
     if not isinstance(given, torch.nn.Module):
         raise InputError("the model is of a kind that cannot be used", value=type(given).__name__,
                          allowed="Hub id, folder, PreTrainedModel, Pipeline, TransformerLens model, nn.Module")
-    if _is_transformer_lens(given):
+    settings = getattr(given, "config", None)
+    name = getattr(settings, "_name_or_path", None) or None
+    about: dict[str, Any] = {"id": public_name(name), "revision": getattr(settings, "_commit_hash", None)}
+    if is_transformer_lens(given):
         own = getattr(given, "tokenizer", None)
-        about = {"id": getattr(given.cfg, "model_name", None), "revision": None}
-    else:
-        name = getattr(getattr(given, "config", None), "_name_or_path", "") or None
-        commit = getattr(getattr(given, "config", None), "_commit_hash", None)
-        about = {"id": Path(name).name if name and Path(name).exists() else name, "revision": commit}
-        if own is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
-            with contextlib.suppress(InputError):
-                own = _processor(name, given, config, None)
-    return given, _processor("", given, config, tokenizer) if tokenizer is not None else own, about
+        about = {"id": public_name(getattr(given.cfg, "model_name", None)), "revision": None}
+    elif own is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
+        own = _processor(name, given, config, None, revision=about["revision"])
+    if about["revision"] is None:
+        about["fingerprint"] = _hash(given.parameters())
+    if tokenizer is not None or config.tokenizer is not None:
+        own = _processor("", given, config, tokenizer)
+    return given, own, about
 
 
 def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
@@ -176,15 +218,16 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
     folder = Path(name)
     if folder.is_dir():
         _check_folder(folder, config)
+    elif folder.is_file():
+        raise InputError("the model is a file", value=folder.name, allowed="a Hub id or a folder",
+                         remedy="give the folder that holds config.json")
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError("no such model folder", value=name, remedy="check the path")
+    device = _device(config)
     options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, **options)
-        task = config.task or _task_from(getattr(settings, "architectures", None) or [])
-        if task is None or task == "plain":
-            raise InputError("the task cannot be told from the model's config", value=settings.architectures,
-                             allowed=", ".join(_AUTO), remedy="give task")
+        task = _task_of_checkpoint(settings, config)
         auto = getattr(transformers, _AUTO[task])
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
         dtype = torch.float32 if config.dtype is None else getattr(torch, config.dtype)
@@ -193,23 +236,52 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
     except InputError:
         raise
     except Exception as error:
-        raise _explained(error, name, config) from error
+        raise model_refusal(error, name, config) from error
     missing = sorted(info.get("missing_keys") or [])
     if missing:
         raise InputError(f"weights are missing in the checkpoint ({len(missing)}): {missing[0]}", value=name,
                          remedy=f"is it trained for {task}?")
-    model = model.to(process_state().device if config.device is None else torch.device(config.device))
-    commit = getattr(model.config, "_commit_hash", None)
-    about: dict[str, Any] = {"id": folder.resolve().name if folder.is_dir() else name, "revision": commit}
-    if folder.is_dir():
-        about["fingerprint"] = _hash_weights(model)
-    return model, about
+    commit = None if folder.is_dir() else getattr(model.config, "_commit_hash", None)
+    about: dict[str, Any] = {"id": public_name(name), "revision": commit}
+    if commit is None:
+        about["fingerprint"] = _hash(model.parameters())
+    return model.to(device), about
 
 
-def _hash_weights(model: torch.nn.Module) -> str:
+def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
+    """The task that a checkpoint was saved for, or the one asked for where it does not say."""
+    names = getattr(settings, "architectures", None) or []
+    own = "image-classification" if settings.model_type == "timm_wrapper" else _task_from(names, settings)
+    asked = None if config.task == "plain" else config.task
+    if own is None and asked is None:
+        raise InputError("the task cannot be told from the model's config",
+                         value=", ".join(names) or "no architectures", allowed=", ".join(_AUTO), remedy="give task")
+    if own is not None and asked is not None and own != asked:
+        raise InputError("the model is for another task", value=asked, allowed=own)
+    return own or str(asked)
+
+
+def _device(config: LoadConfig) -> torch.device:
+    """The device asked for, or this process's own.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if config.device is None:
+        return torch.device(process_state().device)
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError("no such device here", value=config.device, allowed="cpu" + (
+            f", cuda:0 … cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")) from error
+    return device
+
+
+def _hash(tensors: Iterable[torch.Tensor]) -> str:
     digest = hashlib.sha256()
-    for parameter in model.parameters():
-        digest.update(parameter.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    for tensor in tensors:
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -217,7 +289,8 @@ def _check_folder(folder: Path, config: LoadConfig) -> None:
     """A model folder has a config and weights that may be read."""
     files = {p.suffix for p in folder.iterdir()}
     if not (folder / "config.json").exists():
-        raise InputError("the model folder has no config.json", value=folder.name, remedy="is it a transformers folder?")
+        raise InputError("the model folder has no config.json", value=folder.name,
+                         remedy="is it a transformers folder?")
     if ".safetensors" not in files and not (config.allow_pickle and files & set(_PICKLES)):
         if files & set(_PICKLES):
             raise InputError("the model folder has pickled weights only, which can run code", value=folder.name,
@@ -225,7 +298,7 @@ def _check_folder(folder: Path, config: LoadConfig) -> None:
         raise InputError("the model folder has no weights", value=folder.name, allowed="*.safetensors")
 
 
-def _processor(name: str, model: Any, config: LoadConfig, given: Any) -> Any:
+def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revision: str | None = None) -> Any:
     """The tokenizer or image processor: the one given, or the model's own; None where it has none."""
     if given is None and config.tokenizer is not None:
         given = config.tokenizer
@@ -234,7 +307,7 @@ def _processor(name: str, model: Any, config: LoadConfig, given: Any) -> Any:
     is_image = "ForImageClassification" in type(model).__name__
     auto = transformers.AutoImageProcessor if is_image else transformers.AutoTokenizer
     source = str(given) if given is not None else name
-    revision = config.revision if given is None else None
+    revision = (revision or config.revision) if given is None else None
     try:
         return auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     except Exception as error:
@@ -244,29 +317,38 @@ def _processor(name: str, model: Any, config: LoadConfig, given: Any) -> Any:
                          remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
 
 
-def _task_from(names: list[str]) -> str | None:
+def _task_from(names: list[str], settings: Any) -> str | None:
+    """The task that all of these class names stand for; decoders that see images too are language models."""
     found = {task for name in names for suffix, task in _SUFFIXES.items() if name.endswith(suffix)}
-    return found.pop() if len(found) == 1 else None
+    task = found.pop() if len(found) == 1 else None
+    if task == "text2text-generation" and not getattr(settings, "is_encoder_decoder", False):
+        return "text-generation"
+    return task
 
 
-def _task_of(model: Any, config: LoadConfig, loss_fn: Any, about: dict[str, Any]) -> str:
-    """The task: as given, plain with a loss_fn, or by the model's class.
+def _task_of(model: Any, config: LoadConfig, loss_fn: Any) -> str:
+    """The task: plain with a loss_fn, else by the model's class.
 
     Raises:
-        InputError: none of these, or at odds with each other.
+        InputError: not known, or at odds with the task asked for.
     """
     if loss_fn is not None or config.task == "plain":
         if loss_fn is None:
             raise InputError("a plain module needs a loss_fn", remedy="give loss_fn(outputs, labels) → losses [batch]")
+        if not callable(loss_fn):
+            raise InputError("loss_fn cannot be called", value=type(loss_fn).__name__)
         return "plain"
-    if _is_transformer_lens(model):
-        return "text-generation"
-    own = _task_from([c.__name__ for c in type(model).__mro__])
+    if is_transformer_lens(model):
+        own: str | None = "text-generation"
+    else:
+        own = _task_from([c.__name__ for c in type(model).__mro__], getattr(model, "config", None))
+        if "TimmWrapperForImageClassification" in type(model).__name__:
+            own = "image-classification"
+    if own is None and isinstance(model, PreTrainedModel) and config.task is not None:
+        return config.task
     if own is None:
-        if isinstance(model, PreTrainedModel) and config.task is not None:
-            return config.task
         raise InputError("the model's task is not known", value=type(model).__name__,
-                         allowed=", ".join(_AUTO), remedy="give loss_fn, or task")
+                         allowed=", ".join(_AUTO), remedy="give loss_fn(outputs, labels) → losses [batch]")
     if config.task is not None and config.task != own:
         raise InputError("the model is for another task", value=config.task, allowed=own)
     return own
@@ -278,37 +360,13 @@ def _check_weights(model: torch.nn.Module) -> None:
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")
 
 
-def _check_features(examples: dict[str, torch.Tensor]) -> None:
-    for name, values in examples.items():
-        if values.is_floating_point():
-            bad = ~torch.isfinite(values).flatten(1).all(1) if values.dim() > 1 else ~torch.isfinite(values)
+def _check_finite(examples: Mapping[str, torch.Tensor], names: Mapping[str, str | None]) -> None:
+    """Floating-point inputs and labels are finite; `names` gives their columns."""
+    for key, values in examples.items():
+        if values.is_floating_point() and values.numel():
+            bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
             if bool(bad.any()):
-                raise InputError(f"{name} holds NaN or infinity", value=f"row {int(bad.nonzero()[0])}",
+                column = names.get(key) or (names.get("inputs") if key != "labels" else None) or key
+                row = int(bad.nonzero()[0])
+                raise InputError("the data holds NaN or infinity", value=f"column {column}, row {row}",
                                  remedy="drop or mend such rows")
-
-
-def _explained(error: Exception, name: str, config: LoadConfig) -> InputError:
-    """One line for what `from_pretrained` raises."""
-    text = " ".join(str(error).split())
-    low = f"{type(error).__name__} {text}".lower()
-    if "trust_remote_code" in low:
-        return InputError("the model needs Python code of its own, which is not run", value=name,
-                          remedy="give trust_remote_code (--trust-remote-code) if you trust it")
-    if "safetensorerror" in low or "deserializing" in low or "header" in low:
-        return InputError("the weights file is damaged", value=name, remedy="download or save it again")
-    if "gated" in low or "401" in low or "403" in low:
-        return InputError("no access to the model", value=name,
-                          remedy="log in with `hf auth login`, and accept its terms on its page if it has any")
-    if "revision" in low and ("not a valid" in low or "404" in low):
-        return InputError("no such revision of the model", value=config.revision, remedy="check the spelling")
-    if "offline" in low or "connect" in low or "localentrynotfound" in low or "couldn't reach" in low:
-        return InputError("the model is neither a local folder nor in the cache, and the Hub cannot be reached",
-                          value=name, remedy="check the spelling and the network")
-    if "use_safetensors" in low or "no file named model.safetensors" in low or "safetensors" in low:
-        return InputError("the model has no safetensors weights", value=name,
-                          remedy="convert it, or give allow_pickle (--allow-pickle)")
-    if "not a valid model identifier" in low or "404" in low or "not found" in low:
-        return InputError("no such model", value=name, remedy="check the spelling; private ones need `hf auth login`")
-    if "json" in low:
-        return InputError("the model's config.json is damaged", value=name, remedy="download or save it again")
-    return InputError("the model cannot be loaded", value=name, remedy=f"{type(error).__name__}: {text[:300]}")

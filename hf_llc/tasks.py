@@ -98,81 +98,82 @@ def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
     return torch.from_numpy(out)
 
 
-def mask_of(rows: Sequence[Sequence[int]]) -> Tensor:
-    """1 where a padded row has a token."""
-    return pad([[1] * len(row) for row in rows], 0)
+def tokens(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
+    """`input_ids [example, position]`, and an `attention_mask` where rows differ in length.
+
+    Rows of one length get none: models then take their plain, faster path, and batched chains any attention code.
+    """
+    examples = {"input_ids": pad(rows, pad_id)}
+    if len({len(row) for row in rows}) > 1:
+        examples["attention_mask"] = pad([[1] * len(row) for row in rows], 0)
+    return examples
 
 
-def causal_windows(ids: Tensor, config: LoadConfig, *, with_cache_flag: bool, facts: dict[str, Any]) -> Encoded:
-    """Causal language model on windows of equal length, `ids [window, position]`; the first token is not predicted."""
-    extra = {"use_cache": False} if with_cache_flag else {}
-
-    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        ids = batch["input_ids"]
-        output = forward(input_ids=ids, **extra) if with_cache_flag else forward(ids)
-        return token_sums(logits_of(output)[:, :-1], ids[:, 1:])
-
-    return per_token({"input_ids": ids}, ids[:, 1:], sums, config, facts)
-
-
-def causal_documents(rows: Sequence[Sequence[int]], config: LoadConfig, *, facts: dict[str, Any]) -> Encoded:
-    """Causal language model on one document an example, padded at the end and masked."""
-    rows = [list(row) or [0] for row in rows]
-    ids, mask = pad(rows, 0), mask_of(rows)
-
-    def labels_of(batch: Mapping[str, Tensor]) -> Tensor:
-        return batch["input_ids"][:, 1:].masked_fill(batch["attention_mask"][:, 1:] == 0, IGNORED)
-
-    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        output = forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        return token_sums(logits_of(output)[:, :-1], labels_of(batch))
-
-    examples = {"input_ids": ids, "attention_mask": mask}
-    return per_token(examples, labels_of(examples), sums, config, facts)
-
-
-def masked_lm(rows: Sequence[Sequence[int]], *, mask_id: int, special: set[int], config: LoadConfig,
+def causal_lm(rows: Sequence[Sequence[int]], config: LoadConfig, *, pad_id: int, is_transformers: bool,
               facts: dict[str, Any]) -> Encoded:
-    """Masked language model: 15 % of the tokens are masked, once and for all, so that L_n is a function of w alone.
+    """Causal language model on rows of token ids; each token but a row's first is predicted from those before it.
 
-    Which ones depends on the example's number only; all become the mask token (no random or kept ones).
+    `is_transformers`: the model takes names and gives `.logits`. Otherwise it takes ids alone and gives logits; padding
+    then sits at the end, where causal attention never looks.
+    """
+    rows = [row if len(row) else [pad_id] for row in rows]
+    examples = tokens(rows, pad_id)
+    if "attention_mask" in examples:
+        examples["labels"] = pad(rows, IGNORED)
+    if not is_transformers:
+        examples.pop("attention_mask", None)
+
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        ids, labels = batch["input_ids"], batch.get("labels", batch["input_ids"])
+        output = forward(**_inputs(batch), use_cache=False) if is_transformers else forward(ids)
+        return token_sums(logits_of(output)[:, :-1], labels[:, 1:])
+
+    return per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], sums, config, facts)
+
+
+def mask_tokens(rows: Sequence[Sequence[int]], *, mask_id: int,
+                special: set[int]) -> tuple[list[list[int]], list[list[int]]]:
+    """15 % of each row's tokens (one at least) masked once and for all, so that L_n is a function of w alone.
+
+    Which ones depends on the row's number only; all become the mask token (no random or kept ones).
+
+    Returns:
+        Rows with mask tokens, and their labels: the masked token, −100 elsewhere.
     """
     inputs, labels = [], []
     for i, row in enumerate(rows):
-        chosen = np.random.default_rng([15, i]).random(len(row)) < 0.15
-        free = [t not in special for t in row]
-        inputs.append([mask_id if c and f else t for t, c, f in zip(row, chosen, free, strict=True)])
-        labels.append([t if c and f else IGNORED for t, c, f in zip(row, chosen, free, strict=True)])
-    return _labelled_tokens({"input_ids": pad(inputs, 0), "attention_mask": mask_of(inputs),
-                             "labels": pad(labels, IGNORED)}, config, facts)
+        free = [j for j, t in enumerate(row) if t not in special]
+        size = min(len(free), max(1, round(0.15 * len(free))))
+        chosen = set(np.random.default_rng([15, i]).permutation(free)[:size].tolist())
+        inputs.append([mask_id if j in chosen else t for j, t in enumerate(row)])
+        labels.append([t if j in chosen else IGNORED for j, t in enumerate(row)])
+    return inputs, labels
 
 
-def token_classification(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], *, config: LoadConfig,
-                         facts: dict[str, Any]) -> Encoded:
-    """One label a token, −100 where there is none."""
-    return _labelled_tokens({"input_ids": pad(rows, 0), "attention_mask": mask_of(rows),
-                             "labels": pad(labels, IGNORED)}, config, facts)
+def labelled_tokens(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], config: LoadConfig, *, pad_id: int,
+                    facts: dict[str, Any]) -> Encoded:
+    """One label a token, −100 where there is none: masked language models, token classification."""
+    examples = {**tokens(rows, pad_id), "labels": pad(labels, IGNORED)}
 
-
-def _labelled_tokens(examples: dict[str, Tensor], config: LoadConfig, facts: dict[str, Any]) -> Encoded:
     def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        output = forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"])
-        return token_sums(logits_of(output), batch["labels"])
+        return token_sums(logits_of(forward(**_inputs(batch))), batch["labels"])
 
     return per_token(examples, examples["labels"], sums, config, facts)
 
 
-def seq2seq(rows: Sequence[Sequence[int]], targets: Sequence[Sequence[int]], *, config: LoadConfig,
-            facts: dict[str, Any]) -> Encoded:
-    """Encoder–decoder: targets are predicted, shifted by the model itself."""
-    examples = {"input_ids": pad(rows, 0), "attention_mask": mask_of(rows), "labels": pad(targets, IGNORED)}
+def seq2seq(rows: Sequence[Sequence[int]], labels: Tensor, decoder_input_ids: Tensor, config: LoadConfig, *,
+            pad_id: int, facts: dict[str, Any]) -> Encoded:
+    """Encoder–decoder: `labels [example, position]` (−100 at padding) from the shifted `decoder_input_ids`."""
+    examples = {**tokens(rows, pad_id), "decoder_input_ids": decoder_input_ids, "labels": labels}
 
     def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        output = forward(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], labels=batch["labels"],
-                         use_cache=False)
-        return token_sums(logits_of(output), batch["labels"])
+        return token_sums(logits_of(forward(**_inputs(batch), use_cache=False)), batch["labels"])
 
-    return per_token(examples, examples["labels"], sums, config, facts)
+    return per_token(examples, labels, sums, config, facts)
+
+
+def _inputs(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name: values for name, values in batch.items() if name != "labels"}
 
 
 def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, facts: dict[str, Any]) -> Encoded:
@@ -182,7 +183,7 @@ def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, fact
     over labels), "regression" (½‖ŷ − y‖²: −log of a Gaussian density with σ = 1, its constant left out).
     """
     def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        logits = logits_of(forward(**{k: x for k, x in batch.items() if k != "labels"}))
+        logits = logits_of(forward(**_inputs(batch)))
         target = batch["labels"]
         if kind == "single_label_classification":
             return F.cross_entropy(logits, target, reduction="none")
@@ -197,7 +198,7 @@ def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, fact
         trivial = float(-(torch.xlogy(p, p) + torch.xlogy(1 - p, 1 - p)).sum())
     else:
         trivial = 0.5 * float(labels.double().var(0, correction=0).sum())
-    unit = "nats per example" + (" (σ = 1)" if kind == "regression" else "")
+    unit = "nats per example" + (" (Gaussian, σ = 1)" if kind == "regression" else "")
     return Encoded({**inputs, "labels": labels}, losses, len(labels), unit, trivial, facts)
 
 
@@ -232,7 +233,8 @@ def _check_loss_fn(losses: Losses, model: torch.nn.Module, examples: dict[str, T
             raise
         except Exception as error:
             shape = tuple(examples["inputs"].shape[1:])
-            raise InputError(f"model or loss_fn fails on two examples of shape {shape}: {type(error).__name__}: {error}",
+            what = f"{type(error).__name__}: {error}"
+            raise InputError(f"model or loss_fn fails on two examples of shape {shape}: {what}",
                              remedy="check the inputs, the labels and loss_fn(outputs, labels)") from error
     if not isinstance(value, Tensor) or value.shape != (2,):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
@@ -256,6 +258,11 @@ def _mean_output_loss(loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.
             mean = (total / len(inputs)).to(next(model.parameters()).dtype)
             value = sum(float(loss_fn(mean.expand(len(y), *mean.shape), y.to(device)).double().sum())
                         for y in labels.split(size)) / len(inputs)
+    except IndexError as error:
+        if "out of bounds" not in str(error):
+            return None
+        raise InputError("a label is out of range for the model's outputs", value=int(labels.max()),
+                         remedy="check the labels") from error
     except Exception:  # a diagnostic only: such a model has no constant predictor
         return None
     return value if math.isfinite(value) else None

@@ -1,0 +1,93 @@
+"""Label columns → class numbers, vectors of labels, or targets of a regression, checked against the model."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from datasets import ClassLabel, Dataset
+from torch import Tensor
+
+from hf_llc.errors import InputError
+
+
+def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
+    """Labels of a column and the kind of problem, in transformers' words.
+
+    The kind is the model's `problem_type`, or comes from the labels: lists are several labels an example, a single
+    output is a regression, anything else one class an example.
+
+    Returns:
+        Class numbers `[example]`, or 0/1 or targets `[example, output]` as float32; and the kind.
+
+    Raises:
+        InputError: labels that the model does not have.
+    """
+    values, feature = data[name][:], data.features[name]
+    kind, count = model.config.problem_type, model.config.num_labels
+    is_list = isinstance(values[0], (list, tuple))
+    if kind is None:
+        one = "regression" if count == 1 else "single_label_classification"
+        kind = "multi_label_classification" if is_list else one
+    if kind == "single_label_classification":
+        if is_list:
+            raise InputError("the model takes one label an example, the column holds lists", value=name,
+                             remedy="check label_column")
+        return torch.tensor(class_ids(values, feature, model)), kind
+    if kind == "multi_label_classification":
+        return _many_hot(values, feature, model, name), kind
+    try:
+        labels = torch.tensor(values, dtype=torch.float32)
+    except (TypeError, ValueError) as error:
+        raise InputError("the labels are not numbers", value=name, remedy="check label_column") from error
+    labels = labels[:, None] if labels.dim() == 1 else labels
+    if labels.shape[1] != count:
+        raise InputError("labels and model differ in width", value=labels.shape[1], allowed=str(count),
+                         remedy="check label_column")
+    return labels, kind
+
+
+def _many_hot(values: Sequence[Any], feature: Any, model: Any, name: str) -> Tensor:
+    """`[example, label]` of 0 and 1, from rows of 0 and 1 or from lists of classes."""
+    count = model.config.num_labels
+    inner = getattr(feature, "feature", None)
+    rows = [row if isinstance(row, (list, tuple)) else [row] for row in values]
+    numbers = all(isinstance(x, (int, float)) and x in (0, 1) for row in rows for x in row)
+    if numbers and not isinstance(inner, ClassLabel) and all(len(row) == count for row in rows):
+        return torch.tensor(rows, dtype=torch.float32)
+    if numbers and not isinstance(inner, ClassLabel) and len({len(row) for row in rows}) == 1 and len(rows[0]) > 2:
+        raise InputError("labels and model differ in width", value=len(rows[0]), allowed=str(count),
+                         remedy=f"check {name}")
+    labels = torch.zeros(len(rows), count)
+    for i, row in enumerate(rows):
+        labels[i, class_ids(row, feature, model)] = 1.0
+    return labels
+
+
+def class_ids(values: Sequence[Any], feature: Any, model: Any) -> list[int]:
+    """Class numbers of the model, for numbers, names, or numbers of the data whose names the model orders otherwise.
+
+    Raises:
+        InputError: a label that the model does not have.
+    """
+    known = {str(name): int(number) for name, number in (model.config.label2id or {}).items()}
+    lower = {name.lower(): number for name, number in known.items()}
+    inner = getattr(feature, "feature", feature)
+    named = [str(name).lower() for name in inner.names] if isinstance(inner, ClassLabel) else []
+    order = [lower[name] for name in named] if named and set(named) == set(lower) else None
+    found, count = [], model.config.num_labels
+    for value in values:
+        if isinstance(value, str):
+            if value.lower() not in lower:
+                raise InputError("a label that the model does not know", value=value, allowed=", ".join(known),
+                                 remedy="check label_column and the model's label2id")
+            found.append(lower[value.lower()])
+            continue
+        is_number = isinstance(value, (int, float)) and math.isfinite(value) and value == int(value)
+        if not is_number or not 0 <= value < count:
+            raise InputError("a label is out of range", value=value if value is not None else "none",
+                             allowed=f"0 … {count - 1}", remedy="check label_column, or drop unlabelled rows")
+        found.append(int(value) if order is None else order[int(value)])
+    return found
