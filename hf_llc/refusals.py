@@ -77,5 +77,6 @@ def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
         return InputError("the data set needs code of its own, which is not run", value=name,
                           remedy="use a version in parquet, or convert it")
     if "doesn't exist" in low or "not found" in low or "404 client" in low:
-        return InputError("no such data set", value=name, remedy="check the spelling; private ones need `hf auth login`")
+        return InputError("no such data set", value=name,
+                          remedy="check the spelling; private ones need `hf auth login`")
     return InputError("the data set cannot be read", value=name, remedy=f"{type(error).__name__}: {text[:300]}")
