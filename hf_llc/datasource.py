@@ -84,14 +84,14 @@ def open_data(data: Any, config: LoadConfig, *,
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
     if isinstance(data, (str, os.PathLike)) or _is_files(data):
-        paths = [Path(x) for x in data] if _is_files(data) else [Path(data)]
+        paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(each) for each in data]
         local = _is_files(data) or paths[0].exists()
         facts["id"] = ", ".join(p.resolve().name for p in paths) if local else str(data)
         opened = _local(paths, config, sample_by) if local else _from_hub(str(data), config)
     else:
         opened = data
     if isinstance(opened, (DatasetDict, IterableDatasetDict)):
-        facts["split"] = pick_split(list(opened), config.split)
+        facts["split"] = pick_split([str(name) for name in opened], config.split)
         opened = opened[facts["split"]]
     if not isinstance(opened, (Dataset, IterableDataset)):
         raise InputError("data of this kind cannot be used", value=type(data).__name__,
@@ -108,12 +108,14 @@ def open_data(data: Any, config: LoadConfig, *,
 
 
 def _add_origin(facts: dict[str, Any], opened: Dataset | IterableDataset, config: LoadConfig) -> None:
-    """Id and commit, for data of the Hub: as written in the files' addresses, else as the Hub says now."""
+    """The subset; id and commit, for data of the Hub: as written in the files' addresses, else as the Hub says now."""
+    named = opened.info.config_name
+    if named is not None and not named.startswith("default"):
+        facts["subset"] = facts["subset"] or named
     for address in opened.info.download_checksums or {}:
         found = re.match(r"hf://datasets/(.+?)@([0-9a-f]{40})/", str(address))
         if found:
             facts["id"], facts["revision"] = facts["id"] or found[1], found[2]
-            facts["subset"] = facts["subset"] or opened.info.config_name
             return
     if facts["id"] is not None and "/" in facts["id"] and ", " not in facts["id"]:
         facts["revision"] = _commit(facts["id"], config) or config.data_revision

@@ -31,7 +31,7 @@ def is_transformer_lens(model: Any) -> bool:
 
 def _text_config(model: Any) -> Any:
     """The part of a model's config that describes its text side."""
-    config = getattr(model, "config", None)
+    config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
@@ -137,7 +137,8 @@ def _joined(data: Dataset | IterableDataset, name: str, tokenizer: Any, wanted: 
     if wanted is None:
         assert isinstance(data, Dataset)
         mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
-        documents: Iterable[Any] = (row for part in mapped.with_format("numpy").iter(1000) for row in part["input_ids"])
+        parts: Any = mapped.with_format("numpy").iter(1000)
+        documents: Iterable[Any] = (row for part in parts for row in part["input_ids"])
     else:
         documents = (row for part in batches(data, 16) for row in encode({name: [r[name] for r in part]})["input_ids"])
     pieces: list[np.ndarray] = []
@@ -159,6 +160,7 @@ def causal_lm(model: Any, data: Dataset | IterableDataset, tokenizer: Any, confi
     name = column(names, config.input_column, ("input_ids", "tokens", *_TEXTS), "input_column")
     first = next(iter(data), {name: None})[name]
     has_ids = isinstance(first, (list, tuple, np.ndarray, Tensor)) and len(first) > 0 and not isinstance(first[0], str)
+    rows: Any
     if has_ids:
         rows = _ready_rows(materialize(data, config), name)
         if is_packed and not (config.max_length is None and len({len(row) for row in rows}) == 1

@@ -19,7 +19,7 @@ from transformers import PreTrainedModel
 from hf_llc import encoding, tasks
 from hf_llc.config import LoadConfig
 from hf_llc.datasource import is_tensors, open_data, tensors_of
-from hf_llc.distributed import process_state
+from hf_llc.distributed import Processes, process_state
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
@@ -268,7 +268,7 @@ def _device(config: LoadConfig) -> torch.device:
         InputError: no such device here.
     """
     if config.device is None:
-        return torch.device(process_state().device)
+        return Processes().device
     try:
         device = torch.device(config.device)
         torch.empty(0, device=device)

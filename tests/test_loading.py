@@ -132,6 +132,19 @@ def test_transformer_lens_models_take_tokens_and_give_logits() -> None:
     torch.testing.assert_close(found[0], alone, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.filterwarnings("ignore")
+def test_transformer_bridge_gives_the_loss_of_the_model_it_wraps(tmp_path: Path) -> None:
+    bridge = pytest.importorskip("transformer_lens.model_bridge").TransformerBridge
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
+        vocab_size=320, n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=2)).eval()
+    model.save_pretrained(tmp_path)
+    tiny.tokenizer().save_pretrained(tmp_path)
+    expected = torch.stack([model(input_ids=row[None], labels=row[None]).loss for row in IDS["input_ids"]])
+    problem = load_problem(bridge.boot_transformers(str(tmp_path), device="cpu", hf_model=model), IDS, LoadConfig())
+    torch.testing.assert_close(problem.losses(problem.model, problem.examples), expected)
+    assert load_problem(problem.model, TEXTS, LoadConfig(max_length=8)).n > 0
+
+
 def test_embedded_model_and_text_need_no_arguments() -> None:
     from hf_llc.embedded import model_path
 
@@ -241,7 +254,7 @@ def test_which_split() -> None:
     assert problem.num_examples == 3 and problem.provenance["data"]["split"] == "validation"
     assert pick_split(["only"], None) == "only" and pick_split(["train", "test"], None) == "test"
     refused("no such split, got 'dev'; allowed: train, validation", tiny.llama(), splits, split="dev")
-    with pytest.raises(InputError, match="several splits.*train, extra.*give split"):
+    with pytest.raises(InputError, match=r"several splits.*train, extra.*give split"):
         pick_split(["train", "extra"], None)
 
 
@@ -289,7 +302,8 @@ def test_remote_code_is_not_run(copy: Callable[..., Path]) -> None:
     path = copy()
     (path / "modeling.py").write_text("raise SystemExit('ran')\n")
     settings = json.loads((path / "config.json").read_text())
-    settings |= {"model_type": "strange", "auto_map": {"AutoConfig": "modeling.C", "AutoModelForCausalLM": "modeling.M"}}
+    code = {"AutoConfig": "modeling.C", "AutoModelForCausalLM": "modeling.M"}
+    settings |= {"model_type": "strange", "auto_map": code}
     (path / "config.json").write_text(json.dumps(settings))
     refused("needs Python code of its own, which is not run.*--trust-remote-code", path, TEXTS)
 

@@ -1,4 +1,4 @@
-"""Every task's per-example losses against an independent computation, mostly transformers' own on one unpadded example."""
+"""Every task's per-example losses against an independent computation, mostly transformers' own, unpadded."""
 
 from __future__ import annotations
 
@@ -244,7 +244,8 @@ def test_image_classification() -> None:
 
 
 def test_plain_module_is_left_as_found() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(), torch.nn.Linear(5, 3))
+    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(),
+                                torch.nn.Linear(5, 3))
     model[0].weight.requires_grad_(False)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x, y = torch.randn(7, 4), torch.arange(7) % 3
@@ -265,7 +266,7 @@ def test_plain_module_is_left_as_found() -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_loss_fn_that_sums_the_batch_is_refused(reduction: str) -> None:
-    with pytest.raises(InputError, match='one loss an example.*reduction="none"'):
+    with pytest.raises(InputError, match=r'one loss an example.*reduction="none"'):
         load_problem(torch.nn.Linear(4, 3), (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)), LoadConfig(),
                      loss_fn=torch.nn.CrossEntropyLoss(reduction=reduction))
 
