@@ -1,0 +1,17 @@
+"""Models of the paper in transformers' format. Importing this makes them known to transformers' Auto classes."""
+
+from __future__ import annotations
+
+from transformers import AutoConfig, AutoModelForCausalLM
+
+from hf_llc.models.attention_only import (
+    AttentionOnlyConfig,
+    AttentionOnlyForCausalLM,
+    from_transformer_lens,
+    to_transformer_lens,
+)
+
+__all__ = ["AttentionOnlyConfig", "AttentionOnlyForCausalLM", "from_transformer_lens", "to_transformer_lens"]
+
+AutoConfig.register(AttentionOnlyConfig.model_type, AttentionOnlyConfig, exist_ok=True)
+AutoModelForCausalLM.register(AttentionOnlyConfig, AttentionOnlyForCausalLM, exist_ok=True)
