@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib
+import importlib.util
 import re
 import subprocess
 import sys
@@ -227,3 +227,32 @@ def test_embedded_model_loads_in_a_fresh_process_without_network() -> None:
     )
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert ran.stdout.split() == ["AttentionOnlyForCausalLM", "True"], ran.stderr
+
+
+@pytest.mark.slow
+def test_training_script_makes_the_same_files_twice(tmp_path: Path) -> None:
+    script = Path(__file__).parents[1] / "scripts" / "train_embedded.py"
+    small = ["--steps", "3", "--batch", "4", "--hidden", "8", "--heads", "2", "--context", "16", "--vocabulary", "270"]
+    for name in ("first", "second"):
+        command = [sys.executable, str(script), "--text", str(text_path()), "--output", str(tmp_path / name), *small]
+        ran = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert ran.returncode == 0, ran.stderr
+    files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
+    assert Path("model/model.safetensors") in files and Path("text.txt") in files
+    for file in files:
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes(), file
+
+
+def test_rescaling_after_training_leaves_the_logits_alone() -> None:
+    spec = importlib.util.spec_from_file_location(
+        "train_embedded", Path(__file__).parents[1] / "scripts" / "train_embedded.py"
+    )
+    assert spec is not None and spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    model = tiny(layer_norm_eps=1e-12).double()
+    before, old = model(tokens()).logits.detach(), [p.detach().clone() for p in model.parameters()]
+    script.balance(model, tokens(64))
+    torch.testing.assert_close(model(tokens()).logits, before, atol=1e-9, rtol=1e-9)
+    assert sum(not torch.equal(p, q) for p, q in zip(model.parameters(), old, strict=True)) > 15
+    assert float(model.embed.weight.detach().std()) == pytest.approx(1.0)
