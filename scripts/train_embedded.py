@@ -7,8 +7,8 @@ The text the package was built from is Tiny Shakespeare, 1.1 MB of Shakespeare's
 held out, not the end of the file: that is other plays, on which the trained weights are far from a minimum, and λ̂ is
 defined at a minimum.
 
-One core of a 2-core x86 machine: about 5 minutes. Expect 2.204 nats a token on the training text and 2.231 held out. The
-same seed, thread count and torch give the same files.
+One core of a 2-core x86 machine: about 5 minutes. Expect 2.204 nats a token on the training text and 2.231 held out.
+The same seed, thread count and torch give the same files.
 """
 
 from __future__ import annotations
