@@ -83,23 +83,30 @@ def open_data(data: Any, config: LoadConfig, *,
         InputError: not found, not readable, no such subset or split, or unbounded.
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
+    on_hub = False
     if isinstance(data, (str, os.PathLike)) or _is_files(data):
         paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(each) for each in data]
         local = _is_files(data) or paths[0].exists()
         facts["id"] = ", ".join(p.resolve().name for p in paths) if local else str(data)
-        opened = _local(paths, config, sample_by) if local else _from_hub(str(data), config)
+        opened, on_hub = (_local(paths, config, sample_by) if local else _from_hub(str(data), config)), not local
     else:
         opened = data
+    if not on_hub and config.data_revision is not None:
+        raise InputError("data_revision is for data of the Hub", value=config.data_revision, remedy="leave it out")
     if isinstance(opened, (DatasetDict, IterableDatasetDict)):
         facts["split"] = pick_split([str(name) for name in opened], config.split)
         opened = opened[facts["split"]]
+    elif opened is data:
+        refuse_parts(config, split=getattr(data, "split", None), subset=data.info.config_name
+                     if isinstance(data, (Dataset, IterableDataset)) else None)
     if not isinstance(opened, (Dataset, IterableDataset)):
         raise InputError("data of this kind cannot be used", value=type(data).__name__,
                          allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, tensors, torch dataset")
     if isinstance(opened, IterableDataset) and config.max_examples is None:
         raise InputError("a streamed data set needs a bound", remedy="give max_examples")
     facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
-    _add_origin(facts, opened, config)
+    _add_origin(facts, opened, config, on_hub=on_hub)
+    opened = _unformatted(opened, config.max_examples)
     if isinstance(opened, Dataset):
         facts["fingerprint"] = opened._fingerprint
         if len(opened) == 0:
@@ -107,7 +114,31 @@ def open_data(data: Any, config: LoadConfig, *,
     return opened, facts
 
 
-def _add_origin(facts: dict[str, Any], opened: Dataset | IterableDataset, config: LoadConfig) -> None:
+def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = None) -> None:
+    """Data that is one piece has no other split or subset to choose: the result would name what was not used.
+
+    Raises:
+        InputError: `config` asks for a part other than the one that the data says it is.
+    """
+    for name, asked, own in (("split", config.split, split), ("subset", config.subset, subset)):
+        if asked is not None and asked != (None if own is None else str(own)):
+            raise InputError(f"{name} cannot be chosen from data that is one piece", value=asked,
+                             remedy=f"leave {name} out, or give a DatasetDict, an id or a folder of files")
+
+
+def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> Dataset | IterableDataset:
+    """Plain Python rows: output formats (torch, numpy …) are taken off, a transform set on the data is carried out."""
+    if isinstance(data, IterableDataset):
+        return data.with_format(None)
+    if data.format["type"] is None:
+        return data
+    if data.format["type"] != "custom":
+        return data.with_format(None, columns=data.column_names)
+    count = len(data) if max_examples is None else min(len(data), max_examples)
+    return Dataset.from_list([data[i] for i in range(count)])
+
+
+def _add_origin(facts: dict[str, Any], opened: Dataset | IterableDataset, config: LoadConfig, *, on_hub: bool) -> None:
     """The subset; id and commit, for data of the Hub: as written in the files' addresses, else as the Hub says now."""
     named = opened.info.config_name
     if named is not None and not named.startswith("default"):
@@ -117,7 +148,7 @@ def _add_origin(facts: dict[str, Any], opened: Dataset | IterableDataset, config
         if found:
             facts["id"], facts["revision"] = facts["id"] or found[1], found[2]
             return
-    if facts["id"] is not None and "/" in facts["id"] and ", " not in facts["id"]:
+    if on_hub:
         facts["revision"] = _commit(facts["id"], config) or config.data_revision
 
 
@@ -143,14 +174,17 @@ def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
     options: dict[str, Any] = {"streaming": config.streaming}
     if path.is_dir():
         if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-            return datasets.load_from_disk(str(path))
+            saved = datasets.load_from_disk(str(path))
+            if isinstance(saved, Dataset):
+                refuse_parts(config, split=saved.split, subset=saved.info.config_name)
+            return saved
         kinds = {p.suffix.lower() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")}
         if not kinds:
             raise InputError("the data folder is empty", value=path.name)
         if kinds & {".safetensors", ".bin"} and not kinds & set(_BUILDERS) - {".json", ".txt"}:
             raise InputError("the data folder holds a model, not data", value=path.name, remedy="check data")
-        if kinds <= {".txt", ".md", ""}:
-            return _load("text", config, name=path.name, data_dir=str(path), sample_by=sample_by, **options)
+        if kinds & set(_BUILDERS) == {".txt"} and kinds <= {".txt", ".md", ""}:
+            options["sample_by"] = sample_by
         return _load(str(path), config, name=path.name, **options)
     for each in paths:
         if not each.is_file():

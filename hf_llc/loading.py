@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from hf_llc import encoding, tasks
 from hf_llc.config import LoadConfig
-from hf_llc.datasource import is_tensors, open_data, tensors_of
+from hf_llc.datasource import is_tensors, open_data, refuse_parts, tensors_of
 from hf_llc.distributed import Processes, process_state
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
@@ -96,6 +96,8 @@ def load_problem(model_or_pipeline: Any, data: Any, config: LoadConfig, *, loss_
 def _encode(model: Any, task: str, data: Any, processor: Any, config: LoadConfig,
             loss_fn: Any) -> tuple[tasks.Encoded, dict[str, Any]]:
     """Tensors and losses of the data for this task, and where the data came from."""
+    if is_tensors(data):
+        refuse_parts(config)
     if task != "plain":
         if is_tensors(data):
             data = _tensors_as_dataset(data, task, config)
@@ -129,7 +131,8 @@ def _tensors_as_dataset(data: Any, task: str, config: LoadConfig) -> datasets.Da
         data = dict(zip(("pixel_values", "labels"), tensors_of(data, config), strict=True))
     if len({len(x) for x in data.values()}) != 1:
         raise InputError("the tensors differ in length", value=", ".join(f"{k}: {len(x)}" for k, x in data.items()))
-    return datasets.Dataset.from_dict({k: torch.as_tensor(x).detach().cpu().numpy() for k, x in data.items()})
+    return datasets.Dataset.from_dict({k: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
+                                       for k, x in data.items()})
 
 
 @contextlib.contextmanager
@@ -204,8 +207,7 @@ def _open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, An
         about = {"id": public_name(getattr(given.cfg, "model_name", None)), "revision": None}
     elif own is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
         own = _processor(name, given, config, None, revision=about["revision"])
-    if about["revision"] is None:
-        about["fingerprint"] = _hash(given.parameters())
+    about["fingerprint"] = _fingerprint(given)  # with a commit too: its weights may have been trained since
     if tokenizer is not None or config.tokenizer is not None:
         own = _processor("", given, config, tokenizer)
     return given, own, about
@@ -244,7 +246,7 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
     commit = None if folder.is_dir() else getattr(model.config, "_commit_hash", None)
     about: dict[str, Any] = {"id": public_name(name), "revision": commit}
     if commit is None:
-        about["fingerprint"] = _hash(model.parameters())
+        about["fingerprint"] = _fingerprint(model)
     return model.to(device), about
 
 
@@ -276,6 +278,11 @@ def _device(config: LoadConfig) -> torch.device:
         raise InputError("no such device here", value=config.device, allowed="cpu" + (
             f", cuda:0 … cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")) from error
     return device
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
+    """A hash of weights and buffers (batch norm's averages shape the loss too)."""
+    return _hash(value for value in model.state_dict().values() if isinstance(value, torch.Tensor))
 
 
 def _hash(tensors: Iterable[torch.Tensor]) -> str:
@@ -339,7 +346,7 @@ def _task_of(model: Any, config: LoadConfig, loss_fn: Any) -> str:
             raise InputError("loss_fn cannot be called", value=type(loss_fn).__name__)
         return "plain"
     if is_transformer_lens(model):
-        own: str | None = "text-generation"
+        own: str | None = _task_of_transformer_lens(model)
     else:
         own = _task_from([c.__name__ for c in type(model).__mro__], getattr(model, "config", None))
         if "TimmWrapperForImageClassification" in type(model).__name__:
@@ -354,8 +361,36 @@ def _task_of(model: Any, config: LoadConfig, loss_fn: Any) -> str:
     return own
 
 
+def _task_of_transformer_lens(model: Any) -> str | None:
+    """Causal language models only; others would be given a loss that is not theirs.
+
+    Raises:
+        InputError: an encoder.
+    """
+    wrapped = getattr(model, "original_model", None)
+    kinds = [c.__name__ for c in type(model).__mro__]
+    is_encoder = any(kind.startswith("HookedEncoder") for kind in kinds)
+    is_causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
+    task = None if wrapped is None else _task_from([c.__name__ for c in type(wrapped).__mro__], wrapped.config)
+    if is_encoder or not is_causal or task not in (None, "text-generation"):
+        raise InputError("a TransformerLens model that is no causal language model", value=type(model).__name__,
+                         allowed="HookedTransformer, TransformerBridge of a causal language model",
+                         remedy="give the transformers model itself")
+    return "text-generation"
+
+
 def _check_weights(model: torch.nn.Module) -> None:
+    """Weights are there, and finite numbers.
+
+    Raises:
+        InputError: the first parameter that is not.
+    """
     for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            raise InputError("a weight is an integer, as in quantized models", value=f"{name}: {parameter.dtype}",
+                             allowed="floating point", remedy="load the model without quantization")
         if not bool(torch.isfinite(parameter).all()):
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")
 

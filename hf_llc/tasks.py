@@ -109,17 +109,17 @@ def tokens(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
     return examples
 
 
-def causal_lm(rows: Sequence[Sequence[int]], config: LoadConfig, *, pad_id: int, is_transformers: bool,
-              facts: dict[str, Any]) -> Encoded:
+def causal_lm(rows: Sequence[Sequence[int]], config: LoadConfig, *, labels: Sequence[Sequence[int]] | None = None,
+              pad_id: int, is_transformers: bool, facts: dict[str, Any]) -> Encoded:
     """Causal language model on rows of token ids; each token but a row's first is predicted from those before it.
 
     `is_transformers`: the model takes names and gives `.logits`. Otherwise it takes ids alone and gives logits; padding
-    then sits at the end, where causal attention never looks.
+    then sits at the end, where causal attention never looks. `labels`: the tokens to predict, −100 elsewhere, shaped
+    like `rows`; None: all of them.
     """
-    rows = [row if len(row) else [pad_id] for row in rows]
     examples = tokens(rows, pad_id)
-    if "attention_mask" in examples:
-        examples["labels"] = pad(rows, IGNORED)
+    if labels is not None or "attention_mask" in examples:
+        examples["labels"] = pad(rows if labels is None else labels, IGNORED)
     if not is_transformers:
         examples.pop("attention_mask", None)
 
@@ -188,7 +188,8 @@ def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, fact
         if kind == "single_label_classification":
             return F.cross_entropy(logits, target, reduction="none")
         if kind == "multi_label_classification":
-            return F.binary_cross_entropy_with_logits(logits, target, reduction="none").sum(-1)
+            # In the logits' type: binary_cross_entropy_with_logits answers in the target's, which may be narrower.
+            return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").sum(-1)
         return 0.5 * ((logits.view(target.shape) - target) ** 2).flatten(1).sum(-1)
 
     if kind == "single_label_classification":
@@ -261,7 +262,8 @@ def _mean_output_loss(loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.
     except IndexError as error:
         if "out of bounds" not in str(error):
             return None
-        raise InputError("a label is out of range for the model's outputs", value=int(labels.max()),
+        least, most = int(labels.min()), int(labels.max())
+        raise InputError("a label is out of range for the model's outputs", value=least if least < 0 else most,
                          remedy="check the labels") from error
     except Exception:  # a diagnostic only: such a model has no constant predictor
         return None
