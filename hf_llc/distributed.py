@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 
 T = TypeVar("T")
 
@@ -17,8 +17,14 @@ _TIMEOUT = timedelta(days=7)
 
 
 def process_state() -> PartialState:
-    """The processes of this run, whoever started them (accelerate, torchrun, a notebook, Trainer)."""
-    return PartialState() if PartialState._shared_state else PartialState(timeout=_TIMEOUT)
+    """The processes of this run, whoever started them (accelerate, torchrun, a notebook, Trainer).
+
+    Without an accelerator accelerate must be told that processes on CPUs are meant: else each believes it is alone.
+    """
+    if PartialState._shared_state:
+        return PartialState()
+    cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
+    return PartialState(cpu=cpu, timeout=_TIMEOUT)
 
 
 class Processes:
