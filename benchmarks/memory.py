@@ -84,8 +84,12 @@ def main() -> None:
         command = [sys.executable, __file__, "--only", name, "--parameters", str(args.parameters)]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         table[name] = float(done.stdout) if done.returncode == 0 else math.nan
-        print(f"{name:<30}{table[name]:8.1f} bytes a parameter" if done.returncode == 0 else
-              f"{name:<30}  – {done.stderr.strip().splitlines()[-1][:60]}", flush=True)
+        print(
+            f"{name:<30}{table[name]:8.1f} bytes a parameter"
+            if done.returncode == 0
+            else f"{name:<30}  – {done.stderr.strip().splitlines()[-1][:60]}",
+            flush=True,
+        )
     if args.output is not None:
         args.output.write_text(json.dumps({"parameters": args.parameters, "bytes_a_parameter": table}, indent=2) + "\n")
 

@@ -73,8 +73,14 @@ def cases(names: list[str]) -> list[Case]:
         return _language_model("GPT-2-type LM, 8×128 tokens", GPT2LMHeadModel(config), 2000, 8, 128)
 
     def attention_only() -> Case:
-        config = AttentionOnlyConfig(vocab_size=5000, hidden_size=256, num_hidden_layers=2, num_attention_heads=8,
-                                     head_dim=32, max_position_embeddings=1024)
+        config = AttentionOnlyConfig(
+            vocab_size=5000,
+            hidden_size=256,
+            num_hidden_layers=2,
+            num_attention_heads=8,
+            head_dim=32,
+            max_position_embeddings=1024,
+        )
         return _language_model("attention-only, 8×256 tokens", AttentionOnlyForCausalLM(config), 5000, 8, 256)
 
     makers = {"relu": relu, "linear": linear, "gpt2": gpt2, "attention-only": attention_only}

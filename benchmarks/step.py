@@ -53,8 +53,10 @@ def _timed(step: Callable[[int], object], chains: int = 1) -> Runner:
 def forward_backward(case: Case) -> Runner:
     """The floor: mean loss of a batch and its gradient, nothing else."""
     problem, parameters = case.problem, list(case.problem.model.parameters())
-    batches = [{k: x[i : i + case.batch_size] for k, x in problem.examples.items()}
-               for i in range(0, problem.num_examples, case.batch_size)]
+    batches = [
+        {k: x[i : i + case.batch_size] for k, x in problem.examples.items()}
+        for i in range(0, problem.num_examples, case.batch_size)
+    ]
 
     def step(t: int) -> None:
         loss = problem.losses(problem.model, batches[t % len(batches)]).mean()
@@ -72,8 +74,7 @@ def ours(case: Case, *, chains: int, compiled: bool = False) -> Runner:
 
     def step(t: int) -> None:
         indices = walk.batches.indices(t)
-        losses.append((kernel.step(walk, indices, step=t, measure=False).loss,
-                       posterior.paired_loss(indices, chains)))
+        losses.append((kernel.step(walk, indices, step=t, measure=False).loss, posterior.paired_loss(indices, chains)))
 
     return _timed(step, chains)
 
@@ -109,8 +110,19 @@ def devinterp_sample(case: Case) -> Runner:
 
     def once(draws: int) -> float:
         begun = time.perf_counter()
-        sample(model=case.problem.model, dataset=data, observables={}, lr=EPS, n_beta=NBETA, num_chains=1,
-               num_draws=draws, batch_size=case.batch_size, localization=GAMMA, num_init_loss_batches=1, device="cpu")
+        sample(
+            model=case.problem.model,
+            dataset=data,
+            observables={},
+            lr=EPS,
+            n_beta=NBETA,
+            num_chains=1,
+            num_draws=draws,
+            batch_size=case.batch_size,
+            localization=GAMMA,
+            num_init_loss_batches=1,
+            device="cpu",
+        )
         return time.perf_counter() - begun
 
     def run(steps: int) -> float:
@@ -123,6 +135,7 @@ def devinterp_sample(case: Case) -> Runner:
 def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
     """canonical-interp's estimator: a longer run minus a shorter one, its own pass over the data in both."""
     if not hasattr(itertools, "batched"):  # Python 3.11 lacks what the package imports
+
         def batched(items: Any, size: int) -> Iterator[tuple[Any, ...]]:
             feed = iter(items)
             while part := tuple(itertools.islice(feed, size)):
@@ -153,8 +166,15 @@ def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
     loader = torch.utils.data.DataLoader(data, batch_size=case.batch_size, drop_last=True)
 
     def once(draws: int) -> float:
-        estimator = LLCEstimator(draws=draws, chains=chains, burnin_steps=draws, steps_bw_draws=1, learning_rate=EPS,
-                                 localization=GAMMA, nbeta=NBETA)
+        estimator = LLCEstimator(
+            draws=draws,
+            chains=chains,
+            burnin_steps=draws,
+            steps_bw_draws=1,
+            learning_rate=EPS,
+            localization=GAMMA,
+            nbeta=NBETA,
+        )
         begun = time.perf_counter()
         estimator.estimate_llc(Loss(), loader, criterion_fn=criterion, compile=compiled, show_progress=False)
         return time.perf_counter() - begun
@@ -205,7 +225,11 @@ def measure(case: Case, *, seconds: float, rounds: int) -> dict[str, float | str
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()), contextlib.redirect_stdout(io.StringIO()):
+    with (
+        warnings.catch_warnings(),
+        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(io.StringIO()),
+    ):
         warnings.simplefilter("ignore")
         yield
 
@@ -235,8 +259,9 @@ def main() -> None:
             print(f"  {name:<38}{text}")
         sys.stdout.flush()
     if args.output is not None:
-        args.output.write_text(json.dumps({"versions": package_versions(), "threads": 1, "seconds_a_chain_step": table},
-                                          indent=2) + "\n")
+        args.output.write_text(
+            json.dumps({"versions": package_versions(), "threads": 1, "seconds_a_chain_step": table}, indent=2) + "\n"
+        )
 
 
 if __name__ == "__main__":

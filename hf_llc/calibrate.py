@@ -72,8 +72,13 @@ def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> 
         elsewhere = 1.5 * step_size if too_small else step_size / 2
         step_size = min(math.sqrt(low * high) if low > 0 and high < math.inf else elsewhere, ceiling)
     step_size, accept = min(path, key=lambda tried: max(ACCEPT_TARGET[0] - tried[1], tried[1] - ACCEPT_TARGET[1], 0.0))
-    return {"step_size": float(f"{step_size:.3g}"), "accept_prob": accept, "curvature": curvature,
-            "num_gradients": 11 + 2 * _BLOCK * len(path), "path": path}
+    return {
+        "step_size": float(f"{step_size:.3g}"),
+        "accept_prob": accept,
+        "curvature": curvature,
+        "num_gradients": 11 + 2 * _BLOCK * len(path),
+        "path": path,
+    }
 
 
 def _pilot_block(walk: Walk, step_size: float, start: int) -> float:

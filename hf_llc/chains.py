@@ -56,8 +56,10 @@ class Recorder:
         if not self.num_pending:
             return
         empty = torch.full_like(next(x for x in self.pending["loss"] if x is not None), torch.nan)
-        columns = {name: torch.stack([empty if x is None else x for x in values], dim=1).cpu().numpy()
-                   for name, values in self.pending.items()}
+        columns = {
+            name: torch.stack([empty if x is None else x for x in values], dim=1).cpu().numpy()
+            for name, values in self.pending.items()
+        }
         self.blocks.append(Trace(**columns))
         for values in self.pending.values():
             values.clear()
@@ -107,8 +109,9 @@ class ChainStore:
 
     def save(self, chains: Sequence[int], w: torch.Tensor, trace: Trace) -> None:
         """Replace the saved state by weights `[chain, parameter]` and the trace that led there."""
-        tensors = {f"trace.{f.name}": torch.from_numpy(np.ascontiguousarray(getattr(trace, f.name)))
-                   for f in fields(Trace)}
+        tensors = {
+            f"trace.{f.name}": torch.from_numpy(np.ascontiguousarray(getattr(trace, f.name))) for f in fields(Trace)
+        }
         tensors["w"] = w.detach().cpu()
         write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
 
@@ -153,9 +156,16 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def run_chains(make_walk: Callable[[], Walk], kernel: Kernel, chains: Sequence[int], *, until: int,
-               store: ChainStore, save_seconds: float = 20.0,
-               report: Callable[[Progress], None] = lambda progress: None) -> Trace:
+def run_chains(
+    make_walk: Callable[[], Walk],
+    kernel: Kernel,
+    chains: Sequence[int],
+    *,
+    until: int,
+    store: ChainStore,
+    save_seconds: float = 20.0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Trace:
     """Take a batch of chains from where the store has them to step `until`.
 
     A chain whose loss is not finite moves no more (with several in the batch, it is carried along); its trace is NaN
@@ -215,5 +225,10 @@ def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None
     indices = walk.batches.indices(step)
     distance = walk.sq_distance() if measure else None
     info = kernel.step(walk, indices, step=step, measure=measure)
-    recorder.add(loss=info.loss, init_loss=walk.posterior.paired_loss(indices, len(walk.chains)),
-                 accept_prob=info.accept_prob, sq_distance=distance, grad_dot=info.grad_dot)
+    recorder.add(
+        loss=info.loss,
+        init_loss=walk.posterior.paired_loss(indices, len(walk.chains)),
+        accept_prob=info.accept_prob,
+        sq_distance=distance,
+        grad_dot=info.grad_dot,
+    )

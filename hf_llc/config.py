@@ -1,7 +1,7 @@
 """Settings of a run: frozen dataclasses, the one source for Python arguments, command-line flags and YAML keys.
 
-Two groups: `LoadConfig` says which model on which data (the arguments of `LLCEvaluator.compute`), `SampleConfig` says how
-the local posterior is sampled (the arguments of `LLCEvaluator`). Every value is checked at construction.
+Two groups: `LoadConfig` says which model on which data (the arguments of `LLCEvaluator.compute`), `SampleConfig` says
+how the local posterior is sampled (the arguments of `LLCEvaluator`). Every value is checked at construction.
 """
 
 from __future__ import annotations
@@ -105,9 +105,13 @@ class SampleConfig:
     num_chains: int = _setting(4, "independent chains, shared out over processes")
     num_draws: int = _setting(200, "draws kept a chain")
     num_steps_between_draws: int = _setting(1, "steps a draw (1 keeps every step)")
-    num_burnin_steps: int | Literal["auto"] = _setting("auto", "steps dropped at the start; auto: until the trace is flat")
+    num_burnin_steps: int | Literal["auto"] = _setting(
+        "auto", "steps dropped at the start; auto: until the trace is flat"
+    )
     max_steps: int = _setting(5000, "steps a chain at most, burn-in included, when the burn-in is auto")
-    batch_size: int | Literal["auto", "full"] = _setting("auto", "examples a step; auto: 32, or all if fewer; full: all")
+    batch_size: int | Literal["auto", "full"] = _setting(
+        "auto", "examples a step; auto: 32, or all if fewer; full: all"
+    )
     micro_batch_size: int | None = _setting(None, "examples a forward pass at most (gradients are accumulated)")
     step_size: float | Literal["auto"] = _setting("auto", "ε: drift ε/2, noise variance ε; auto: acceptance 0.9–0.95")
     localization: float = _setting(100.0, "γ: strength of the pull to w*")
@@ -141,8 +145,12 @@ class SampleConfig:
         _require(self.beta is None or self.beta > 0, "beta", self.beta, "a number above 0")
         kept = self.num_draws * self.num_steps_between_draws
         if self.num_burnin_steps == "auto" and kept >= self.max_steps:
-            raise InputError("max_steps leaves no room for burn-in", value=self.max_steps,
-                             allowed=f"more than the {kept} steps kept", remedy="raise max_steps or lower num_draws")
+            raise InputError(
+                "max_steps leaves no room for burn-in",
+                value=self.max_steps,
+                allowed=f"more than the {kept} steps kept",
+                remedy="raise max_steps or lower num_draws",
+            )
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
@@ -157,8 +165,11 @@ def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
     for key in values:
         if key not in known:
             near = difflib.get_close_matches(key, known, n=1)
-            raise InputError(f"unknown setting {key!r} in {source}", allowed=", ".join(known) if not near else "",
-                             remedy=f"did you mean {near[0]!r}?" if near else "")
+            raise InputError(
+                f"unknown setting {key!r} in {source}",
+                allowed=", ".join(known) if not near else "",
+                remedy=f"did you mean {near[0]!r}?" if near else "",
+            )
     return cls(**values)
 
 

@@ -26,7 +26,8 @@ def is_tensors(data: Any) -> bool:
     if isinstance(data, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict, str, os.PathLike)):
         return False
     return isinstance(data, (dict, torch.utils.data.Dataset)) or (
-        isinstance(data, (tuple, list)) and not _is_files(data))
+        isinstance(data, (tuple, list)) and not _is_files(data)
+    )
 
 
 def _is_files(data: Any) -> bool:
@@ -41,8 +42,10 @@ def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
     """
     if isinstance(data, dict):
         names = list(data)
-        data = (data[column(names, config.input_column, ("inputs", "x", "input"), "input_column")],
-                data[column(names, config.label_column, ("labels", "y", "label", "targets"), "label_column")])
+        data = (
+            data[column(names, config.input_column, ("inputs", "x", "input"), "input_column")],
+            data[column(names, config.label_column, ("labels", "y", "label", "targets"), "label_column")],
+        )
     elif isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
     elif isinstance(data, torch.utils.data.Dataset):
@@ -67,13 +70,17 @@ def _stacked(data: Any, max_examples: int | None) -> tuple[Tensor, Tensor]:
     try:
         inputs, labels = (torch.stack([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
     except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the torch dataset's items do not stack to tensors: {error}", value=type(data).__name__,
-                         remedy="make items tensors of one shape (ToTensor)") from error
+        raise InputError(
+            f"the torch dataset's items do not stack to tensors: {error}",
+            value=type(data).__name__,
+            remedy="make items tensors of one shape (ToTensor)",
+        ) from error
     return inputs, labels
 
 
-def open_data(data: Any, config: LoadConfig, *,
-              sample_by: str = "document") -> tuple[Dataset | IterableDataset, dict[str, Any]]:
+def open_data(
+    data: Any, config: LoadConfig, *, sample_by: str = "document"
+) -> tuple[Dataset | IterableDataset, dict[str, Any]]:
     """A data set by id, path or object, one split of it, and where it came from.
 
     Args:
@@ -97,11 +104,17 @@ def open_data(data: Any, config: LoadConfig, *,
         facts["split"] = pick_split([str(name) for name in opened], config.split)
         opened = opened[facts["split"]]
     elif opened is data:
-        refuse_parts(config, split=getattr(data, "split", None), subset=data.info.config_name
-                     if isinstance(data, (Dataset, IterableDataset)) else None)
+        refuse_parts(
+            config,
+            split=getattr(data, "split", None),
+            subset=data.info.config_name if isinstance(data, (Dataset, IterableDataset)) else None,
+        )
     if not isinstance(opened, (Dataset, IterableDataset)):
-        raise InputError("data of this kind cannot be used", value=type(data).__name__,
-                         allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, tensors, torch dataset")
+        raise InputError(
+            "data of this kind cannot be used",
+            value=type(data).__name__,
+            allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, tensors, torch dataset",
+        )
     if isinstance(opened, IterableDataset) and config.max_examples is None:
         raise InputError("a streamed data set needs a bound", remedy="give max_examples")
     facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
@@ -122,8 +135,11 @@ def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = N
     """
     for name, asked, own in (("split", config.split, split), ("subset", config.subset, subset)):
         if asked is not None and asked != (None if own is None else str(own)):
-            raise InputError(f"{name} cannot be chosen from data that is one piece", value=asked,
-                             remedy=f"leave {name} out, or give a DatasetDict, an id or a folder of files")
+            raise InputError(
+                f"{name} cannot be chosen from data that is one piece",
+                value=asked,
+                remedy=f"leave {name} out, or give a DatasetDict, an id or a folder of files",
+            )
 
 
 def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> Dataset | IterableDataset:
@@ -266,6 +282,10 @@ def column(names: Sequence[str], asked: str | None, usual: tuple[str, ...], name
     """
     chosen = asked if asked is not None else next((u for u in usual if u in names), None)
     if chosen is None or chosen not in names:
-        raise InputError("no such column" if asked else f"no column that could be the {name.replace('_', ' ')}",
-                         value=asked, allowed=", ".join(names), remedy=f"give {name}")
+        raise InputError(
+            "no such column" if asked else f"no column that could be the {name.replace('_', ' ')}",
+            value=asked,
+            allowed=", ".join(names),
+            remedy=f"give {name}",
+        )
     return chosen

@@ -26,14 +26,14 @@ def ess(draws: Array) -> float:
     """Effective sample size of the mean (Vehtari et al. 2021). Constant draws carry no information: 0."""
     if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
         return 0.0
-    return float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="mean"))
+    return float(np.asarray(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="mean")))
 
 
 def r_hat(draws: Array) -> float:
     """Rank-normalised split r̂ (Vehtari et al. 2021); NaN where it is not defined."""
     if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
         return math.nan
-    return float(array_stats.rhat(draws, chain_axis=0, draw_axis=1, method="rank"))
+    return float(np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1, method="rank")))
 
 
 def standard_error(draws: Array) -> float:

@@ -46,7 +46,7 @@ class Processes:
     @property
     def device(self) -> torch.device:
         """This process's own device."""
-        return torch.device(self.state.device)
+        return torch.device(self.state.device or "cpu")
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of `items`: every count-th one."""

@@ -58,8 +58,9 @@ def length_for(model: Any, config: LoadConfig) -> int:
     if config.max_length is None:
         return min(context or _DEFAULT_LENGTH, _DEFAULT_LENGTH)
     if context is not None and config.max_length > context:
-        raise InputError("max_length is more than the model's context", value=config.max_length,
-                         allowed=f"at most {context}")
+        raise InputError(
+            "max_length is more than the model's context", value=config.max_length, allowed=f"at most {context}"
+        )
     return config.max_length
 
 
@@ -72,8 +73,12 @@ def check_vocabulary(ids: Tensor, model: Any) -> None:
     size = model.cfg.d_vocab if is_transformer_lens(model) else getattr(_text_config(model), "vocab_size", None)
     largest, least = int(ids.max()), int(ids.min())
     if size is not None and (largest >= size or least < 0):
-        raise InputError("there are token ids that the model does not have", value=largest if least >= 0 else least,
-                         allowed=f"0 … {size - 1}", remedy="give the model's own tokenizer")
+        raise InputError(
+            "there are token ids that the model does not have",
+            value=largest if least >= 0 else least,
+            allowed=f"0 … {size - 1}",
+            remedy="give the model's own tokenizer",
+        )
 
 
 def need_tokenizer(tokenizer: Any) -> Any:
@@ -101,13 +106,15 @@ def _texts(rows: Sequence[Any], name: str) -> list[str]:
     """
     for row in rows:
         if row is not None and not isinstance(row, str):
-            raise InputError("the column does not hold text", value=f"{name}: {type(row).__name__}",
-                             remedy="give input_column")
+            raise InputError(
+                "the column does not hold text", value=f"{name}: {type(row).__name__}", remedy="give input_column"
+            )
     return [row or "" for row in rows]
 
 
-def _tokenize(data: Dataset, name: str, tokenizer: Any, *, length: int, pair: str | None = None,
-              is_target: bool = False) -> dict[str, list[list[int]]]:
+def _tokenize(
+    data: Dataset, name: str, tokenizer: Any, *, length: int, pair: str | None = None, is_target: bool = False
+) -> dict[str, list[list[int]]]:
     """Token ids of a text column, truncated, with special tokens, by `Dataset.map`, which keeps them cached."""
     keep = ["input_ids", "token_type_ids"] if pair is not None else ["input_ids"]
 
@@ -179,17 +186,22 @@ def causal_lm(model: Any, data: Dataset | IterableDataset, tokenizer: Any, confi
     rows: Any
     labels: Any = None
     if config.label_column is not None and not has_ids:
-        raise InputError("label_column is for token ids made before, not for text", value=config.label_column,
-                         remedy="leave it out")
-    label = column(names, config.label_column, ("labels",), "label_column") if (
-        config.label_column is not None or (has_ids and "labels" in names)) else None
+        raise InputError(
+            "label_column is for token ids made before, not for text", value=config.label_column, remedy="leave it out"
+        )
+    label = (
+        column(names, config.label_column, ("labels",), "label_column")
+        if (config.label_column is not None or (has_ids and "labels" in names))
+        else None
+    )
     if has_ids:
         data = materialize(data, config)
         rows, labels = _ready_rows(data, name), None if label is None else _ready_rows(data, label)
         if labels is not None and any(len(a) != len(b) for a, b in zip(rows, labels, strict=True)):
             raise InputError("a row has not one label a token", value=f"{name}, {label}", remedy="check label_column")
-        if is_packed and not (config.max_length is None and len({len(row) for row in rows}) == 1
-                              and len(rows[0]) <= length):
+        if is_packed and not (
+            config.max_length is None and len({len(row) for row in rows}) == 1 and len(rows[0]) <= length
+        ):
             rows = _windows(np.concatenate(rows), length, config.max_examples)
             labels = None if labels is None else _windows(np.concatenate(labels), length, config.max_examples)
     elif is_packed:
@@ -204,9 +216,14 @@ def causal_lm(model: Any, data: Dataset | IterableDataset, tokenizer: Any, confi
         labels = [row[:length] if len(row) else [tasks.IGNORED] for row in labels]
         known = tasks.pad(labels, tasks.IGNORED)
         check_vocabulary(known.masked_fill(known == tasks.IGNORED, 0), model)
-    return tasks.causal_lm(rows, config, labels=labels, pad_id=pad_id, is_transformers=not is_transformer_lens(model),
-                           facts={"input_column": name, "label_column": label, "packing": config.packing,
-                                  "max_length": length})
+    return tasks.causal_lm(
+        rows,
+        config,
+        labels=labels,
+        pad_id=pad_id,
+        is_transformers=not is_transformer_lens(model),
+        facts={"input_column": name, "label_column": label, "packing": config.packing, "max_length": length},
+    )
 
 
 def _ready_rows(data: Dataset, name: str) -> list[np.ndarray]:
@@ -225,8 +242,12 @@ def _windows(flat: np.ndarray, length: int, max_examples: int | None) -> np.ndar
     """
     count = len(flat) // length
     if count < 2:
-        raise InputError("the text is too short", value=f"{len(flat)} tokens",
-                         allowed=f"two windows of {length} or more", remedy="give more text or a smaller max_length")
+        raise InputError(
+            "the text is too short",
+            value=f"{len(flat)} tokens",
+            allowed=f"two windows of {length} or more",
+            remedy="give more text or a smaller max_length",
+        )
     return flat[: count * length].reshape(count, length)[:max_examples]
 
 
@@ -237,10 +258,18 @@ def masked_lm(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Enco
     if tokenizer.mask_token_id is None:
         raise InputError("the tokenizer has no mask token", value=type(tokenizer).__name__, remedy="give tokenizer")
     length = length_for(model, config)
-    rows, labels = tasks.mask_tokens(_tokenize(data, name, tokenizer, length=length)["input_ids"],
-                                     mask_id=tokenizer.mask_token_id, special=set(tokenizer.all_special_ids))
-    encoded = tasks.labelled_tokens(rows, labels, config, pad_id=_pad_id(model, tokenizer),
-                                    facts={"input_column": name, "max_length": length, "masked": 0.15})
+    rows, labels = tasks.mask_tokens(
+        _tokenize(data, name, tokenizer, length=length)["input_ids"],
+        mask_id=tokenizer.mask_token_id,
+        special=set(tokenizer.all_special_ids),
+    )
+    encoded = tasks.labelled_tokens(
+        rows,
+        labels,
+        config,
+        pad_id=_pad_id(model, tokenizer),
+        facts={"input_column": name, "max_length": length, "masked": 0.15},
+    )
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
 
@@ -249,18 +278,28 @@ def seq2seq(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encode
     """Source text and target text."""
     tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
     name = column(data.column_names, config.input_column, ("source", *_TEXTS, "article"), "input_column")
-    target = column(data.column_names, config.label_column, ("target", "summary", "labels", "label", "highlights"),
-                    "label_column")
+    target = column(
+        data.column_names, config.label_column, ("target", "summary", "labels", "label", "highlights"), "label_column"
+    )
     length = length_for(model, config)
     rows = _tokenize(data, name, tokenizer, length=length)["input_ids"]
     labels = tasks.pad(_tokenize(data, target, tokenizer, length=length, is_target=True)["input_ids"], tasks.IGNORED)
     pad_id = _pad_id(model, tokenizer)
     if not hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        raise InputError("the model does not say how its decoder's inputs come from labels", value=type(model).__name__,
-                         remedy="give a module of your own and loss_fn")
+        raise InputError(
+            "the model does not say how its decoder's inputs come from labels",
+            value=type(model).__name__,
+            remedy="give a module of your own and loss_fn",
+        )
     decoder_ids = model.prepare_decoder_input_ids_from_labels(labels=labels)
-    encoded = tasks.seq2seq(rows, labels, decoder_ids.masked_fill(decoder_ids < 0, pad_id), config, pad_id=pad_id,
-                            facts={"input_column": name, "label_column": target, "max_length": length})
+    encoded = tasks.seq2seq(
+        rows,
+        labels,
+        decoder_ids.masked_fill(decoder_ids < 0, pad_id),
+        config,
+        pad_id=pad_id,
+        facts={"input_column": name, "label_column": target, "max_length": length},
+    )
     for ids in (encoded.examples["input_ids"], encoded.examples["decoder_input_ids"], labels.clamp(min=0)):
         check_vocabulary(ids, model)
     return encoded
@@ -270,8 +309,11 @@ def token_classification(model: Any, data: Any, tokenizer: Any, config: LoadConf
     """Words with a label each; the label sits on a word's first token."""
     tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
     if not getattr(tokenizer, "is_fast", False):
-        raise InputError("words are aligned with tokens by fast tokenizers only", value=type(tokenizer).__name__,
-                         remedy="give tokenizer")
+        raise InputError(
+            "words are aligned with tokens by fast tokenizers only",
+            value=type(tokenizer).__name__,
+            remedy="give tokenizer",
+        )
     name = column(data.column_names, config.input_column, ("tokens", "words"), "input_column")
     label = column(data.column_names, config.label_column, ("ner_tags", "pos_tags", "tags", *_LABELS), "label_column")
     length = length_for(model, config)
@@ -283,10 +325,16 @@ def token_classification(model: Any, data: Any, tokenizer: Any, config: LoadConf
         encoded = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=length, verbose=False)
         ids = encoded.word_ids()
         rows.append(encoded["input_ids"])
-        labels.append([known[w] if w is not None and (i == 0 or ids[i - 1] != w) else tasks.IGNORED
-                       for i, w in enumerate(ids)])
-    encoded = tasks.labelled_tokens(rows, labels, config, pad_id=_pad_id(model, tokenizer),
-                                    facts={"input_column": name, "label_column": label, "max_length": length})
+        labels.append(
+            [known[w] if w is not None and (i == 0 or ids[i - 1] != w) else tasks.IGNORED for i, w in enumerate(ids)]
+        )
+    encoded = tasks.labelled_tokens(
+        rows,
+        labels,
+        config,
+        pad_id=_pad_id(model, tokenizer),
+        facts={"input_column": name, "label_column": label, "max_length": length},
+    )
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
 
@@ -310,10 +358,17 @@ def sequence_classification(model: Any, data: Any, tokenizer: Any, config: LoadC
         inputs["token_type_ids"] = tasks.pad(found["token_type_ids"], 0)
     check_vocabulary(inputs["input_ids"], model)
     if model.config.pad_token_id is None and not model.config.is_encoder_decoder and _looks_for_padding(model):
-        raise InputError("the model finds a text's end by its padding token, and has none", value=type(model).__name__,
-                         remedy="set model.config.pad_token_id")
-    return tasks.classification(inputs, labels, kind=kind, facts={
-        "input_column": name, "second_input_column": pair, "label_column": label, "max_length": length})
+        raise InputError(
+            "the model finds a text's end by its padding token, and has none",
+            value=type(model).__name__,
+            remedy="set model.config.pad_token_id",
+        )
+    return tasks.classification(
+        inputs,
+        labels,
+        kind=kind,
+        facts={"input_column": name, "second_input_column": pair, "label_column": label, "max_length": length},
+    )
 
 
 def _looks_for_padding(model: Any) -> bool:
@@ -321,7 +376,8 @@ def _looks_for_padding(model: Any) -> bool:
     import transformers
 
     return type(model.config) in transformers.AutoModelForCausalLM._model_mapping and not any(
-        type(model.config) in auto._model_mapping for auto in (transformers.AutoModelForMaskedLM,))
+        type(model.config) in auto._model_mapping for auto in (transformers.AutoModelForMaskedLM,)
+    )
 
 
 def image_classification(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded:
@@ -332,18 +388,29 @@ def image_classification(model: Any, data: Any, processor: Any, config: LoadConf
     labels, kind = labels_of(data, label, model)
     is_image = isinstance(data.features[name], Image)
     if is_image and processor is None:
-        raise InputError("no image processor comes with the model", remedy="give tokenizer (an image processor), or a "
-                         "data set with pixel_values")
+        raise InputError(
+            "no image processor comes with the model",
+            remedy="give tokenizer (an image processor), or a data set with pixel_values",
+        )
     if is_image:
         mode = "L" if getattr(model.config, "num_channels", 3) == 1 else "RGB"
-        parts = [processor([image.convert(mode) for image in part[name]], return_tensors="pt")["pixel_values"].float()
-                 for part in data.iter(256)]
+        parts = [
+            processor([image.convert(mode) for image in part[name]], return_tensors="pt")["pixel_values"].float()
+            for part in data.iter(256)
+        ]
         pixels = torch.cat(parts)
     else:
         pixels = torch.from_numpy(numbers(data, name)).float()
-    return tasks.classification({"pixel_values": pixels}, labels, kind=kind,
-                                facts={"input_column": name, "label_column": label,
-                                       "transforms": type(processor).__name__ if is_image else None})
+    return tasks.classification(
+        {"pixel_values": pixels},
+        labels,
+        kind=kind,
+        facts={
+            "input_column": name,
+            "label_column": label,
+            "transforms": type(processor).__name__ if is_image else None,
+        },
+    )
 
 
 def numbers(data: Dataset, name: str) -> np.ndarray:
@@ -357,8 +424,11 @@ def numbers(data: Dataset, name: str) -> np.ndarray:
     except ValueError:
         values = np.empty(0, dtype=object)
     if values.dtype.kind not in "biuf":
-        raise InputError("the column does not hold numbers of one shape", value=name,
-                         remedy="choose columns with input_column and label_column, or convert it")
+        raise InputError(
+            "the column does not hold numbers of one shape",
+            value=name,
+            remedy="choose columns with input_column and label_column, or convert it",
+        )
     return values
 
 
@@ -380,5 +450,12 @@ def features(model: Any, data: Any, config: LoadConfig) -> tuple[Tensor, Tensor,
         inputs = torch.from_numpy(numbers(data, name))
     labels = torch.from_numpy(numbers(data, label))
     inputs, labels = (x.to(dtype) if x.is_floating_point() else x for x in (inputs, labels))
-    return inputs, labels, {"input_column": name, "label_column": label,
-                            "transforms": "pixels / 255" if isinstance(data.features[name], Image) else None}
+    return (
+        inputs,
+        labels,
+        {
+            "input_column": name,
+            "label_column": label,
+            "transforms": "pixels / 255" if isinstance(data.features[name], Image) else None,
+        },
+    )

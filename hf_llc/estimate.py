@@ -48,8 +48,9 @@ class Estimate:
     reasons: list[Reason]
 
 
-def llc_draws(loss: Array, reference: Array | float, *, nbeta: float, num_burnin_steps: int,
-              num_steps_between_draws: int = 1) -> Array:
+def llc_draws(
+    loss: Array, reference: Array | float, *, nbeta: float, num_burnin_steps: int, num_steps_between_draws: int = 1
+) -> Array:
     """nβ·(L_B(w_t) − reference) after burn-in, averaged over the steps of each draw: `[chain, draw]`.
 
     With reference L_B(w*) on the same minibatch this is the paired estimator; with L_n(w*) the plain one of [L],
@@ -58,8 +59,18 @@ def llc_draws(loss: Array, reference: Array | float, *, nbeta: float, num_burnin
     return diagnostics.block_means(nbeta * (loss - reference)[:, num_burnin_steps:], num_steps_between_draws)
 
 
-def estimate(trace: Trace, *, nbeta: float, init_loss: float, localization: float, step_size: float, sampler: str,
-             num_burnin_steps: int, num_steps_between_draws: int, trivial_loss: float | None = None) -> Estimate:
+def estimate(
+    trace: Trace,
+    *,
+    nbeta: float,
+    init_loss: float,
+    localization: float,
+    step_size: float,
+    sampler: str,
+    num_burnin_steps: int,
+    num_steps_between_draws: int,
+    trivial_loss: float | None = None,
+) -> Estimate:
     """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses).
 
     Args:
@@ -86,18 +97,34 @@ def estimate(trace: Trace, *, nbeta: float, init_loss: float, localization: floa
         "accept_prob": diagnostics.mean_of(trace.accept_prob[:, kept]),
         "plateau": diagnostics.drift(draws),
         "localization_sensitivity": diagnostics.localization_sensitivity(
-            excess[:, kept], trace.sq_distance[:, kept], localization),
+            excess[:, kept], trace.sq_distance[:, kept], localization
+        ),
         "step_size_bias": 0.0 if sampler == "mala" else diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size),
     }
     draft = Estimate(
-        llc=llc, llc_se=llc_se, llc_per_chain=draws.mean(axis=1).tolist(), llc_plain=float(plain.mean()),
-        llc_plain_se=diagnostics.standard_error(plain), init_loss=init_loss, verdict="", reasons=[], **found,
+        llc=llc,
+        llc_se=llc_se,
+        llc_per_chain=draws.mean(axis=1).tolist(),
+        llc_plain=float(plain.mean()),
+        llc_plain_se=diagnostics.standard_error(plain),
+        init_loss=init_loss,
+        verdict="",
+        reasons=[],
+        **found,
     )
-    reasons = _findings(draft, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta, localization=localization,
-                        step_size=step_size, sampler=sampler, loss=trace.loss)
+    reasons = _findings(
+        draft,
+        excess,
+        draws,
+        trivial_loss=trivial_loss,
+        nbeta=nbeta,
+        localization=localization,
+        step_size=step_size,
+        sampler=sampler,
+        loss=trace.loss,
+    )
     failed = {reason.name for reason in reasons if not reason.is_note}
-    return replace(draft, reasons=reasons,
-                   verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"))
+    return replace(draft, reasons=reasons, verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"))
 
 
 def is_step_too_large(found: Estimate) -> bool:
@@ -110,18 +137,38 @@ def smaller_step_size(found: Estimate, step_size: float) -> float:
     return step_size * min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
 
 
-def _findings(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float | None, nbeta: float,
-              localization: float, step_size: float, sampler: str, loss: Array) -> list[Reason]:
+def _findings(
+    found: Estimate,
+    excess: Array,
+    draws: Array,
+    *,
+    trivial_loss: float | None,
+    nbeta: float,
+    localization: float,
+    step_size: float,
+    sampler: str,
+    loss: Array,
+) -> list[Reason]:
     """Every check that failed, in order of precedence, each with its remedy; then the notes."""
     broken = diagnostics.first_non_finite(loss)
     if broken:
         chain, step = broken[0]
-        return [Reason("diverged", f"the loss of chain {chain} was not finite at step {step} "
-                       f"({len(broken)} of {len(loss)} chains)", f"lower step_size, to {step_size / 4:.1e} or less")]
+        return [
+            Reason(
+                "diverged",
+                f"the loss of chain {chain} was not finite at step {step} ({len(broken)} of {len(loss)} chains)",
+                f"lower step_size, to {step_size / 4:.1e} or less",
+            )
+        ]
     stuck = diagnostics.stuck_chains(draws)
     if stuck:
-        return [Reason("stuck", f"chain {stuck[0]} did not move ({len(stuck)} of {len(draws)} chains)",
-                       f"{'lower' if sampler == 'mala' else 'raise'} step_size")]
+        return [
+            Reason(
+                "stuck",
+                f"chain {stuck[0]} did not move ({len(stuck)} of {len(draws)} chains)",
+                f"{'lower' if sampler == 'mala' else 'raise'} step_size",
+            )
+        ]
     reasons = _basin(found, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta)
     reasons += _step_size(found, step_size=step_size, sampler=sampler)
     reasons += _mixing(found, draws, steps=excess.shape[1], relaxation=2 / (step_size * max(localization, 1e-300)))
@@ -135,44 +182,75 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
         lost = (found.mean_loss - init_loss) / (trivial_loss - init_loss)
         if lost > 0.5:
             how = f"has gone {lost:.0%} of the way" if lost < 1 else "is beyond the way"
-            reasons.append(Reason(
-                "left the basin", f"the mean loss {found.mean_loss:.4g} {how} from {init_loss:.4g} at w* to "
-                f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
-                f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization"))
+            reasons.append(
+                Reason(
+                    "left the basin",
+                    f"the mean loss {found.mean_loss:.4g} {how} from {init_loss:.4g} at w* to "
+                    f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
+                    f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization",
+                )
+            )
     elif trivial_loss is not None:
-        reasons.append(Reason(
-            "not a minimum", f"the loss {init_loss:.4g} at w* is no better than {trivial_loss:.4g} of a constant "
-            "predictor", "use data that the model was trained for, or minimize"))
+        reasons.append(
+            Reason(
+                "not a minimum",
+                f"the loss {init_loss:.4g} at w* is no better than {trivial_loss:.4g} of a constant predictor",
+                "use data that the model was trained for, or minimize",
+            )
+        )
     dip = diagnostics.deepest_dip(excess)
     if diagnostics.is_dipping(dip, llc, float(draws.std())):
-        reasons.append(Reason(
-            "not a minimum", f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
-            f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
-            "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)"))
+        reasons.append(
+            Reason(
+                "not a minimum",
+                f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
+                f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
+                "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)",
+            )
+        )
     if llc < 0:
         sure = llc < -2 * llc_se
-        reasons.append(Reason("negative", f"λ̂ = {llc:.4g} is below zero" + ("" if sure else ", within its error"),
-                              "set minimize" if sure else "raise num_draws, or minimize"))
+        reasons.append(
+            Reason(
+                "negative",
+                f"λ̂ = {llc:.4g} is below zero" + ("" if sure else ", within its error"),
+                "set minimize" if sure else "raise num_draws, or minimize",
+            )
+        )
     share = found.localization_sensitivity
     if share["value"] < -0.5 * abs(llc) and share["value"] < -3 * share["se"]:
-        reasons.append(Reason("localization dominates", f"λ̂ would change by {share['value']:.3g} if ln γ rose by 1",
-                              "lower localization"))
+        reasons.append(
+            Reason(
+                "localization dominates",
+                f"λ̂ would change by {share['value']:.3g} if ln γ rose by 1",
+                "lower localization",
+            )
+        )
     return reasons
 
 
 def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reason]:
     """Is the step small enough for the law to be the one meant?"""
     if is_step_too_large(found):
-        return [Reason(
-            "step size too large", f"the finite step and gradient noise add about {found.step_size_bias:.3g} to "
-            f"λ̂ = {found.llc:.4g}",
-            f"lower step_size, to about {smaller_step_size(found, step_size):.1e}, or raise batch_size")]
+        return [
+            Reason(
+                "step size too large",
+                f"the finite step and gradient noise add about {found.step_size_bias:.3g} to λ̂ = {found.llc:.4g}",
+                f"lower step_size, to about {smaller_step_size(found, step_size):.1e}, or raise batch_size",
+            )
+        ]
     if found.accept_prob < 0.5 and sampler == "sgld":
-        return [Reason("step size too large", f"MALA would accept only {found.accept_prob:.0%} of the steps",
-                       f"lower step_size, to about {step_size / 2:.1e}")]
+        return [
+            Reason(
+                "step size too large",
+                f"MALA would accept only {found.accept_prob:.0%} of the steps",
+                f"lower step_size, to about {step_size / 2:.1e}",
+            )
+        ]
     if found.accept_prob < 0.9:
-        return [Reason("acceptance", f"acceptance {found.accept_prob:.2f} is below 0.9", "lower step_size",
-                       is_note=True)]
+        return [
+            Reason("acceptance", f"acceptance {found.accept_prob:.2f} is below 0.9", "lower step_size", is_note=True)
+        ]
     return []
 
 
@@ -180,22 +258,47 @@ def _mixing(found: Estimate, draws: Array, *, steps: int, relaxation: float) -> 
     """Have the chains arrived, do they agree, and are there enough draws?"""
     reasons, plateau = [], found.plateau
     if diagnostics.is_drifting(plateau, found.llc, found.llc_se):
-        reasons.append(Reason(
-            "drifting", f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half "
-            f"(error {plateau['drift_se']:.2g}): not yet flat. Flat directions relax in 2/(εγ) = {relaxation:.3g} "
-            f"steps; a chain had {steps}",
-            "raise num_burnin_steps (max_steps, if it is auto) or localization, until 2/(εγ) is below a quarter of the "
-            "steps"))
+        reasons.append(
+            Reason(
+                "drifting",
+                f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half "
+                f"(error {plateau['drift_se']:.2g}): not yet flat. Flat directions relax in 2/(εγ) = {relaxation:.3g} "
+                f"steps; a chain had {steps}",
+                "raise num_burnin_steps (max_steps, if it is auto) or localization, until 2/(εγ) is below a quarter of "
+                "the steps",
+            )
+        )
     if found.r_hat > 1.1:
-        reasons.append(Reason("chains disagree", f"r̂ = {found.r_hat:.2f} is above 1.1",
-                              "raise num_burnin_steps (max_steps, if it is auto) and num_draws"))
+        reasons.append(
+            Reason(
+                "chains disagree",
+                f"r̂ = {found.r_hat:.2f} is above 1.1",
+                "raise num_burnin_steps (max_steps, if it is auto) and num_draws",
+            )
+        )
     if not found.ess >= 10 * len(draws):
-        reasons.append(Reason("too few draws", f"only {found.ess:.0f} effective draws in {len(draws)} chains",
-                              "raise num_draws (max_steps, if burn-in is auto)"))
+        reasons.append(
+            Reason(
+                "too few draws",
+                f"only {found.ess:.0f} effective draws in {len(draws)} chains",
+                "raise num_draws (max_steps, if burn-in is auto)",
+            )
+        )
     elif found.llc_se > 0.25 * abs(found.llc):
-        reasons.append(Reason("too few draws", f"the standard error {found.llc_se:.2g} is over a quarter of "
-                              f"λ̂ = {found.llc:.3g}", "raise num_draws, num_chains or batch_size"))
+        reasons.append(
+            Reason(
+                "too few draws",
+                f"the standard error {found.llc_se:.2g} is over a quarter of λ̂ = {found.llc:.3g}",
+                "raise num_draws, num_chains or batch_size",
+            )
+        )
     if len(draws) == 1:
-        reasons.append(Reason("one chain", "with one chain, disagreement between chains cannot be seen",
-                              "use num_chains 2 or more", is_note=True))
+        reasons.append(
+            Reason(
+                "one chain",
+                "with one chain, disagreement between chains cannot be seen",
+                "use num_chains 2 or more",
+                is_note=True,
+            )
+        )
     return reasons

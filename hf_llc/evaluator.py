@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import resource
 import sys
@@ -12,30 +11,25 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from hf_llc import diagnostics
 from hf_llc.calibrate import calibrate_step_size
-from hf_llc.chains import ChainStore, Progress, join_chains, run_chains
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
-from hf_llc.distributed import Processes, chain_batches
+from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
 from hf_llc.estimate import estimate as estimate_llc
-from hf_llc.estimate import is_step_too_large, llc_draws, smaller_step_size
+from hf_llc.estimate import is_step_too_large, smaller_step_size
 from hf_llc.files import check_writable
-from hf_llc.kernels import make_kernel
 from hf_llc.loading import load_problem
 from hf_llc.minimize import minimize
 from hf_llc.posterior import Posterior, preserved, sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.progress import ProgressBar
-from hf_llc.result import LLCResult, Trace
+from hf_llc.result import LLCResult
 from hf_llc.run_folder import RunFolder, fingerprint
+from hf_llc.sampling import Sampling
 from hf_llc.versions import package_versions
-from hf_llc.walk import Walk
-
 
 _MAX_STEP_SIZES = 3
 """With step size "auto" the chains start again at a smaller one, twice at most, if the first adds too much heat."""
@@ -62,9 +56,19 @@ class LLCEvaluator:
         base = SampleConfig() if config is None else config
         self.config = from_mapping(SampleConfig, {**as_dict(base), **settings}, source="LLCEvaluator")
 
-    def compute(self, model_or_pipeline: Any = None, data: Any = None, *, loss_fn: Any = None, tokenizer: Any = None,
-                output: str | Path | None = None, resume: bool | None = None, overwrite: bool = False,
-                progress: bool = True, **settings: Any) -> LLCResult:
+    def compute(
+        self,
+        model_or_pipeline: Any = None,
+        data: Any = None,
+        *,
+        loss_fn: Any = None,
+        tokenizer: Any = None,
+        output: str | Path | None = None,
+        resume: bool | None = None,
+        overwrite: bool = False,
+        progress: bool = True,
+        **settings: Any,
+    ) -> LLCResult:
         """λ̂ of a model on data, with its standard error, diagnostics and verdict.
 
         Args:
@@ -89,13 +93,33 @@ class LLCEvaluator:
             if isinstance(value, (str, Path)):
                 settings[name] = str(value)
         load = from_mapping(LoadConfig, settings, source="LLCEvaluator.compute")
-        return estimate(load, self.config, model_or_pipeline=model_or_pipeline, dataset=data, loss_fn=loss_fn,
-                        tokenizer=tokenizer, output=output, resume=resume, overwrite=overwrite, progress=progress)
+        return estimate(
+            load,
+            self.config,
+            model_or_pipeline=model_or_pipeline,
+            dataset=data,
+            loss_fn=loss_fn,
+            tokenizer=tokenizer,
+            output=output,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
 
 
-def estimate(load: LoadConfig, sample: SampleConfig, *, model_or_pipeline: Any = None, dataset: Any = None,
-             loss_fn: Any = None, tokenizer: Any = None, output: str | Path | None = None, resume: bool | None = None,
-             overwrite: bool = False, progress: bool = True) -> LLCResult:
+def estimate(
+    load: LoadConfig,
+    sample: SampleConfig,
+    *,
+    model_or_pipeline: Any = None,
+    dataset: Any = None,
+    loss_fn: Any = None,
+    tokenizer: Any = None,
+    output: str | Path | None = None,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> LLCResult:
     """The whole job on every process; the main one writes the files. See `LLCEvaluator.compute`."""
     begun = time.monotonic()
     processes = Processes()
@@ -103,8 +127,13 @@ def estimate(load: LoadConfig, sample: SampleConfig, *, model_or_pipeline: Any =
         raise InputError("resume needs an output folder", remedy="give output")
     if output is not None:
         processes.main_does(lambda: str(check_writable(output)))
-    problem = load_problem(load.model if model_or_pipeline is None else model_or_pipeline,
-                           load.data if dataset is None else dataset, load, loss_fn=loss_fn, tokenizer=tokenizer)
+    problem = load_problem(
+        load.model if model_or_pipeline is None else model_or_pipeline,
+        load.data if dataset is None else dataset,
+        load,
+        loss_fn=loss_fn,
+        tokenizer=tokenizer,
+    )
     sample = settled(sample, problem)
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
         folder = RunFolder(temporary if output is None else output)
@@ -133,8 +162,12 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
     examples = problem.num_examples
     size = examples if size == "full" else min(32, examples) if size == "auto" else size
     if size > examples:
-        raise InputError("batch_size is larger than the data", value=size, allowed=f"1 … {examples}, or 'full'",
-                         remedy="lower batch_size")
+        raise InputError(
+            "batch_size is larger than the data",
+            value=size,
+            allowed=f"1 … {examples}, or 'full'",
+            remedy="lower batch_size",
+        )
     if sample.nbeta is not None:
         nbeta = sample.nbeta
     else:
@@ -145,15 +178,15 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
 class _Run:
     """One estimate: minimize, calibrate, sample until flat, judge."""
 
-    def __init__(self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes,
-                 progress: bool) -> None:
+    def __init__(
+        self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes, progress: bool
+    ) -> None:
         assert sample.nbeta is not None and isinstance(sample.batch_size, int)
         self.problem, self.sample, self.folder, self.processes = problem, sample, folder, processes
         self.nbeta, self.batch_size = sample.nbeta, sample.batch_size
         self.show = progress and processes.is_main
         self.posterior = self._posterior()
-        self.gradients = 0
-        self.sampling_seconds, self.new_steps = 0.0, 0
+        self.sampling = Sampling(sample, processes=processes, state=folder.state, show=self.show)
 
     def _posterior(self) -> Posterior:
         """The posterior around where the model is now.
@@ -162,49 +195,70 @@ class _Run:
             InputError: the loss there is not finite.
         """
         sample = self.sample
-        posterior = Posterior(self.problem, nbeta=self.nbeta, localization=sample.localization,
-                              micro_batch_size=sample.micro_batch_size, mixed_precision=sample.mixed_precision,
-                              compile=sample.compile)
+        posterior = Posterior(
+            self.problem,
+            nbeta=self.nbeta,
+            localization=sample.localization,
+            micro_batch_size=sample.micro_batch_size,
+            mixed_precision=sample.mixed_precision,
+            compile=sample.compile,
+        )
         bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
         if len(bad):
-            raise InputError("the loss at w* is not finite", value=f"example {int(bad[0])}",
-                             remedy="check the inputs, the labels and the dtype")
+            raise InputError(
+                "the loss at w* is not finite",
+                value=f"example {int(bad[0])}",
+                remedy="check the inputs, the labels and the dtype",
+            )
         return posterior
 
     def result(self, begun: float) -> LLCResult:
         """All stages, each kept in the folder so that a resumed run does not repeat it."""
         moved = self._minimize() if self.sample.minimize else None
         calibration = self._calibrate() if self.sample.step_size == "auto" else None
-        step_size = self.sample.step_size if calibration is None else calibration["step_size"]
+        step_size = float(self.sample.step_size if calibration is None else calibration["step_size"])
         for attempt in range(_MAX_STEP_SIZES):
-            trace, burnin, thinning = self._sample_until_flat(step_size, attempt)
-            self.gradients += self._gradients_of(trace)
-            found = estimate_llc(trace, nbeta=self.nbeta, init_loss=self.posterior.init_loss,
-                                 localization=self.sample.localization, step_size=step_size,
-                                 sampler=self.sample.sampler, num_burnin_steps=burnin,
-                                 num_steps_between_draws=thinning, trivial_loss=self.problem.trivial_loss)
+            trace, burnin, thinning = self.sampling.until_flat(self.posterior, step_size, attempt=attempt)
+            found = estimate_llc(
+                trace,
+                nbeta=self.nbeta,
+                init_loss=self.posterior.init_loss,
+                localization=self.sample.localization,
+                step_size=step_size,
+                sampler=self.sample.sampler,
+                num_burnin_steps=burnin,
+                num_steps_between_draws=thinning,
+                trivial_loss=self.problem.trivial_loss,
+            )
             if calibration is None or attempt + 1 == _MAX_STEP_SIZES or not is_step_too_large(found):
                 break
             step_size = float(f"{smaller_step_size(found, step_size):.3g}")
             calibration = {**calibration, "step_size": step_size, "lowered": attempt + 1}
-        self.gradients += sum(part["num_gradients"] for part in (moved, calibration) if part is not None)
+        before = sum(part["num_gradients"] for part in (moved, calibration) if part is not None)
         return LLCResult(
             **{name: getattr(found, name) for name in found.__dataclass_fields__},
-            trivial_loss=self.problem.trivial_loss, unit=self.problem.unit, n=self.problem.n, nbeta=self.nbeta,
-            localization=self.sample.localization, sampler=self.sample.sampler, step_size=step_size,
-            num_chains=self.sample.num_chains, num_draws=self.sample.num_draws, num_steps_between_draws=thinning,
-            num_burnin_steps=burnin, batch_size=self.batch_size, chain_batch_size=self.sample.chain_batch_size,
-            seed=self.sample.seed, mixed_precision=self.sample.mixed_precision, minimize=moved,
-            calibration=calibration, num_gradients=self.gradients, trace=trace,
-            **self._cost(begun), **self._subject(),
+            trivial_loss=self.problem.trivial_loss,
+            unit=self.problem.unit,
+            n=self.problem.n,
+            nbeta=self.nbeta,
+            localization=self.sample.localization,
+            sampler=self.sample.sampler,
+            step_size=step_size,
+            num_chains=self.sample.num_chains,
+            num_draws=self.sample.num_draws,
+            num_steps_between_draws=thinning,
+            num_burnin_steps=burnin,
+            batch_size=self.batch_size,
+            chain_batch_size=self.sample.chain_batch_size,
+            seed=self.sample.seed,
+            mixed_precision=self.sample.mixed_precision,
+            minimize=moved,
+            calibration=calibration,
+            num_gradients=before + self.sampling.num_gradients,
+            trace=trace,
+            **self._cost(begun),
+            **self._subject(),
         )
-
-    def _gradients_of(self, trace: Trace) -> int:
-        """Gradient evaluations of all chains: one a step, and one more where a proposal was looked at."""
-        taken = np.isfinite(trace.loss).sum()
-        if self.sample.sampler == "mala":
-            return int(taken * (1 if self.batch_size == self.problem.num_examples else 2))
-        return int(taken + np.isfinite(trace.accept_prob).sum())
 
     def _minimize(self) -> dict[str, Any]:
         """Replace w* by ŵ for this run, on every process the same bits."""
@@ -212,15 +266,21 @@ class _Run:
 
         def work() -> tuple[Tensor, dict[str, Any]]:
             bar.start(self.sample.minimize_steps, 0, "minimize")
-            w, done = minimize(self.posterior, steps=self.sample.minimize_steps, batch_size=self.batch_size,
-                               seed=self.sample.seed, state=self.folder.state / "minimize.safetensors",
-                               save_seconds=self.sample.save_seconds, report=bar.set_loss)
+            w, done = minimize(
+                self.posterior,
+                steps=self.sample.minimize_steps,
+                batch_size=self.batch_size,
+                seed=self.sample.seed,
+                state=self.folder.state / "minimize.safetensors",
+                save_seconds=self.sample.save_seconds,
+                report=bar.set_loss,
+            )
             bar.close()
             return w.cpu(), done
 
         w, done = self.processes.main_does(work)
         start = 0
-        self.posterior = None  # type: ignore[assignment]  # its anchor is the old w*
+        del self.posterior  # its anchor is the old w*
         for parameter in sampled_parameters(self.problem.model).values():
             values = w[0, start : start + parameter.numel()].to(parameter.device)
             parameter.data = values.view(parameter.shape).clone()
@@ -230,83 +290,44 @@ class _Run:
 
     def _calibrate(self) -> dict[str, Any]:
         """The step size, found once by the main process."""
+
         def work() -> dict[str, Any]:
             known = self.folder.decided("calibration")
             if known is not None:
                 return known
-            return self.folder.decide("calibration", calibrate_step_size(
-                self.posterior, seed=self.sample.seed, batch_size=self.batch_size))
+            return self.folder.decide(
+                "calibration", calibrate_step_size(self.posterior, seed=self.sample.seed, batch_size=self.batch_size)
+            )
 
         return self.processes.main_does(work)
 
-    def _sample_until_flat(self, step_size: float, attempt: int) -> tuple[Trace, int, int]:
-        """Trace of all chains, burn-in steps, steps a draw.
-
-        With burn-in "auto" the first half of the steps is dropped and the run is doubled, burn-in and draws alike,
-        until the draws are flat or `max_steps` is reached.
-        """
-        sample = self.sample
-        thinning = sample.num_steps_between_draws
-        run_to = functools.partial(self._run_to, step_size, ChainStore(self.folder.state / f"step-size-{attempt}"))
-        if sample.num_burnin_steps != "auto":
-            burnin = sample.num_burnin_steps
-            return run_to(burnin + sample.num_draws * thinning, burnin), burnin, thinning
-        while True:
-            kept = sample.num_draws * thinning
-            burnin = min(kept, sample.max_steps - kept)
-            trace = run_to(burnin + kept, burnin)
-            draws = llc_draws(trace.loss, trace.init_loss, nbeta=self.nbeta, num_burnin_steps=burnin,
-                              num_steps_between_draws=thinning)
-            llc, error = float(draws.mean()), diagnostics.standard_error(draws)
-            settled = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
-            enough = diagnostics.ess(draws) >= 10 * sample.num_chains and diagnostics.r_hat(draws) <= 1.1
-            hopeless = not math.isfinite(llc)
-            longest = sample.max_steps // (2 * sample.num_draws)
-            if (settled and enough) or hopeless or thinning >= longest:
-                return trace, burnin, thinning
-            thinning = min(2 * thinning, longest)
-
-    def _run_to(self, step_size: float, store: ChainStore, until: int, burnin: int) -> Trace:
-        """All chains up to step `until`; this process runs its share and every process gets the whole trace."""
-        sample = self.sample
-        mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
-        bar = ProgressBar(enabled=self.show, nbeta=self.nbeta, num_burnin_steps=burnin)
-        bar.start(until * sum(map(len, mine)), 0, "sample")
-        begun, finished = time.monotonic(), []
-
-        def report(progress: Progress) -> None:
-            self.new_steps += progress.new_steps * len(progress.chains)
-            bar.update(progress)
-
-        for chains in mine:
-            def make_walk(chains: list[int] = chains) -> Walk:
-                return Walk(self.posterior, chains, seed=sample.seed, batch_size=self.batch_size)
-
-            trace = run_chains(make_walk, make_kernel(sample.sampler, step_size), chains, until=until, store=store,
-                               save_seconds=sample.save_seconds, report=report)
-            finished.append((chains[0], trace))
-        bar.close()
-        self.sampling_seconds += time.monotonic() - begun
-        gathered = sorted(self.processes.gather(finished), key=lambda item: item[0])
-        return join_chains([trace for _, trace in gathered])
-
     def _cost(self, begun: float) -> dict[str, Any]:
         """Time and memory of this call (a resumed run counts its own part)."""
-        new_steps = sum(self.processes.gather([self.new_steps]))
+        new_steps = sum(self.processes.gather([self.sampling.new_steps]))
         device = self.posterior.device
         if device.type == "cuda":
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return {"wall_seconds": time.monotonic() - begun, "peak_memory_bytes": memory,
-                "steps_per_second": new_steps / max(self.sampling_seconds, 1e-9)}
+        return {
+            "wall_seconds": time.monotonic() - begun,
+            "peak_memory_bytes": memory,
+            "steps_per_second": new_steps / max(self.sampling.seconds, 1e-9),
+        }
 
     def _subject(self) -> dict[str, Any]:
         """What was measured, on what."""
         total = sum(p.numel() for p in self.problem.model.parameters())
         provenance = self.problem.provenance
-        return {"num_parameters": self.posterior.num_parameters, "num_parameters_total": total,
-                "task": self.problem.task, "mode": "eval", "dtype": str(self.posterior.dtype).removeprefix("torch."),
-                "device": self.posterior.device.type, "num_processes": self.processes.count,
-                "model": provenance.get("model", {}), "data": provenance.get("data", {}),
-                "versions": package_versions()}
+        return {
+            "num_parameters": self.posterior.num_parameters,
+            "num_parameters_total": total,
+            "task": self.problem.task,
+            "mode": "eval",
+            "dtype": str(self.posterior.dtype).removeprefix("torch."),
+            "device": self.posterior.device.type,
+            "num_processes": self.processes.count,
+            "model": provenance.get("model", {}),
+            "data": provenance.get("data", {}),
+            "versions": package_versions(),
+        }

@@ -67,6 +67,10 @@ def check_writable(folder: str | Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except OSError as error:
-        raise InputError("cannot write to the output folder", value=str(folder), allowed="a folder with write permission "
-                         "and free space", remedy=f"the system says: {error.strerror}") from error
+        raise InputError(
+            "cannot write to the output folder",
+            value=str(folder),
+            allowed="a folder with write permission and free space",
+            remedy=f"the system says: {error.strerror}",
+        ) from error
     return folder

@@ -33,8 +33,9 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
         kind = "multi_label_classification" if is_list else one
     if kind == "single_label_classification":
         if is_list:
-            raise InputError("the model takes one label an example, the column holds lists", value=name,
-                             remedy="check label_column")
+            raise InputError(
+                "the model takes one label an example, the column holds lists", value=name, remedy="check label_column"
+            )
         return torch.tensor(class_ids(values, feature, model)), kind
     if kind == "multi_label_classification":
         return _many_hot(values, feature, model, name), kind
@@ -44,8 +45,9 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
         raise InputError("the labels are not numbers", value=name, remedy="check label_column") from error
     labels = labels[:, None] if labels.dim() == 1 else labels
     if labels.shape[1] != count:
-        raise InputError("labels and model differ in width", value=labels.shape[1], allowed=str(count),
-                         remedy="check label_column")
+        raise InputError(
+            "labels and model differ in width", value=labels.shape[1], allowed=str(count), remedy="check label_column"
+        )
     return labels, kind
 
 
@@ -58,8 +60,9 @@ def _many_hot(values: Sequence[Any], feature: Any, model: Any, name: str) -> Ten
     if numbers and not isinstance(inner, ClassLabel) and all(len(row) == count for row in rows):
         return torch.tensor(rows, dtype=torch.float32)
     if numbers and not isinstance(inner, ClassLabel) and len({len(row) for row in rows}) == 1 and len(rows[0]) > 2:
-        raise InputError("labels and model differ in width", value=len(rows[0]), allowed=str(count),
-                         remedy=f"check {name}")
+        raise InputError(
+            "labels and model differ in width", value=len(rows[0]), allowed=str(count), remedy=f"check {name}"
+        )
     labels = torch.zeros(len(rows), count)
     for i, row in enumerate(rows):
         labels[i, class_ids(row, feature, model)] = 1.0
@@ -81,13 +84,21 @@ def class_ids(values: Sequence[Any], feature: Any, model: Any) -> list[int]:
     for value in values:
         if isinstance(value, str):
             if value.lower() not in lower:
-                raise InputError("a label that the model does not know", value=value, allowed=", ".join(known),
-                                 remedy="check label_column and the model's label2id")
+                raise InputError(
+                    "a label that the model does not know",
+                    value=value,
+                    allowed=", ".join(known),
+                    remedy="check label_column and the model's label2id",
+                )
             found.append(lower[value.lower()])
             continue
         is_number = isinstance(value, (int, float)) and math.isfinite(value) and value == int(value)
         if not is_number or not 0 <= value < count:
-            raise InputError("a label is out of range", value=value if value is not None else "none",
-                             allowed=f"0 … {count - 1}", remedy="check label_column, or drop unlabelled rows")
+            raise InputError(
+                "a label is out of range",
+                value=value if value is not None else "none",
+                allowed=f"0 … {count - 1}",
+                remedy="check label_column, or drop unlabelled rows",
+            )
         found.append(int(value) if order is None else order[int(value)])
     return found

@@ -56,8 +56,9 @@ _ENCODERS: dict[str, Callable[..., tasks.Encoded]] = {
 }
 
 
-def load_problem(model_or_pipeline: Any, data: Any, config: LoadConfig, *, loss_fn: Any = None,
-                 tokenizer: Any = None) -> Problem:
+def load_problem(
+    model_or_pipeline: Any, data: Any, config: LoadConfig, *, loss_fn: Any = None, tokenizer: Any = None
+) -> Problem:
     """The empirical loss of a model on data.
 
     Args:
@@ -89,12 +90,21 @@ def load_problem(model_or_pipeline: Any, data: Any, config: LoadConfig, *, loss_
     _check_finite(examples, names)
     facts = {**source, **encoded.facts, "num_examples": len(next(iter(examples.values())))}
     about = {**about, "class": type(model).__name__, "tokenizer": _name_of(processor)}
-    return Problem(model=model, examples=examples, losses=encoded.losses, n=encoded.n, unit=encoded.unit,
-                   trivial_loss=encoded.trivial_loss, task=task, provenance={"model": about, "data": facts})
+    return Problem(
+        model=model,
+        examples=examples,
+        losses=encoded.losses,
+        n=encoded.n,
+        unit=encoded.unit,
+        trivial_loss=encoded.trivial_loss,
+        task=task,
+        provenance={"model": about, "data": facts},
+    )
 
 
-def _encode(model: Any, task: str, data: Any, processor: Any, config: LoadConfig,
-            loss_fn: Any) -> tuple[tasks.Encoded, dict[str, Any]]:
+def _encode(
+    model: Any, task: str, data: Any, processor: Any, config: LoadConfig, loss_fn: Any
+) -> tuple[tasks.Encoded, dict[str, Any]]:
     """Tensors and losses of the data for this task, and where the data came from."""
     if is_tensors(data):
         refuse_parts(config)
@@ -113,8 +123,9 @@ def _encode(model: Any, task: str, data: Any, processor: Any, config: LoadConfig
         inputs, labels, facts = encoding.features(model, opened, config)
     if len(inputs) < 2:
         raise InputError("the data has fewer than two examples", value=len(inputs), allowed="two or more")
-    _check_finite({"inputs": inputs, "labels": labels},
-                  {"inputs": facts.get("input_column"), "labels": facts.get("label_column")})
+    _check_finite(
+        {"inputs": inputs, "labels": labels}, {"inputs": facts.get("input_column"), "labels": facts.get("label_column")}
+    )
     return tasks.plain(inputs, labels, loss_fn=loss_fn, model=model, facts=facts), source
 
 
@@ -126,13 +137,17 @@ def _tensors_as_dataset(data: Any, task: str, config: LoadConfig) -> datasets.Da
     """
     if not isinstance(data, dict):
         if task != "image-classification":
-            raise InputError("pairs of tensors are for plain modules and image classification", value=task,
-                             remedy="give a dictionary of tensors by column name, a datasets.Dataset, or loss_fn")
+            raise InputError(
+                "pairs of tensors are for plain modules and image classification",
+                value=task,
+                remedy="give a dictionary of tensors by column name, a datasets.Dataset, or loss_fn",
+            )
         data = dict(zip(("pixel_values", "labels"), tensors_of(data, config), strict=True))
     if len({len(x) for x in data.values()}) != 1:
         raise InputError("the tensors differ in length", value=", ".join(f"{k}: {len(x)}" for k, x in data.items()))
-    return datasets.Dataset.from_dict({k: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x
-                                       for k, x in data.items()})
+    return datasets.Dataset.from_dict(
+        {k: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for k, x in data.items()}
+    )
 
 
 @contextlib.contextmanager
@@ -190,15 +205,21 @@ def _open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, An
         return model, _processor(str(given), model, config, tokenizer, revision=about["revision"]), about
     for name in ("dtype", "device", "revision", "attn_implementation"):
         if getattr(config, name) is not None:
-            raise InputError(f"{name} is for models loaded by id or folder", value=getattr(config, name),
-                             remedy="convert the model yourself before passing it")
+            raise InputError(
+                f"{name} is for models loaded by id or folder",
+                value=getattr(config, name),
+                remedy="convert the model yourself before passing it",
+            )
     own = None
     if isinstance(given, transformers.Pipeline):
         own = given.image_processor if given.task == "image-classification" else given.tokenizer
         given = given.model
     if not isinstance(given, torch.nn.Module):
-        raise InputError("the model is of a kind that cannot be used", value=type(given).__name__,
-                         allowed="Hub id, folder, PreTrainedModel, Pipeline, TransformerLens model, nn.Module")
+        raise InputError(
+            "the model is of a kind that cannot be used",
+            value=type(given).__name__,
+            allowed="Hub id, folder, PreTrainedModel, Pipeline, TransformerLens model, nn.Module",
+        )
     settings = getattr(given, "config", None)
     name = getattr(settings, "_name_or_path", None) or None
     about: dict[str, Any] = {"id": public_name(name), "revision": getattr(settings, "_commit_hash", None)}
@@ -221,8 +242,12 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
     if folder.is_dir():
         _check_folder(folder, config)
     elif folder.is_file():
-        raise InputError("the model is a file", value=folder.name, allowed="a Hub id or a folder",
-                         remedy="give the folder that holds config.json")
+        raise InputError(
+            "the model is a file",
+            value=folder.name,
+            allowed="a Hub id or a folder",
+            remedy="give the folder that holds config.json",
+        )
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError("no such model folder", value=name, remedy="check the path")
     device = _device(config)
@@ -233,16 +258,26 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
         auto = getattr(transformers, _AUTO[task])
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
         dtype = torch.float32 if config.dtype is None else getattr(torch, config.dtype)
-        model, info = auto.from_pretrained(name, dtype=dtype, use_safetensors=None if config.allow_pickle else True,
-                                           output_loading_info=True, config=settings, **options, **extra)
+        model, info = auto.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=None if config.allow_pickle else True,
+            output_loading_info=True,
+            config=settings,
+            **options,
+            **extra,
+        )
     except InputError:
         raise
     except Exception as error:
         raise model_refusal(error, name, config) from error
     missing = sorted(info.get("missing_keys") or [])
     if missing:
-        raise InputError(f"weights are missing in the checkpoint ({len(missing)}): {missing[0]}", value=name,
-                         remedy=f"is it trained for {task}?")
+        raise InputError(
+            f"weights are missing in the checkpoint ({len(missing)}): {missing[0]}",
+            value=name,
+            remedy=f"is it trained for {task}?",
+        )
     commit = None if folder.is_dir() else getattr(model.config, "_commit_hash", None)
     about: dict[str, Any] = {"id": public_name(name), "revision": commit}
     if commit is None:
@@ -256,8 +291,12 @@ def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
     own = "image-classification" if settings.model_type == "timm_wrapper" else _task_from(names, settings)
     asked = None if config.task == "plain" else config.task
     if own is None and asked is None:
-        raise InputError("the task cannot be told from the model's config",
-                         value=", ".join(names) or "no architectures", allowed=", ".join(_AUTO), remedy="give task")
+        raise InputError(
+            "the task cannot be told from the model's config",
+            value=", ".join(names) or "no architectures",
+            allowed=", ".join(_AUTO),
+            remedy="give task",
+        )
     if own is not None and asked is not None and own != asked:
         raise InputError("the model is for another task", value=asked, allowed=own)
     return own or str(asked)
@@ -275,8 +314,11 @@ def _device(config: LoadConfig) -> torch.device:
         device = torch.device(config.device)
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError("no such device here", value=config.device, allowed="cpu" + (
-            f", cuda:0 … cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else "")) from error
+        raise InputError(
+            "no such device here",
+            value=config.device,
+            allowed="cpu" + (f", cuda:0 … cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else ""),
+        ) from error
     return device
 
 
@@ -296,12 +338,16 @@ def _check_folder(folder: Path, config: LoadConfig) -> None:
     """A model folder has a config and weights that may be read."""
     files = {p.suffix for p in folder.iterdir()}
     if not (folder / "config.json").exists():
-        raise InputError("the model folder has no config.json", value=folder.name,
-                         remedy="is it a transformers folder?")
+        raise InputError(
+            "the model folder has no config.json", value=folder.name, remedy="is it a transformers folder?"
+        )
     if ".safetensors" not in files and not (config.allow_pickle and files & set(_PICKLES)):
         if files & set(_PICKLES):
-            raise InputError("the model folder has pickled weights only, which can run code", value=folder.name,
-                             remedy="convert them to safetensors, or give allow_pickle (--allow-pickle)")
+            raise InputError(
+                "the model folder has pickled weights only, which can run code",
+                value=folder.name,
+                remedy="convert them to safetensors, or give allow_pickle (--allow-pickle)",
+            )
         raise InputError("the model folder has no weights", value=folder.name, allowed="*.safetensors")
 
 
@@ -320,8 +366,11 @@ def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revisio
     except Exception as error:
         if given is None:
             return None
-        raise InputError("the tokenizer cannot be loaded", value=source,
-                         remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}") from error
+        raise InputError(
+            "the tokenizer cannot be loaded",
+            value=source,
+            remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+        ) from error
 
 
 def _task_from(names: list[str], settings: Any) -> str | None:
@@ -354,8 +403,12 @@ def _task_of(model: Any, config: LoadConfig, loss_fn: Any) -> str:
     if own is None and isinstance(model, PreTrainedModel) and config.task is not None:
         return config.task
     if own is None:
-        raise InputError("the model's task is not known", value=type(model).__name__,
-                         allowed=", ".join(_AUTO), remedy="give loss_fn(outputs, labels) → losses [batch]")
+        raise InputError(
+            "the model's task is not known",
+            value=type(model).__name__,
+            allowed=", ".join(_AUTO),
+            remedy="give loss_fn(outputs, labels) → losses [batch]",
+        )
     if config.task is not None and config.task != own:
         raise InputError("the model is for another task", value=config.task, allowed=own)
     return own
@@ -373,9 +426,12 @@ def _task_of_transformer_lens(model: Any) -> str | None:
     is_causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
     task = None if wrapped is None else _task_from([c.__name__ for c in type(wrapped).__mro__], wrapped.config)
     if is_encoder or not is_causal or task not in (None, "text-generation"):
-        raise InputError("a TransformerLens model that is no causal language model", value=type(model).__name__,
-                         allowed="HookedTransformer, TransformerBridge of a causal language model",
-                         remedy="give the transformers model itself")
+        raise InputError(
+            "a TransformerLens model that is no causal language model",
+            value=type(model).__name__,
+            allowed="HookedTransformer, TransformerBridge of a causal language model",
+            remedy="give the transformers model itself",
+        )
     return "text-generation"
 
 
@@ -389,8 +445,12 @@ def _check_weights(model: torch.nn.Module) -> None:
         if parameter.is_meta:
             raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
         if not (parameter.is_floating_point() or parameter.is_complex()):
-            raise InputError("a weight is an integer, as in quantized models", value=f"{name}: {parameter.dtype}",
-                             allowed="floating point", remedy="load the model without quantization")
+            raise InputError(
+                "a weight is an integer, as in quantized models",
+                value=f"{name}: {parameter.dtype}",
+                allowed="floating point",
+                remedy="load the model without quantization",
+            )
         if not bool(torch.isfinite(parameter).all()):
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")
 
@@ -403,5 +463,8 @@ def _check_finite(examples: Mapping[str, torch.Tensor], names: Mapping[str, str 
             if bool(bad.any()):
                 column = names.get(key) or (names.get("inputs") if key != "labels" else None) or key
                 row = int(bad.nonzero()[0])
-                raise InputError("the data holds NaN or infinity", value=f"column {column}, row {row}",
-                                 remedy="drop or mend such rows")
+                raise InputError(
+                    "the data holds NaN or infinity",
+                    value=f"column {column}, row {row}",
+                    remedy="drop or mend such rows",
+                )

@@ -24,8 +24,16 @@ MINIMIZER = -1
 _LEARNING_RATES = (1e-3, 1e-4, 1e-5)
 
 
-def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, state: Path,
-             save_seconds: float = 20.0, report: Callable[[int, float], None] = lambda step, loss: None) -> tuple[Tensor, dict[str, Any]]:
+def minimize(
+    posterior: Posterior,
+    *,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    state: Path,
+    save_seconds: float = 20.0,
+    report: Callable[[int, float], None] = lambda step, loss: None,
+) -> tuple[Tensor, dict[str, Any]]:
     """Adam (Kingma and Ba 2015) on minibatches of L_n, its learning rate falling to zero along a cosine.
 
     Deterministic given the seed. Starts at learning rate 1e-3; if L_n at the end is not below L_n at the start, again
@@ -48,8 +56,18 @@ def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, st
     w_star = posterior.start(1)
     before, evaluations = posterior.init_loss, 0
     for attempt, rate in enumerate(_LEARNING_RATES):
-        w = _descend(posterior, w_star, rate=rate, attempt=attempt, steps=steps, batch_size=batch_size, seed=seed,
-                     state=state, save_seconds=save_seconds, report=report)
+        w = _descend(
+            posterior,
+            w_star,
+            rate=rate,
+            attempt=attempt,
+            steps=steps,
+            batch_size=batch_size,
+            seed=seed,
+            state=state,
+            save_seconds=save_seconds,
+            report=report,
+        )
         evaluations += steps
         after = float(posterior.example_losses(w).mean())
         if after < before:
@@ -58,19 +76,36 @@ def minimize(posterior: Posterior, *, steps: int, batch_size: int, seed: int, st
         w, after, rate = w_star, before, 0.0
     distance = float((w - w_star).double().norm())
     return w, {
-        "steps": steps, "learning_rate": rate, "loss_before": before, "loss_after": after, "gain": before - after,
-        "distance": distance, "relative_distance": distance / max(float(w_star.double().norm()), 1e-300),
+        "steps": steps,
+        "learning_rate": rate,
+        "loss_before": before,
+        "loss_after": after,
+        "gain": before - after,
+        "distance": distance,
+        "relative_distance": distance / max(float(w_star.double().norm()), 1e-300),
         "num_gradients": evaluations,
     }
 
 
-def _descend(posterior: Posterior, w_star: Tensor, *, rate: float, attempt: int, steps: int, batch_size: int, seed: int,
-             state: Path, save_seconds: float, report: Callable[[int, float], None]) -> Tensor:
+def _descend(
+    posterior: Posterior,
+    w_star: Tensor,
+    *,
+    rate: float,
+    attempt: int,
+    steps: int,
+    batch_size: int,
+    seed: int,
+    state: Path,
+    save_seconds: float,
+    report: Callable[[int, float], None],
+) -> Tensor:
     """One run of Adam from w*, or from where the state file has it."""
     w = w_star.clone()
     optimizer = torch.optim.Adam([w], lr=rate)
-    batches = BatchStream(seed, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size,
-                          device=posterior.device)
+    batches = BatchStream(
+        seed, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
+    )
     done = _restore(state, attempt, w, optimizer)
     saved = shown = time.monotonic()
     running = math.nan
@@ -98,8 +133,9 @@ def _descend(posterior: Posterior, w_star: Tensor, *, rate: float, attempt: int,
 def _save(path: Path, attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> None:
     moments = optimizer.state[w]
     tensors = {"w": w.detach().cpu(), "exp_avg": moments["exp_avg"].cpu(), "exp_avg_sq": moments["exp_avg_sq"].cpu()}
-    write_atomically(path, lambda temporary: save_file(tensors, temporary,
-                                                       metadata={"attempt": str(attempt), "step": str(step)}))
+    write_atomically(
+        path, lambda temporary: save_file(tensors, temporary, metadata={"attempt": str(attempt), "step": str(step)})
+    )
 
 
 def _restore(path: Path, attempt: int, w: Tensor, optimizer: torch.optim.Adam) -> int:
@@ -112,6 +148,9 @@ def _restore(path: Path, attempt: int, w: Tensor, optimizer: torch.optim.Adam) -
             return 0
         step = int(metadata["step"])
         w.copy_(file.get_tensor("w"))
-        optimizer.state[w] = {"step": torch.tensor(float(step)), "exp_avg": file.get_tensor("exp_avg").to(w.device),
-                              "exp_avg_sq": file.get_tensor("exp_avg_sq").to(w.device)}
+        optimizer.state[w] = {
+            "step": torch.tensor(float(step)),
+            "exp_avg": file.get_tensor("exp_avg").to(w.device),
+            "exp_avg_sq": file.get_tensor("exp_avg_sq").to(w.device),
+        }
     return step

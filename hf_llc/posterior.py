@@ -1,7 +1,7 @@
 """The tempered local posterior π(w) ∝ exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) ([L], eq. 10): losses and their gradients.
 
-[L] is arXiv 2308.12108. Chains live in one flat buffer `w` of shape `[chain, parameter]`. With a single chain the model's
-own parameters become views of it for the time being; with several, `torch.vmap` puts each row into the model.
+[L] is arXiv 2308.12108. Chains live in one flat buffer `w` of shape `[chain, parameter]`. With a single chain the
+model's own parameters become views of it for the time being; with several, `torch.vmap` puts each row into the model.
 """
 
 from __future__ import annotations
@@ -56,9 +56,12 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
         raise InputError("the model has no parameter to sample", remedy="set requires_grad on those that should move")
     kinds = {p.dtype for p in found.values()}
     if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
-        raise InputError("parameters cannot be sampled in this type", value=", ".join(sorted(str(k) for k in kinds)),
-                         allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
-                         remedy="use dtype float32, with mixed_precision bf16 for speed")
+        raise InputError(
+            "parameters cannot be sampled in this type",
+            value=", ".join(sorted(str(k) for k in kinds)),
+            allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+            remedy="use dtype float32, with mixed_precision bf16 for speed",
+        )
     return found
 
 
@@ -79,8 +82,16 @@ class Posterior:
         init_losses: ℓ_i(w*) of every example, float64 `[example]`.
     """
 
-    def __init__(self, problem: Problem, *, nbeta: float, localization: float, micro_batch_size: int | None = None,
-                 mixed_precision: str = "no", compile: bool = False) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        *,
+        nbeta: float,
+        localization: float,
+        micro_batch_size: int | None = None,
+        mixed_precision: str = "no",
+        compile: bool = False,
+    ) -> None:
         self.problem, self.model = problem, problem.model
         self.nbeta, self.localization = nbeta, localization
         self.parameters = sampled_parameters(self.model)
@@ -131,8 +142,10 @@ class Posterior:
                 parameter.data = column[0].view(shape)
             self._leaves = list(self.parameters.values())
         else:
-            self._leaves = [c.unflatten(1, s).detach().requires_grad_() if s else c[:, 0].detach().requires_grad_()
-                            for c, s in zip(columns, shapes, strict=True)]
+            self._leaves = [
+                c.unflatten(1, s).detach().requires_grad_() if s else c[:, 0].detach().requires_grad_()
+                for c, s in zip(columns, shapes, strict=True)
+            ]
         self._attached = w
 
     def _one_chain(self, parameters: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
@@ -155,9 +168,11 @@ class Posterior:
             total = losses.sum()
         return losses.detach(), torch.autograd.grad(total, leaves, allow_unused=True)
 
-    def _functional(self, leaves: list[Tensor], batch: dict[str, Tensor],
-                    stacked: bool) -> tuple[Tensor, Sequence[Any]]:
+    def _functional(
+        self, leaves: list[Tensor], batch: dict[str, Tensor], stacked: bool
+    ) -> tuple[Tensor, Sequence[Any]]:
         """The same as one graph for torch.compile, forward and backward pass together."""
+
         def total(leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
             losses = (torch.vmap(self._one_chain) if stacked else self._one_chain)(leaves, batch)
             return losses.sum(), losses
@@ -205,8 +220,9 @@ class Posterior:
             with self._autocast():
                 losses, parts = self._value_and_grad(batch, num_chains > 1)
             loss = loss + losses.sum(-1, dtype=torch.float64)
-            parts = [torch.zeros_like(leaf) if part is None else part
-                     for part, leaf in zip(parts, self._leaves, strict=True)]
+            parts = [
+                torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, self._leaves, strict=True)
+            ]
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
         assert total is not None
         flat = [part.reshape(num_chains, -1) for part in total]

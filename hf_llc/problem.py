@@ -19,9 +19,9 @@ class Problem:
     Attributes:
         model: the network at w*, in eval mode, on its device.
         examples: tensors with one leading example axis, all of the same length, on the CPU.
-        losses: `losses(forward, batch)` → ℓ_i for each example of `batch`, shape `[batch]`, float32 or wider. Their plain
-            mean over all examples is exactly L_n in `unit`; the mean over a minibatch is an unbiased estimate of it (with
-            ragged token counts ℓ_i is the example's summed loss over the *mean* count, so that this stays true).
+        losses: `losses(forward, batch)` → ℓ_i for each example of `batch`, shape `[batch]`, float32 or wider. Their
+            plain mean over all examples is exactly L_n in `unit`; the mean over a minibatch is an unbiased estimate of
+            it (with ragged token counts ℓ_i is the example's summed loss over the *mean* count: this stays true).
         n: the n of nβ = n / ln n: predicted tokens for a loss per token, examples (sequences) otherwise.
         unit: what L_n is measured in, e.g. "nats per token".
         trivial_loss: L_n of the best constant predictor (the label or token marginal), None where there is none.

@@ -35,21 +35,33 @@ def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError
     text, low = " ".join(str(error).split()), causes(error)
     shown = public_name(name)
     if "trust_remote_code" in low:
-        return InputError("the model needs Python code of its own, which is not run", value=shown,
-                          remedy="give trust_remote_code (--trust-remote-code) if you trust it")
+        return InputError(
+            "the model needs Python code of its own, which is not run",
+            value=shown,
+            remedy="give trust_remote_code (--trust-remote-code) if you trust it",
+        )
     if "safetensorerror" in low or "deserializing" in low or "unpicklingerror" in low:
         return InputError("the weights file is damaged", value=shown, remedy="download or save it again")
     if "gated" in low or "401 client" in low or "403 client" in low:
-        return InputError("no access to the model", value=shown,
-                          remedy="log in with `hf auth login`, and accept its terms on its page if it has any")
+        return InputError(
+            "no access to the model",
+            value=shown,
+            remedy="log in with `hf auth login`, and accept its terms on its page if it has any",
+        )
     if "revision" in low and ("not a valid" in low or "404 client" in low or "revisionnotfound" in low):
         return InputError("no such revision of the model", value=config.revision, remedy="check the spelling")
     if "offline" in low or "connect" in low or "localentrynotfound" in low or "couldn't reach" in low:
-        return InputError("the model is neither a local folder nor in the cache, and the Hub cannot be reached",
-                          value=shown, remedy="check the spelling and the network")
+        return InputError(
+            "the model is neither a local folder nor in the cache, and the Hub cannot be reached",
+            value=shown,
+            remedy="check the spelling and the network",
+        )
     if "use_safetensors" in low or "no file named model.safetensors" in low or "safetensors" in low:
-        return InputError("the model has no safetensors weights", value=shown,
-                          remedy="convert it, or give allow_pickle (--allow-pickle)")
+        return InputError(
+            "the model has no safetensors weights",
+            value=shown,
+            remedy="convert it, or give allow_pickle (--allow-pickle)",
+        )
     if "not a valid model identifier" in low or "404 client" in low or "not found" in low:
         return InputError("no such model", value=shown, remedy="check the spelling; private ones need `hf auth login`")
     if "json" in low:
@@ -62,21 +74,35 @@ def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
     text, low = " ".join(str(error).split()), causes(error)
     if "unknown split" in low or "bad split" in low:
         known = re.search(r"(?:one of|available splits:) \[(.*?)\]", text, flags=re.IGNORECASE)
-        return InputError("no such split", value=config.split,
-                          allowed=known[1].replace("'", "") if known else "see the data set's page")
+        return InputError(
+            "no such split",
+            value=config.split,
+            allowed=known[1].replace("'", "") if known else "see the data set's page",
+        )
     if "builderconfig" in low or "config name is missing" in low:
-        return InputError("no such subset" if config.subset else "the data set needs a subset", value=config.subset,
-                          remedy=text[:300])
+        return InputError(
+            "no such subset" if config.subset else "the data set needs a subset", value=config.subset, remedy=text[:300]
+        )
     if "gatedrepo" in low or "gated" in low or "401 client" in low or "403 client" in low:
-        return InputError("no access to the data set", value=name, remedy="log in with `hf auth login`, and accept its "
-                          "terms on its page if it has any")
+        return InputError(
+            "no access to the data set",
+            value=name,
+            remedy="log in with `hf auth login`, and accept its terms on its page if it has any",
+        )
     if any(word in low for word in ("offline", "couldn't reach", "connect", "localentrynotfound")):
-        return InputError("the data set is neither a local path nor in the cache, and the Hub cannot be reached",
-                          value=name, remedy="check the spelling and the network")
+        return InputError(
+            "the data set is neither a local path nor in the cache, and the Hub cannot be reached",
+            value=name,
+            remedy="check the spelling and the network",
+        )
     if "script" in low or "trust_remote_code" in low:
-        return InputError("the data set needs code of its own, which is not run", value=name,
-                          remedy="use a version in parquet, or convert it")
+        return InputError(
+            "the data set needs code of its own, which is not run",
+            value=name,
+            remedy="use a version in parquet, or convert it",
+        )
     if "doesn't exist" in low or "not found" in low or "404 client" in low:
-        return InputError("no such data set", value=name,
-                          remedy="check the spelling; private ones need `hf auth login`")
+        return InputError(
+            "no such data set", value=name, remedy="check the spelling; private ones need `hf auth login`"
+        )
     return InputError("the data set cannot be read", value=name, remedy=f"{type(error).__name__}: {text[:300]}")

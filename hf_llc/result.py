@@ -147,8 +147,12 @@ class LLCResult:
         """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
-            raise InputError("not a result of this version of hf_llc: schema_version", value=version or "none",
-                             allowed=str(SCHEMA_VERSION), remedy="upgrade hf_llc, or estimate again")
+            raise InputError(
+                "not a result of this version of hf_llc: schema_version",
+                value=version or "none",
+                allowed=str(SCHEMA_VERSION),
+                remedy="upgrade hf_llc, or estimate again",
+            )
         values = dict(values)
         names = {f.name for f in fields(cls)}
         missing = [f.name for f in fields(cls) if f.name not in values and f.default is dataclasses.MISSING]

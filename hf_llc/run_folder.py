@@ -54,13 +54,15 @@ class RunFolder:
             changed = differences(old, json.loads(json.dumps(asked)))
             if changed or resume is False:
                 what = f"another run ({'; '.join(changed)})" if changed else "this run already"
-                raise InputError(f"the output folder holds {what}", value=str(self.folder),
-                                 remedy="use another folder, or overwrite")
+                raise InputError(
+                    f"the output folder holds {what}", value=str(self.folder), remedy="use another folder, or overwrite"
+                )
         elif resume:
             raise InputError("nothing to resume there", value=str(self.folder), remedy="drop resume")
         elif self.is_finished:
-            raise InputError("the output folder holds a result", value=str(self.folder),
-                             remedy="use another folder, or overwrite")
+            raise InputError(
+                "the output folder holds a result", value=str(self.folder), remedy="use another folder, or overwrite"
+            )
 
     def begin(self, asked: dict[str, Any], *, overwrite: bool) -> None:
         """Say what is being done here."""

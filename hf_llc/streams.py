@@ -55,8 +55,9 @@ class BatchStream:
     example is used equally often and every batch has m examples, whether or not m divides their number.
     """
 
-    def __init__(self, seed: int, chains: Sequence[int], *, num_examples: int, batch_size: int,
-                 device: torch.device) -> None:
+    def __init__(
+        self, seed: int, chains: Sequence[int], *, num_examples: int, batch_size: int, device: torch.device
+    ) -> None:
         self.num_examples, self.batch_size = num_examples, batch_size
         self.is_full = batch_size == num_examples
         generator = torch.Generator()

@@ -43,8 +43,9 @@ def logits_of(output: Any) -> Tensor:
 
 def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
     """Σ over predicted tokens of −log p(label), nats, `[batch]`; positions labelled −100 count nothing."""
-    flat = F.cross_entropy(logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="none",
-                           ignore_index=IGNORED)
+    flat = F.cross_entropy(
+        logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="none", ignore_index=IGNORED
+    )
     return flat.view(labels.shape).sum(-1)
 
 
@@ -55,8 +56,9 @@ def entropy(labels: Tensor) -> float:
     return float(-(p * p.log()).sum())
 
 
-def per_token(examples: dict[str, Tensor], predicted: Tensor, sums: Losses, config: LoadConfig,
-              facts: dict[str, Any]) -> Encoded:
+def per_token(
+    examples: dict[str, Tensor], predicted: Tensor, sums: Losses, config: LoadConfig, facts: dict[str, Any]
+) -> Encoded:
     """Losses of a language model, normalised as `config.loss_normalization` says.
 
     "token": ℓ_i = (summed loss of example i) / (mean number of predicted tokens an example), so that the mean of ℓ_i is
@@ -73,8 +75,10 @@ def per_token(examples: dict[str, Tensor], predicted: Tensor, sums: Losses, conf
     counts = (predicted != IGNORED).sum(1)
     empty = counts == 0
     if bool(empty.all()):
-        raise InputError("no example has a token to predict: all rows are padding or too short",
-                         remedy="check the data, the column and max_length")
+        raise InputError(
+            "no example has a token to predict: all rows are padding or too short",
+            remedy="check the data, the column and max_length",
+        )
     if bool(empty.any()):
         warnings.warn(f"{int(empty.sum())} examples without a token to predict are left out", stacklevel=2)
         examples = {k: x[~empty] for k, x in examples.items()}
@@ -85,8 +89,9 @@ def per_token(examples: dict[str, Tensor], predicted: Tensor, sums: Losses, conf
     facts = {**facts, "num_tokens": tokens, "loss_normalization": config.loss_normalization}
     if config.loss_normalization == "sequence":
         return Encoded(examples, sums, len(counts), "nats per sequence", constant * mean, facts)
-    return Encoded(examples, lambda forward, batch: sums(forward, batch) / mean, tokens, "nats per token", constant,
-                   facts)
+    return Encoded(
+        examples, lambda forward, batch: sums(forward, batch) / mean, tokens, "nats per token", constant, facts
+    )
 
 
 def pad(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -109,8 +114,15 @@ def tokens(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
     return examples
 
 
-def causal_lm(rows: Sequence[Sequence[int]], config: LoadConfig, *, labels: Sequence[Sequence[int]] | None = None,
-              pad_id: int, is_transformers: bool, facts: dict[str, Any]) -> Encoded:
+def causal_lm(
+    rows: Sequence[Sequence[int]],
+    config: LoadConfig,
+    *,
+    labels: Sequence[Sequence[int]] | None = None,
+    pad_id: int,
+    is_transformers: bool,
+    facts: dict[str, Any],
+) -> Encoded:
     """Causal language model on rows of token ids; each token but a row's first is predicted from those before it.
 
     `is_transformers`: the model takes names and gives `.logits`. Otherwise it takes ids alone and gives logits; padding
@@ -131,8 +143,9 @@ def causal_lm(rows: Sequence[Sequence[int]], config: LoadConfig, *, labels: Sequ
     return per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], sums, config, facts)
 
 
-def mask_tokens(rows: Sequence[Sequence[int]], *, mask_id: int,
-                special: set[int]) -> tuple[list[list[int]], list[list[int]]]:
+def mask_tokens(
+    rows: Sequence[Sequence[int]], *, mask_id: int, special: set[int]
+) -> tuple[list[list[int]], list[list[int]]]:
     """15 % of each row's tokens (one at least) masked once and for all, so that L_n is a function of w alone.
 
     Which ones depends on the row's number only; all become the mask token (no random or kept ones).
@@ -150,8 +163,14 @@ def mask_tokens(rows: Sequence[Sequence[int]], *, mask_id: int,
     return inputs, labels
 
 
-def labelled_tokens(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int]], config: LoadConfig, *, pad_id: int,
-                    facts: dict[str, Any]) -> Encoded:
+def labelled_tokens(
+    rows: Sequence[Sequence[int]],
+    labels: Sequence[Sequence[int]],
+    config: LoadConfig,
+    *,
+    pad_id: int,
+    facts: dict[str, Any],
+) -> Encoded:
     """One label a token, −100 where there is none: masked language models, token classification."""
     examples = {**tokens(rows, pad_id), "labels": pad(labels, IGNORED)}
 
@@ -161,8 +180,15 @@ def labelled_tokens(rows: Sequence[Sequence[int]], labels: Sequence[Sequence[int
     return per_token(examples, examples["labels"], sums, config, facts)
 
 
-def seq2seq(rows: Sequence[Sequence[int]], labels: Tensor, decoder_input_ids: Tensor, config: LoadConfig, *,
-            pad_id: int, facts: dict[str, Any]) -> Encoded:
+def seq2seq(
+    rows: Sequence[Sequence[int]],
+    labels: Tensor,
+    decoder_input_ids: Tensor,
+    config: LoadConfig,
+    *,
+    pad_id: int,
+    facts: dict[str, Any],
+) -> Encoded:
     """Encoder–decoder: `labels [example, position]` (−100 at padding) from the shifted `decoder_input_ids`."""
     examples = {**tokens(rows, pad_id), "decoder_input_ids": decoder_input_ids, "labels": labels}
 
@@ -182,6 +208,7 @@ def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, fact
     `kind`: "single_label_classification" (cross-entropy), "multi_label_classification" (Bernoulli log losses, summed
     over labels), "regression" (½‖ŷ − y‖²: −log of a Gaussian density with σ = 1, its constant left out).
     """
+
     def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         logits = logits_of(forward(**_inputs(batch)))
         target = batch["labels"]
@@ -203,19 +230,32 @@ def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, fact
     return Encoded({**inputs, "labels": labels}, losses, len(labels), unit, trivial, facts)
 
 
-def plain(inputs: Tensor, labels: Tensor, *, loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module,
-          facts: dict[str, Any]) -> Encoded:
+def plain(
+    inputs: Tensor,
+    labels: Tensor,
+    *,
+    loss_fn: Callable[[Any, Tensor], Tensor],
+    model: torch.nn.Module,
+    facts: dict[str, Any],
+) -> Encoded:
     """Any module: ℓ_i = loss_fn(model(x), y)_i, in nats if the loss is a negative log likelihood.
 
     Raises:
         InputError: `loss_fn` does not return one loss an example, or the model does not take the inputs.
     """
+
     def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         return loss_fn(forward(batch["inputs"]), batch["labels"])
 
     _check_loss_fn(losses, model, {"inputs": inputs, "labels": labels})
-    return Encoded({"inputs": inputs, "labels": labels}, losses, len(inputs), "nats per example",
-                   _mean_output_loss(loss_fn, model, inputs, labels), facts)
+    return Encoded(
+        {"inputs": inputs, "labels": labels},
+        losses,
+        len(inputs),
+        "nats per example",
+        _mean_output_loss(loss_fn, model, inputs, labels),
+        facts,
+    )
 
 
 def _first_device(model: torch.nn.Module) -> torch.device:
@@ -235,16 +275,23 @@ def _check_loss_fn(losses: Losses, model: torch.nn.Module, examples: dict[str, T
         except Exception as error:
             shape = tuple(examples["inputs"].shape[1:])
             what = f"{type(error).__name__}: {error}"
-            raise InputError(f"model or loss_fn fails on two examples of shape {shape}: {what}",
-                             remedy="check the inputs, the labels and loss_fn(outputs, labels)") from error
+            raise InputError(
+                f"model or loss_fn fails on two examples of shape {shape}: {what}",
+                remedy="check the inputs, the labels and loss_fn(outputs, labels)",
+            ) from error
     if not isinstance(value, Tensor) or value.shape != (2,):
         found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-        raise InputError("loss_fn must return one loss an example", value=found, allowed="shape [batch]",
-                         remedy='use reduction="none" and sum over everything but the batch')
+        raise InputError(
+            "loss_fn must return one loss an example",
+            value=found,
+            allowed="shape [batch]",
+            remedy='use reduction="none" and sum over everything but the batch',
+        )
 
 
-def _mean_output_loss(loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module, inputs: Tensor,
-                      labels: Tensor) -> float | None:
+def _mean_output_loss(
+    loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module, inputs: Tensor, labels: Tensor
+) -> float | None:
     """L_n of the predictor that always says the model's mean output; None where outputs have no mean."""
     from hf_llc.posterior import preserved
 
@@ -257,14 +304,19 @@ def _mean_output_loss(loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.
                 total = part if total is None else total + part
             assert total is not None
             mean = (total / len(inputs)).to(next(model.parameters()).dtype)
-            value = sum(float(loss_fn(mean.expand(len(y), *mean.shape), y.to(device)).double().sum())
-                        for y in labels.split(size)) / len(inputs)
+            value = sum(
+                float(loss_fn(mean.expand(len(y), *mean.shape), y.to(device)).double().sum())
+                for y in labels.split(size)
+            ) / len(inputs)
     except IndexError as error:
         if "out of bounds" not in str(error):
             return None
         least, most = int(labels.min()), int(labels.max())
-        raise InputError("a label is out of range for the model's outputs", value=least if least < 0 else most,
-                         remedy="check the labels") from error
+        raise InputError(
+            "a label is out of range for the model's outputs",
+            value=least if least < 0 else most,
+            remedy="check the labels",
+        ) from error
     except Exception:  # a diagnostic only: such a model has no constant predictor
         return None
     return value if math.isfinite(value) else None

@@ -5,8 +5,19 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = ("hf_llc", "torch", "transformers", "accelerate", "datasets", "evaluate", "huggingface_hub", "safetensors",
-            "arviz-stats", "numpy", "transformer-lens")
+PACKAGES = (
+    "hf_llc",
+    "torch",
+    "transformers",
+    "accelerate",
+    "datasets",
+    "evaluate",
+    "huggingface_hub",
+    "safetensors",
+    "arviz-stats",
+    "numpy",
+    "transformer-lens",
+)
 
 
 def package_versions() -> dict[str, str]:

@@ -46,13 +46,15 @@ class Step:
 class Walk:
     """Weights `w [chain, parameter]` of some chains with their noise and their minibatches."""
 
-    def __init__(self, posterior: Posterior, chains: Sequence[int], *, seed: int, batch_size: int,
-                 w: Tensor | None = None) -> None:
+    def __init__(
+        self, posterior: Posterior, chains: Sequence[int], *, seed: int, batch_size: int, w: Tensor | None = None
+    ) -> None:
         self.posterior, self.chains, self.seed = posterior, list(chains), seed
         self.w = posterior.start(len(self.chains)) if w is None else w
         self.noise = NoiseStream(seed, chains, posterior.device)
-        self.batches = BatchStream(seed, chains, num_examples=posterior.num_examples, batch_size=batch_size,
-                                   device=posterior.device)
+        self.batches = BatchStream(
+            seed, chains, num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
+        )
         self.chunks = self._cut()
 
     def _cut(self) -> list[tuple[Tensor, list[Segment]]]:

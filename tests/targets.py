@@ -33,19 +33,40 @@ class Power(nn.Module):
 def power_problem(h: Tensor, *, power: int = 2, num_examples: int = 4) -> Problem:
     """`num_examples` identical examples of the loss ½ Σ h_i w_i^power."""
     examples = {"h": h.repeat(num_examples, 1)}
-    return Problem(Power(len(h), power, h.dtype), examples, lambda forward, batch: forward(batch["h"]), n=num_examples,
-                   unit="nats per example")
+    return Problem(
+        Power(len(h), power, h.dtype),
+        examples,
+        lambda forward, batch: forward(batch["h"]),
+        n=num_examples,
+        unit="nats per example",
+    )
 
 
-def sample(problem: Problem, *, sampler: str, step_size: float, nbeta: float, localization: float, num_chains: int,
-           steps: int, seed: int = 0, first_chain: int = 0, batch_size: int | None = None) -> Trace:
+def sample(
+    problem: Problem,
+    *,
+    sampler: str,
+    step_size: float,
+    nbeta: float,
+    localization: float,
+    num_chains: int,
+    steps: int,
+    seed: int = 0,
+    first_chain: int = 0,
+    batch_size: int | None = None,
+) -> Trace:
     """Trace of all steps of chains stepped together."""
     chains = list(range(first_chain, first_chain + num_chains))
     size = batch_size or problem.num_examples
     with preserved(problem.model), tempfile.TemporaryDirectory() as folder:
         posterior = Posterior(problem, nbeta=nbeta, localization=localization)
-        return run_chains(lambda: Walk(posterior, chains, seed=seed, batch_size=size), make_kernel(sampler, step_size),
-                          chains, until=steps, store=ChainStore(folder))
+        return run_chains(
+            lambda: Walk(posterior, chains, seed=seed, batch_size=size),
+            make_kernel(sampler, step_size),
+            chains,
+            until=steps,
+            store=ChainStore(folder),
+        )
 
 
 def expected_llc(h: np.ndarray, *, sampler: str, step_size: float, nbeta: float, localization: float) -> float:

@@ -44,17 +44,34 @@ def regression(*, examples: int = 23, width: int = 5, seed: int = 0) -> Problem:
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         net = Net()
-    return Problem(net, {"inputs": x, "labels": y},
-                   lambda forward, batch: ((forward(batch["inputs"]) - batch["labels"]) ** 2).sum(-1), n=examples,
-                   unit="nats per example")
+    return Problem(
+        net,
+        {"inputs": x, "labels": y},
+        lambda forward, batch: ((forward(batch["inputs"]) - batch["labels"]) ** 2).sum(-1),
+        n=examples,
+        unit="nats per example",
+    )
 
 
-def run(problem: Problem, chains: list[int], *, until: int, folder: Path, sampler: str = "sgld", batch_size: int = 4,
-        micro: int | None = None):
+def run(
+    problem: Problem,
+    chains: list[int],
+    *,
+    until: int,
+    folder: Path,
+    sampler: str = "sgld",
+    batch_size: int = 4,
+    micro: int | None = None,
+):
     with preserved(problem.model):
         posterior = Posterior(problem, nbeta=NBETA, localization=GAMMA, micro_batch_size=micro)
-        return run_chains(lambda: Walk(posterior, chains, seed=3, batch_size=batch_size), make_kernel(sampler, EPS),
-                          chains, until=until, store=ChainStore(folder))
+        return run_chains(
+            lambda: Walk(posterior, chains, seed=3, batch_size=batch_size),
+            make_kernel(sampler, EPS),
+            chains,
+            until=until,
+            store=ChainStore(folder),
+        )
 
 
 @pytest.mark.parametrize("sampler", ["sgld", "mala"])

@@ -31,7 +31,10 @@ def test_standard_error_of_an_ar1_series(rho: float) -> None:
 @pytest.mark.parametrize("chains", [1, 2, 3, 4, 8])
 def test_standard_error_is_true_for_few_chains(chains: int) -> None:
     """z = mean/se has sd near 1 over 300 repeats with 60 effective draws a chain."""
-    z = [x.mean() / diagnostics.standard_error(x) for x in (ar1(0.7, chains=chains, draws=340, seed=s) for s in range(300))]
+    z = [
+        x.mean() / diagnostics.standard_error(x)
+        for x in (ar1(0.7, chains=chains, draws=340, seed=s) for s in range(300))
+    ]
     assert 0.9 < np.std(z, ddof=1) < 1.12
 
 
@@ -53,19 +56,33 @@ def test_block_means_keep_the_mean() -> None:
     np.testing.assert_allclose(diagnostics.block_means(x, 5), [[4.0, 9.0], [16.0, 21.0]])
 
 
-def trace_of(excess: np.ndarray, *, nbeta: float = 100.0, init: float = 1.0, accept: float = 0.93,
-             grad_dot: float = 0.0) -> Trace:
+def trace_of(
+    excess: np.ndarray, *, nbeta: float = 100.0, init: float = 1.0, accept: float = 0.93, grad_dot: float = 0.0
+) -> Trace:
     """A trace with nβ(L_B(w_t) − L_B(w*)) = `excess`."""
     full = np.full_like(excess, init)
     rng = np.random.default_rng(1)
-    return Trace(loss=init + excess / nbeta, init_loss=full, accept_prob=np.full_like(excess, accept),
-                 sq_distance=rng.random(excess.shape), grad_dot=np.full_like(excess, grad_dot))
+    return Trace(
+        loss=init + excess / nbeta,
+        init_loss=full,
+        accept_prob=np.full_like(excess, accept),
+        sq_distance=rng.random(excess.shape),
+        grad_dot=np.full_like(excess, grad_dot),
+    )
 
 
 def verdict(excess: np.ndarray, *, trivial_loss: float | None = None, step_size: float = 1e-3, **kw) -> tuple[str, str]:
-    found = estimate(trace_of(excess, **kw), nbeta=100.0, init_loss=1.0, localization=1.0, step_size=step_size,
-                     sampler="sgld", num_burnin_steps=excess.shape[1] // 2, num_steps_between_draws=1,
-                     trivial_loss=trivial_loss)
+    found = estimate(
+        trace_of(excess, **kw),
+        nbeta=100.0,
+        init_loss=1.0,
+        localization=1.0,
+        step_size=step_size,
+        sampler="sgld",
+        num_burnin_steps=excess.shape[1] // 2,
+        num_steps_between_draws=1,
+        trivial_loss=trivial_loss,
+    )
     return found.verdict, " ".join(reason.text + reason.remedy for reason in found.reasons)
 
 
@@ -108,16 +125,32 @@ def test_localization_that_decides_is_named() -> None:
     excess = 2.0 * distance  # λ̂ = 10; −γ Cov(x, r²/2) = −γ·2·½·Var r² = −5γ
     trace = trace_of(excess)
     trace.sq_distance = distance
-    found = estimate(trace, nbeta=100.0, init_loss=1.0, localization=1.5, step_size=1e-3, sampler="sgld",
-                     num_burnin_steps=0, num_steps_between_draws=1)
+    found = estimate(
+        trace,
+        nbeta=100.0,
+        init_loss=1.0,
+        localization=1.5,
+        step_size=1e-3,
+        sampler="sgld",
+        num_burnin_steps=0,
+        num_steps_between_draws=1,
+    )
     assert found.localization_sensitivity["value"] == pytest.approx(-7.5, rel=0.1)
     assert found.verdict == "localization dominates"
 
 
 def test_plain_and_paired_estimators_agree_where_batches_are_full() -> None:
     trace = trace_of(relaxing(level=50, time=20))
-    found = estimate(trace, nbeta=100.0, init_loss=1.0, localization=1.0, step_size=1e-3, sampler="sgld",
-                     num_burnin_steps=400, num_steps_between_draws=2)
+    found = estimate(
+        trace,
+        nbeta=100.0,
+        init_loss=1.0,
+        localization=1.0,
+        step_size=1e-3,
+        sampler="sgld",
+        num_burnin_steps=400,
+        num_steps_between_draws=2,
+    )
     assert found.llc == pytest.approx(found.llc_plain)
     assert found.llc == pytest.approx(np.mean(found.llc_per_chain))
     assert found.llc == pytest.approx(100 * (found.mean_loss - 1))

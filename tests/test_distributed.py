@@ -39,8 +39,17 @@ def _torchrun(count: int) -> list[str]:
 
 
 def _accelerate(count: int) -> list[str]:
-    return ["env", "ACCELERATE_USE_CPU=true", str(BIN / "accelerate"), "launch", "--multi_gpu", "--num_processes",
-            str(count), "--main_process_port", _port()]
+    return [
+        "env",
+        "ACCELERATE_USE_CPU=true",
+        str(BIN / "accelerate"),
+        "launch",
+        "--multi_gpu",
+        "--num_processes",
+        str(count),
+        "--main_process_port",
+        _port(),
+    ]
 
 
 def _worker(launcher: list[str], output: Path, **settings: object) -> LLCResult:
@@ -70,10 +79,17 @@ def test_two_processes_give_the_draws_of_one(launcher, tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_everything_automatic_on_three_processes(tmp_path: Path) -> None:
     """Minimizer, calibration and burn-in are decided once and the same for all."""
-    settings = {"step_size": "auto", "num_burnin_steps": "auto", "minimize": True, "minimize_steps": 50,
-                "max_steps": 400, "num_draws": 40}
-    _assert_equal(_worker([sys.executable], tmp_path / "one", **settings),
-                  _worker(_torchrun(3), tmp_path / "three", **settings))
+    settings = {
+        "step_size": "auto",
+        "num_burnin_steps": "auto",
+        "minimize": True,
+        "minimize_steps": 50,
+        "max_steps": 400,
+        "num_draws": 40,
+    }
+    _assert_equal(
+        _worker([sys.executable], tmp_path / "one", **settings), _worker(_torchrun(3), tmp_path / "three", **settings)
+    )
 
 
 @pytest.mark.slow
@@ -88,15 +104,22 @@ def test_bad_input_ends_every_process(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
     """kill -9 at random moments of a two-process run: the trace in the end is that of an undisturbed run."""
-    settings = {"num_draws": 3000, "num_burnin_steps": 1000, "minimize": True, "minimize_steps": 300,
-                "step_size": "auto", "save_seconds": 0.5}
+    settings = {
+        "num_draws": 3000,
+        "num_burnin_steps": 1000,
+        "minimize": True,
+        "minimize_steps": 300,
+        "step_size": "auto",
+        "save_seconds": 0.5,
+    }
     whole = _worker([sys.executable], tmp_path / "whole", **settings)
     moments = random.Random(0)
     output, kills = tmp_path / "killed", 0
     while kills < 10:
         command = [*_torchrun(2), str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
-        process = subprocess.Popen(command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-                                   start_new_session=True)
+        process = subprocess.Popen(
+            command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
         time.sleep(moments.uniform(4, 9))
         if process.poll() is not None:
             break

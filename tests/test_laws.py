@@ -21,8 +21,16 @@ NBETA, GAMMA = 25.0, 3.0
 
 
 def _quadratic(sampler: str, step_size: float, *, localization: float = GAMMA, chains: int = 50, seed: int = 0) -> None:
-    trace = sample(power_problem(H), sampler=sampler, step_size=step_size, nbeta=NBETA, localization=localization,
-                   num_chains=chains, steps=600, seed=seed)
+    trace = sample(
+        power_problem(H),
+        sampler=sampler,
+        step_size=step_size,
+        nbeta=NBETA,
+        localization=localization,
+        num_chains=chains,
+        steps=600,
+        seed=seed,
+    )
     truth = expected_llc(H.numpy(), sampler=sampler, step_size=step_size, nbeta=NBETA, localization=localization)
     assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), truth)
 
@@ -36,8 +44,9 @@ def test_quadratic_law(sampler: str, step_size: float, localization: float) -> N
 
 def test_sgld_and_mala_laws_differ_at_this_step() -> None:
     """The check can tell SGLD's law from the exact one: MALA's truth is refused for SGLD's draws."""
-    trace = sample(power_problem(H), sampler="sgld", step_size=0.04, nbeta=NBETA, localization=GAMMA, num_chains=50,
-                   steps=600)
+    trace = sample(
+        power_problem(H), sampler="sgld", step_size=0.04, nbeta=NBETA, localization=GAMMA, num_chains=50, steps=600
+    )
     exact = expected_llc(H.numpy(), sampler="mala", step_size=0.04, nbeta=NBETA, localization=GAMMA)
     with pytest.raises(AssertionError, match="standard errors"):
         assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), exact)
@@ -47,23 +56,38 @@ def test_sgld_and_mala_laws_differ_at_this_step() -> None:
 def test_monomial_law(k: int, step_size: float, steps: int) -> None:
     """L = w^{2k} at γ = 0: E[nβL] = 1/(2k) exactly, at every nβ."""
     h = torch.tensor([2.0])  # ½·h·w^{2k}
-    trace = sample(power_problem(h, power=2 * k), sampler="mala", step_size=step_size, nbeta=2.0, localization=0.0,
-                   num_chains=100, steps=steps)
+    trace = sample(
+        power_problem(h, power=2 * k),
+        sampler="mala",
+        step_size=step_size,
+        nbeta=2.0,
+        localization=0.0,
+        num_chains=100,
+        steps=steps,
+    )
     assert_mean(draws_of(trace, nbeta=2.0, burnin=steps // 4), 1 / (2 * k))
 
 
 @pytest.mark.slow
 def test_flat_monomial_law() -> None:
     """L = w^6: E[nβL] = 1/6, with heavy correlation."""
-    trace = sample(power_problem(torch.tensor([2.0]), power=6), sampler="mala", step_size=0.4, nbeta=2.0,
-                   localization=0.0, num_chains=200, steps=6000)
+    trace = sample(
+        power_problem(torch.tensor([2.0]), power=6),
+        sampler="mala",
+        step_size=0.4,
+        nbeta=2.0,
+        localization=0.0,
+        num_chains=200,
+        steps=6000,
+    )
     assert_mean(draws_of(trace, nbeta=2.0, burnin=1500), 1 / 6)
 
 
 def test_variance_of_the_energy() -> None:
     """MALA on a quadratic: Var of nβ(L − L*) is ½ Σ (nβh_i/a_i)²."""
-    trace = sample(power_problem(H), sampler="mala", step_size=0.04, nbeta=NBETA, localization=GAMMA, num_chains=100,
-                   steps=800)
+    trace = sample(
+        power_problem(H), sampler="mala", step_size=0.04, nbeta=NBETA, localization=GAMMA, num_chains=100, steps=800
+    )
     draws = draws_of(trace, nbeta=NBETA, burnin=200)
     a = NBETA * H.numpy() + GAMMA
     mean = (0.5 * NBETA * H.numpy() / a).sum()
@@ -76,16 +100,18 @@ def test_step_size_bias_is_the_exact_excess_on_a_quadratic() -> None:
     trace = sample(power_problem(H), sampler="sgld", step_size=0.04, num_chains=200, steps=1400, **law)
     measured = trace.grad_dot[:, 200:]
     measured = measured[:, np.isfinite(measured[0])]
-    excess = (expected_llc(H.numpy(), sampler="sgld", step_size=0.04, **law)
-              - expected_llc(H.numpy(), sampler="mala", step_size=0.04, **law))
+    excess = expected_llc(H.numpy(), sampler="sgld", step_size=0.04, **law) - expected_llc(
+        H.numpy(), sampler="mala", step_size=0.04, **law
+    )
     assert_mean(0.04 / 8 * measured, excess)
     assert diagnostics.step_size_bias(trace.grad_dot[:, 200:], 0.04) == pytest.approx((0.04 / 8 * measured).mean())
 
 
 def test_localization_sensitivity() -> None:
     """dλ̂/d ln γ on a quadratic is −½ Σ nβh_iγ/a_i²."""
-    trace = sample(power_problem(H), sampler="mala", step_size=0.04, nbeta=NBETA, localization=10.0, num_chains=200,
-                   steps=2000)
+    trace = sample(
+        power_problem(H), sampler="mala", step_size=0.04, nbeta=NBETA, localization=10.0, num_chains=200, steps=2000
+    )
     excess = NBETA * (trace.loss - trace.init_loss)
     found = diagnostics.localization_sensitivity(excess[:, 200:], trace.sq_distance[:, 200:], 10.0)
     a = NBETA * H.numpy() + 10.0
@@ -150,8 +176,9 @@ def test_acceptance_ratio_against_densities(power: int) -> None:
         loss, grad = walk.gradient(None)
         walk.w.copy_(new)
         new_loss, new_grad = walk.gradient(None)
-        ratio = langevin.log_accept(walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad,
-                                    step_size=eps)
+        ratio = langevin.log_accept(
+            walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad, step_size=eps
+        )
     by_hand = log_pi(new) - log_pi(old) + log_q(old, new) - log_q(new, old)
     torch.testing.assert_close(ratio, by_hand, rtol=1e-9, atol=1e-9)
 
@@ -163,25 +190,32 @@ def _doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def _lost_localization(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Posterior.__init__
-    monkeypatch.setattr(Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "localization": 0.0}))
+    monkeypatch.setattr(
+        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "localization": 0.0})
+    )
 
 
 def _wrong_n(monkeypatch: pytest.MonkeyPatch) -> None:
     start = Posterior.__init__
-    monkeypatch.setattr(Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "nbeta": kw["nbeta"] / 2}))
+    monkeypatch.setattr(
+        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "nbeta": kw["nbeta"] / 2})
+    )
 
 
 def _double_step(monkeypatch: pytest.MonkeyPatch) -> None:
     move = langevin.move
     for module in ("sgld", "mala"):
-        monkeypatch.setattr(f"hf_llc.kernels.{module}.move",
-                            lambda walk, grad, *, step_size, step: move(walk, grad, step_size=2 * step_size, step=step))
+        monkeypatch.setattr(
+            f"hf_llc.kernels.{module}.move",
+            lambda walk, grad, *, step_size, step: move(walk, grad, step_size=2 * step_size, step=step),
+        )
 
 
 @pytest.mark.parametrize("fault", [_doubled_noise, _lost_localization, _wrong_n, _double_step])
 @pytest.mark.parametrize("sampler", ["sgld", "mala"])
-def test_planted_faults_are_caught(fault: Callable[[pytest.MonkeyPatch], None], sampler: str,
-                                   monkeypatch: pytest.MonkeyPatch) -> None:
+def test_planted_faults_are_caught(
+    fault: Callable[[pytest.MonkeyPatch], None], sampler: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The quadratic law turns red under each fault."""
     _quadratic(sampler, 0.02, localization=20.0)
     fault(monkeypatch)
@@ -201,8 +235,16 @@ def test_the_standard_error_is_true(num_chains: int, steps: int, step_size: floa
     The sd of 200 standard normal numbers is itself uncertain by 0.05.
     """
     repeats = 200
-    trace = sample(power_problem(H), sampler="sgld", step_size=step_size, nbeta=NBETA, localization=GAMMA,
-                   num_chains=repeats * num_chains, steps=steps, seed=11)
+    trace = sample(
+        power_problem(H),
+        sampler="sgld",
+        step_size=step_size,
+        nbeta=NBETA,
+        localization=GAMMA,
+        num_chains=repeats * num_chains,
+        steps=steps,
+        seed=11,
+    )
     draws = draws_of(trace, nbeta=NBETA, burnin=200).reshape(repeats, num_chains, -1)
     truth = expected_llc(H.numpy(), sampler="sgld", step_size=step_size, nbeta=NBETA, localization=GAMMA)
     z = np.array([(d.mean() - truth) / diagnostics.standard_error(d) for d in draws])

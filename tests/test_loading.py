@@ -50,6 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def copy(folder: Path, tmp_path: Path) -> Callable[..., Path]:
     """`copy(drop=…)` → the model's folder again, to be spoilt."""
+
     def make(*, drop: str = "") -> Path:
         target = tmp_path / "spoilt"
         target.mkdir()
@@ -97,8 +98,9 @@ def test_image_pipeline_brings_its_processor() -> None:
     model, processor = tiny.vit()
     pipeline = transformers.pipeline("image-classification", model=model, image_processor=processor)
     images = np.zeros((4, 8, 8, 3), dtype=np.uint8)
-    data = Dataset.from_dict({"image": list(images), "label": [0, 1, 2, 0]},
-                             features=Features({"image": Image(), "label": Value("int64")}))
+    data = Dataset.from_dict(
+        {"image": list(images), "label": [0, 1, 2, 0]}, features=Features({"image": Image(), "label": Value("int64")})
+    )
     assert load_problem(pipeline, data, LoadConfig()).examples["pixel_values"].shape == (4, 3, 8, 8)
 
 
@@ -117,8 +119,18 @@ def test_users_model_is_never_converted(name: str) -> None:
 @pytest.mark.filterwarnings("ignore:HookedTransformer is deprecated:DeprecationWarning")
 def test_transformer_lens_models_take_tokens_and_give_logits() -> None:
     lens = pytest.importorskip("transformer_lens")
-    settings = lens.HookedTransformerConfig(n_layers=1, d_model=8, n_ctx=16, d_head=4, n_heads=2, d_vocab=320,
-                                            act_fn="relu", device="cpu", init_weights=True, seed=0)
+    settings = lens.HookedTransformerConfig(
+        n_layers=1,
+        d_model=8,
+        n_ctx=16,
+        d_head=4,
+        n_heads=2,
+        d_vocab=320,
+        act_fn="relu",
+        device="cpu",
+        init_weights=True,
+        seed=0,
+    )
     model = lens.HookedTransformer(settings)
     problem = load_problem(model, IDS, LoadConfig())
     expected = model(IDS["input_ids"], return_type="loss", loss_per_token=True).mean(1)
@@ -135,8 +147,11 @@ def test_transformer_lens_models_take_tokens_and_give_logits() -> None:
 @pytest.mark.filterwarnings("ignore")
 def test_transformer_bridge_gives_the_loss_of_the_model_it_wraps(tmp_path: Path) -> None:
     bridge = pytest.importorskip("transformer_lens.model_bridge").TransformerBridge
-    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(
-        vocab_size=320, n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=2)).eval()
+    model = transformers.GPT2LMHeadModel(
+        transformers.GPT2Config(
+            vocab_size=320, n_embd=16, n_layer=1, n_head=2, n_positions=32, bos_token_id=1, eos_token_id=2
+        )
+    ).eval()
     model.save_pretrained(tmp_path)
     tiny.tokenizer().save_pretrained(tmp_path)
     expected = torch.stack([model(input_ids=row[None], labels=row[None]).loss for row in IDS["input_ids"]])
@@ -241,8 +256,13 @@ def test_image_folder(tmp_path: Path) -> None:
 def test_tensors_in_every_wrapping() -> None:
     x, y = XY
     pairs = torch.utils.data.TensorDataset(x, y)
-    for data in (XY, pairs, torch.utils.data.Subset(pairs, range(6)), {"x": x, "y": y},
-                 Dataset.from_dict({"x": x.tolist(), "y": y.tolist()})):
+    for data in (
+        XY,
+        pairs,
+        torch.utils.data.Subset(pairs, range(6)),
+        {"x": x, "y": y},
+        Dataset.from_dict({"x": x.tolist(), "y": y.tolist()}),
+    ):
         problem = load_problem(torch.nn.Linear(4, 3), data, LoadConfig(max_examples=5), loss_fn=cross_entropy)
         torch.testing.assert_close(problem.examples["inputs"], x[:5])
         assert torch.equal(problem.examples["labels"], y[:5])
@@ -350,7 +370,8 @@ def test_messages_for_what_only_the_hub_can_say() -> None:
     config = LoadConfig(revision="v9")
     assert "hf auth login" in str(model_refusal(raised(errors.GatedRepoError, "Access is gated"), "a/b", config))
     assert "no such revision of the model, got 'v9'" in str(
-        model_refusal(raised(errors.RevisionNotFoundError, "404 Client Error"), "a/b", config))
+        model_refusal(raised(errors.RevisionNotFoundError, "404 Client Error"), "a/b", config)
+    )
     unsafe = OSError("a/b does not appear to have a file named model.safetensors")
     assert "--allow-pickle" in str(model_refusal(unsafe, "a/b", config))
     assert "hf auth login" in str(data_refusal(raised(errors.GatedRepoError, "gated"), "a/b", config))
@@ -381,8 +402,12 @@ def test_columns(folder: Path) -> None:
     refused("no such column, got 'story'; allowed: text", folder, TEXTS, input_column="story")
     refused("no column that could be the input column.*give input_column", folder, TEXTS.rename_column("text", "prose"))
     refused("does not hold text", folder, TEXTS.add_column("n", list(range(8))), input_column="n")
-    refused("no column that could be the label column", tiny.bert("BertForSequenceClassification"), TEXTS,
-            tokenizer=tiny.tokenizer(template=True))
+    refused(
+        "no column that could be the label column",
+        tiny.bert("BertForSequenceClassification"),
+        TEXTS,
+        tokenizer=tiny.tokenizer(template=True),
+    )
 
 
 def test_too_little_data(folder: Path) -> None:
@@ -390,14 +415,21 @@ def test_too_little_data(folder: Path) -> None:
     refused("the text is too short.*two windows of 64", folder, TEXTS.select([1]))
     refused("a single example", folder, TEXTS.select([0]), packing="document")
     refused("fewer than two examples, got 1", torch.nn.Linear(4, 3), (XY[0][:1], XY[1][:1]), loss_fn=cross_entropy)
-    refused("no example has a token to predict", folder,
-            {"input_ids": torch.zeros(3, 4, dtype=torch.long), "attention_mask": torch.zeros(3, 4)}, packing="document")
+    refused(
+        "no example has a token to predict",
+        folder,
+        {"input_ids": torch.zeros(3, 4, dtype=torch.long), "attention_mask": torch.zeros(3, 4)},
+        packing="document",
+    )
 
 
 def test_lengths_and_vocabulary(folder: Path) -> None:
     refused("more than the model's context, got 65; allowed: at most 64", folder, TEXTS, max_length=65)
-    refused("token ids that the model does not have, got 320; allowed: 0 … 319", folder,
-            {"input_ids": torch.full((4, 8), 320)})
+    refused(
+        "token ids that the model does not have, got 320; allowed: 0 … 319",
+        folder,
+        {"input_ids": torch.full((4, 8), 320)},
+    )
     refused("no tokenizer comes with the model", tiny.llama(), TEXTS)
     refused("the tokenizer cannot be loaded", folder, TEXTS, tokenizer="nobody/nothing")
 
@@ -411,25 +443,32 @@ def test_features_that_are_not_finite() -> None:
     refused("NaN or infinity, got 'column features, row 4'", linear, data, loss_fn=cross_entropy)
     ragged = Dataset.from_dict({"features": [[1.0], [1.0, 2.0]], "label": [0, 1]})
     refused("does not hold numbers of one shape, got 'features'", linear, ragged, loss_fn=cross_entropy)
-    refused("does not hold numbers", linear, TEXTS.add_column("label", [0] * 8), loss_fn=cross_entropy,
-            input_column="text")
+    refused(
+        "does not hold numbers", linear, TEXTS.add_column("label", [0] * 8), loss_fn=cross_entropy, input_column="text"
+    )
 
 
 def test_labels_out_of_range() -> None:
     model, tokenizer = tiny.bert("BertForSequenceClassification", num_labels=2), tiny.tokenizer(template=True)
     for wrong in (2, -1):
-        refused(f"a label is out of range, got {wrong}; allowed: 0 … 1", model,
-                TEXTS.add_column("label", [0] * 7 + [wrong]), tokenizer=tokenizer)
-    refused("a label is out of range, got 'none'", model, TEXTS.add_column("label", [0] * 7 + [None]),
-            tokenizer=tokenizer)
+        refused(
+            f"a label is out of range, got {wrong}; allowed: 0 … 1",
+            model,
+            TEXTS.add_column("label", [0] * 7 + [wrong]),
+            tokenizer=tokenizer,
+        )
+    refused(
+        "a label is out of range, got 'none'", model, TEXTS.add_column("label", [0] * 7 + [None]), tokenizer=tokenizer
+    )
 
 
 def test_tensors_that_do_not_fit() -> None:
     linear = torch.nn.Linear(4, 3)
     refused("differ in length, got .6, 5.", linear, (XY[0], XY[1][:5]), loss_fn=cross_entropy)
     refused("not a pair of tensors", linear, (XY[0],), loss_fn=cross_entropy)
-    refused("model or loss_fn fails on two examples of shape .7,", linear, (torch.randn(6, 7), XY[1]),
-            loss_fn=cross_entropy)
+    refused(
+        "model or loss_fn fails on two examples of shape .7,", linear, (torch.randn(6, 7), XY[1]), loss_fn=cross_entropy
+    )
 
 
 def test_nothing_is_said_while_loading(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -208,8 +208,10 @@ def test_embedded_model_has_the_losses_its_card_says() -> None:
     assert row is not None, card
     problem = load_problem(None, None, LoadConfig())
     with torch.no_grad():
-        parts = [problem.losses(problem.model, {k: v[i : i + 64] for k, v in problem.examples.items()})
-                 for i in range(0, problem.num_examples, 64)]
+        parts = [
+            problem.losses(problem.model, {k: v[i : i + 64] for k, v in problem.examples.items()})
+            for i in range(0, problem.num_examples, 64)
+        ]
     loss = float(torch.cat(parts).mean())
     assert loss == pytest.approx(float(row[1]), abs=1e-3)
     assert problem.trivial_loss == pytest.approx(float(row[2]), abs=1e-3)

@@ -23,8 +23,12 @@ TEXTS = Dataset.from_dict({"text": tiny.SENTENCES})
 
 def all_losses(problem: Problem, size: int = 3) -> torch.Tensor:
     with torch.no_grad():
-        return torch.cat([problem.losses(problem.model, {k: x[i : i + size] for k, x in problem.examples.items()})
-                          for i in range(0, problem.num_examples, size)])
+        return torch.cat(
+            [
+                problem.losses(problem.model, {k: x[i : i + size] for k, x in problem.examples.items()})
+                for i in range(0, problem.num_examples, size)
+            ]
+        )
 
 
 def check_vmap(problem: Problem) -> None:
@@ -74,8 +78,9 @@ def test_padded_documents_lose_what_unpadded_ones_do(attn: str) -> None:
     assert problem.n == total and float(losses.mean()) == pytest.approx(float(sum(sums)) / total, rel=1e-5)
     if attn == "eager":
         check_vmap(problem)
-    whole = load_problem(model, TEXTS, LoadConfig(packing="document", loss_normalization="sequence"),
-                         tokenizer=tokenizer)
+    whole = load_problem(
+        model, TEXTS, LoadConfig(packing="document", loss_normalization="sequence"), tokenizer=tokenizer
+    )
     assert (whole.n, whole.unit) == (len(sums), "nats per sequence")
     torch.testing.assert_close(all_losses(whole), torch.stack(sums), rtol=1e-4, atol=1e-5)
     assert whole.trivial_loss == pytest.approx(problem.trivial_loss * total / len(sums))
@@ -87,8 +92,12 @@ def test_documents_without_a_predicted_token_are_left_out_with_a_warning() -> No
         problem = load_problem(tiny.llama(), data, LoadConfig(packing="document"), tokenizer=tiny.tokenizer())
     assert problem.num_examples == len(tiny.SENTENCES) == problem.provenance["data"]["num_examples"]
     with pytest.raises(InputError, match="no example has a token to predict"):
-        load_problem(tiny.llama(), Dataset.from_dict({"text": ["", ""]}), LoadConfig(packing="document"),
-                     tokenizer=tiny.tokenizer())
+        load_problem(
+            tiny.llama(),
+            Dataset.from_dict({"text": ["", ""]}),
+            LoadConfig(packing="document"),
+            tokenizer=tiny.tokenizer(),
+        )
 
 
 def test_token_ids_made_before_are_used_as_they_are() -> None:
@@ -121,8 +130,9 @@ def test_masked_lm() -> None:
         count += int(chosen.sum())
     assert problem.n == count
     torch.testing.assert_close(all_losses(problem), torch.stack(expected) * len(expected) / count, rtol=1e-4, atol=1e-5)
-    check_vmap(load_problem(model, Dataset.from_dict({"text": tiny.SENTENCES[:1] * 4}), LoadConfig(),
-                            tokenizer=tokenizer))
+    check_vmap(
+        load_problem(model, Dataset.from_dict({"text": tiny.SENTENCES[:1] * 4}), LoadConfig(), tokenizer=tokenizer)
+    )
 
 
 def test_seq2seq() -> None:
@@ -139,12 +149,18 @@ def test_seq2seq() -> None:
 
 def test_token_classification_labels_the_first_token_of_a_word() -> None:
     names = ["O", "PER", "LOC"]
-    model = tiny.bert("BertForTokenClassification", num_labels=3, label2id={n: 2 - i for i, n in enumerate(names)},
-                      id2label={2 - i: n for i, n in enumerate(names)})
+    model = tiny.bert(
+        "BertForTokenClassification",
+        num_labels=3,
+        label2id={n: 2 - i for i, n in enumerate(names)},
+        id2label={2 - i: n for i, n in enumerate(names)},
+    )
     words = [text.split() for text in tiny.SENTENCES]
     tags = [[len(w) % 3 for w in row] for row in words]
-    data = Dataset.from_dict({"tokens": words, "ner_tags": tags}, features=Features(
-        {"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))}))
+    data = Dataset.from_dict(
+        {"tokens": words, "ner_tags": tags},
+        features=Features({"tokens": List(Value("string")), "ner_tags": List(ClassLabel(names=names))}),
+    )
     tokenizer = tiny.tokenizer(template=True)
     problem = load_problem(model, data, LoadConfig(), tokenizer=tokenizer)
     assert problem.n == sum(map(len, words)) and problem.unit == "nats per token"
@@ -165,8 +181,12 @@ def test_sequence_classification(kind: str) -> None:
     model, tokenizer = make(kind, num_labels=3), tiny.tokenizer(template=kind.startswith("Bert"))
     labels = [0, 1, 2, 1, 0, 0, 1, 2]
     problem = load_problem(model, TEXTS.add_column("label", labels), LoadConfig(), tokenizer=tokenizer)
-    expected = torch.stack([model(input_ids=torch.tensor([tokenizer(t)["input_ids"]]), labels=torch.tensor([y])).loss
-                            for t, y in zip(tiny.SENTENCES, labels, strict=True)]).detach()
+    expected = torch.stack(
+        [
+            model(input_ids=torch.tensor([tokenizer(t)["input_ids"]]), labels=torch.tensor([y])).loss
+            for t, y in zip(tiny.SENTENCES, labels, strict=True)
+        ]
+    ).detach()
     torch.testing.assert_close(all_losses(problem), expected, rtol=1e-4, atol=1e-5)
     p = np.bincount(labels) / 8
     assert problem.trivial_loss == pytest.approx(-(p * np.log(p)).sum()) and problem.n == 8
@@ -200,14 +220,20 @@ def test_several_labels_an_example() -> None:
     model, tokenizer = tiny.bert("BertForSequenceClassification", num_labels=3), tiny.tokenizer(template=True)
     hot = [[1, 0, 1], [0, 0, 0], [0, 1, 1], [1, 1, 1], [0, 0, 1], [0, 1, 0], [1, 0, 0], [0, 0, 1]]
     ids = [[i for i, x in enumerate(row) if x] for row in hot]
-    named = Dataset.from_dict({"text": tiny.SENTENCES, "labels": ids}, features=Features(
-        {"text": Value("string"), "labels": List(ClassLabel(names=["a", "b", "c"]))}))
+    named = Dataset.from_dict(
+        {"text": tiny.SENTENCES, "labels": ids},
+        features=Features({"text": Value("string"), "labels": List(ClassLabel(names=["a", "b", "c"]))}),
+    )
     for data in (TEXTS.add_column("labels", hot), named):
         problem = load_problem(model, data, LoadConfig(), tokenizer=tokenizer)
         assert problem.examples["labels"].tolist() == hot
     logits = [model(input_ids=torch.tensor([tokenizer(t)["input_ids"]])).logits[0].detach() for t in tiny.SENTENCES]
-    expected = torch.stack([-sum(F.logsigmoid(z if y else -z) for z, y in zip(row, target, strict=True))
-                            for row, target in zip(logits, hot, strict=True)])
+    expected = torch.stack(
+        [
+            -sum(F.logsigmoid(z if y else -z) for z, y in zip(row, target, strict=True))
+            for row, target in zip(logits, hot, strict=True)
+        ]
+    )
     torch.testing.assert_close(all_losses(problem), expected, rtol=1e-4, atol=1e-5)
     p = np.mean(hot, axis=0)
     assert problem.trivial_loss == pytest.approx(-(p * np.log(p) + (1 - p) * np.log(1 - p)).sum())
@@ -217,8 +243,15 @@ def test_regression() -> None:
     model, tokenizer = tiny.bert("BertForSequenceClassification", num_labels=1), tiny.tokenizer(template=True)
     y = np.linspace(-1, 2, 8)
     problem = load_problem(model, TEXTS.add_column("label", y), LoadConfig(), tokenizer=tokenizer)
-    expected = torch.stack([model(input_ids=torch.tensor([tokenizer(t)["input_ids"]]), labels=torch.tensor([[v]])).loss
-                            for t, v in zip(tiny.SENTENCES, y.astype(np.float32), strict=True)]).detach() / 2
+    expected = (
+        torch.stack(
+            [
+                model(input_ids=torch.tensor([tokenizer(t)["input_ids"]]), labels=torch.tensor([[v]])).loss
+                for t, v in zip(tiny.SENTENCES, y.astype(np.float32), strict=True)
+            ]
+        ).detach()
+        / 2
+    )
     torch.testing.assert_close(all_losses(problem), expected, rtol=1e-4, atol=1e-5)
     assert problem.unit == "nats per example (Gaussian, σ = 1)"
     assert problem.trivial_loss == pytest.approx(y.var() / 2, rel=1e-5)
@@ -233,8 +266,12 @@ def test_image_classification() -> None:
     data = Dataset.from_dict({"img": images, "label": labels})
     model, processor = tiny.vit()
     problem = load_problem(model, data, LoadConfig(), tokenizer=processor)
-    expected = torch.stack([model(**processor(x, return_tensors="pt"), labels=torch.tensor([y])).loss
-                            for x, y in zip(images, labels, strict=True)]).detach()
+    expected = torch.stack(
+        [
+            model(**processor(x, return_tensors="pt"), labels=torch.tensor([y])).loss
+            for x, y in zip(images, labels, strict=True)
+        ]
+    ).detach()
     torch.testing.assert_close(all_losses(problem), expected, rtol=1e-4, atol=1e-5)
     pixels = problem.examples["pixel_values"]
     same = load_problem(model, (pixels, torch.tensor(labels)), LoadConfig())
@@ -244,8 +281,9 @@ def test_image_classification() -> None:
 
 
 def test_plain_module_is_left_as_found() -> None:
-    model = torch.nn.Sequential(torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(),
-                                torch.nn.Linear(5, 3))
+    model = torch.nn.Sequential(
+        torch.nn.Linear(4, 5), torch.nn.BatchNorm1d(5), torch.nn.Dropout(), torch.nn.Linear(5, 3)
+    )
     model[0].weight.requires_grad_(False)
     before = {k: v.clone() for k, v in model.state_dict().items()}
     x, y = torch.randn(7, 4), torch.arange(7) % 3
@@ -267,15 +305,23 @@ def test_plain_module_is_left_as_found() -> None:
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_loss_fn_that_sums_the_batch_is_refused(reduction: str) -> None:
     with pytest.raises(InputError, match=r'one loss an example.*reduction="none"'):
-        load_problem(torch.nn.Linear(4, 3), (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)), LoadConfig(),
-                     loss_fn=torch.nn.CrossEntropyLoss(reduction=reduction))
+        load_problem(
+            torch.nn.Linear(4, 3),
+            (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)),
+            LoadConfig(),
+            loss_fn=torch.nn.CrossEntropyLoss(reduction=reduction),
+        )
 
 
 def test_plain_label_out_of_range_is_refused_wherever_it_stands() -> None:
     y = torch.tensor([0, 1, 2, 1, 9])
     with pytest.raises(InputError, match="out of range for the model's outputs, got 9"):
-        load_problem(torch.nn.Linear(4, 3), (torch.randn(5, 4), y), LoadConfig(),
-                     loss_fn=torch.nn.CrossEntropyLoss(reduction="none"))
+        load_problem(
+            torch.nn.Linear(4, 3),
+            (torch.randn(5, 4), y),
+            LoadConfig(),
+            loss_fn=torch.nn.CrossEntropyLoss(reduction="none"),
+        )
 
 
 def test_tied_weights_count_once_and_stay_tied(tmp_path: Any) -> None:

@@ -1,6 +1,6 @@
 """A small estimate as a program of its own, for tests that launch it under several processes or kill it.
 
-    python worker.py OUTPUT '{"num_chains": 3, …}'
+python worker.py OUTPUT '{"num_chains": 3, …}'
 """
 
 from __future__ import annotations
@@ -37,8 +37,14 @@ def squared_error(outputs: Tensor, labels: Tensor) -> Tensor:
     return 0.5 * ((outputs - labels) ** 2).sum(-1)
 
 
-SETTINGS = {"num_chains": 3, "num_draws": 60, "num_burnin_steps": 40, "batch_size": 20, "step_size": 1e-3,
-            "localization": 5.0}
+SETTINGS = {
+    "num_chains": 3,
+    "num_draws": 60,
+    "num_burnin_steps": 40,
+    "batch_size": 20,
+    "step_size": 1e-3,
+    "localization": 5.0,
+}
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""One sampler a file. A kernel is a class with `step(walk, indices, step, measure) -> Step` that moves `walk.w` in place."""
+"""One sampler a file. A kernel has `step(walk, indices, step, measure) -> Step`, which moves `walk.w` in place."""
 
 from __future__ import annotations
 

@@ -22,8 +22,16 @@ def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None
 
 
 @torch.no_grad()
-def log_accept(walk: Walk, *, old: Tensor, old_loss: Tensor, old_grad: list[Tensor], new_loss: Tensor,
-               new_grad: list[Tensor], step_size: float) -> Tensor:
+def log_accept(
+    walk: Walk,
+    *,
+    old: Tensor,
+    old_loss: Tensor,
+    old_grad: list[Tensor],
+    new_loss: Tensor,
+    new_grad: list[Tensor],
+    step_size: float,
+) -> Tensor:
     """log of π(w′) q(w|w′) / π(w) q(w′|w) for w = `old` and w′ = `walk.w`, all on one minibatch; float64 `[chain]`.
 
     With v = w′ − w, G = ∇log π(w) and G′ = ∇log π(w′), log q(w|w′) − log q(w′|w) is

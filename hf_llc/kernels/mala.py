@@ -23,14 +23,15 @@ class MALA:
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One proposal and its acceptance or refusal. With full batches the gradient at w is kept from the last step."""
+        """One proposal, accepted or refused. With full batches the gradient at w is kept from the last step."""
         known = self._known if indices is None else None
         loss, grad = walk.gradient(indices) if known is None else known
         old = walk.w.clone()
         move(walk, grad, step_size=self.step_size, step=step)
         new_loss, new_grad = walk.gradient(indices)
-        ratio = log_accept(walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad,
-                           step_size=self.step_size)
+        ratio = log_accept(
+            walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad, step_size=self.step_size
+        )
         probability = accept_prob(ratio)
         draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
         accepted = torch.tensor(draws, dtype=torch.float64, device=loss.device) < probability

@@ -27,6 +27,7 @@ class SGLD:
         if old is None:
             return Step(loss)
         new_loss, new_grad = walk.gradient(indices)
-        ratio = log_accept(walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad,
-                           step_size=self.step_size)
+        ratio = log_accept(
+            walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad, step_size=self.step_size
+        )
         return Step(loss, accept_prob(ratio), dot)
