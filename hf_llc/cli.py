@@ -133,19 +133,13 @@ def _estimate(args: argparse.Namespace, folder: list[Path]) -> int:
     output = default_output(load, sample) if args.output is None else Path(args.output)
     folder.append(output)
     _hush(args.quiet)
-    is_new = not output.exists()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
-            from hf_llc import evaluator
+    with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
+        from hf_llc import evaluator
 
-            resume = True if args.resume else None
-            result = evaluator.estimate(
-                load, sample, output=output, resume=resume, overwrite=args.overwrite, progress=not args.quiet
-            )
-    except InputError:
-        if is_new:
-            _tidy(output)
-        raise
+        resume = True if args.resume else None
+        result = evaluator.estimate(
+            load, sample, output=output, resume=resume, overwrite=args.overwrite, progress=not args.quiet
+        )
     if not _is_main():
         return OK  # a launcher stops all processes when one fails: the main one must get to print
     _print_result(result, as_json=args.json)
@@ -233,15 +227,6 @@ def _print_error(line: str) -> None:
     from hf_llc.report import for_encoding
 
     print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)
-
-
-def _tidy(folder: Path) -> None:
-    """After bad input: not a folder that the refused run made, if no work is in it."""
-    if not _is_main() or (folder / "state").exists() or (folder / "result.json").exists():
-        return
-    with contextlib.suppress(OSError):
-        (folder / "run.json").unlink(missing_ok=True)
-        folder.rmdir()
 
 
 def _left(folder: list[Path]) -> str:

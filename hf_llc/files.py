@@ -54,15 +54,17 @@ def finite(value: Any) -> Any:
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Make `folder` and try to write a small file in it, before hours of work end at a closed door.
+    """Can `folder` be made and written? A small file is tried in it, or in the nearest folder that is there already.
+
+    Hours of work must not end at a closed door; nothing is left behind, in case the input is refused after all.
 
     Raises:
         InputError: the folder cannot be made or written.
     """
     folder = Path(folder)
+    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=".hf_llc-", delete=True) as file:
+        with tempfile.NamedTemporaryFile(dir=there, prefix=".hf_llc-", delete=True) as file:
             file.write(b"\0" * 4096)
             file.flush()
             os.fsync(file.fileno())

@@ -95,6 +95,8 @@ def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
             value=name,
             remedy="check the spelling and the network",
         )
+    if "corresponds to no data" in low:
+        return InputError("the data set is empty", value=name, remedy="check split and files")
     if "script" in low or "trust_remote_code" in low:
         return InputError(
             "the data set needs code of its own, which is not run",

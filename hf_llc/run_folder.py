@@ -53,7 +53,8 @@ class RunFolder:
                 raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite") from error
             changed = differences(old, json.loads(json.dumps(asked)))
             if changed or resume is False:
-                what = f"another run ({'; '.join(changed)})" if changed else "this run already"
+                more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
+                what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
                 raise InputError(
                     f"the output folder holds {what}", value=str(self.folder), remedy="use another folder, or overwrite"
                 )

@@ -140,20 +140,6 @@ def test_input_error_of_the_estimate(fake: Fake, capsys: pytest.CaptureFixture[s
     assert capsys.readouterr().err == "hf-llc: error: the data is empty, got 'x'\n"
 
 
-def test_bad_input_leaves_no_folder(fake: Fake) -> None:
-    def refuse(output: Path, **_: Any) -> Any:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "run.json").touch()
-        raise InputError("no")
-
-    fake(refuse)
-    assert main(["estimate", "--output", "out"]) == 2
-    assert not Path("out").exists()
-    Path("out").mkdir()
-    assert main(["estimate", "--output", "out"]) == 2
-    assert Path("out/run.json").exists()  # it was there before, and may be another run's
-
-
 def test_interrupt_says_what_is_on_disk(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     def interrupted(output: Path, **_: Any) -> Any:
         (output / "state" / "step-size-0").mkdir(parents=True)
