@@ -110,7 +110,7 @@ class SampleConfig:
     )
     max_steps: int = _setting(5000, "steps a chain at most, burn-in included, when the burn-in is auto")
     batch_size: int | Literal["auto", "full"] = _setting(
-        "auto", "examples a step; auto: 32, or all if fewer; full: all"
+        "auto", "examples a step; auto: 32, of sequences about 2,048 tokens (4 … 32); full: all"
     )
     micro_batch_size: int | None = _setting(None, "examples a forward pass at most (gradients are accumulated)")
     step_size: float | Literal["auto"] = _setting("auto", "ε: drift ε/2, noise variance ε; auto: acceptance 0.9–0.95")

@@ -132,6 +132,15 @@ def is_step_too_large(found: Estimate) -> bool:
     return found.step_size_bias > max(0.1 * abs(found.llc), found.llc_se)
 
 
+def lower_step_size(found: Estimate, step_size: float) -> float | None:
+    """The ε that chains should start again with, None where a smaller one would not mend anything."""
+    if found.verdict == "diverged":
+        return step_size / 4
+    if found.verdict in ("not a minimum", "left the basin") or not is_step_too_large(found):
+        return None
+    return smaller_step_size(found, step_size)
+
+
 def smaller_step_size(found: Estimate, step_size: float) -> float:
     """The ε at which that share would be a twentieth; at most halved to an eighth at a time."""
     return step_size * min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
@@ -171,7 +180,7 @@ def _findings(
         ]
     reasons = _basin(found, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta)
     reasons += _step_size(found, step_size=step_size, sampler=sampler)
-    reasons += _mixing(found, draws, steps=excess.shape[1], relaxation=2 / (step_size * max(localization, 1e-300)))
+    reasons += _mixing(found, draws, steps=excess.shape[1], step_size=step_size, localization=localization)
     return reasons
 
 
@@ -254,20 +263,28 @@ def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reaso
     return []
 
 
-def _mixing(found: Estimate, draws: Array, *, steps: int, relaxation: float) -> list[Reason]:
+def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, localization: float) -> Reason:
+    """Flat directions relax in 2/(εγ) steps: that should be below a quarter of the steps."""
+    longer = "num_burnin_steps (max_steps, if it is auto)"
+    needed = 8 / (step_size * steps)
+    if localization >= needed:
+        remedy = f"raise {longer}, to {2 * steps:,} or more"
+    else:
+        longest = f", or {longer}, to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
+        remedy = f"raise localization, to about {needed:.2g}{longest}: flat directions relax in 2/(εγ) steps"
+    return Reason(
+        "drifting",
+        f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half (error "
+        f"{plateau['drift_se']:.2g}): not yet flat after {steps:,} steps",
+        remedy,
+    )
+
+
+def _mixing(found: Estimate, draws: Array, *, steps: int, step_size: float, localization: float) -> list[Reason]:
     """Have the chains arrived, do they agree, and are there enough draws?"""
     reasons, plateau = [], found.plateau
     if diagnostics.is_drifting(plateau, found.llc, found.llc_se):
-        reasons.append(
-            Reason(
-                "drifting",
-                f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half "
-                f"(error {plateau['drift_se']:.2g}): not yet flat. Flat directions relax in 2/(εγ) = {relaxation:.3g} "
-                f"steps; a chain had {steps}",
-                "raise num_burnin_steps (max_steps, if it is auto) or localization, until 2/(εγ) is below a quarter of "
-                "the steps",
-            )
-        )
+        reasons.append(_drifting(plateau, steps=steps, step_size=step_size, localization=localization))
     if found.r_hat > 1.1:
         reasons.append(
             Reason(

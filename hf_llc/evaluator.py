@@ -19,7 +19,7 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
 from hf_llc.estimate import estimate as estimate_llc
-from hf_llc.estimate import is_step_too_large, smaller_step_size
+from hf_llc.estimate import lower_step_size
 from hf_llc.files import check_writable
 from hf_llc.loading import load_problem
 from hf_llc.minimize import minimize
@@ -31,8 +31,11 @@ from hf_llc.run_folder import RunFolder, fingerprint
 from hf_llc.sampling import Sampling
 from hf_llc.versions import package_versions
 
+_AUTO_TOKENS = 2048
+"""Tokens a step with batch size "auto": a step of a small language model takes a fraction of a second on one core."""
+
 _MAX_STEP_SIZES = 3
-"""With step size "auto" the chains start again at a smaller one, twice at most, if the first adds too much heat."""
+"""With step size "auto" the chains start again at a smaller one, twice at most, if they diverge or run too hot."""
 
 
 class LLCEvaluator:
@@ -158,9 +161,10 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
     Raises:
         InputError: the batch is larger than the data, or the loss cannot be sampled.
     """
-    size = sample.batch_size
     examples = problem.num_examples
-    size = examples if size == "full" else min(32, examples) if size == "auto" else size
+    few = min(32, max(4, _AUTO_TOKENS // problem.num_positions), examples)
+    size = {"full": examples, "auto": few}.get(str(sample.batch_size), sample.batch_size)
+    assert isinstance(size, int)
     if size > examples:
         raise InputError(
             "batch_size is larger than the data",
@@ -230,9 +234,10 @@ class _Run:
                 num_steps_between_draws=thinning,
                 trivial_loss=self.problem.trivial_loss,
             )
-            if calibration is None or attempt + 1 == _MAX_STEP_SIZES or not is_step_too_large(found):
+            lower = lower_step_size(found, step_size)
+            if calibration is None or attempt + 1 == _MAX_STEP_SIZES or lower is None:
                 break
-            step_size = float(f"{smaller_step_size(found, step_size):.3g}")
+            step_size = float(f"{lower:.3g}")
             calibration = {**calibration, "step_size": step_size, "lowered": attempt + 1}
         before = sum(part["num_gradients"] for part in (moved, calibration) if part is not None)
         return LLCResult(

@@ -103,7 +103,8 @@ class Posterior:
         self.anchor = [torch.cat(flat)] if self.num_parameters <= _FLAT_LIMIT else flat
         self.pieces = [len(a) for a in self.anchor]
         self.examples = self._place(problem.examples)
-        self.micro_batch_size = micro_batch_size or self._default_micro_batch_size()
+        few = max(1, _MICRO_TOKENS // problem.num_positions) if problem.num_positions > 1 else _MICRO_EXAMPLES
+        self.micro_batch_size = few if micro_batch_size is None else micro_batch_size
         self.mixed_precision = mixed_precision
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
@@ -114,10 +115,6 @@ class Posterior:
     def _place(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         size = sum(x.nbytes for x in examples.values())
         return {k: x.to(self.device) if size <= _RESIDENT_BYTES else x for k, x in examples.items()}
-
-    def _default_micro_batch_size(self) -> int:
-        tokens = [x[0].numel() for x in self.examples.values() if not x.is_floating_point() and x.dim() > 1]
-        return max(1, _MICRO_TOKENS // max(tokens)) if tokens else _MICRO_EXAMPLES
 
     @property
     def num_examples(self) -> int:

@@ -42,3 +42,9 @@ class Problem:
     def num_examples(self) -> int:
         """Number of examples, the length of every tensor in `examples`."""
         return len(next(iter(self.examples.values())))
+
+    @property
+    def num_positions(self) -> int:
+        """Tokens of an example, padding included; 1 for data that are not sequences of ids."""
+        lengths = [x[0].numel() for x in self.examples.values() if not x.is_floating_point() and x.dim() > 1]
+        return max(lengths, default=1)

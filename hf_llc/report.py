@@ -113,7 +113,8 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
                    f"{number(result.accept_prob)}"),
         ("drift", f"{number(plateau.get('drift'))} ± {_short(plateau.get('drift_se'))} between the halves of the draws "
                   f"(p = {_short(plateau.get('p_value'))})"),
-        ("bias", f"finite step {_short(result.step_size_bias)}   dλ̂/d ln γ {_short(share.get('value'))}"),
+        ("bias", f"finite step {_short(result.step_size_bias)}   dλ̂/d ln γ {_short(share.get('value'))} ± "
+                 f"{_short(share.get('se'))}"),
         ("loss", f"mean {number(result.mean_loss)}   at w* {number(result.init_loss)}{trivial}   ({result.unit})"),
     ]  # fmt: skip
 

@@ -54,22 +54,31 @@ class Sampling:
                 kept = sample.num_draws * thinning
                 burnin = min(kept, sample.max_steps - kept)
                 trace = run_to(burnin + kept, burnin)
-                if thinning >= longest or self._is_enough(trace, burnin, thinning):
+                if thinning >= longest or self._is_over(trace, burnin, thinning, step_size):
                     break
                 thinning = min(2 * thinning, longest)
         self.num_gradients += self._gradients_of(trace, is_full=self.batch_size == posterior.num_examples)
         return trace, burnin, thinning
 
-    def _is_enough(self, trace: Trace, burnin: int, thinning: int) -> bool:
-        """The draws are flat and many enough, or no number of them would help."""
+    def _is_over(self, trace: Trace, burnin: int, thinning: int, step_size: float) -> bool:
+        """The draws are flat and many enough, or more steps within the budget would not mend what is wrong.
+
+        They do not where a chain broke, where w* is not at a minimum, and where the draws drift while flat directions,
+        which relax in 2/(εγ) steps, would still be on their way when the budget ends.
+        """
         draws = llc_draws(
             trace.loss, trace.init_loss, nbeta=self.nbeta, num_burnin_steps=burnin, num_steps_between_draws=thinning
         )
         llc, error = float(draws.mean()), diagnostics.standard_error(draws)
         if not math.isfinite(llc):
             return True
+        dip = diagnostics.deepest_dip(self.nbeta * (trace.loss - trace.init_loss))
+        if diagnostics.is_dipping(dip, llc, float(draws.std())):
+            return True
         is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
-        return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1
+        if not is_flat and step_size * self.sample.localization * self.sample.max_steps < 2:
+            return True
+        return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.05
 
     def _gradients_of(self, trace: Trace, *, is_full: bool) -> int:
         """Gradient evaluations of all chains: one a step, and one more where a proposal was looked at."""

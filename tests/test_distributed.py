@@ -101,30 +101,43 @@ def test_bad_input_ends_every_process(tmp_path: Path) -> None:
     assert "cannot write to the output folder" in done.stderr
 
 
+def _newest(folder: Path) -> float:
+    """When something was last put into the folder; 0 if nothing was."""
+    return max((path.stat().st_mtime for path in folder.rglob("*") if path.is_file()), default=0.0)
+
+
 @pytest.mark.slow
 def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
-    """kill -9 at random moments of a two-process run: the trace in the end is that of an undisturbed run."""
+    """kill -9 at ten random moments of a two-process run: the trace in the end is that of an undisturbed run.
+
+    Each time the processes are left alone until they have saved something new, and up to a second longer.
+    """
     settings = {
-        "num_draws": 3000,
-        "num_burnin_steps": 1000,
+        "num_draws": 6000,
+        "num_burnin_steps": 4000,
         "minimize": True,
-        "minimize_steps": 300,
+        "minimize_steps": 1000,
         "step_size": "auto",
-        "save_seconds": 0.5,
+        "save_seconds": 0.2,
     }
-    whole = _worker([sys.executable], tmp_path / "whole", **settings)
     moments = random.Random(0)
-    output, kills = tmp_path / "killed", 0
-    while kills < 10:
+    output = tmp_path / "killed"
+    for _ in range(10):
         command = [*_torchrun(2), str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
+        before = _newest(output)
         process = subprocess.Popen(
-            command, env=_environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            env=_environment(),
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
         )
-        time.sleep(moments.uniform(4, 9))
-        if process.poll() is not None:
-            break
+        while _newest(output) <= before and process.poll() is None:
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 1))
+        assert process.poll() is None, "the run was over before it could be killed ten times"
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-        kills += 1
-    assert kills >= 2, "the run was over before it could be killed"
-    _assert_equal(whole, _worker(_torchrun(2), output, **settings))
+    assert not (output / "result.json").exists()
+    killed = _worker(_torchrun(2), output, **settings)
+    _assert_equal(_worker([sys.executable], tmp_path / "whole", **settings), killed)

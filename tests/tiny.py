@@ -74,7 +74,7 @@ def llama(kind: str = "LlamaForCausalLM", *, attn: str = "eager", tie: bool = Fa
     return getattr(transformers, kind)(settings).eval()
 
 
-def bert(kind: str, **more: Any) -> Any:
+def bert(kind: str, *, initializer_range: float = 0.3, **more: Any) -> Any:
     """An encoder of 16 dimensions, context 64."""
     torch.manual_seed(2)
     settings = transformers.BertConfig(
@@ -84,7 +84,7 @@ def bert(kind: str, **more: Any) -> Any:
         num_hidden_layers=2,
         num_attention_heads=2,
         max_position_embeddings=64,
-        initializer_range=0.3,
+        initializer_range=initializer_range,
         pad_token_id=0,
         attn_implementation="eager",
         **more,
