@@ -77,6 +77,21 @@ def test_two_processes_give_the_draws_of_one(launcher, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_launcher_that_forks(tmp_path: Path) -> None:
+    """accelerate's own launcher from within Python, as in a notebook."""
+    code = (
+        "import sys, worker\nfrom accelerate import debug_launcher\n"
+        "debug_launcher(worker.run, args=(sys.argv[1], {}), num_processes=2)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "two")]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    two = LLCResult.load(tmp_path / "two")
+    assert two.num_processes == 2
+    _assert_equal(_worker([sys.executable], tmp_path / "one"), two)
+
+
+@pytest.mark.slow
 def test_everything_automatic_on_three_processes(tmp_path: Path) -> None:
     """Minimizer, calibration and burn-in are decided once and the same for all."""
     settings = {

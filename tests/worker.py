@@ -47,14 +47,13 @@ SETTINGS = {
 }
 
 
-def main() -> None:
+def run(output: str, settings: dict[str, object]) -> None:
     """Estimate and print the number of processes."""
-    settings = {**SETTINGS, **json.loads(sys.argv[2])}
     model = network()
-    evaluator = LLCEvaluator(**settings)
-    result = evaluator.compute(model, data=examples(model), loss_fn=squared_error, output=sys.argv[1])
+    evaluator = LLCEvaluator(**{**SETTINGS, **settings})
+    result = evaluator.compute(model, data=examples(model), loss_fn=squared_error, output=output)
     print(f"processes {result.num_processes}")
 
 
 if __name__ == "__main__":
-    main()
+    run(sys.argv[1], json.loads(sys.argv[2]))
