@@ -1,0 +1,35 @@
+"""The README's Python example runs as it stands, and its file map is true."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.slow
+def test_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.chdir(tmp_path)
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    exec(compile(block, "README.md", "exec"), {})
+    assert "verdict" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} >= {"result.json", "trace.png"}
+
+
+def test_file_map_names_every_module() -> None:
+    block = re.search(r"## Files\n\n```\n(.*?)```", TEXT, flags=re.DOTALL)
+    assert block is not None
+    named = set(re.findall(r"\w+(?:\.py|/)", block[1]))
+    here = {path.name for path in (ROOT / "hf_llc").glob("*.py")} - {"__init__.py", "__main__.py"}
+    here |= {f"{path.name}/" for path in (ROOT / "hf_llc").iterdir() if path.is_dir() and (path / "__init__.py").exists()}
+    small = {"errors.py", "problem.py", "progress.py", "refusals.py", "versions.py"}  # named by what they serve
+    assert here - named - small == set()
+
+
+def test_pictures_and_files_are_there() -> None:
+    for target in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
+        assert (ROOT / target).exists(), target
