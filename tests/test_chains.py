@@ -121,7 +121,7 @@ def test_interrupt_saves_and_goes_on(tmp_path: Path) -> None:
     problem.losses = losses
     with pytest.raises(KeyboardInterrupt):
         run(problem, [0], until=200, folder=tmp_path / "b")
-    _, saved = ChainStore(tmp_path / "b").load([0], CPU)
+    _, saved, _ = ChainStore(tmp_path / "b").load([0], CPU)
     assert 50 < saved.shape[1] < 80
     resumed = run(regression(), [0], until=200, folder=tmp_path / "b")
     np.testing.assert_array_equal(resumed.loss, whole.loss)
