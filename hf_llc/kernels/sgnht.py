@@ -19,7 +19,8 @@ class SGNHT(Kernel):
     dw = p dt, dp = −∇U_B dt − ζ p dt + √(2A) dW, dζ = (‖p‖² − d)/μ dt. A constant, isotropic gradient noise only raises
     the mean of ζ; the law of w is that of U all the same. In units of a step, the thermostat is ζh, it starts at the
     `friction` that noise-free gradients need, and (‖p‖²/d − 1)·friction²/2 is added to it each step: the rate at which
-    its answer to a change of temperature is critically damped.
+    its answer to a change of temperature is critically damped. The kinetic temperature reported is the mean of the two
+    that the thermostat reads, after the kick and after the friction.
 
     Args:
         step_size: ε = h².
@@ -55,7 +56,7 @@ class SGNHT(Kernel):
             s.w.add_(p, alpha=h / 2)
             rubbed += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
         thermostat.add_(rubbed / d - 1, alpha=rate)
-        return Step(loss, kinetic_temperature=kicked[:, 0] / d if measure else None)
+        return Step(loss, kinetic_temperature=(kicked + rubbed)[:, 0] / (2 * d) if measure else None)
 
     def _friction(self, thermostat: Tensor) -> tuple[Tensor, Tensor]:
         """What p keeps, e^{−ζh}, and the sd of what it gains, √(A(1 − e^{−2ζh})/ζ), also at ζ = 0 and below."""
