@@ -152,6 +152,10 @@ class SampleConfig:
         _require(self.friction > 0, "friction", self.friction, "a number above 0", "try 0.2")
         if self.sampler == "psgld" and self.freeze_after == 0:
             raise InputError("psgld learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
+        if self.sampler == "rmsprop-sgld" and step == "auto":
+            raise InputError(
+                "rmsprop-sgld has no automatic step_size", remedy="give step_size: a tenth of sgld's or so"
+            )
         if self.sampler == "hmc" and self.batch_size == "auto":
             raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
         _require(self.localization >= 0, "localization", self.localization, "0 or more")
