@@ -107,22 +107,31 @@ class ChainStore:
         """The file of these chains."""
         return self.folder / f"chains-{chains[0]:05d}-{chains[-1]:05d}.safetensors"
 
-    def save(self, chains: Sequence[int], w: torch.Tensor, trace: Trace) -> None:
-        """Replace the saved state by weights `[chain, parameter]` and the trace that led there."""
+    def save(self, chains: Sequence[int], w: torch.Tensor, trace: Trace, kernel: dict[str, torch.Tensor]) -> None:
+        """Replace the saved state by weights `[chain, parameter]`, the trace that led there and the kernel's state."""
         tensors = {
             f"trace.{f.name}": torch.from_numpy(np.ascontiguousarray(getattr(trace, f.name))) for f in fields(Trace)
         }
+        tensors |= {f"kernel.{name}": value.detach().cpu().contiguous() for name, value in kernel.items()}
         tensors["w"] = w.detach().cpu()
         write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
 
-    def load(self, chains: Sequence[int], device: torch.device) -> tuple[torch.Tensor | None, Trace]:
-        """The saved weights and trace, or None and an empty trace."""
+    def load(
+        self, chains: Sequence[int], device: torch.device
+    ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
+        """The saved weights, trace and state of the kernel; or None, an empty trace and no state."""
         path = self.path(chains)
         if not path.exists():
-            return None, empty_trace(len(chains))
+            return None, empty_trace(len(chains)), {}
         with safe_open(path, framework="pt") as file:
             trace = Trace(**{f.name: file.get_tensor(f"trace.{f.name}").numpy() for f in fields(Trace)})
-            return file.get_tensor("w").to(device), trace
+            names = file.keys()
+            kernel = {
+                name.removeprefix("kernel."): file.get_tensor(name).to(device)
+                for name in names
+                if name.startswith("kernel.")
+            }
+            return file.get_tensor("w").to(device), trace, kernel
 
     def discard(self) -> None:
         """Remove all states: the run is over and its result is on disk."""
@@ -188,11 +197,12 @@ def run_chains(
         KeyboardInterrupt: after Ctrl-C, with the state saved.
     """
     walk = make_walk()
-    w, trace = store.load(chains, walk.w.device)
+    w, trace, state = store.load(chains, walk.w.device)
     if trace.shape[1] >= until:
         return first_steps(trace, until)
     if w is not None:
         walk.w.copy_(w)
+        kernel.load_state_dict(state)
     recorder, step = Recorder(trace), trace.shape[1]
     alive = _is_alive(trace)
     flushed = saved = time.monotonic()
@@ -208,11 +218,11 @@ def run_chains(
                 report(Progress(list(chains), step, new, recorder.trace()))
                 flushed = now
                 if stop or now - saved > save_seconds:
-                    store.save(chains, walk.w, recorder.trace())
+                    store.save(chains, walk.w, recorder.trace(), kernel.state_dict())
                     saved = now
                 if stop:
                     raise KeyboardInterrupt
-    store.save(chains, walk.w, recorder.trace())
+    store.save(chains, walk.w, recorder.trace(), kernel.state_dict())
     return padded(recorder.trace(), until)
 
 
@@ -231,4 +241,5 @@ def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None
         accept_prob=info.accept_prob,
         sq_distance=distance,
         grad_dot=info.grad_dot,
+        kinetic_temperature=info.kinetic_temperature,
     )

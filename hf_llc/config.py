@@ -24,6 +24,8 @@ Task = Literal[
     "plain",
 ]
 
+Sampler = Literal["sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht", "mala", "hmc"]
+
 
 def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
@@ -101,7 +103,12 @@ class LoadConfig:
 class SampleConfig:
     """How the tempered local posterior exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) is sampled (arXiv 2308.12108, eq. 10)."""
 
-    sampler: Literal["sgld", "mala"] = _setting("sgld", "SGLD (the paper's Algorithm 1) or MALA")
+    sampler: Sampler = _setting(
+        "sgld",
+        "sgld: the paper's Algorithm 1; leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
+        "preconditioner learnt in burn-in; rmsprop-sgld: never frozen, for comparison; baoab: underdamped; sgnht: "
+        "underdamped with a thermostat; mala, hmc: with Metropolis",
+    )
     num_chains: int = _setting(4, "independent chains, shared out over processes")
     num_draws: int = _setting(200, "draws kept a chain")
     num_steps_between_draws: int = _setting(1, "steps a draw (1 keeps every step)")
@@ -114,6 +121,11 @@ class SampleConfig:
     )
     micro_batch_size: int | None = _setting(None, "examples a forward pass at most (gradients are accumulated)")
     step_size: float | Literal["auto"] = _setting("auto", "ε: drift ε/2, noise variance ε; auto: acceptance 0.9–0.95")
+    gradient: Literal["plain", "control-variate"] = _setting(
+        "plain", "control-variate: minibatch gradients without their noise at w*, for one more gradient a step"
+    )
+    friction: float = _setting(0.2, "baoab, sgnht: share of momentum lost in a step of time √ε")
+    num_leapfrog_steps: int = _setting(10, "hmc: gradients a step")
     localization: float = _setting(100.0, "γ: strength of the pull to w*")
     nbeta: float | None = _setting(None, "inverse temperature times n; none: n / ln n")
     beta: float | None = _setting(None, "inverse temperature β (nβ = n·β); none: 1 / ln n")
@@ -127,7 +139,8 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        for name in ("num_chains", "num_draws", "num_steps_between_draws", "chain_batch_size", "minimize_steps"):
+        counts = ("num_chains", "num_draws", "num_steps_between_draws", "chain_batch_size", "minimize_steps")
+        for name in (*counts, "num_leapfrog_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         burnin = self.num_burnin_steps
         _require(burnin == "auto" or burnin >= 0, "num_burnin_steps", burnin, "'auto', or 0 or more")
@@ -136,6 +149,15 @@ class SampleConfig:
         _require(micro is None or micro >= 1, "micro_batch_size", micro, "1 or more")
         step = self.step_size
         _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
+        _require(self.friction > 0, "friction", self.friction, "a number above 0", "try 0.2")
+        if self.sampler == "psgld" and self.freeze_after == 0:
+            raise InputError("psgld learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
+        if self.sampler == "rmsprop-sgld" and step == "auto":
+            raise InputError(
+                "rmsprop-sgld has no automatic step_size", remedy="give step_size: a tenth of sgld's or so"
+            )
+        if self.sampler == "hmc" and self.batch_size == "auto":
+            raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
         _require(self.localization >= 0, "localization", self.localization, "0 or more")
         _require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
@@ -151,6 +173,14 @@ class SampleConfig:
                 allowed=f"more than the {kept} steps kept",
                 remedy="raise max_steps or lower num_draws",
             )
+
+    @property
+    def freeze_after(self) -> int:
+        """Steps in which a sampler may adapt: the burn-in, or the shortest that an automatic one can turn out."""
+        if self.num_burnin_steps != "auto":
+            return self.num_burnin_steps
+        kept = self.num_draws * self.num_steps_between_draws
+        return min(kept, self.max_steps - kept)
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:

@@ -7,6 +7,7 @@ model's own parameters become views of it for the time being; with several, `tor
 from __future__ import annotations
 
 import contextlib
+import functools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -225,6 +226,11 @@ class Posterior:
         flat = [part.reshape(num_chains, -1) for part in total]
         pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
         return loss.reshape(num_chains) / size, [piece.div_(size) for piece in pieces]
+
+    @functools.cached_property
+    def init_gradient(self) -> list[Tensor]:
+        """∇L_n(w*), computed when first asked for, in flat pieces `[1, size of the piece]`."""
+        return self.gradient(self.start(1), None)[1]
 
     @torch.no_grad()
     def example_losses(self, w: Tensor | None = None) -> Tensor:

@@ -25,11 +25,13 @@ class Trace:
     """What every step of every chain left behind, burn-in included.
 
     Attributes:
-        loss: L_B(w_t), float64 `[chain, step]`: the minibatch loss before step t; NaN after a chain has stopped.
+        loss: L_B(w_t), float64 `[chain, step]`: the minibatch loss before step t (with control-variate gradients that
+            of `Walk.gradient`, of the same mean); NaN after a chain has stopped.
         init_loss: L_B(w*) on the same minibatch, float64 `[chain, step]`.
         accept_prob: MALA acceptance probability of step t on its own minibatch, NaN where it was not measured.
         sq_distance: ‖w_t − w*‖², NaN where it was not measured.
         grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩, NaN where it was not measured; see `diagnostics.step_size_bias`.
+        kinetic_temperature: ‖p‖²/d of samplers with momentum, NaN where there is none or it was not measured.
     """
 
     loss: Array
@@ -37,6 +39,11 @@ class Trace:
     accept_prob: Array
     sq_distance: Array
     grad_dot: Array
+    kinetic_temperature: Array = field(default_factory=lambda: np.empty(0))
+
+    def __post_init__(self) -> None:
+        if self.kinetic_temperature.size == 0:
+            self.kinetic_temperature = np.full(self.loss.shape, np.nan)
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -81,11 +81,11 @@ class Sampling:
         return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.05
 
     def _gradients_of(self, trace: Trace, *, is_full: bool) -> int:
-        """Gradient evaluations of all chains: one a step, and one more where a proposal was looked at."""
-        taken = np.isfinite(trace.loss).sum()
-        if self.sample.sampler == "mala":
-            return int(taken * (1 if is_full else 2))
-        return int(taken + np.isfinite(trace.accept_prob).sum())
+        """Gradient evaluations of all chains: what the kernel takes, twice that with a control variate."""
+        kernel = make_kernel(self.sample.sampler, 1.0, self.sample)
+        steps, measured = int(np.isfinite(trace.loss).sum()), int(np.isfinite(trace.accept_prob).sum())
+        taken = kernel.num_gradients(steps=steps, measured=measured, is_full=is_full)
+        return 2 * taken if self.sample.gradient == "control-variate" and not is_full else taken
 
     def _run_to(self, posterior: Posterior, step_size: float, store: ChainStore, until: int, burnin: int) -> Trace:
         """All chains up to step `until`; this process runs its share and every process gets the whole trace."""
@@ -102,11 +102,11 @@ class Sampling:
         for chains in mine:
 
             def make_walk(chains: list[int] = chains) -> Walk:
-                return Walk(posterior, chains, seed=sample.seed, batch_size=self.batch_size)
+                return Walk(posterior, chains, seed=sample.seed, batch_size=self.batch_size, gradient=sample.gradient)
 
             trace = run_chains(
                 make_walk,
-                make_kernel(sample.sampler, step_size),
+                make_kernel(sample.sampler, step_size, sample),
                 chains,
                 until=until,
                 store=store,

@@ -41,13 +41,30 @@ class Step:
     loss: Tensor
     accept_prob: Tensor | None = None
     grad_dot: Tensor | None = None
+    kinetic_temperature: Tensor | None = None
 
 
 class Walk:
-    """Weights `w [chain, parameter]` of some chains with their noise and their minibatches."""
+    """Weights `w [chain, parameter]` of some chains with their noise and their minibatches.
+
+    Args:
+        posterior: losses and gradients.
+        chains: chain numbers.
+        seed: of noise and batch order.
+        batch_size: examples a step.
+        w: where the chains are; None: at w*.
+        gradient: "plain" or "control-variate"; see `gradient`.
+    """
 
     def __init__(
-        self, posterior: Posterior, chains: Sequence[int], *, seed: int, batch_size: int, w: Tensor | None = None
+        self,
+        posterior: Posterior,
+        chains: Sequence[int],
+        *,
+        seed: int,
+        batch_size: int,
+        w: Tensor | None = None,
+        gradient: str = "plain",
     ) -> None:
         self.posterior, self.chains, self.seed = posterior, list(chains), seed
         self.w = posterior.start(len(self.chains)) if w is None else w
@@ -56,6 +73,8 @@ class Walk:
             seed, chains, num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
         )
         self.chunks = self._cut()
+        is_controlled = gradient == "control-variate" and not self.batches.is_full
+        self._w_star = posterior.start(len(self.chains)) if is_controlled else None
 
     def _cut(self) -> list[tuple[Tensor, list[Segment]]]:
         """Noise buffer and segments of each chunk."""
@@ -90,8 +109,23 @@ class Walk:
             yield from segments
 
     def gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """L_B and ∇L_B at the current weights; see `Posterior.gradient`."""
-        return self.posterior.gradient(self.w, indices)
+        """Loss and gradient at the current weights, as `Posterior.gradient` gives them.
+
+        With "control-variate" those of L_B(w) − ⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩, for one more gradient a step: the same
+        mean over batches, and no gradient noise at w* (Baker et al. 2019; Brosse et al. 2018, SGLD-FP). A full batch
+        needs none.
+        """
+        loss, grad = self.posterior.gradient(self.w, indices)
+        if self._w_star is None:
+            return loss, grad
+        _, noise = self.posterior.gradient(self._w_star, indices)
+        for part, mean in zip(noise, self.posterior.init_gradient, strict=True):
+            part.sub_(mean)
+        for s in self.segments():
+            off = s.of(noise)
+            s.of(grad).sub_(off)
+            loss = loss - (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
+        return loss, grad
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""

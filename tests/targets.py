@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from hf_llc import diagnostics
 from hf_llc.chains import ChainStore, run_chains
+from hf_llc.config import SampleConfig
 from hf_llc.estimate import llc_draws
-from hf_llc.kernels import make_kernel
+from hf_llc.kernels import Kernel, make_kernel
 from hf_llc.posterior import Posterior, preserved
 from hf_llc.problem import Problem
 from hf_llc.result import Trace
@@ -42,11 +43,33 @@ def power_problem(h: Tensor, *, power: int = 2, num_examples: int = 4) -> Proble
     )
 
 
+class Shifted(nn.Module):
+    """L_i(w) = ½ Σ_j h_j (w_j − c_ij)²: examples that agree on the curvature and not on the gradient."""
+
+    def __init__(self, h: Tensor) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros_like(h))
+        self.h = h
+
+    def forward(self, centres: Tensor) -> Tensor:
+        return 0.5 * (self.h * (self.w - centres) ** 2).sum(-1)
+
+
+def shifted_problem(h: Tensor, *, num_examples: int, spread: float) -> Problem:
+    """L_n = ½ Σ h_i w_i² + const, with gradient noise of sd `spread` in every coordinate of one example's gradient."""
+    noise = torch.randn(num_examples, len(h), generator=torch.Generator().manual_seed(3), dtype=h.dtype)
+    noise = (noise - noise.mean(0)) / noise.std(0, correction=0)
+    examples = {"centres": spread * noise / h}
+    return Problem(
+        Shifted(h), examples, lambda forward, batch: forward(batch["centres"]), n=num_examples, unit="nats per example"
+    )
+
+
 def sample(
     problem: Problem,
     *,
-    sampler: str,
-    step_size: float,
+    sampler: str | Kernel,
+    step_size: float = 0.0,
     nbeta: float,
     localization: float,
     num_chains: int,
@@ -54,25 +77,35 @@ def sample(
     seed: int = 0,
     first_chain: int = 0,
     batch_size: int | None = None,
+    gradient: str = "plain",
+    settings: SampleConfig | None = None,
 ) -> Trace:
-    """Trace of all steps of chains stepped together."""
+    """Trace of all steps of chains stepped together, by the sampler of a name and step size or by a kernel as it is."""
     chains = list(range(first_chain, first_chain + num_chains))
     size = batch_size or problem.num_examples
     with preserved(problem.model), tempfile.TemporaryDirectory() as folder:
         posterior = Posterior(problem, nbeta=nbeta, localization=localization)
         return run_chains(
-            lambda: Walk(posterior, chains, seed=seed, batch_size=size),
-            make_kernel(sampler, step_size),
+            lambda: Walk(posterior, chains, seed=seed, batch_size=size, gradient=gradient),
+            make_kernel(sampler, step_size, settings or SampleConfig()) if isinstance(sampler, str) else sampler,
             chains,
             until=steps,
             store=ChainStore(folder),
         )
 
 
-def expected_llc(h: np.ndarray, *, sampler: str, step_size: float, nbeta: float, localization: float) -> float:
-    """MATH: ½ Σ nβh_i/a_i for an exact sampler, ½ Σ nβh_i/(a_i(1 − εa_i/4)) for SGLD, a_i = nβh_i + γ."""
+def expected_llc(
+    h: np.ndarray,
+    *,
+    sampler: str,
+    step_size: float,
+    nbeta: float,
+    localization: float,
+    preconditioner: np.ndarray | float = 1.0,
+) -> float:
+    """½ Σ nβh_i/a_i, a_i = nβh_i + γ, for an exact sampler; for SGLD each term is divided by 1 − εA_i a_i/4."""
     a = nbeta * h + localization
-    shrink = 1 - step_size * a / 4 if sampler == "sgld" else 1.0
+    shrink = 1 - step_size * preconditioner * a / 4 if "sgld" in sampler else 1.0
     return float((0.5 * nbeta * h / (a * shrink)).sum())
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from targets import power_problem, sample
 from torch import nn
 
 from hf_llc.chains import ChainStore, run_chains
+from hf_llc.config import SampleConfig, Sampler
 from hf_llc.distributed import chain_batches
 from hf_llc.errors import InputError
 from hf_llc.kernels import make_kernel
@@ -23,6 +25,8 @@ from hf_llc.walk import Walk
 
 CPU = torch.device("cpu")
 NBETA, GAMMA, EPS = 20.0, 1.0, 0.002
+SAMPLERS = get_args(Sampler)
+FROZEN_EARLY = SampleConfig(num_burnin_steps=15)
 
 
 def regression(*, examples: int = 23, width: int = 5, seed: int = 0) -> Problem:
@@ -62,27 +66,30 @@ def run(
     sampler: str = "sgld",
     batch_size: int = 4,
     micro: int | None = None,
+    gradient: str = "plain",
 ):
     with preserved(problem.model):
         posterior = Posterior(problem, nbeta=NBETA, localization=GAMMA, micro_batch_size=micro)
         return run_chains(
-            lambda: Walk(posterior, chains, seed=3, batch_size=batch_size),
-            make_kernel(sampler, EPS),
+            lambda: Walk(posterior, chains, seed=3, batch_size=batch_size, gradient=gradient),
+            make_kernel(sampler, EPS, FROZEN_EARLY),
             chains,
             until=until,
             store=ChainStore(folder),
         )
 
 
-@pytest.mark.parametrize("sampler", ["sgld", "mala"])
+@pytest.mark.parametrize("sampler", SAMPLERS)
 def test_batched_chains_follow_single_ones(sampler: str, tmp_path: Path) -> None:
     """The same noise and batches: equal to rounding in the first steps."""
-    together = run(regression(), [0, 1, 2], until=25, folder=tmp_path / "a", sampler=sampler)
+    settings = {"until": 25, "sampler": sampler, "batch_size": 23 if sampler == "hmc" else 4}
+    together = run(regression(), [0, 1, 2], folder=tmp_path / "a", **settings)
     for chain in range(3):
-        alone = run(regression(), [chain], until=25, folder=tmp_path / "b", sampler=sampler)
+        alone = run(regression(), [chain], folder=tmp_path / "b", **settings)
         np.testing.assert_allclose(together.loss[chain], alone.loss[0], rtol=2e-4)
         np.testing.assert_allclose(together.init_loss[chain], alone.init_loss[0], rtol=1e-12)
         np.testing.assert_allclose(together.accept_prob[chain], alone.accept_prob[0], rtol=1e-2)
+        np.testing.assert_allclose(together.kinetic_temperature[chain], alone.kinetic_temperature[0], rtol=2e-4)
 
 
 def test_chains_differ(tmp_path: Path) -> None:
@@ -91,17 +98,38 @@ def test_chains_differ(tmp_path: Path) -> None:
     assert not np.array_equal(trace.init_loss[0], trace.init_loss[1]), "both chains walk the same batches"
 
 
-@pytest.mark.parametrize("sampler", ["sgld", "mala"])
-@pytest.mark.parametrize("batch_size", [4, 23])
-def test_a_run_in_pieces_is_the_run(sampler: str, batch_size: int, tmp_path: Path) -> None:
-    """Stopped and continued at odd steps, bit for bit; asking for less than is there gives its beginning."""
-    whole = run(regression(), [0, 1], until=60, folder=tmp_path / "a", sampler=sampler, batch_size=batch_size)
+@pytest.mark.parametrize(
+    ("sampler", "batch_size", "gradient"),
+    [
+        *((sampler, 4, "plain") for sampler in SAMPLERS if sampler != "hmc"),
+        *((sampler, 23, "plain") for sampler in SAMPLERS),
+        ("sgld", 4, "control-variate"),
+        ("baoab", 4, "control-variate"),
+    ],
+)
+def test_a_run_in_pieces_is_the_run(sampler: str, batch_size: int, gradient: str, tmp_path: Path) -> None:
+    """Stopped and continued at odd steps, bit for bit; asking for less than is there gives its beginning.
+
+    The stops lie before and after the step at which an adaptive sampler freezes.
+    """
+    settings = {"sampler": sampler, "batch_size": batch_size, "gradient": gradient}
+    whole = run(regression(), [0, 1], until=60, folder=tmp_path / "a", **settings)
     for until in (7, 33, 34, 60):
-        pieces = run(regression(), [0, 1], until=until, folder=tmp_path / "b", sampler=sampler, batch_size=batch_size)
-    for name in ("loss", "init_loss", "accept_prob", "sq_distance"):
+        pieces = run(regression(), [0, 1], until=until, folder=tmp_path / "b", **settings)
+    for name in ("loss", "init_loss", "accept_prob", "sq_distance", "grad_dot", "kinetic_temperature"):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name), err_msg=name)
-    start = run(regression(), [0, 1], until=20, folder=tmp_path / "b", sampler=sampler, batch_size=batch_size)
+    start = run(regression(), [0, 1], until=20, folder=tmp_path / "b", **settings)
     np.testing.assert_array_equal(start.loss, whole.loss[:, :20])
+
+
+@pytest.mark.parametrize("sampler", ["psgld", "rmsprop-sgld", "baoab", "sgnht"])
+def test_a_lost_kernel_state_is_seen(sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The check above turns red for each sampler that has a state if it is not restored."""
+    whole = run(regression(), [0], until=30, folder=tmp_path / "a", sampler=sampler)
+    run(regression(), [0], until=7, folder=tmp_path / "b", sampler=sampler)
+    monkeypatch.setattr("hf_llc.kernels.kernel.Kernel.load_state_dict", lambda self, state: None)
+    pieces = run(regression(), [0], until=30, folder=tmp_path / "b", sampler=sampler)
+    assert not np.array_equal(pieces.loss, whole.loss)
 
 
 def test_interrupt_saves_and_goes_on(tmp_path: Path) -> None:
@@ -121,7 +149,7 @@ def test_interrupt_saves_and_goes_on(tmp_path: Path) -> None:
     problem.losses = losses
     with pytest.raises(KeyboardInterrupt):
         run(problem, [0], until=200, folder=tmp_path / "b")
-    _, saved = ChainStore(tmp_path / "b").load([0], CPU)
+    _, saved, _ = ChainStore(tmp_path / "b").load([0], CPU)
     assert 50 < saved.shape[1] < 80
     resumed = run(regression(), [0], until=200, folder=tmp_path / "b")
     np.testing.assert_array_equal(resumed.loss, whole.loss)

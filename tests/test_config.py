@@ -43,7 +43,11 @@ def test_every_setting_has_a_flag(config: type, item: Any) -> None:
     flag = "--" + item.name.replace("_", "-")
     assert flag in parser.format_help()
     kinds, words = kinds_of(get_type_hints(config)[item.name])
-    others = {"streaming": ("--max-examples", "9"), "num_steps_between_draws": ("--num-draws", "1")}
+    others = {
+        "streaming": ("--max-examples", "9"),
+        "num_steps_between_draws": ("--num-draws", "1"),
+        "sampler": ("--batch-size", "full"),
+    }
     extra = others.get(item.name, ())
     if kinds == [bool]:
         argv, expected = [flag], True
@@ -102,6 +106,13 @@ REFUSED = [
     (["--max-examples", "1"], "max_examples is out of range"),
     (["--num-draws", "5000"], "max_steps leaves no room"),
     (["--seed", "-1"], "seed is out of range"),
+    (["--sampler", "adam"], "sampler .* got 'adam'; allowed: 'sgld', 'leimkuhler-matthews'"),
+    (["--gradient", "exact"], "gradient .* allowed: 'plain', 'control-variate'"),
+    (["--friction", "0"], "friction is out of range, got 0.0; allowed: a number above 0"),
+    (["--num-leapfrog-steps", "0"], "num_leapfrog_steps is out of range"),
+    (["--sampler", "hmc"], "hmc needs all examples in every step; set batch_size to 'full'"),
+    (["--sampler", "rmsprop-sgld"], "rmsprop-sgld has no automatic step_size; give step_size"),
+    (["--sampler", "psgld", "--num-burnin-steps", "0"], "psgld learns its preconditioner in burn-in"),
     (["--num-chain", "3"], "unknown argument --num-chain; did you mean --num-chains"),
     (["--frobnicate"], "unknown argument --frobnicate"),
     (["--num-chains"], "expected one argument"),
@@ -113,6 +124,13 @@ def test_refusals_are_one_line(argv: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message) as caught:
         settings(*argv)
     assert "\n" not in str(caught.value)
+
+
+def test_adaptation_ends_with_the_shortest_burnin() -> None:
+    """A number that no later lengthening of an automatic burn-in changes."""
+    assert SampleConfig(num_burnin_steps=50).freeze_after == 50
+    assert SampleConfig(num_draws=100, num_steps_between_draws=3).freeze_after == 300
+    assert SampleConfig(num_draws=3000, max_steps=5000).freeze_after == 2000
 
 
 def test_yaml_and_flags(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
+from faults import doubled_noise, lost_localization, wrong_n
 from targets import assert_mean, draws_of, expected_llc, power_problem, sample
 
 from hf_llc import diagnostics
@@ -183,25 +184,6 @@ def test_acceptance_ratio_against_densities(power: int) -> None:
     torch.testing.assert_close(ratio, by_hand, rtol=1e-9, atol=1e-9)
 
 
-def _doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:
-    fill = NoiseStream.fill
-    monkeypatch.setattr(NoiseStream, "fill", lambda self, out, **at: fill(self, out, **at).mul_(math.sqrt(2)))
-
-
-def _lost_localization(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = Posterior.__init__
-    monkeypatch.setattr(
-        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "localization": 0.0})
-    )
-
-
-def _wrong_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = Posterior.__init__
-    monkeypatch.setattr(
-        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "nbeta": kw["nbeta"] / 2})
-    )
-
-
 def _double_step(monkeypatch: pytest.MonkeyPatch) -> None:
     move = langevin.move
     for module in ("sgld", "mala"):
@@ -211,7 +193,7 @@ def _double_step(monkeypatch: pytest.MonkeyPatch) -> None:
         )
 
 
-@pytest.mark.parametrize("fault", [_doubled_noise, _lost_localization, _wrong_n, _double_step])
+@pytest.mark.parametrize("fault", [doubled_noise, lost_localization, wrong_n, _double_step])
 @pytest.mark.parametrize("sampler", ["sgld", "mala"])
 def test_planted_faults_are_caught(
     fault: Callable[[pytest.MonkeyPatch], None], sampler: str, monkeypatch: pytest.MonkeyPatch

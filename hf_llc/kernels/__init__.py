@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
-from torch import Tensor
-
+from hf_llc.config import SampleConfig
+from hf_llc.kernels.baoab import BAOAB
+from hf_llc.kernels.hmc import HMC
+from hf_llc.kernels.kernel import Kernel
+from hf_llc.kernels.leimkuhler_matthews import LeimkuhlerMatthews
 from hf_llc.kernels.mala import MALA
+from hf_llc.kernels.psgld import AdaptiveSGLD, PreconditionedSGLD
+from hf_llc.kernels.rmsprop_sgld import RMSPropSGLD
 from hf_llc.kernels.sgld import SGLD
-from hf_llc.walk import Step, Walk
+from hf_llc.kernels.sgnht import SGNHT
 
-__all__ = ["MALA", "SGLD", "Kernel", "make_kernel"]
+__all__ = [
+    "BAOAB",
+    "HMC",
+    "MALA",
+    "SGLD",
+    "SGNHT",
+    "AdaptiveSGLD",
+    "Kernel",
+    "LeimkuhlerMatthews",
+    "PreconditionedSGLD",
+    "RMSPropSGLD",
+    "make_kernel",
+]
+
+_DEFAULTS = SampleConfig()
+
+_FIELD_EPS = 0.1
+"""RMSProp-SGLD is there to be compared with: its constant is the one that the field's libraries default to."""
 
 
-class Kernel(Protocol):
-    """One sampler: moves every chain of a walk by one step."""
-
-    def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """Move `walk.w` in place; `measure` asks for the acceptance probability too."""
-        ...
-
-
-def make_kernel(name: str, step_size: float) -> Kernel:
-    """The kernel called `name` ("sgld" or "mala") at step size ε."""
-    return {"sgld": SGLD, "mala": MALA}[name](step_size)
+def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -> Kernel:
+    """The kernel called `name` (see `SampleConfig.sampler`) at step size ε, with the rest of its settings."""
+    match name:
+        case "sgld":
+            return SGLD(step_size)
+        case "leimkuhler-matthews":
+            return LeimkuhlerMatthews(step_size)
+        case "psgld":
+            return AdaptiveSGLD(step_size, freeze_after=sample.freeze_after)
+        case "rmsprop-sgld":
+            return RMSPropSGLD(step_size, rmsprop_eps=_FIELD_EPS)
+        case "baoab":
+            return BAOAB(step_size, friction=sample.friction)
+        case "sgnht":
+            return SGNHT(step_size, friction=sample.friction)
+        case "mala":
+            return MALA(step_size)
+        case "hmc":
+            return HMC(step_size, num_leapfrog_steps=sample.num_leapfrog_steps)
+    raise AssertionError(f"SampleConfig lets through a sampler that does not exist: {name}")

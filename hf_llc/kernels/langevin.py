@@ -1,4 +1,4 @@
-"""What SGLD and MALA share: the Langevin move and its Metropolis–Hastings acceptance probability."""
+"""What the Langevin samplers share: drift, move, and the Metropolis–Hastings acceptance probability."""
 
 from __future__ import annotations
 
@@ -7,18 +7,33 @@ import math
 import torch
 from torch import Tensor
 
-from hf_llc.walk import Walk
+from hf_llc.walk import Segment, Walk
+
+
+def drift(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
+    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] on one segment, in place; `grad` is ∇L_B there."""
+    half = step_size / 2
+    pull = half * walk.posterior.localization
+    if pull:
+        s.w.lerp_(s.w_star, pull)
+    s.w.add_(grad, alpha=-half * walk.posterior.nbeta)
+
+
+def force(walk: Walk, s: Segment, grad: Tensor) -> Tensor:
+    """∇U = nβ ∇L_B + γ(w − w*) on one segment, a new tensor `[chain, k]`."""
+    found = grad * walk.posterior.nbeta
+    if walk.posterior.localization:
+        found.add_(s.w - s.w_star, alpha=walk.posterior.localization)
+    return found
 
 
 @torch.no_grad()
 def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None:
     """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I), in place ([L], Algorithm 1)."""
-    half = step_size / 2
-    pull, push, spread = half * walk.posterior.localization, -half * walk.posterior.nbeta, math.sqrt(step_size)
+    spread = math.sqrt(step_size)
     for s in walk.noisy_segments(step):
-        if pull:
-            s.w.lerp_(s.w_star, pull)
-        s.w.add_(s.of(grad), alpha=push).add_(s.noise, alpha=spread)
+        drift(walk, s, s.of(grad), step_size)
+        s.w.add_(s.noise, alpha=spread)
 
 
 @torch.no_grad()
@@ -54,13 +69,17 @@ def log_accept(
 
 
 @torch.no_grad()
-def grad_dot(walk: Walk, grad: list[Tensor]) -> Tensor:
-    """⟨nβ∇L_B, ∇U_B⟩ with U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`."""
+def grad_dot(walk: Walk, grad: list[Tensor], preconditioner: list[Tensor] | None = None) -> Tensor:
+    """⟨nβ∇L_B, A∇U_B⟩ with U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`.
+
+    A is the diagonal preconditioner in the pieces of the gradient; None: the identity.
+    """
     nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
     total = torch.zeros(len(walk.chains), dtype=torch.float64, device=walk.w.device)
     for s in walk.segments():
-        force = nbeta * s.of(grad).double()
-        total += (force * (force + gamma * (s.w - s.w_star).double())).sum(1)
+        pull = nbeta * s.of(grad).double()
+        both = pull * (pull + gamma * (s.w - s.w_star).double())
+        total += (both if preconditioner is None else both * s.of(preconditioner)).sum(1)
     return total
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_llc.kernels.kernel import Kernel
 from hf_llc.kernels.langevin import accept_prob, log_accept, move
 from hf_llc.streams import uniform
 from hf_llc.walk import Step, Walk
 
 
-class MALA:
+class MALA(Kernel):
     """An SGLD move, accepted with probability min(1, π(w′) q(w|w′) / π(w) q(w′|w)), else undone.
 
     Exact for full batches, whatever the step size. On a minibatch loss and gradient at both ends come from the same
@@ -18,7 +19,7 @@ class MALA:
     """
 
     def __init__(self, step_size: float) -> None:
-        self.step_size = step_size
+        super().__init__(step_size)
         self._known: tuple[Tensor, list[Tensor]] | None = None
 
     @torch.no_grad()
@@ -40,3 +41,7 @@ class MALA:
         kept = [torch.where(rejected, a, b) for a, b in zip(grad, new_grad, strict=True)]
         self._known = (torch.where(accepted, new_loss, loss), kept)
         return Step(loss, probability)
+
+    def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
+        """One a proposal; one more on minibatches, where the gradient at w is of another batch than the last."""
+        return steps * (1 if is_full else 2)

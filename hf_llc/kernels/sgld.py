@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from hf_llc.kernels.kernel import Kernel
 from hf_llc.kernels.langevin import accept_prob, grad_dot, log_accept, move
 from hf_llc.walk import Step, Walk
 
 
-class SGLD:
+class SGLD(Kernel):
     """Δw = (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I).
 
     ε is the variance of the noise; libraries that write √(2ε) call half of it the step size. On a quadratic loss with
     full batches and a_i = nβ h_i + γ the stationary variance of coordinate i is 1/(a_i (1 − ε a_i/4)); ε < 4/max a_i.
     """
-
-    def __init__(self, step_size: float) -> None:
-        self.step_size = step_size
 
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move. `measure` adds one forward and backward pass: the probability with which MALA would accept it."""
@@ -31,3 +29,7 @@ class SGLD:
             walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad, step_size=self.step_size
         )
         return Step(loss, accept_prob(ratio), dot)
+
+    def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
+        """One a step, and one more where a proposal was looked at."""
+        return steps + measured

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 
 from hf_llc.models.attention_only import (
     AttentionOnlyConfig,
@@ -10,8 +10,18 @@ from hf_llc.models.attention_only import (
     from_transformer_lens,
     to_transformer_lens,
 )
+from hf_llc.models.deep_linear import DeepLinearConfig, DeepLinearModel
 
-__all__ = ["AttentionOnlyConfig", "AttentionOnlyForCausalLM", "from_transformer_lens", "to_transformer_lens"]
+__all__ = [
+    "AttentionOnlyConfig",
+    "AttentionOnlyForCausalLM",
+    "DeepLinearConfig",
+    "DeepLinearModel",
+    "from_transformer_lens",
+    "to_transformer_lens",
+]
 
 AutoConfig.register(AttentionOnlyConfig.model_type, AttentionOnlyConfig, exist_ok=True)
 AutoModelForCausalLM.register(AttentionOnlyConfig, AttentionOnlyForCausalLM, exist_ok=True)
+AutoConfig.register(DeepLinearConfig.model_type, DeepLinearConfig, exist_ok=True)
+AutoModel.register(DeepLinearConfig, DeepLinearModel, exist_ok=True)

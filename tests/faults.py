@@ -1,0 +1,54 @@
+"""Faults to plant: each makes a sampler wrong in one way, for the length of a test."""
+
+from __future__ import annotations
+
+import math
+from types import SimpleNamespace
+
+import pytest
+from torch import Tensor
+
+from hf_llc.kernels import psgld
+from hf_llc.kernels.langevin import force
+from hf_llc.posterior import Posterior
+from hf_llc.streams import NoiseStream
+from hf_llc.walk import Walk
+
+
+def doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise of variance 2."""
+    fill = NoiseStream.fill
+    monkeypatch.setattr(NoiseStream, "fill", lambda self, out, **at: fill(self, out, **at).mul_(math.sqrt(2)))
+
+
+def lost_localization(monkeypatch: pytest.MonkeyPatch) -> None:
+    """γ = 0."""
+    start = Posterior.__init__
+    monkeypatch.setattr(
+        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "localization": 0.0})
+    )
+
+
+def wrong_n(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nβ of half the data."""
+    start = Posterior.__init__
+    monkeypatch.setattr(
+        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "nbeta": kw["nbeta"] / 2})
+    )
+
+
+def no_root_a(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The noise of arXiv 2308.12108, eq. 27: without A."""
+
+    def move(walk: Walk, grad: list[Tensor], a: list[Tensor], *, step_size: float, step: int) -> None:
+        for s in walk.noisy_segments(step):
+            s.w.addcmul_(s.of(a), force(walk, s, s.of(grad)), value=-step_size / 2)
+            s.w.add_(s.noise, alpha=math.sqrt(step_size))
+
+    monkeypatch.setattr(psgld, "preconditioned_move", move)
+
+
+def wrong_friction(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Momentum loses twice what the noise gives back."""
+    wrong = SimpleNamespace(sqrt=math.sqrt, expm1=math.expm1, exp=lambda x: math.exp(2 * x))
+    monkeypatch.setattr("hf_llc.kernels.baoab.math", wrong)

@@ -1,0 +1,238 @@
+"""Exact laws of the samplers beyond SGLD and MALA, under gradient noise too, and each check against planted faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from faults import doubled_noise, lost_localization, no_root_a, wrong_friction
+from targets import assert_mean, draws_of, expected_llc, power_problem, sample, shifted_problem
+from torch import Tensor, nn
+
+from hf_llc.config import SampleConfig
+from hf_llc.kernels import AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
+from hf_llc.kernels.langevin import force
+from hf_llc.posterior import Posterior, preserved
+from hf_llc.problem import Problem
+from hf_llc.walk import Walk
+
+H = torch.linspace(0.2, 2.0, 6)
+NBETA, GAMMA = 25.0, 3.0
+LAW = {"nbeta": NBETA, "localization": GAMMA}
+A = torch.tensor([4.0, 2.0, 1.0, 0.5, 0.7, 0.3])
+
+
+def _quadratic(sampler: str | Kernel, step_size: float, truth: float, *, localization: float = GAMMA) -> None:
+    """λ̂ on the quadratic H is `truth`."""
+    trace = sample(
+        power_problem(H),
+        sampler=sampler,
+        step_size=step_size,
+        nbeta=NBETA,
+        localization=localization,
+        num_chains=50,
+        steps=350,
+        settings=SampleConfig(batch_size="full", num_leapfrog_steps=3),
+    )
+    assert_mean(draws_of(trace, nbeta=NBETA, burnin=100), truth)
+
+
+def _exact(localization: float = GAMMA) -> float:
+    return expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=localization)
+
+
+@pytest.mark.parametrize("localization", [0.0, 30.0])
+@pytest.mark.parametrize(("sampler", "step_size"), [("leimkuhler-matthews", 0.04), ("baoab", 0.04), ("hmc", 0.03)])
+def test_exact_laws(sampler: str, step_size: float, localization: float) -> None:
+    """½ Σ nβh_i/a_i at steps where SGLD's value is far off (ε·max a up to 3.2 of 4).
+
+    HMC: by Metropolis. BAOAB: let q ~ N(0, 1/a) and p ~ N(0, 1 − h²a/4) be independent at the end of a step. Half a
+    kick, p₁ = p − (h/2)a q, has variance 1 − h²a/4 + h²a/4 = 1; half a drift, q₁ = q + (h/2)p₁, has covariance
+    −h/2 + h/2 = 0 with p₁. So p₁ ~ N(0, 1) is independent of q₁, which the friction step leaves so; the second half is
+    the first one reversed in time and restores the law of (q, p). Hence Var q = 1/a exactly for h²a < 4.
+    Leimkuhler–Matthews is the case of infinite friction at ε = h² (tested above), and has the same law.
+    """
+    _quadratic(sampler, step_size, _exact(localization), localization=localization)
+
+
+def test_preconditioned_laws() -> None:
+    """½ Σ nβh_i/(a_i(1 − εA_i a_i/4)), for a fixed A and for the A that each chain has learnt."""
+    law = {"sampler": "psgld", "step_size": 0.03, **LAW}
+    _quadratic(PreconditionedSGLD(0.03, A), 0.0, expected_llc(H.numpy(), preconditioner=A.numpy(), **law))
+    kernel = AdaptiveSGLD(0.03, freeze_after=200)
+    trace = sample(power_problem(H), sampler=kernel, num_chains=50, steps=600, **LAW)
+    v = kernel.state_dict()["square_avg"].double().numpy()
+    learnt = 1.1 / (np.sqrt(v / v.max(axis=1, keepdims=True)) + 0.1)
+    assert learnt.max() > 3, "nothing was learnt"
+    truth = np.mean([expected_llc(H.numpy(), preconditioner=a, **law) for a in learnt])
+    assert_mean(draws_of(trace, nbeta=NBETA, burnin=220), float(truth))
+
+
+def test_step_size_bias_of_a_preconditioned_chain() -> None:
+    """(ε/8)·E⟨nβ∇L, A∇U⟩ is its exact excess."""
+    trace = sample(power_problem(H), sampler=PreconditionedSGLD(0.04, A), num_chains=100, steps=500, **LAW)
+    measured = trace.grad_dot[:, 100:]
+    biased = expected_llc(H.numpy(), sampler="psgld", step_size=0.04, preconditioner=A.numpy(), **LAW)
+    assert_mean(0.04 / 8 * measured[:, np.isfinite(measured[0])], biased - _exact())
+
+
+def test_thermostat_law() -> None:
+    """SGNHT at a fine step on the quadratic: the exact value (its own step-size error is far below the MCSE)."""
+    _quadratic("sgnht", 0.01, _exact())
+
+
+SPREAD, SMALL = 0.2, 0.004
+
+
+def _noisy(sampler: str, *, gradient: str = "plain") -> tuple[np.ndarray, np.ndarray]:
+    """λ̂ draws and kinetic temperature with gradient noise of sd nβ·SPREAD in the force, a fresh example each step."""
+    trace = sample(
+        shifted_problem(H, num_examples=1000, spread=SPREAD),
+        sampler=sampler,
+        step_size=SMALL,
+        num_chains=60,
+        steps=500,
+        batch_size=1,
+        gradient=gradient,
+        settings=SampleConfig(friction=0.3),
+        **LAW,
+    )
+    kept = trace.kinetic_temperature[:, 140:]
+    return draws_of(trace, nbeta=NBETA, burnin=140), kept[:, np.isfinite(kept[0])]
+
+
+def test_sgld_under_gradient_noise() -> None:
+    """Noise of variance V in the force: ½ Σ nβh_i (1 + εV/4)/(a_i(1 − εa_i/4)); none with the control variate."""
+    clean = expected_llc(H.numpy(), sampler="sgld", step_size=SMALL, **LAW)
+    heated = clean * (1 + SMALL * (NBETA * SPREAD) ** 2 / 4)
+    assert_mean(_noisy("sgld")[0], heated)
+    assert_mean(_noisy("sgld", gradient="control-variate")[0], clean)
+
+
+def test_baoab_under_gradient_noise() -> None:
+    """Plain it runs hot, as its temperature says; the control variate restores law and temperature."""
+    draws, heat = _noisy("baoab")
+    assert heat.mean() > 1.15 and draws.mean() > 1.1 * _exact()
+    draws, heat = _noisy("baoab", gradient="control-variate")
+    assert_mean(draws, _exact())
+    assert_mean(heat, 1.0)
+
+
+def test_thermostat_under_gradient_noise() -> None:
+    """Isotropic gradient noise, a fifth of the heat: law and temperature stay right."""
+    draws, heat = _noisy("sgnht")
+    assert_mean(draws, _exact())
+    assert_mean(heat, 1.0)
+
+
+def test_kinetic_temperature() -> None:
+    """After the kick p has exactly variance 1 on a quadratic, at a large step too (see `test_exact_laws`)."""
+    trace = sample(power_problem(H), sampler="baoab", step_size=0.04, num_chains=100, steps=400, **LAW)
+    kept = trace.kinetic_temperature[:, 60:]
+    assert_mean(kept[:, np.isfinite(kept[0])], 1.0)
+    assert np.isfinite(trace.kinetic_temperature[:, ::20]).all()
+    assert np.isnan(
+        sample(power_problem(H), sampler="sgld", step_size=0.01, num_chains=1, steps=2, **LAW).accept_prob[0, 1]
+    )
+
+
+def _tanh_problem() -> Problem:
+    """A tanh network with 9 parameters on 12 examples with noisy labels: no quadratic, w* no minimum."""
+    generator = torch.Generator().manual_seed(4)
+    model = nn.Sequential(nn.Linear(1, 3, bias=False), nn.Tanh(), nn.Linear(3, 2, bias=False)).double()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    x = torch.randn(12, 1, generator=generator, dtype=torch.float64)
+    y = torch.randn(12, 2, generator=generator, dtype=torch.float64)
+    return Problem(
+        model,
+        {"x": x, "y": y},
+        lambda forward, batch: ((forward(batch["x"]) - batch["y"]) ** 2).sum(-1),
+        n=12,
+        unit="nats per example",
+    )
+
+
+def _virial(kernel: Kernel, *, chains: int = 100, steps: int = 350, burnin: int = 100) -> np.ndarray:
+    """½⟨w − w*, ∇U(w)⟩ at every second step, `[chain, draw]`."""
+    problem, found = _tanh_problem(), []
+    with preserved(problem.model):
+        walk = Walk(Posterior(problem, nbeta=4.0, localization=1.0), list(range(chains)), seed=0, batch_size=12)
+        for step in range(steps):
+            if step >= burnin and step % 2 == 0:
+                _, grad = walk.gradient(None)
+                parts = [((s.w - s.w_star) * force(walk, s, s.of(grad))).sum(1) for s in walk.segments()]
+                found.append(sum(parts) / 2)
+            kernel.step(walk, None, step=step, measure=False)
+    return torch.stack(found, dim=1).numpy()
+
+
+@pytest.mark.parametrize(("sampler", "step_size"), [("hmc", 0.02), ("baoab", 0.006), ("leimkuhler-matthews", 0.012)])
+def test_virial_identity(sampler: str, step_size: float) -> None:
+    """E[½⟨w − w*, ∇U⟩] = d/2 on a small nonlinear network, for exact samplers and for fine steps of the others."""
+    assert_mean(_virial(make_kernel(sampler, step_size, SampleConfig(num_leapfrog_steps=4))), 9 / 2)
+
+
+def test_virial_identity_sees_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled_noise(monkeypatch)
+    with pytest.raises(AssertionError, match="standard errors"):
+        assert_mean(_virial(make_kernel("baoab", 0.006)), 9 / 2)
+
+
+def test_control_variate_gradient() -> None:
+    """At w* it is ∇L_n(w*) for every batch; its mean over all batches is ∇L_n(w) and its loss's L_n(w).
+
+    The gradient is that of the loss: central differences.
+    """
+    problem = _tanh_problem()
+    with preserved(problem.model):
+        posterior = Posterior(problem, nbeta=4.0, localization=1.0)
+
+        def walk(w: Tensor | None = None, *, chains: int = 2) -> Walk:
+            start = None if w is None else w.clone()
+            return Walk(posterior, list(range(chains)), seed=0, batch_size=4, w=start, gradient="control-variate")
+
+        batches = [torch.arange(12).reshape(3, 4)[i].expand(2, 4) for i in range(3)]
+        at_star = posterior.gradient(posterior.start(2), None)[1][0]
+        away = posterior.start(2) + torch.linspace(-0.5, 0.5, 18, dtype=torch.float64).view(2, 9)
+        full_loss, full = posterior.gradient(away, None)
+        seen = [walk(away).gradient(batch) for batch in batches]
+        for batch in batches:
+            torch.testing.assert_close(walk().gradient(batch)[1][0], at_star)
+        torch.testing.assert_close(sum(grad[0] for _, grad in seen) / 3, full[0])
+        torch.testing.assert_close(sum(loss for loss, _ in seen) / 3, full_loss)
+        assert not torch.allclose(seen[0][1][0], full[0])
+        for i in range(9):
+            step = torch.zeros(1, 9, dtype=torch.float64)
+            step[0, i] = 1e-5
+            up, down = (walk(away + sign * step).gradient(batches[0])[0] for sign in (1, -1))
+            torch.testing.assert_close((up - down) / 2e-5, seen[0][1][0][:, i], rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "fault"),
+    [
+        *((s, doubled_noise) for s in ("leimkuhler-matthews", "psgld", "baoab", "hmc")),
+        *((s, lost_localization) for s in ("leimkuhler-matthews", "psgld", "baoab", "sgnht")),
+        ("psgld", no_root_a),
+        ("baoab", wrong_friction),
+    ],
+)
+def test_planted_faults_are_caught(
+    sampler: str, fault: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The quadratic law at γ = 20 turns red under each fault. (SGNHT's is right with doubled noise: it adapts.)"""
+
+    def check() -> None:
+        kernel = PreconditionedSGLD(0.01, A) if sampler == "psgld" else sampler
+        law = {"sampler": sampler, "step_size": 0.01, "nbeta": NBETA, "localization": 20.0}
+        a = A.numpy() if sampler == "psgld" else 1.0
+        _quadratic(kernel, 0.01, expected_llc(H.numpy(), preconditioner=a, **law), localization=20.0)
+
+    check()
+    fault(monkeypatch)
+    with pytest.raises(AssertionError, match="standard errors"):
+        check()
