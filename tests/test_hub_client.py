@@ -259,8 +259,8 @@ text = datasets.load_dataset("me/lines", split="train")
 stream = datasets.load_dataset("me/data", "german", split="train", streaming=True)
 metric = evaluate.load("me/exact")
 print(json.dumps({
-    "commit": config.split("/")[-2], "vocabulary": len(tokenizer), "english": parquet["text"],
-    "lines": text["text"], "german": [row["text"] for row in stream], "data": builder.hash,
+    "commit": config.split("/")[-2], "vocabulary": len(tokenizer), "english": list(parquet["text"]),
+    "lines": list(text["text"]), "german": [row["text"] for row in stream], "data": builder.hash,
     "metric": metric.compute(predictions=[1, 2], references=[1, 3]),
 }))
 """
