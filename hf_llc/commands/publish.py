@@ -48,6 +48,10 @@ def _run(args: argparse.Namespace, _: list[Path]) -> int:
     given = [name for name, value in for_repo.items() if value is not None and (name != "create_pr" or value)]
     if args.card is not None and given:
         raise InputError(f"{given[0]} is for a repository, not for a local card", remedy="leave it out")
+    if not sys.stderr.isatty():
+        from huggingface_hub.utils import disable_progress_bars
+
+        disable_progress_bars()
     result = LLCResult.load(args.folder)
     options = {"allow_untrusted": args.allow_untrusted, "dry_run": args.dry_run}
     try:
