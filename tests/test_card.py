@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import pytest
 import yaml
 from huggingface_hub import ModelCard
 from readmes import READMES
-from test_result import make_result, make_trace
+from test_result import make_result as estimate_result
+from test_result import make_trace
 
 from hf_llc.card import BEGIN, END, merge_card, merge_eval_results
 from hf_llc.card_section import render_section, reproduce_command
@@ -19,7 +21,13 @@ from hf_llc.errors import InputError
 from hf_llc.front_matter import split
 from hf_llc.result import LLCResult, Reason
 
+RESULT = estimate_result()
 BAD = {"verdict": "left the basin", "reasons": [Reason("left the basin", "the mean loss 5 *is* | high", "raise nbeta")]}
+
+
+def make_result(**changes: Any) -> LLCResult:
+    """The result that all tests begin with, changed."""
+    return replace(RESULT, **changes)
 
 
 def without_section(card: str) -> tuple[str, str]:
@@ -173,7 +181,7 @@ def test_bad_verdict_is_refused_or_said_first() -> None:
 def test_no_number_is_said_in_words() -> None:
     trace = make_trace()
     trace.loss[0, 400:] = math.nan
-    card = merge_card("", make_result(trace), allow_untrusted=True)
+    card = merge_card("", estimate_result(trace), allow_untrusted=True)
     (entry,) = own_entries(card)
     assert entry.metric_value == "not a number" and entry.metric_args["verdict"] == "diverged"
     assert "standard_error" not in entry.metric_args

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import shutil
 import socket
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,23 @@ THEIRS = "---\nlicense: mit  # theirs\n---\n# A model\r\n\nof theirs 🐢\n"
 FILES = ["llc/result.json", "llc/trace.png", "llc/trace.safetensors"]
 
 
+@pytest.fixture(scope="module")
+def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A result on disk, drawn once."""
+    return make_result().save(tmp_path_factory.mktemp("saved") / "run")
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A saved result, `run` in the working folder."""
+def run(saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of it, `run` in the working folder."""
     monkeypatch.chdir(tmp_path)
-    make_result().save("run")
-    return Path("run")
+    return Path(shutil.copytree(saved, "run"))
+
+
+def change(run: Path, **values: Any) -> None:
+    """Other numbers in the saved result."""
+    path = run / "result.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
 
 
 @pytest.fixture
@@ -91,7 +103,7 @@ def test_pull_request_merge_and_again(hub: Hub, run: Path) -> None:
     first = card_of(hub)
     assert hub.fork("publish", "run", "--repo", "me/model").code == 0
     assert card_of(hub) == first and len(titles(hub)) == 3  # put, pull request, merge: nothing new
-    make_result(llc=7.0).save("run")
+    change(run, llc=7.0)
     assert hub.fork("publish", "run", "--repo", "me/model").code == 0
     assert_one(card_of(hub), 7.0)
     assert json.loads(hub.read("me/model", "llc/result.json"))["llc"] == 7.0
@@ -105,7 +117,7 @@ def test_pull_request_to_the_model_of_another(hub: Hub, run: Path) -> None:
     assert hub.fork("publish", "run", "--repo", "me/model", "--create-pr", user="other").code == 0
     assert card_of(hub) == THEIRS
     assert_one(card_of(hub, "refs/pr/1"), make_result().llc)
-    make_result(llc=7.0).save("run")
+    change(run, llc=7.0)
     done = hub.fork("publish", "run", "--repo", "me/model", "--revision", "refs/pr/1", user="other")
     assert done.code == 0, done.err
     assert_one(card_of(hub, "refs/pr/1"), 7.0)
@@ -181,30 +193,34 @@ def test_bad_verdict_is_refused_before_anything_is_written(here: Hub, run: Path)
 
 FAULTS = [
     ("info", "bad token", "log in with `hf auth login`"),
+    ("commit", "no repository", "404"),
+    ("commit", "conflict", "kept changing meanwhile"),
+    ("preupload", "rate limited", "(429)"),
+    ("commit", "server error", "(500)"),
+    ("resolve", "cut", "check the network"),
+    ("commit", "cut", "check the network"),
+]
+MORE_FAULTS = [
     ("commit", "bad token", "log in with `hf auth login`"),
     ("info", "forbidden", "403"),
     ("resolve", "gated", "403"),
     ("preupload", "forbidden", "403"),
-    ("commit", "no repository", "404"),
-    ("commit", "conflict", "kept changing meanwhile"),
     ("commit", "head moved", "kept changing meanwhile"),
     ("info", "rate limited", "takes no more requests for now (429)"),
-    ("preupload", "rate limited", "(429)"),
     ("commit", "rate limited", "(429)"),
     ("info", "server error", "has a fault of its own (500)"),
     ("resolve", "server error", "(500)"),
     ("lfs-batch", "server error", "(500)"),
     ("lfs-upload", "server error", "(500)"),
     ("validate-yaml", "server error", "(500)"),
-    ("commit", "server error", "(500)"),
     ("info", "cut", "check the network"),
-    ("resolve", "cut", "check the network"),
     ("lfs-batch", "cut", "check the network"),
-    ("commit", "cut", "check the network"),
 ]
 
 
-@pytest.mark.parametrize(("route", "fault", "said"), FAULTS)
+@pytest.mark.parametrize(
+    ("route", "fault", "said"), [*FAULTS, *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_FAULTS)]
+)
 def test_fault_leaves_the_result_whole_and_the_retry_works(
     route: str, fault: str, said: str, hub: Hub, run: Path
 ) -> None:
