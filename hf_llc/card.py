@@ -37,7 +37,7 @@ def merge_card(
     repo_id: str | None = None,
     allow_untrusted: bool = False,
     folder: str = "llc/",
-    curve: str | None = None,
+    curve: dict[str, Any] | None = None,
 ) -> str:
     """A README with the result in its front matter's model-index and in one section between markers.
 
@@ -50,7 +50,7 @@ def merge_card(
         repo_id: the model's repository: names the model where the card and the result do not.
         allow_untrusted: show an estimate whose verdict is bad; the section then begins by saying so.
         folder: where the result's files lie, seen from the card.
-        curve: name in `folder` of a picture of λ̂ over checkpoints.
+        curve: contents of the curve.json that lies in `folder` beside curve.png, if there is one.
 
     Raises:
         InputError: the verdict is bad, the front matter cannot be edited, or a marker has no partner.

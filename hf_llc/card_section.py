@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
@@ -20,23 +21,28 @@ _CITATION = """```bibtex
 }
 ```"""
 
+_MAX_POINTS = 20
+_LOADING = ("input_column", "second_input_column", "label_column", "packing", "max_length", "loss_normalization")
+"""What a result's data says of how examples were made: settings by the same names."""
 _EMBEDDED = "hf_llc/embedded"
 
 
-def render_section(result: LLCResult, *, repo_id: str | None = None, folder: str = "", curve: str | None = None) -> str:
+def render_section(
+    result: LLCResult, *, repo_id: str | None = None, folder: str = "", curve: dict[str, Any] | None = None
+) -> str:
     """The section in Markdown, with `\\n` line ends, without the markers around it.
 
     Args:
         result: what to show.
         repo_id: the model's repository, where the result does not name one (it was made from a local folder).
         folder: where the files of the result lie, seen from the card, e.g. `llc/`.
-        curve: name in `folder` of a picture of λ̂ over checkpoints, if there is one.
+        curve: contents of the curve.json that lies in `folder` beside curve.png, if there is one.
     """
     parts = ["## Local learning coefficient", _warning(result), _headline(result), _meaning(result)]
     if result.trace is not None:
         parts.append(f"![The chains' loss above, the running λ̂ below]({folder}trace.png)")
     if curve is not None:
-        parts += ["### Over training", f"![λ̂ and loss over checkpoints]({folder}{curve})"]
+        parts += ["### Over training", f"![λ̂ and loss over checkpoints]({folder}curve.png)", _points(curve, folder)]
     parts += ["### Diagnostics", _table(_diagnostics(result)), _findings(result)]
     parts += ["### Settings", _table(_settings(result))]
     parts += ["### Reproduce", _reproduce(result, repo_id), _files(result, folder)]
@@ -56,9 +62,8 @@ def reproduce_command(result: LLCResult, repo_id: str | None = None) -> str | No
         flags |= {"model": model, "revision": result.model.get("revision"), "data": data}
         flags |= {"subset": result.data.get("subset"), "split": result.data.get("split")}
         flags |= {"data-revision": result.data.get("revision"), "task": result.task}
-        for name in ("input_column", "second_input_column", "label_column", "packing", "max_length"):
-            flags[name.replace("_", "-")] = result.data.get(name)
-        flags["loss-normalization"] = result.data.get("loss_normalization")
+    for name in _LOADING:
+        flags[name.replace("_", "-")] = result.data.get(name)
     flags["max-examples"] = result.data.get("num_examples")
     flags |= {
         "sampler": result.sampler,
@@ -105,6 +110,19 @@ def _meaning(result: LLCResult) -> str:
         "It is to be compared only between estimates with the same data, nβ and γ, and its ± is the standard error of "
         "the sampling alone."
     )
+
+
+def _points(curve: dict[str, Any], folder: str) -> str:
+    """The curve as a table, if it is not too long for a card."""
+    points = curve["points"]
+    where = f"All {len(points)} checkpoints, with the same settings, are in [`curve.csv`]({folder}curve.csv)."
+    if len(points) > _MAX_POINTS:
+        return where
+    rows = ["| Step | λ̂ | Loss | Verdict |", "|---:|---:|---:|---|"]
+    for point in points:
+        estimate = with_error(*(math.nan if point[name] is None else point[name] for name in ("llc", "llc_se")))
+        rows.append(f"| {point['step']} | {estimate} | {number(point['loss'])} | {point['verdict']} |")
+    return "\n".join(rows) + "\n\n" + where
 
 
 def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:

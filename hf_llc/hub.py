@@ -9,7 +9,7 @@ import re
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_llc.card import EVAL_RESULTS, check_verdict, merge_card, merge_eval_results
 from hf_llc.errors import InputError
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 FOLDER = "llc/"
 """Where the files of a result lie in the model's repository."""
 FILES = ("result.json", "trace.safetensors", "trace.png")
-CURVE = "curve.png"
-"""A picture of λ̂ over checkpoints: published with the result if it lies in the result's folder."""
+CURVE_FILES = ("curve.json", "curve.csv", "curve.png")
+"""λ̂ over checkpoints: published with a result of one of them, if they lie in its folder or the one above."""
 
 _MAX_ATTEMPTS = 5
 """How often a head that moves between reading and committing is read again."""
@@ -156,13 +156,12 @@ def publish_to_folder(
         raise InputError("no such card", value=str(path), allowed="a folder, or a Markdown file in one")
     folder = _saved(result)
     old = _text(readme.read_bytes(), str(readme)) if readme.exists() else ""
-    curve = CURVE if (folder / CURVE).exists() else None
-    new = merge_card(old, result, allow_untrusted=allow_untrusted, folder=FOLDER, curve=curve)
+    new = merge_card(old, result, allow_untrusted=allow_untrusted, folder=FOLDER, curve=read_curve(folder))
     if not dry_run:
         beside = check_writable(readme.parent / FOLDER)
-        for name in _present(folder):
-            data = (folder / name).read_bytes()
-            write_atomically(beside / name, lambda temporary, data=data: temporary.write_bytes(data))
+        for path in _files(folder):
+            data = path.read_bytes()
+            write_atomically(beside / path.name, lambda temporary, data=data: temporary.write_bytes(data))
         write_atomically(readme, lambda temporary: temporary.write_bytes(new.encode()))
     return Published(diff=_diff({readme.name: old}, {readme.name: new}))
 
@@ -176,8 +175,31 @@ def _saved(result: LLCResult) -> Path:
     return result.save(check_writable(Path("runs") / f"{name}-{digest}"))
 
 
-def _present(folder: Path) -> list[str]:
-    return [name for name in (*FILES, CURVE) if (folder / name).exists()]
+def _files(folder: Path) -> list[Path]:
+    """What is published beside the card."""
+    paths = [folder / name for name in FILES]
+    if read_curve(folder) is not None:
+        paths += [_curve_folder(folder) / name for name in CURVE_FILES]
+    return [path for path in paths if path.exists()]
+
+
+def _curve_folder(folder: Path) -> Path:
+    return folder if (folder / "curve.json").exists() else folder.resolve().parent
+
+
+def read_curve(folder: Path) -> dict[str, Any] | None:
+    """The curve that the result is a point of, as in its curve.json; None if there is none."""
+    path = _curve_folder(folder) / "curve.json"
+    if not path.exists():
+        return None
+    try:
+        curve = json.loads(path.read_text(encoding="utf-8"))
+        _ = [
+            (point["step"], point["llc"], point["llc_se"], point["loss"], point["verdict"]) for point in curve["points"]
+        ]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError("the curve's file is damaged", value=str(path), remedy="make the curve again") from error
+    return curve
 
 
 def _publish(api: HfApi, result: LLCResult, asked: _Request) -> Published:
@@ -192,7 +214,7 @@ def _publish(api: HfApi, result: LLCResult, asked: _Request) -> Published:
         if asked.dry_run:
             return Published(diff=diff, attempts=attempt)
         added = [CommitOperationAdd(name, text.encode()) for name, text in texts.items()]
-        added += [CommitOperationAdd(FOLDER + name, asked.folder / name) for name in _present(asked.folder)]
+        added += [CommitOperationAdd(FOLDER + path.name, path) for path in _files(asked.folder)]
         try:
             done = api.create_commit(
                 asked.repo_id,
@@ -235,10 +257,15 @@ def _read(api: HfApi, asked: _Request) -> _Head:
 
 def _merged(result: LLCResult, asked: _Request, head: _Head) -> dict[str, str]:
     """The text files as they are to be."""
-    curve = CURVE if (asked.folder / CURVE).exists() else None
-    old = head.texts.get(_README, "")
-    options = {"allow_untrusted": asked.allow_untrusted, "folder": FOLDER, "curve": curve}
-    texts = {_README: merge_card(old, result, repo_id=asked.repo_id, **options)}
+    card = merge_card(
+        head.texts.get(_README, ""),
+        result,
+        repo_id=asked.repo_id,
+        allow_untrusted=asked.allow_untrusted,
+        folder=FOLDER,
+        curve=read_curve(asked.folder),
+    )
+    texts = {_README: card}
     if asked.benchmark_dataset is not None:
         entries = head.texts.get(EVAL_RESULTS, "")
         texts[EVAL_RESULTS] = merge_eval_results(entries, result, dataset_id=asked.benchmark_dataset)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
+import runpy
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -189,7 +192,11 @@ def test_no_number_is_said_in_words() -> None:
 
 
 def test_section_shows_the_curve_and_the_files_beside_it() -> None:
-    section = render_section(make_result(), folder="llc/", curve="curve.png")
+    point = {"step": 500, "llc": 3.21, "llc_se": 0.1, "loss": 2.5, "verdict": "trustworthy"}
+    curve = {"points": [point, {**point, "step": 1000, "llc": None, "llc_se": None, "verdict": "diverged"}]}
+    section = render_section(make_result(), folder="llc/", curve=curve)
+    assert "| 500 | 3.21 ± 0.10 | 2.5 | trustworthy |\n| 1000 | not a number | 2.5 | diverged |" in section
+    assert "| Step |" not in render_section(make_result(), curve={"points": [point] * 21})
     assert "](llc/trace.png)" in section and "](llc/curve.png)" in section and "](llc/result.json)" in section
     bare = render_section(make_result(trace=None))
     assert "trace" not in bare.replace("trace_", "")
@@ -267,6 +274,23 @@ def test_into_a_folder_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert (run / "card.md").read_text() == render_section(make_result())
 
 
+def test_curve_goes_along_with_a_result_of_one_of_its_checkpoints(tmp_path: Path) -> None:
+    run, model = tmp_path / "curve" / "step500", tmp_path / "model"
+    make_result(trace=None).save(run)
+    model.mkdir()
+    point = {"step": 500, "llc": 3.21, "llc_se": 0.1, "loss": 2.5, "verdict": "trustworthy"}
+    for name, text in {"curve.json": json.dumps({"points": [point]}), "curve.csv": "step\n", "curve.png": "x"}.items():
+        (run.parent / name).write_text(text)
+    assert main(["publish", str(run), "--card", str(model)]) == 0
+    assert sorted(p.name for p in (model / "llc").iterdir()) == ["curve.csv", "curve.json", "curve.png", "result.json"]
+    card = (model / "README.md").read_bytes()
+    assert b"](llc/curve.png)" in card and b"| 500 | 3.21" in card
+    assert main(["publish", str(model / "llc"), "--card", str(model)]) == 0
+    assert (model / "README.md").read_bytes() == card
+    (run.parent / "curve.json").write_text("{}")
+    assert main(["publish", str(run), "--card", str(model)]) == 2
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -296,3 +320,14 @@ def test_refusals(
     err = capsys.readouterr().err
     assert message in err and err.count("\n") == 1
     assert sorted(Path().rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["causal_lm", "image_classifier", "curve", "bad_verdict"])
+def test_stored_examples_are_what_the_template_makes(name: str) -> None:
+    """`python scripts/render_model_cards.py` makes them anew."""
+    script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "render_model_cards.py"))
+    card = (script["FOLDER"] / name / "README.md").read_text(encoding="utf-8")
+    assert card == script["render"](name)
+    for link in re.findall(r"\]\((llc/[\w.]+)\)", card):
+        assert (script["FOLDER"] / name / link).stat().st_size > 0
+    assert len(own_entries(card)) == 1

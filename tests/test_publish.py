@@ -272,3 +272,48 @@ def test_no_secret_in_what_is_written(hub: Hub, run: Path) -> None:
     for name, data in written.items():
         for secret in secrets:
             assert secret.encode() not in data, (name, secret)
+
+
+PUSH = """
+from huggingface_hub import HfApi
+from hf_llc.embedded import model_path, text_path
+api = HfApi()
+api.create_repo("me/tiny")
+api.upload_folder(repo_id="me/tiny", folder_path=model_path())
+api.create_repo("me/stories", repo_type="dataset")
+api.upload_file(path_or_fileobj=text_path(), path_in_repo="validation.txt", repo_id="me/stories", repo_type="dataset")
+"""
+READ = """
+import json
+from huggingface_hub import ModelCard, model_info
+(entry,) = ModelCard.load("me/tiny").data.eval_results
+index = model_info("me/tiny").model_index[0]["results"][0]
+print(json.dumps([vars(entry), index["metrics"][0]["value"]]))
+"""
+
+
+@pytest.mark.slow
+def test_from_a_model_and_data_on_the_hub_to_its_card(hub: Hub, tmp_path: Path) -> None:
+    """Push both, estimate by id, publish as a pull request, merge it, read λ̂ back; and publish again."""
+    pushed = hub.fork("-c", PUSH)
+    assert pushed.code == 0, pushed.err
+    revision = hub.head("me/stories", kind="dataset")
+    small = "--max-length 32 --max-examples 60 --num-chains 2 --num-draws 60 --num-burnin-steps 60 --batch-size 16"
+    settings = f"{small} --step-size 1e-6 --localization 1000 --output run --quiet".split()
+    made = hub.fork("estimate", "--model", "me/tiny", "--data", "me/stories", *settings, cwd=tmp_path)
+    assert made.code in (0, 3), made.err  # so few draws need not be enough
+    result = LLCResult.load(tmp_path / "run")
+    assert (result.model["id"], result.data["id"], result.data["revision"]) == ("me/tiny", "me/stories", revision)
+    publish = ["publish", "run", "--repo", "me/tiny", "--allow-untrusted"]
+    assert hub.fork(*publish, "--create-pr", cwd=tmp_path).code == 0
+    hub.api().merge_pull_request("me/tiny", 1)
+    card = hub.read("me/tiny", "README.md").decode()
+    for _ in range(2):
+        read = hub.fork("-c", READ)
+        assert read.code == 0, read.err
+        entry, value = json.loads(read.out)
+        assert entry["metric_value"] == value == result.llc
+        assert (entry["dataset_type"], entry["dataset_revision"]) == ("me/stories", revision)
+        assert entry["metric_args"].get("model_revision") == result.model["revision"]
+        assert hub.fork(*publish, cwd=tmp_path).code == 0
+    assert hub.read("me/tiny", "README.md").decode() == card and card.count(BEGIN) == 1
