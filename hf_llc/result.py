@@ -7,7 +7,7 @@ import json
 import math
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -15,7 +15,13 @@ from safetensors.numpy import load_file, save_file
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
 
+if TYPE_CHECKING:
+    from hf_llc.hub import Published
+
 SCHEMA_VERSION = 1
+
+_BESIDE = ("trace", "folder")
+"""Fields that are not in result.json: the arrays, in a file of their own, and the folder that it is in."""
 
 Array = np.ndarray
 
@@ -134,7 +140,9 @@ class LLCResult:
     minimize: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
     schema_version: int = SCHEMA_VERSION
+    # not part of what is saved as JSON
     trace: Trace | None = field(default=None, repr=False, compare=False)
+    folder: Path | None = field(default=None, repr=False, compare=False)
 
     @property
     def is_trustworthy(self) -> bool:
@@ -143,7 +151,7 @@ class LLCResult:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries (no trace), None for NaN; `from_dict` reads it back."""
-        return {f.name: finite(_plain(getattr(self, f.name))) for f in fields(self) if f.name != "trace"}
+        return {f.name: finite(_plain(getattr(self, f.name))) for f in fields(self) if f.name not in _BESIDE}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> LLCResult:
@@ -161,7 +169,7 @@ class LLCResult:
                 remedy="upgrade hf_llc, or estimate again",
             )
         values = dict(values)
-        names = {f.name for f in fields(cls)}
+        names = {f.name for f in fields(cls)} - {*_BESIDE}
         missing = [f.name for f in fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
         if missing or set(values) - names:
             raise InputError("the result file is damaged: wrong fields", value=missing or sorted(set(values) - names))
@@ -175,15 +183,45 @@ class LLCResult:
         return cls(**values)
 
     def save(self, folder: str | Path) -> Path:
-        """Write result.json, trace.safetensors and trace.png into `folder`; returns the folder."""
+        """Write result.json, card.md, trace.safetensors and trace.png into `folder`; returns the folder."""
+        from hf_llc.card_section import render_section
+
         folder = Path(folder)
         if self.trace is not None:
             from hf_llc.plots import plot_trace
 
             self.trace.save(folder / "trace.safetensors")
             write_atomically(folder / "trace.png", lambda temporary: plot_trace(self, temporary))
+        section = render_section(self)
+        write_atomically(folder / "card.md", lambda temporary: temporary.write_text(section, encoding="utf-8"))
         write_json(folder / "result.json", self.to_dict())  # last: its presence says that the rest is there
+        self.folder = folder
         return folder
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        create_pr: bool = False,
+        revision: str | None = None,
+        private: bool | None = None,
+        allow_untrusted: bool = False,
+        dry_run: bool = False,
+        benchmark_dataset: str | None = None,
+    ) -> Published:
+        """Put the result on the model's card and its files beside it, in one commit; see `hf_llc.hub.publish`."""
+        from hf_llc.hub import publish
+
+        return publish(
+            self,
+            repo_id,
+            create_pr=create_pr,
+            revision=revision,
+            private=private,
+            allow_untrusted=allow_untrusted,
+            dry_run=dry_run,
+            benchmark_dataset=benchmark_dataset,
+        )
 
     @classmethod
     def load(cls, folder: str | Path) -> LLCResult:
@@ -205,6 +243,7 @@ class LLCResult:
         result = cls.from_dict(values)
         trace = path.with_name("trace.safetensors")
         result.trace = Trace.load(trace) if trace.exists() else None
+        result.folder = path.parent
         return result
 
     def __str__(self) -> str:

@@ -72,7 +72,7 @@ class RunFolder:
         write_json(self.folder / "run.json", asked)
 
     def _clear(self) -> None:
-        for name in ("result.json", "run.json", "trace.safetensors", "trace.png"):
+        for name in ("result.json", "run.json", "trace.safetensors", "trace.png", "card.md"):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.state, ignore_errors=True)
 

@@ -6,8 +6,9 @@ import atexit
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Before anything imports torch or huggingface_hub: both read their environment on import.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -20,6 +21,9 @@ if "PYTEST_XDIST_WORKER" not in os.environ:  # workers inherit it
 
 import pytest
 import torch
+
+if TYPE_CHECKING:
+    from hub import Hub
 
 torch.set_num_threads(1)
 
@@ -35,3 +39,26 @@ def data_folder() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(scope="session")
+def hub_server() -> Iterator[Hub]:
+    """The test Hub, started once; tests take `hub`."""
+    from hub import Hub
+
+    server = Hub()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def hub(hub_server: Hub, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """An empty Hub on 127.0.0.1 (see tests/hub), for programs that it starts and for `HfApi` in this process."""
+    from huggingface_hub import close_session, constants
+
+    hub_server.reset()
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    yield hub_server
+    close_session()
+    assert not hub_server.errors, "\n".join(hub_server.errors)

@@ -101,6 +101,7 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     assert (tmp_path / "run" / "result.json").stat().st_mtime_ns == stamp
     assert again.to_dict() == first.to_dict()
     assert sorted(p.name for p in (tmp_path / "run").iterdir()) == [
+        "card.md",
         "result.json",
         "run.json",
         "trace.png",

@@ -97,7 +97,8 @@ def test_dictionary_round_trip() -> None:
 def test_save_and_load(tmp_path: Path) -> None:
     result = make_result()
     result.save(tmp_path / "run")
-    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == ["result.json", "trace.png", "trace.safetensors"]
+    names = ["card.md", "result.json", "trace.png", "trace.safetensors"]
+    assert sorted(p.name for p in (tmp_path / "run").iterdir()) == names
     for place in (tmp_path / "run", tmp_path / "run" / "result.json"):
         loaded = LLCResult.load(place)
         assert loaded == result

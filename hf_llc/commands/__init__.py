@@ -1,1 +1,1 @@
-"""Commands of `hf-llc`, one a module: `add(commands)` registers it."""
+"""Commands of `hf-llc`, one a module: `add(commands)` registers its arguments and what runs it."""

@@ -1,0 +1,260 @@
+"""A README's YAML front matter, edited as text: one metric goes into `model-index`, every other byte stays.
+
+The YAML is parsed only to find places and to check the outcome. It is never written out again as a whole, which would
+lose comments, order, quotes, anchors and the digits of other people's numbers.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import yaml
+
+from hf_llc.errors import InputError
+
+_BLOCK = re.compile(r"(\s*---(?:\r\n|\r|\n))((?:[\S\s]*?(?:\r\n|\r|\n))??)(---[ \t]*(?:\r\n|\n|$))")
+"""As the Hub finds the front matter (huggingface_hub.repocard.REGEX_YAML_BLOCK), but for an empty one too."""
+
+IsSame = Callable[[dict[str, Any], dict[str, Any]], bool]
+"""(result item of a model-index, metric in it) → this is the metric that the new one replaces."""
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A README cut in three, which joined are the README: `start` ends where the YAML begins."""
+
+    start: str
+    block: str
+    rest: str
+
+
+def newline_of(text: str) -> str:
+    """The line end that most lines of `text` have."""
+    windows = text.count("\r\n")
+    return "\r\n" if windows > text.count("\n") - windows else "\n"
+
+
+def split(readme: str) -> Parts | None:
+    """Cut a README (without a byte order mark) around its front matter; None where it has none.
+
+    A text between two rules that is not a mapping is no front matter but two thematic breaks.
+
+    Raises:
+        InputError: what stands there is not YAML.
+    """
+    found = _BLOCK.match(readme)
+    if found is None or not isinstance(_parsed(found[2]), (dict, type(None))):
+        return None
+    return Parts(found[1], found[2], readme[found.end(2) :])
+
+
+def with_entry(readme: str, *, item: dict[str, Any], model_name: str, is_same: IsSame) -> str:
+    """The README with the metric of `item` in its model-index: in the place of the same one, or as a new result.
+
+    Args:
+        readme: a whole README without a byte order mark.
+        item: one element of a model-index's `results`, with task, dataset and exactly one metric.
+        model_name: name in the model-index, where the README has none yet.
+        is_same: which metric is replaced.
+
+    Raises:
+        InputError: the front matter is not YAML, is not a model-index where it should be, or cannot be edited without
+            touching anything else.
+    """
+    newline = newline_of(readme)
+    parts = split(readme)
+    if parts is None:
+        return f"---{newline}{_new_index(model_name, item, newline, indent=0)}---{newline}{readme}"
+    edited = _edited(parts.block, item, model_name, is_same, newline)
+    _check(parts.block, edited, item, is_same)
+    return parts.start + edited + parts.rest
+
+
+def results_of(readme: str) -> list[dict[str, Any]]:
+    """All elements of the results of a README's model-index."""
+    parts = split(readme)
+    values = None if parts is None else _parsed(parts.block)
+    return [] if values is None else _results(values.get("model-index"))
+
+
+def _parsed(block: str) -> Any:
+    try:
+        return yaml.safe_load(block)
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+        mark = getattr(error, "problem_mark", None)
+        where = "" if mark is None else f" (line {mark.line + 2})"
+        raise InputError(f"the front matter of README.md is not YAML{where}", remedy="mend it, then publish") from error
+
+
+def _results(index: Any) -> list[dict[str, Any]]:
+    """The result items of a parsed model-index.
+
+    Raises:
+        InputError: it has another form than model-index has.
+    """
+    if index is None:
+        return []
+    try:
+        items = [item for model in index for item in (model.get("results") or [])]
+        for item in items:
+            if not isinstance(item["task"], dict) or not isinstance(item["dataset"], dict):
+                raise TypeError(item)
+            for metric in item["metrics"]:
+                _ = metric["type"], metric["value"]
+    except (AttributeError, KeyError, TypeError) as error:
+        raise InputError(
+            "the model-index in the front matter of README.md does not have the form of one",
+            allowed="a list of models with name and results, each result with task, dataset and metrics",
+            remedy="mend it, then publish",
+        ) from error
+    return items
+
+
+def _edited(block: str, item: dict[str, Any], model_name: str, is_same: IsSame, newline: str) -> str:
+    """The block with the metric in it, by the smallest edit."""
+    root = yaml.compose(block, Loader=yaml.SafeLoader)
+    if root is None:
+        return block + _new_index(model_name, item, newline, indent=0)
+    if not isinstance(root, yaml.MappingNode):
+        _refuse()
+    if not root.value:  # {}
+        return _replace(block, root, _flow({"model-index": [_model(model_name, item)]}))
+    _results(_parsed(block).get("model-index"))
+    index = _value(root, "model-index")
+    if index is None:
+        if root.flow_style is True:
+            end = root.value[-1][1].end_mark.index
+            return f"{block[:end]}, {_flow({'model-index': [_model(model_name, item)]})[1:-1]}{block[end:]}"
+        return block + _new_index(model_name, item, newline, indent=root.value[0][0].start_mark.column)
+    if not isinstance(index, yaml.SequenceNode):  # null
+        return _replace(block, index, _flow([_model(model_name, item)]))
+    same = _same_metric(index, is_same)
+    if same is not None:
+        return _with_metric(block, same, item["metrics"][0], newline)
+    models = [node for node in index.value if isinstance(node, yaml.MappingNode)]
+    if not models:
+        return _with_item(block, index, _model(model_name, item), newline)
+    results = _value(models[0], "results")
+    if results is None:
+        _refuse()
+    if not isinstance(results, yaml.SequenceNode):  # null
+        return _replace(block, results, _flow([item]))
+    return _with_item(block, results, item, newline)
+
+
+def _same_metric(index: yaml.SequenceNode, is_same: IsSame) -> yaml.Node | None:
+    """Where the metric to replace is written."""
+    for model in index.value:
+        results = _value(model, "results")
+        for result in results.value if isinstance(results, yaml.SequenceNode) else []:
+            metrics = _value(result, "metrics")
+            for metric in metrics.value if isinstance(metrics, yaml.SequenceNode) else []:
+                if is_same(_construct(result), _construct(metric)):
+                    return metric
+    return None
+
+
+def _construct(node: yaml.Node) -> dict[str, Any]:
+    return yaml.SafeLoader("").construct_document(node)  # type: ignore[arg-type]
+
+
+def _value(node: yaml.Node, key: str) -> yaml.Node | None:
+    """The value of a key: of the last one, as YAML's constructor has it."""
+    pairs = node.value if isinstance(node, yaml.MappingNode) else []
+    return next((value for name, value in reversed(pairs) if name.value == key), None)
+
+
+def _model(name: str, item: dict[str, Any]) -> dict[str, Any]:
+    return {"name": name, "results": [item]}
+
+
+def _new_index(name: str, item: dict[str, Any], newline: str, *, indent: int) -> str:
+    return _dump({"model-index": [_model(name, item)]}, newline, indent)
+
+
+def _with_item(block: str, sequence: yaml.SequenceNode, item: dict[str, Any], newline: str) -> str:
+    """One more element at the end of a sequence, written as the sequence is."""
+    if sequence.flow_style is True:
+        end = sequence.value[-1].end_mark.index if sequence.value else sequence.end_mark.index - 1
+        return f"{block[:end]}{', ' if sequence.value else ''}{_flow(item)}{block[end:]}"
+    first = sequence.value[0].start_mark.index
+    dash = block.rindex("-", 0, first)
+    line = max(block.rfind("\n", 0, dash), block.rfind("\r", 0, dash)) + 1
+    if block[line:dash].strip() or block[dash + 1 : first].strip():
+        _refuse()
+    end = _end_of_line(block, _end(sequence))
+    before = "" if end == 0 or block[end - 1] in "\r\n" else newline
+    return block[:end] + before + _dump([item], newline, dash - line) + block[end:]
+
+
+def _with_metric(block: str, node: yaml.Node, metric: dict[str, Any], newline: str) -> str:
+    """Another metric in the place of the one at `node`."""
+    if isinstance(node, yaml.CollectionNode) and node.flow_style is True:
+        return _replace(block, node, _flow(metric))
+    text = _dump(metric, newline, node.start_mark.column)
+    start, end = node.start_mark.index, _end_of_line(block, _end(node))
+    return block[:start] + text[node.start_mark.column :] + block[end:]
+
+
+def _replace(block: str, node: yaml.Node, text: str) -> str:
+    start, end = node.start_mark.index, node.end_mark.index
+    space = " " if start > 0 and block[start - 1] == ":" else ""
+    return block[:start] + space + text + block[end:]
+
+
+def _end(node: yaml.Node) -> int:
+    """Where the text of a node ends: its own mark may lie behind the comments that follow it."""
+    if isinstance(node, yaml.CollectionNode) and node.flow_style is not True and node.value:
+        last = node.value[-1]
+        return _end(last[1] if isinstance(last, tuple) else last)
+    return node.end_mark.index
+
+
+def _end_of_line(block: str, index: int) -> int:
+    """The start of the next line, unless `index` is the start of one already (behind a block scalar)."""
+    if index > 0 and block[index - 1] in "\r\n":
+        return index
+    found = re.compile(r"\r\n|\r|\n").search(block, index)
+    return len(block) if found is None else found.end()
+
+
+def _dump(value: Any, newline: str, indent: int) -> str:
+    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=math.inf)
+    return "".join(" " * indent + line + newline for line in text.rstrip("\n").split("\n"))
+
+
+def _flow(value: Any) -> str:
+    """One line, for a place inside brackets."""
+    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=math.inf, default_flow_style=True).rstrip()
+
+
+def _check(before: str, after: str, item: dict[str, Any], is_same: IsSame) -> None:
+    """Everything but the one metric reads as before, and the metric is there once.
+
+    Raises:
+        InputError: the edit would have changed something else (aliases into the model-index, say).
+    """
+    old, new = _parsed(before) or {}, _parsed(after)
+    if not isinstance(new, dict):
+        _refuse()
+    own = [m for r in _results(new.pop("model-index", None)) for m in r["metrics"] if is_same(r, m)]
+    old_index = old.pop("model-index", None)
+    others = _others(old_index, is_same)
+    if old != new or others != _others(_parsed(after).get("model-index"), is_same) or own != item["metrics"]:
+        _refuse()
+
+
+def _others(index: Any, is_same: IsSame) -> list[tuple[Any, Any, Any]]:
+    """Task, data set and metric of all that is not to be replaced, in order."""
+    return [(r["task"], r["dataset"], m) for r in _results(index) for m in r["metrics"] if not is_same(r, m)]
+
+
+def _refuse() -> NoReturn:
+    raise InputError(
+        "the model-index in the front matter of README.md cannot be edited without touching other parts",
+        remedy="write it as a plain list, without aliases and with each llc metric once",
+    )
