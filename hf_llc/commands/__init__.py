@@ -1,0 +1,1 @@
+"""Commands of `hf-llc`, one a module: `add(commands)` registers it."""
