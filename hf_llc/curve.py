@@ -60,6 +60,7 @@ class Point:
         step: its place on the axis: the number in its name, else its place in the series.
         loss: L_n of the checkpoint as it is.
         init_loss: L_n(w*), where the chains began: `loss`, or what minimize made of it.
+        weights: the Hub's commit, or a fingerprint of the weights.
     """
 
     step: int
@@ -72,6 +73,7 @@ class Point:
     r_hat: float
     ess: float
     verdict: str
+    weights: str
 
     @property
     def is_trustworthy(self) -> bool:
@@ -230,7 +232,7 @@ def _filled(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
 
 def natural(name: str) -> list[tuple[int, str]]:
     """A sort key under which step9 comes before step10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", name)]
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def steps_of(names: Sequence[str]) -> list[int]:
@@ -349,7 +351,9 @@ def _curve(
         result = results[name]
         copied = ("llc", "llc_se", "init_loss", "mean_loss", "r_hat", "ess", "verdict")
         loss = result.init_loss if result.minimize is None else result.minimize["loss_before"]
-        points.append(Point(step=step, name=name, loss=loss, **{key: getattr(result, key) for key in copied}))
+        weights = str(result.model.get("revision") or result.model.get("fingerprint"))
+        same = {key: getattr(result, key) for key in copied}
+        points.append(Point(step=step, name=name, loss=loss, weights=weights, **same))
     last = results[calibrated_on]
     return Curve(
         points=points,

@@ -160,7 +160,8 @@ class LLCResult:
     def metrics(self) -> dict[str, Any]:
         """λ̂, its error, the verdict, and the settings without which they mean nothing: one flat dictionary, in the
         manner of `evaluate`'s metrics, to be joined with those of others. None for NaN."""
-        return {name: finite(_plain(getattr(self, name))) for name in _METRICS}
+        values = {name: finite(_plain(getattr(self, name))) for name in _METRICS}
+        return {**values, "minimized": self.minimize is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries (no trace), None for NaN; `from_dict` reads it back."""
