@@ -123,6 +123,7 @@ def test_other_settings_in_the_folder_are_refused(tmp_path: Path, capsys: pytest
     assert {result.step_size for result in results().values()} == {2e-3}
 
 
+@pytest.mark.slow
 def test_interrupted_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -143,6 +144,7 @@ def test_interrupted_and_resumed(
     assert set(stamps()) == {"step2", "step10", "step100"} and stamps()["step100"] == first["step100"]
 
 
+@pytest.mark.slow
 def test_minimized_points_tell_both_losses(tmp_path: Path) -> None:
     """The curve shows the checkpoint's loss; the chains began at the minimum's, which is the same λ̂ for all."""
     more = ["--minimize", "--minimize-steps", "200", "--step-size", "1e-3", "--quiet"]
@@ -165,6 +167,7 @@ def test_all_trustworthy_is_code_0(tmp_path: Path, capsys: pytest.CaptureFixture
     assert "step6: trustworthy (1 of 2)" in err
 
 
+@pytest.mark.slow
 def test_folders_of_trainer(tmp_path: Path) -> None:
     """checkpoint-9 comes before checkpoint-10, whatever the file system says; other folders are passed over."""
     runs, model = tmp_path / "runs", tiny.llama()
