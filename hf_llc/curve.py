@@ -1,6 +1,8 @@
 """λ̂ along a series of checkpoints: one calibration, the same settings for all, one point each.
 
 The settings are shared as in appendix K of arXiv 2308.12108: values of λ̂ compare where ε, γ, nβ and burn-in are equal.
+Noise and minibatches are the same for all too, so the errors of neighbours go together: differences along a curve are
+surer than the error bars of its points.
 """
 
 from __future__ import annotations
