@@ -6,21 +6,34 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hf_llc.callback import LLCCallback
     from hf_llc.config import LoadConfig, SampleConfig
     from hf_llc.errors import InputError
     from hf_llc.evaluator import LLCEvaluator
+    from hf_llc.metrics import metric_path
     from hf_llc.result import LLCResult
 
     __version__: str
 
-__all__ = ["InputError", "LLCEvaluator", "LLCResult", "LoadConfig", "SampleConfig", "__version__"]
+__all__ = [
+    "InputError",
+    "LLCCallback",
+    "LLCEvaluator",
+    "LLCResult",
+    "LoadConfig",
+    "SampleConfig",
+    "__version__",
+    "metric_path",
+]
 
 _HOMES = {
     "InputError": "hf_llc.errors",
+    "LLCCallback": "hf_llc.callback",
     "LLCEvaluator": "hf_llc.evaluator",
     "LLCResult": "hf_llc.result",
     "LoadConfig": "hf_llc.config",
     "SampleConfig": "hf_llc.config",
+    "metric_path": "hf_llc.metrics",
 }
 
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.arguments import Parser, add_settings, parse, settings_from
-from hf_llc.commands import publish, theory
+from hf_llc.commands import curve, publish, publish_metric, theory
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 
@@ -69,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="{estimate,show,doctor}", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     estimate = commands.add_parser(
         "estimate",
         help="estimate λ̂ of a model on data",
@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what is installed and what works here", allow_abbrev=False)
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     doctor.set_defaults(run=_doctor, parser=doctor)
+    curve.add(commands)
     publish.add(commands)
+    publish_metric.add(commands)
     theory.add(commands)
     return parser
 
@@ -234,7 +236,7 @@ def _print_error(line: str) -> None:
 
 def _left(folder: list[Path]) -> str:
     """What an interrupted run has left behind, and how to go on."""
-    saved = len(list((folder[0] / "state").rglob("*.safetensors"))) if folder else 0
+    saved = len(list(folder[0].rglob("state/**/*.safetensors"))) if folder else 0
     if not folder or not (folder[0] / "run.json").exists():
         return "nothing had begun, nothing is on disk"
     if (folder[0] / "result.json").exists():

@@ -18,7 +18,9 @@ from hf_llc.labels import class_ids, labels_of
 from hf_llc.tasks import Encoded
 
 _TEXTS = ("text", "content", "sentence", "document", "story")
-_LABELS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
+LABELS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
+"""Usual names of the label column."""
+
 _PAIRS = (("sentence1", "sentence2"), ("premise", "hypothesis"), ("question1", "question2"), ("question", "sentence"))
 _IMAGES = ("image", "img", "pixel_values")
 _DEFAULT_LENGTH = 1024
@@ -315,7 +317,7 @@ def token_classification(model: Any, data: Any, tokenizer: Any, config: LoadConf
             remedy="give tokenizer",
         )
     name = column(data.column_names, config.input_column, ("tokens", "words"), "input_column")
-    label = column(data.column_names, config.label_column, ("ner_tags", "pos_tags", "tags", *_LABELS), "label_column")
+    label = column(data.column_names, config.label_column, ("ner_tags", "pos_tags", "tags", *LABELS), "label_column")
     length = length_for(model, config)
     tags = [class_ids(row, data.features[label], model) for row in data[label][:]]
     rows, labels = [], []
@@ -349,7 +351,7 @@ def sequence_classification(model: Any, data: Any, tokenizer: Any, config: LoadC
     else:
         name = column(names, config.input_column, _TEXTS, "input_column")
         pair = None if pair is None else column(names, pair, (), "second_input_column")
-    label = column(names, config.label_column, _LABELS, "label_column")
+    label = column(names, config.label_column, LABELS, "label_column")
     labels, kind = labels_of(data, label, model)
     length = length_for(model, config)
     found = _tokenize(data, name, tokenizer, length=length, pair=pair)
@@ -384,7 +386,7 @@ def image_classification(model: Any, data: Any, processor: Any, config: LoadConf
     """Images through the model's own processor."""
     data = materialize(data, config)
     name = column(data.column_names, config.input_column, _IMAGES, "input_column")
-    label = column(data.column_names, config.label_column, _LABELS, "label_column")
+    label = column(data.column_names, config.label_column, LABELS, "label_column")
     labels, kind = labels_of(data, label, model)
     is_image = isinstance(data.features[name], Image)
     if is_image and processor is None:
@@ -439,7 +441,7 @@ def features(model: Any, data: Any, config: LoadConfig) -> tuple[Tensor, Tensor,
     """
     data = materialize(data, config)
     name = column(data.column_names, config.input_column, ("inputs", "x", *_IMAGES, "features"), "input_column")
-    label = column(data.column_names, config.label_column, ("y", *_LABELS), "label_column")
+    label = column(data.column_names, config.label_column, ("y", *LABELS), "label_column")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
     if isinstance(data.features[name], Image):
         arrays = [np.asarray(image, dtype=np.float32) / 255 for image in data[name]]

@@ -7,9 +7,10 @@ import resource
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, overload
 
 import torch
 from torch import Tensor
@@ -59,6 +60,16 @@ class LLCEvaluator:
         base = SampleConfig() if config is None else config
         self.config = from_mapping(SampleConfig, {**as_dict(base), **settings}, source="LLCEvaluator")
 
+    @overload
+    def compute(
+        self, model_or_pipeline: Any = None, data: Any = None, *, as_dict: Literal[False] = False, **settings: Any
+    ) -> LLCResult: ...
+
+    @overload
+    def compute(
+        self, model_or_pipeline: Any = None, data: Any = None, *, as_dict: Literal[True], **settings: Any
+    ) -> dict[str, Any]: ...
+
     def compute(
         self,
         model_or_pipeline: Any = None,
@@ -66,13 +77,18 @@ class LLCEvaluator:
         *,
         loss_fn: Any = None,
         tokenizer: Any = None,
+        feature_extractor: Any = None,
+        label_mapping: Mapping[str, Any] | None = None,
+        as_dict: bool = False,
         output: str | Path | None = None,
         resume: bool | None = None,
         overwrite: bool = False,
         progress: bool = True,
         **settings: Any,
-    ) -> LLCResult:
+    ) -> LLCResult | dict[str, Any]:
         """λ̂ of a model on data, with its standard error, diagnostics and verdict.
+
+        The arguments have the names of `evaluate`'s own `Evaluator.compute`.
 
         Args:
             model_or_pipeline: Hub id, local folder, `PreTrainedModel`, `transformers.Pipeline`, TransformerLens model,
@@ -81,33 +97,55 @@ class LLCEvaluator:
                 with the package.
             loss_fn: `loss_fn(outputs, labels)` → per-example losses `[batch]` in nats, for a plain module.
             tokenizer: tokenizer or image processor, or its Hub id; None: the model's own.
+            feature_extractor: another name for the image processor.
+            label_mapping: what the data calls each label, by the model's name for it: `{"NEGATIVE": 0, "POSITIVE": 1}`.
+            as_dict: return `LLCResult.metrics()`, a plain dictionary that joins those of other metrics.
             output: folder for the result, and for resuming; None: nothing is kept on disk.
             resume: True: there must be a run to go on with; False: there must be none; None: go on if there is.
             overwrite: discard what is in `output`.
             progress: show a bar on a terminal.
-            **settings: `LoadConfig`'s fields by name: revision, subset, split, input_column, label_column, task,
-                max_length, max_examples, loss_normalization, …
+            **settings: `LoadConfig`'s fields by name: revision, subset, split, input_column, second_input_column,
+                label_column, task, max_length, max_examples, loss_normalization, … `device` may be a number, as in
+                evaluate: −1 is the CPU.
 
         Raises:
             InputError: bad input, refused before any long work.
             KeyboardInterrupt: after Ctrl-C; with `output`, the same call goes on from there.
         """
+        if feature_extractor is not None:
+            if tokenizer is not None:
+                raise InputError("tokenizer and feature_extractor are both given", remedy="give one")
+            tokenizer = feature_extractor
+        settings = _with_device_name(settings, model_or_pipeline)
         for name, value in (("model", model_or_pipeline), ("data", data), ("tokenizer", tokenizer)):
             if isinstance(value, (str, Path)):
                 settings[name] = str(value)
         load = from_mapping(LoadConfig, settings, source="LLCEvaluator.compute")
-        return estimate(
+        result = estimate(
             load,
             self.config,
             model_or_pipeline=model_or_pipeline,
             dataset=data,
             loss_fn=loss_fn,
             tokenizer=tokenizer,
+            label_mapping=label_mapping,
             output=output,
             resume=resume,
             overwrite=overwrite,
             progress=progress,
         )
+        return result.metrics() if as_dict else result
+
+
+def _with_device_name(settings: dict[str, Any], model_or_pipeline: Any) -> dict[str, Any]:
+    """evaluate's device number (−1: CPU) as a name; dropped where the model given is on that device already."""
+    device = settings.get("device")
+    if isinstance(device, bool) or not isinstance(device, (int, torch.device)):
+        return settings
+    if isinstance(device, int):
+        device = torch.device("cpu") if device < 0 else torch.device("cuda", device)
+    rest = {name: value for name, value in settings.items() if name != "device"}
+    return rest if getattr(model_or_pipeline, "device", None) == device else {**rest, "device": str(device)}
 
 
 def estimate(
@@ -118,6 +156,7 @@ def estimate(
     dataset: Any = None,
     loss_fn: Any = None,
     tokenizer: Any = None,
+    label_mapping: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
@@ -136,6 +175,7 @@ def estimate(
         load,
         loss_fn=loss_fn,
         tokenizer=tokenizer,
+        label_mapping=label_mapping,
     )
     sample = settled(sample, problem)
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:

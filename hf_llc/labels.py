@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -49,6 +49,28 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
             "labels and model differ in width", value=labels.shape[1], allowed=str(count), remedy="check label_column"
         )
     return labels, kind
+
+
+def name_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Dataset:
+    """The data with its label column in the model's words.
+
+    Args:
+        name: the label column.
+        mapping: what the data calls each label, by the model's name for it: `{"NEGATIVE": 0, "POSITIVE": 1}`.
+
+    Raises:
+        InputError: two names for one label, or a label that has none.
+    """
+    names = {value: label for label, value in mapping.items()}
+    if len(names) < len(mapping):
+        raise InputError("label_mapping gives one label two names", value=dict(mapping), remedy="name each once")
+    values = data[name][:]
+    for value in values:
+        if value not in names:
+            raise InputError(
+                "a label of the data is not in label_mapping", value=value, allowed=", ".join(map(repr, names))
+            )
+    return data.remove_columns(name).add_column(name, [names[value] for value in values])
 
 
 def _many_hot(values: Sequence[Any], feature: Any, model: Any, name: str) -> Tensor:

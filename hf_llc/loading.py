@@ -18,10 +18,11 @@ from transformers import PreTrainedModel
 
 from hf_llc import encoding, tasks
 from hf_llc.config import LoadConfig
-from hf_llc.datasource import is_tensors, open_data, refuse_parts, tensors_of
+from hf_llc.datasource import column, is_tensors, materialize, open_data, refuse_parts, tensors_of
 from hf_llc.distributed import Processes, process_state
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
+from hf_llc.labels import name_labels
 from hf_llc.problem import Problem
 from hf_llc.refusals import model_refusal, public_name
 
@@ -57,7 +58,13 @@ _ENCODERS: dict[str, Callable[..., tasks.Encoded]] = {
 
 
 def load_problem(
-    model_or_pipeline: Any, data: Any, config: LoadConfig, *, loss_fn: Any = None, tokenizer: Any = None
+    model_or_pipeline: Any,
+    data: Any,
+    config: LoadConfig,
+    *,
+    loss_fn: Any = None,
+    tokenizer: Any = None,
+    label_mapping: Mapping[str, Any] | None = None,
 ) -> Problem:
     """The empirical loss of a model on data.
 
@@ -68,6 +75,7 @@ def load_problem(
         config: revision, split, columns, lengths …
         loss_fn: `loss_fn(outputs, labels)` → `[batch]`, for a plain module.
         tokenizer: tokenizer or image processor, or its id or folder; None: the model's own.
+        label_mapping: what the data calls each of the model's labels, by the model's name for it; None: as it stands.
 
     Raises:
         InputError: anything that cannot be used, in one line, before any long work.
@@ -82,7 +90,7 @@ def load_problem(
         model, processor, about = _open_model(model_or_pipeline, config, tokenizer)
         _check_weights(model)
         task = _task_of(model, config, loss_fn)
-        encoded, source = _encode(model, task, data, processor, config, loss_fn)
+        encoded, source = _encode(model, task, data, processor, config, loss_fn, label_mapping)
     examples = encoded.examples
     if len(next(iter(examples.values()))) < 2:
         raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
@@ -103,16 +111,29 @@ def load_problem(
 
 
 def _encode(
-    model: Any, task: str, data: Any, processor: Any, config: LoadConfig, loss_fn: Any
+    model: Any,
+    task: str,
+    data: Any,
+    processor: Any,
+    config: LoadConfig,
+    loss_fn: Any,
+    label_mapping: Mapping[str, Any] | None,
 ) -> tuple[tasks.Encoded, dict[str, Any]]:
     """Tensors and losses of the data for this task, and where the data came from."""
     if is_tensors(data):
         refuse_parts(config)
+    if label_mapping is not None and task not in ("text-classification", "image-classification"):
+        raise InputError("label_mapping is for text and image classification", value=task, remedy="leave it out")
     if task != "plain":
         if is_tensors(data):
             data = _tensors_as_dataset(data, task, config)
         is_whole = task == "text-generation" and config.packing == "packed"
         opened, source = open_data(data, config, sample_by="document" if is_whole else "paragraph")
+        if label_mapping is not None:
+            opened = materialize(opened, config)
+            name = column(opened.column_names, config.label_column, encoding.LABELS, "label_column")
+            opened = name_labels(opened, name, label_mapping)
+            source = {**source, "label_mapping": dict(label_mapping)}
         return _ENCODERS[task](model, opened, processor, config), source
     facts: dict[str, Any] = {}
     if is_tensors(data):

@@ -25,6 +25,29 @@ _BESIDE = ("trace", "folder")
 
 Array = np.ndarray
 
+_METRICS = (
+    "llc",
+    "llc_se",
+    "verdict",
+    "r_hat",
+    "ess",
+    "accept_prob",
+    "init_loss",
+    "mean_loss",
+    "unit",
+    "n",
+    "nbeta",
+    "localization",
+    "sampler",
+    "step_size",
+    "num_chains",
+    "num_draws",
+    "num_steps_between_draws",
+    "num_burnin_steps",
+    "batch_size",
+    "seed",
+)
+
 
 @dataclass
 class Trace:
@@ -148,6 +171,12 @@ class LLCResult:
     def is_trustworthy(self) -> bool:
         """True if no check failed."""
         return self.verdict == "trustworthy"
+
+    def metrics(self) -> dict[str, Any]:
+        """λ̂, its error, the verdict, and the settings without which they mean nothing: one flat dictionary, in the
+        manner of `evaluate`'s metrics, to be joined with those of others. None for NaN."""
+        values = {name: finite(_plain(getattr(self, name))) for name in _METRICS}
+        return {**values, "minimized": self.minimize is not None}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries (no trace), None for NaN; `from_dict` reads it back."""

@@ -1,0 +1,129 @@
+"""`LLCCallback`: λ̂ along a training run of transformers' Trainer, which goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import random
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Any, Literal
+
+from datasets.utils.py_utils import temp_seed
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from hf_llc.config import SampleConfig
+from hf_llc.errors import InputError
+from hf_llc.evaluator import LLCEvaluator
+from hf_llc.result import LLCResult
+
+_BUDGET = {"num_chains": 2, "num_draws": 100, "max_steps": 1000}
+"""In place of `LLCEvaluator`'s defaults: a look in passing, not a measurement for its own sake."""
+
+
+class LLCCallback(TrainerCallback):
+    """Measures λ̂ of the model in training, now and then, and logs it where the Trainer logs.
+
+    Each time it logs `llc`, `llc_se`, `llc_init_loss` (L_n(w*) on the callback's data) and `llc_trustworthy` (1, or 0
+    for a bad verdict) by `Trainer.log`: they are in `state.log_history` and with every tracker of `report_to`. Numbers
+    that are not finite are left out. The whole results, with the reasons of a bad verdict, are in `results`.
+
+    Losses, weights, random numbers, gradients, modes and the order of the data are, to the bit, those of a run without
+    it. Under several processes the chains are shared out over them. The model is measured as the Trainer runs it: with
+    `bf16=True` its forward pass is autocast here too.
+
+    Args:
+        trainer: the Trainer, whose `log` is called.
+        every: "epoch"; "save", after each checkpoint; or a number of steps.
+        data: what λ̂ is measured on, usually training data; anything that `LLCEvaluator.compute` takes.
+        **settings: `LLCEvaluator`'s settings (by default 2 chains of 100 draws and at most 1000 steps) and those of
+            its `compute`: max_examples, label_column, loss_fn …
+
+    Raises:
+        InputError: a setting that is unknown or out of range, or a Trainer that shards its weights (FSDP, DeepSpeed).
+
+    Example:
+        >>> trainer.add_callback(LLCCallback(trainer, every=500, data=texts, max_examples=500))  # doctest: +SKIP
+
+        A training loop on accelerate needs no callback:
+
+        >>> for epoch in range(2):
+        ...     for x, y in loader:
+        ...         loss = squared_error(model(x), y).mean()
+        ...         accelerator.backward(loss)
+        ...         optimizer.step()
+        ...         optimizer.zero_grad()
+        ...     w_star = accelerator.unwrap_model(model)
+        ...     result = LLCEvaluator(num_chains=2, num_draws=50).compute(w_star, data=pairs, loss_fn=squared_error)
+        ...     accelerator.log(tracked(result), step=epoch)
+    """
+
+    def __init__(
+        self, trainer: Trainer, *, every: int | Literal["epoch", "save"] = "epoch", data: Any, **settings: Any
+    ) -> None:
+        if not (every in ("epoch", "save") or (isinstance(every, int) and every >= 1)):
+            raise InputError("every is out of range", value=every, allowed="'epoch', 'save', or a number of steps")
+        if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
+            raise InputError(
+                "the Trainer shards its weights, and λ̂ needs a whole model on each process",
+                value="FSDP" if trainer.is_fsdp_enabled else "DeepSpeed",
+                remedy="measure its checkpoints with hf-llc curve",
+            )
+        names = {item.name for item in fields(SampleConfig)}
+        self.evaluator = LLCEvaluator(**{**_BUDGET, **{k: v for k, v in settings.items() if k in names}})
+        self.settings = {k: v for k, v in settings.items() if k not in names}
+        self.trainer, self.every, self.data = trainer, every, data
+        self.results: dict[int, LLCResult] = {}
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Measure, if it is to be done every epoch."""
+        if self.every == "epoch":
+            self._measure(state, control, **kwargs)
+
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure, if it is to be done at every checkpoint."""
+        if self.every == "save":
+            self._measure(state, control, **kwargs)
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Measure, if it is to be done every so many steps."""
+        if isinstance(self.every, int) and state.global_step % self.every == 0:
+            self._measure(state, control, **kwargs)
+
+    def _measure(
+        self, state: TrainerState, control: TrainerControl, *, model: Any, processing_class: Any = None, **_: Any
+    ) -> None:
+        settings = self.settings
+        if settings.keys().isdisjoint(("loss_fn", "tokenizer", "feature_extractor")):
+            settings = {**settings, "tokenizer": processing_class}
+        with random_numbers_kept():
+            result = self.evaluator.compute(
+                self.trainer.accelerator.unwrap_model(model), data=self.data, progress=False, **settings
+            )
+        self.results[state.global_step] = result
+        is_due = control.should_log
+        self.trainer.log(tracked(result))
+        control.should_log = is_due  # cleared by any log: the Trainer's own of this step would be lost
+
+
+def tracked(result: LLCResult) -> dict[str, float]:
+    """What trackers take, numbers: `llc`, `llc_se`, `llc_init_loss`, those of them that are finite, and
+    `llc_trustworthy`, 1 or 0."""
+    values = {"llc": result.llc, "llc_se": result.llc_se, "llc_init_loss": result.init_loss}
+    return {
+        **{name: value for name, value in values.items() if math.isfinite(value)},
+        "llc_trustworthy": float(result.is_trustworthy),
+    }
+
+
+@contextlib.contextmanager
+def random_numbers_kept() -> Iterator[None]:
+    """Whatever is drawn inside (a user's loss or transform may draw), the global generators go on as before."""
+    python = random.getstate()
+    try:
+        with temp_seed(0, set_pytorch=True):  # numpy's and torch's
+            yield
+    finally:
+        random.setstate(python)

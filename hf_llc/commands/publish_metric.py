@@ -1,0 +1,62 @@
+"""`hf-llc publish-metric`: the `llc` metric as a space of the Hub."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from hf_llc.errors import InputError
+
+_FILES = ["llc.py", "app.py", "README.md", "requirements.txt"]
+
+
+def add(commands: Any) -> None:
+    """Register the command on argparse's subparsers."""
+    parser = commands.add_parser(
+        "publish-metric",
+        help="upload the evaluate metric to the Hub",
+        allow_abbrev=False,
+        description="Upload the llc metric as a space: evaluate.load('NAME/llc') finds it. Needs `hf auth login`.",
+    )
+    parser.add_argument("--repo", metavar="NAME/llc", required=True, help="the space; it is made if it is not there")
+    parser.add_argument("--private", action="store_true", help="make it private, if it is new")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(args: argparse.Namespace, _: list[Path]) -> int:
+    print(publish_metric(args.repo, private=args.private), flush=True)
+    return 0
+
+
+def publish_metric(repo_id: str, *, private: bool = False) -> str:
+    """Upload the metric's folder as a space, in one commit; returns its address.
+
+    Raises:
+        InputError: a name under which evaluate would not find it, or the Hub refuses.
+    """
+    from huggingface_hub import HfApi
+
+    from hf_llc.metrics import metric_path
+
+    if repo_id.count("/") != 1 or not repo_id.endswith("/llc"):
+        raise InputError(
+            "evaluate finds a metric by the name of its file", value=repo_id, allowed="NAME/llc", remedy="call it llc"
+        )
+    api = HfApi()
+    try:
+        space = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
+        api.upload_folder(
+            repo_id=repo_id,
+            folder_path=metric_path(),
+            repo_type="space",
+            allow_patterns=_FILES,
+            commit_message="The llc metric of hf_llc",
+        )
+    except Exception as error:  # no access, no network, no such user …: the client has no common type for them
+        raise InputError(
+            "the metric was not published",
+            value=repo_id,
+            remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; log in with `hf auth login`?",
+        ) from error
+    return str(space)

@@ -1,0 +1,160 @@
+"""λ̂ along training: what is logged, and that training does not notice."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import random
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import accelerate
+import numpy as np
+import pytest
+import torch
+import train_worker
+import transformers
+from safetensors.torch import load_file
+from test_distributed import ROOT, _environment, _torchrun
+from worker import examples, network, squared_error
+
+from hf_llc import LLCCallback, LLCEvaluator
+from hf_llc.callback import random_numbers_kept, tracked
+from hf_llc.errors import InputError
+
+TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
+
+
+class Seen(transformers.TrainerCallback):
+    """A tracker, as report_to adds them."""
+
+    def __init__(self) -> None:
+        self.logs: list[dict[str, float]] = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        self.logs.append(dict(logs))
+
+
+def without_llc(log: list[dict[str, float]]) -> list[dict[str, float]]:
+    """The log but for what the callback added and for times."""
+    return [{k: v for k, v in entry.items() if k not in TIMES} for entry in log if "llc_trustworthy" not in entry]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory: pytest.TempPathFactory) -> transformers.Trainer:
+    """Training without the callback."""
+    return train_worker.run(tmp_path_factory.mktemp("bare"), None)[0]
+
+
+@pytest.mark.parametrize(("every", "steps"), [("epoch", [8, 16]), (5, [5, 10, 15]), ("save", [8, 16])])
+def test_training_does_not_notice(
+    bare: transformers.Trainer, tmp_path: Path, every: str | int, steps: list[int]
+) -> None:
+    """Dropout in every step, shuffled data: losses and weights equal bit for bit, and λ̂ where it was asked for."""
+    seen = train_worker.run(tmp_path, every, save_strategy="epoch" if every == "save" else "no")
+    trainer, callback = seen
+    assert callback is not None and list(callback.results) == steps
+    assert without_llc(trainer.state.log_history) == without_llc(bare.state.log_history)
+    expected = bare.model.state_dict()
+    for name, value in trainer.model.state_dict().items():
+        assert torch.equal(value, expected[name]), name
+    found = [entry for entry in trainer.state.log_history if "llc_trustworthy" in entry]
+    assert [entry["step"] for entry in found] == steps
+    for entry, result in zip(found, callback.results.values(), strict=True):
+        assert entry["llc"] == result.llc and entry["llc_se"] == result.llc_se
+        assert entry["llc_trustworthy"] == float(result.is_trustworthy)
+        assert entry["llc_init_loss"] == result.init_loss
+    assert callback.results[steps[0]].llc != callback.results[steps[-1]].llc
+
+
+def test_trackers_get_it(tmp_path: Path) -> None:
+    trainer, seen = train_worker.trainer(tmp_path, max_steps=4), Seen()
+    trainer.add_callback(seen)  # before the callback, as those of report_to are
+    trainer.add_callback(LLCCallback(trainer, every=2, data=train_worker.TEXTS, **train_worker.SETTINGS))
+    trainer.train()
+    found = [entry for entry in seen.logs if "llc" in entry]
+    assert len(found) == 2 and all(isinstance(value, (int, float)) for value in found[0].values())
+
+
+def test_numbers_for_trackers() -> None:
+    model = network()
+    common: dict[str, Any] = {"num_chains": 2, "num_draws": 40, "num_burnin_steps": 0}
+    good = LLCEvaluator(step_size=1e-3, **common).compute(model, data=examples(model), loss_fn=squared_error)
+    bad = LLCEvaluator(step_size=10.0, **common).compute(model, data=examples(model), loss_fn=squared_error)
+    assert tracked(good)["llc"] == good.llc and tracked(good)["llc_trustworthy"] == float(good.is_trustworthy)
+    assert bad.verdict == "diverged"
+    assert tracked(bad) == {"llc_init_loss": bad.init_loss, "llc_trustworthy": 0.0}
+
+
+def test_random_numbers_are_kept_whatever_a_loss_draws() -> None:
+    def state() -> tuple[Any, ...]:
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = state()
+    with random_numbers_kept():
+        _ = random.random(), np.random.rand(), torch.rand(3)
+        assert state() != before
+    assert state() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every": 0}, "every is out of range"),
+        ({"every": "step"}, "every is out of range"),
+        ({"num_chains": 0}, "num_chains"),
+    ],
+)
+def test_refused_before_training(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LLCCallback(train_worker.trainer(tmp_path), data=train_worker.TEXTS, **settings)
+
+
+def test_sharded_weights_are_refused(tmp_path: Path) -> None:
+    trainer = train_worker.trainer(tmp_path)
+    trainer.is_fsdp_enabled = True
+    with pytest.raises(InputError, match=r"shards its weights.*FSDP.*hf-llc curve"):
+        LLCCallback(trainer, data=train_worker.TEXTS)
+
+
+def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The docstring's loop runs and logs at each epoch."""
+    accelerator = accelerate.Accelerator(cpu=True)
+    logged: dict[int, dict[str, float]] = {}
+    monkeypatch.setattr(accelerator, "log", lambda values, step: logged.update({step: values}))
+    model = network()
+    pairs = examples(model)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pairs), batch_size=50)
+    model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
+    names = dict(locals(), LLCEvaluator=LLCEvaluator, tracked=tracked, squared_error=squared_error)
+    text = LLCCallback.__doc__
+    assert text is not None
+    test = doctest.DocTestParser().get_doctest(text, names, "loop", None, 0)
+    assert doctest.DocTestRunner().run(test).failed == 0
+    assert list(logged) == [0, 1] and "llc" in logged[1]
+
+
+def _train(launcher: list[str], output: Path, every: str | None) -> dict[str, Any]:
+    command = [*launcher, str(ROOT / "tests" / "train_worker.py"), str(output), json.dumps(every)]
+    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads((output / "record.json").read_text())
+
+
+@pytest.mark.slow
+def test_two_processes_do_not_notice_either(tmp_path: Path) -> None:
+    """DistributedDataParallel on two processes: the same losses and weights, the chains on both."""
+    bare = _train(_torchrun(2), tmp_path / "bare", None)
+    measured = _train(_torchrun(2), tmp_path / "measured", "epoch")
+    assert (bare["num_processes"], measured["num_processes"]) == (2, 2)
+    assert measured["wrapped"] == "DistributedDataParallel"
+    assert without_llc(measured["log"]) == without_llc(bare["log"])
+    assert [value[1] for value in measured["llc"].values()] == [2, 2]
+    assert [entry["llc"] for entry in measured["log"] if "llc" in entry] == [v[0] for v in measured["llc"].values()]
+    one, two = (
+        load_file(tmp_path / "bare" / "weights.safetensors"),
+        load_file(tmp_path / "measured/weights.safetensors"),
+    )
+    assert all(torch.equal(one[name], two[name]) for name in one)

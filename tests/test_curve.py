@@ -1,0 +1,366 @@
+"""Curves over checkpoints: the same settings for all, what is there is not done again, and the files."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import huggingface_hub
+import pytest
+import tiny
+import torch
+from curve_factory import series
+from PIL import Image
+from test_distributed import ROOT, _environment, _torchrun
+from worker import network, squared_error
+
+from hf_llc import LLCEvaluator, LoadConfig, SampleConfig
+from hf_llc import curve as module
+from hf_llc.cli import main
+from hf_llc.curve import Curve, Point, checkpoint_folders, measure, natural, revisions, steps_of, weight_files
+from hf_llc.curve_plot import _draw_llc, plot_curve
+from hf_llc.errors import InputError
+from hf_llc.result import LLCResult
+
+SAMPLE: dict[str, Any] = {
+    "num_chains": 3,
+    "num_draws": 60,
+    "num_burnin_steps": 40,
+    "batch_size": 20,
+    "localization": 100.0,
+    "nbeta": 500.0,
+}
+FLAGS = [word for name, value in SAMPLE.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_llc.cli._hush", lambda quiet: None)
+
+
+def command(files: list[str], *more: str) -> list[str]:
+    data = str(Path(files[0]).parent / "data.jsonl")
+    given = ["--weights", *files, "--factory", "curve_factory:make", "--data", data, "--output", "out"]
+    return ["curve", *given, *FLAGS, *more]
+
+
+def results() -> dict[str, LLCResult]:
+    return {path.parent.name: LLCResult.load(path.parent) for path in Path("out").glob("*/result.json")}
+
+
+def stamps() -> dict[str, int]:
+    return {path.parent.name: path.stat().st_mtime_ns for path in Path("out").glob("*/result.json")}
+
+
+def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """ε is found on the last; every point equals, bit for bit, an estimate of its own at those settings."""
+    files = series(tmp_path)
+    code = main(command(files[::-1], "--quiet"))
+    found = results()
+    assert list(dict.fromkeys(result.step_size for result in found.values())) == [found["step100"].step_size]
+    assert found["step100"].calibration is not None and found["step2"].calibration is None
+    evaluator = LLCEvaluator(step_size=found["step100"].step_size, **SAMPLE)
+    for name in ("step2", "step10", "step100"):
+        model = network()
+        shift = {"step2": 0.04, "step10": 0.02, "step100": 0.0}[name]
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.add_(shift * torch.ones_like(parameter))
+        alone = evaluator.compute(model, data=str(tmp_path / "data.jsonl"), loss_fn=squared_error)
+        assert (found[name].llc, found[name].llc_se) == (alone.llc, alone.llc_se), name
+        assert (found[name].init_loss, found[name].verdict) == (alone.init_loss, alone.verdict), name
+    rows = list(csv.DictReader(Path("out/curve.csv").read_text(encoding="utf-8").splitlines()))
+    assert [row["step"] for row in rows] == ["2", "10", "100"]
+    assert [float(row["llc"]) for row in rows] == [found[row["name"]].llc for row in rows]
+    values = json.loads(Path("out/curve.json").read_text())
+    assert values["calibrated_on"] == "step100" and values["settings"]["step_size"] == found["step100"].step_size
+    assert values["settings"]["nbeta"] == found["step2"].nbeta
+    assert values["points"][1]["loss"] == found["step10"].init_loss
+    assert len({point["weights"] for point in values["points"]}) == 3
+    assert not found["step2"].is_trustworthy and code == 3
+    table = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in table] == ["step", "2", "10", "100"] and found["step2"].verdict in table[1]
+    with Image.open("out/curve.png") as image:
+        assert image.size == (960, 576)
+
+
+def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
+    """A second run does nothing; a lost result and a new checkpoint are added, with the ε of the first run."""
+    files = series(tmp_path)
+    main(command(files, "--quiet"))
+    first, before = stamps(), Path("out/curve.json").read_text()
+    main(command(files, "--quiet", "--resume"))
+    assert stamps() == first and Path("out/curve.json").read_text() == before
+    for path in Path("out/step10").iterdir():
+        path.unlink()
+    main(command(files, "--quiet"))
+    assert {name for name in first if stamps()[name] != first[name]} == {"step10"}
+    assert Path("out/curve.json").read_text() == before
+    second = stamps()
+    more = tmp_path / "step300.safetensors"
+    more.write_bytes(Path(files[0]).read_bytes())
+    main(command([*files, str(more)], "--quiet"))
+    assert {name for name in second if stamps()[name] != second[name]} == set()
+    assert json.loads(Path("out/curve.json").read_text())["calibrated_on"] == "step100"
+    assert results()["step300"].llc == results()["step2"].llc
+
+
+def test_other_settings_in_the_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path, (1, 2))
+    main(command(files, "--quiet", "--step-size", "1e-3"))
+    assert main(command(files, "--quiet", "--step-size", "2e-3")) == 2
+    assert "step_size: 0.001 → 0.002" in capsys.readouterr().err
+    main(command(files, "--quiet", "--step-size", "2e-3", "--overwrite"))
+    assert {result.step_size for result in results().values()} == {2e-3}
+
+
+@pytest.mark.slow
+def test_interrupted_and_resumed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files, real, calls = series(tmp_path), module.estimate, []
+
+    def interrupted(*args: Any, **options: Any) -> LLCResult:
+        calls.append(options["output"])
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(module, "estimate", interrupted)
+    assert main(command(files, "--quiet")) == 130
+    assert "run the same command with --resume" in capsys.readouterr().err
+    assert list(stamps()) == ["step100"]
+    first = stamps()
+    main(command(files, "--quiet", "--resume"))
+    assert set(stamps()) == {"step2", "step10", "step100"} and stamps()["step100"] == first["step100"]
+
+
+@pytest.mark.slow
+def test_minimized_points_tell_both_losses(tmp_path: Path) -> None:
+    """The curve shows the checkpoint's loss; the chains began at the minimum's, which is the same λ̂ for all."""
+    more = ["--minimize", "--minimize-steps", "200", "--step-size", "1e-3", "--quiet"]
+    main(command(series(tmp_path), *more))
+    points = json.loads(Path("out/curve.json").read_text())["points"]
+    assert points[0]["init_loss"] < 0.2 * points[0]["loss"]
+    assert abs(points[0]["llc"] - points[2]["llc"]) < 4 * math.hypot(points[0]["llc_se"], points[2]["llc_se"])
+    minimized = results()["step2"].minimize
+    assert minimized is not None and points[0]["loss"] == minimized["loss_before"]
+
+
+def test_all_trustworthy_is_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Two checkpoints at the same minimum."""
+    files = series(tmp_path, (5, 6))
+    Path(files[0]).write_bytes(Path(files[1]).read_bytes())
+    more = ["--step-size", "4e-4", "--num-draws", "200", "--num-burnin-steps", "100"]
+    assert main(command(files, *more, "--json")) == 0
+    out, err = capsys.readouterr()
+    assert [point["verdict"] for point in json.loads(out)["points"]] == ["trustworthy"] * 2
+    assert "step6: trustworthy (1 of 2)" in err
+
+
+@pytest.mark.slow
+def test_folders_of_trainer(tmp_path: Path) -> None:
+    """checkpoint-9 comes before checkpoint-10, whatever the file system says; other folders are passed over."""
+    runs, model = tmp_path / "runs", tiny.llama()
+    (runs / "logs").mkdir(parents=True)
+    for step in (10, 9):
+        model.save_pretrained(runs / f"checkpoint-{step}")
+        tiny.tokenizer().save_pretrained(runs / f"checkpoint-{step}")
+        with torch.no_grad():
+            model.lm_head.weight.add_(0.1)
+    text = tmp_path / "text.txt"
+    text.write_text("\n\n".join(tiny.SENTENCES * 4))
+    flags = ["--max-length", "16", "--step-size", "1e-6", "--num-draws", "10", "--num-burnin-steps", "0"]
+    given = ["--checkpoints", str(runs), "--data", str(text), "--output", "out", "--x-scale", "log"]
+    assert main(["curve", *given, *flags]) in (0, 3)
+    values = json.loads(Path("out/curve.json").read_text())
+    assert [(point["step"], point["name"]) for point in values["points"]] == [
+        (9, "checkpoint-9"),
+        (10, "checkpoint-10"),
+    ]
+    assert values["points"][0]["loss"] != values["points"][1]["loss"]
+    assert str(tmp_path) not in json.dumps(values["points"])
+
+
+def refs(*names: str) -> Any:
+    """A stand-in for `HfApi` whose repository has these branches, and the tag v1."""
+    known = SimpleNamespace(branches=[SimpleNamespace(name=n) for n in names], tags=[SimpleNamespace(name="v1")])
+    return lambda: SimpleNamespace(list_repo_refs=lambda model: known)
+
+
+def test_revisions_of_a_hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Matching branches in natural order; each is asked of the estimate by its name."""
+    monkeypatch.setattr(huggingface_hub, "HfApi", refs("main", "step1000", "step512", "step64"))
+    found = revisions("me/model", "step*")
+    assert [checkpoint.name for checkpoint in found] == ["step64", "step512", "step1000"]
+    with pytest.raises(InputError, match=r"no branch or tag matches, got 'epoch\*'; allowed: main, step64"):
+        revisions("me/model", "epoch*")
+    model, asked = network(), []
+
+    def estimate(load: LoadConfig, sample: SampleConfig, **options: Any) -> LLCResult:
+        asked.append((load.model, load.revision))
+        x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            y = model(x)
+        return LLCEvaluator(sample).compute(model, data=(x, y), loss_fn=squared_error)
+
+    monkeypatch.setattr(module, "estimate", estimate)
+    curve = measure(found, LoadConfig(model="me/model", data="me/data"), SampleConfig(**SAMPLE), output="out")
+    assert asked == [("me/model", "step1000"), ("me/model", "step64"), ("me/model", "step512")]
+    assert [point.step for point in curve.points] == [64, 512, 1000]
+
+
+def test_revisions_offline() -> None:
+    with pytest.raises(InputError, match="the Hub cannot be reached"):
+        revisions("me/model", "step*")
+
+
+@pytest.mark.parametrize(
+    ("names", "steps"),
+    [
+        (["step9", "step10"], [9, 10]),
+        (["v2-step5", "v2-step7"], [5, 7]),
+        (["epoch_1", "epoch_01x2"], [0, 1]),
+        (["early", "late"], [0, 1]),
+        (["5", "best"], [0, 1]),
+    ],
+)
+def test_steps_come_from_the_names(names: list[str], steps: list[int]) -> None:
+    assert steps_of(names) == steps
+    assert sorted(["b", "a10", "a9", "10", "9²"], key=natural) == ["9²", "10", "a9", "a10", "b"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["--revisions", "step*", "--model", "m"], "no data given"),
+        (["--data", "d"], "one series is needed, got 'none'"),
+        (["--data", "d", "--revisions", "a", "--model", "m", "--checkpoints", "c"], "--revisions and --checkpoints"),
+        (["--data", "d", "--revisions", "a"], "--model and --revisions go together"),
+        (["--data", "d", "--checkpoints", "c", "--model", "m"], "--model and --revisions go together"),
+        (["--data", "d", "--checkpoints", "nowhere"], "no checkpoints there"),
+        (["--data", "d", "--weights", "w"], "--weights and --factory go together"),
+        (["--data", "d", "--weights", "w", "--factory", "make"], "not a function's name"),
+        (["--data", "d", "--weights", "w", "--factory", "no_such_module:make"], "no such factory"),
+        (["--data", "d", "--weights", "w", "--factory", "curve_factory:none"], "no such factory"),
+        (["--data", "d", "--weights", "w", "--factory", "curve_factory:make"], "no such weights file"),
+        (["--data", "d", "--checkpoints", "c", "--revision", "a"], "revision is for one model"),
+        (["--data", "d", "--checkpoints", "c", "--resume", "--overwrite"], "both given"),
+    ],
+)
+def test_bad_input_is_one_line_and_leaves_nothing(
+    argv: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["curve", *argv, "--output", "out"]) == 2
+    err = capsys.readouterr().err
+    assert message in err and err.count("\n") == 1
+    assert list(Path().iterdir()) == []
+
+
+def test_weights_and_factories_that_do_not_fit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path, (1, 2))
+
+    def refused(argv: list[str], message: str) -> None:
+        assert main(argv) == 2
+        assert message in capsys.readouterr().err
+        assert not Path("out").exists()
+
+    wrong = [word.replace(":make", ":wrong") for word in command(files)]
+    refused(wrong, "the factory returns something else")
+    refused(command(files[:1]), "two checkpoints or more")
+    refused(command(files, "--num-chains", "0"), "num_chains")
+    torch.save(network().state_dict(), tmp_path / "step3.pt")
+    refused(command([*files, str(tmp_path / "step3.pt")]), "not safetensors")
+    Path(files[1]).write_bytes(b"nonsense")
+    refused(command(files), "the weights do not fit")
+    (checkpoint,) = weight_files([tmp_path / "step3.pt"], lambda: (network(), squared_error), allow_pickle=True)
+    assert checkpoint.open is not None
+    loaded = checkpoint.open()[0].state_dict()
+    assert all(torch.equal(value, loaded[name]) for name, value in network().state_dict().items())
+
+
+def example(verdicts: list[str], steps: list[int]) -> Curve:
+    """A curve made up, for pictures."""
+    points = [
+        Point(
+            step=step,
+            name=f"step{step}",
+            llc=10.0 + 3 * i,
+            llc_se=0.5,
+            loss=2.0 / (1 + i),
+            init_loss=2.0 / (1 + i),
+            mean_loss=2.5 / (1 + i),
+            r_hat=1.0,
+            ess=300.0,
+            verdict=verdict,
+            weights=f"{i:040x}",
+        )
+        for i, (step, verdict) in enumerate(zip(steps, verdicts, strict=True))
+    ]
+    settings = {"n": 1000, "nbeta": 144.8, "localization": 100.0, "step_size": 1e-5, "batch_size": 32}
+    more = {"num_chains": 4, "num_draws": 200, "num_burnin_steps": 200, "minimize": False}
+    return Curve(points, {**settings, **more}, "step8", "nats per token", {})
+
+
+def test_bad_points_are_hollow_and_have_no_error_bar() -> None:
+    from matplotlib.figure import Figure
+
+    axes = Figure().subplots()
+    _draw_llc(axes, example(["trustworthy", "drifting", "trustworthy"], [1, 2, 8]))
+    (bars,) = axes.containers
+    assert list(bars[0].get_xdata()) == [1, 8]
+    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
+    assert [list(line.get_xdata()) for line in hollow] == [[2]]
+
+
+@pytest.mark.parametrize("steps", [[0, 64, 512], [1, 64, 512]])
+def test_log_axis_with_and_without_a_step_0(tmp_path: Path, steps: list[int]) -> None:
+    path = plot_curve(example(["trustworthy"] * 3, steps), tmp_path / "curve.png", x_scale="log")
+    with Image.open(path) as image:
+        assert image.size == (960, 576)
+
+
+def test_checkpoint_folders_refuses_a_folder_without(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no checkpoints there"):
+        checkpoint_folders(tmp_path)
+
+
+@pytest.mark.slow
+def test_two_processes_draw_the_curve_of_one(tmp_path: Path) -> None:
+    files = series(tmp_path)
+    script = str(ROOT / "tests" / "curve_factory.py")
+
+    def run(launcher: list[str], output: str) -> Any:
+        argv = [*launcher, script, *command(files, "--output", output, "--quiet", "--num-chains", "4")]
+        done = subprocess.run(argv, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+        assert (tmp_path / output / "curve.json").exists(), done.stderr[-3000:]
+        return json.loads((tmp_path / output / "curve.json").read_text())
+
+    one, two = run([sys.executable], "one"), run(_torchrun(2), "two")
+    assert one == two
+    assert LLCResult.load(tmp_path / "two" / "step2").num_processes == 2
+
+
+@pytest.mark.slow
+def test_fashion_mnist_script(data_folder: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The script's own settings, cut short: seven points, the losses of the checkpoints as they are."""
+    data = data_folder("fashion_mnist").parent
+    data_folder("fashion_mnist_cnn_series")
+    monkeypatch.syspath_prepend(str(ROOT / "scripts"))
+    import fashion_mnist_curve
+
+    short = ["--max-examples", "100", "--num-draws", "4", "--num-burnin-steps", "2", "--minimize-steps", "3"]
+    code = main([*fashion_mnist_curve.arguments(data), *short, "--output", "out", "--quiet", "--split", "test"])
+    points = json.loads(Path("out/curve.json").read_text())["points"]
+    assert code in (0, 3) and [point["step"] for point in points] == list(range(1, 8))
+    assert points[0]["loss"] > points[6]["loss"] and 0.1 < points[6]["loss"] < 0.6
+    assert sum(p.numel() for p in fashion_mnist_curve.network()[0].parameters()) == 421_642
