@@ -287,9 +287,13 @@ def test_a_fault_and_right_after_it(setting: Setting) -> None:
 @pytest.mark.slow
 def test_a_fault_in_a_stream(setting: Setting) -> None:
     more = ("--streaming", "--max-examples", "6")
-    for name in ("bad token", "forbidden", "gated", "server error"):
+    for name in ("bad token", "forbidden", "server error"):
         meet(setting, "the data", name, *more)
     over(setting, *more)
+    setting.hub.put("org/lines", {"train.txt": "\n".join(LINES_OF_TEXT)}, kind="dataset")
+    setting.hub.fail("resolve", "forbidden", match=r"train\.txt", times=None)  # text is opened when rows are asked for
+    done = setting.estimate("--data", "org/lines", *more, drop=("--subset",))
+    setting.refused(done, "no access to the data set, got 'org/lines'; .*")
 
 
 def test_faults_that_pass_are_not_noticed(setting: Setting) -> None:
