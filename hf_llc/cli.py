@@ -185,11 +185,12 @@ def _print_result(result: LLCResult, *, as_json: bool) -> None:
 def _hush(quiet: bool) -> None:
     """Keep other packages' bars and remarks out of the way; they read this when they are imported."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DATASETS_VERBOSITY", "error")
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors are raised as well as logged
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if quiet or not sys.stderr.isatty() or not _is_main():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # on a terminal: why it waits, when it asks the Hub again
 
 
 def _group() -> Any:

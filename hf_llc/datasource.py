@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import os
-import re
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
 
 from hf_llc.config import LoadConfig
+from hf_llc.downloads import commit_of, verified
 from hf_llc.errors import InputError
 from hf_llc.refusals import data_refusal
 
@@ -90,15 +91,17 @@ def open_data(
         InputError: not found, not readable, no such subset or split, or unbounded.
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
-    on_hub = False
     if isinstance(data, (str, os.PathLike)) or _is_files(data):
         paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(each) for each in data]
-        local = _is_files(data) or paths[0].exists()
-        facts["id"] = ", ".join(p.resolve().name for p in paths) if local else str(data)
-        opened, on_hub = (_local(paths, config, sample_by) if local else _from_hub(str(data), config)), not local
+        if _is_files(data) or paths[0].exists():
+            facts["id"] = ", ".join(p.resolve().name for p in paths)
+            opened = _local(paths, config, sample_by)
+        else:
+            facts["id"] = str(data)
+            opened, facts["revision"] = _from_hub(str(data), config)
     else:
         opened = data
-    if not on_hub and config.data_revision is not None:
+    if facts["revision"] is None and config.data_revision is not None:
         raise InputError("data_revision is for data of the Hub", value=config.data_revision, remedy="leave it out")
     if isinstance(opened, (DatasetDict, IterableDatasetDict)):
         facts["split"] = pick_split([str(name) for name in opened], config.split)
@@ -118,7 +121,9 @@ def open_data(
     if isinstance(opened, IterableDataset) and config.max_examples is None:
         raise InputError("a streamed data set needs a bound", remedy="give max_examples")
     facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
-    _add_origin(facts, opened, config, on_hub=on_hub)
+    named = opened.info.config_name
+    if named is not None and not named.startswith("default"):
+        facts["subset"] = facts["subset"] or named
     opened = _unformatted(opened, config.max_examples)
     if isinstance(opened, Dataset):
         facts["fingerprint"] = opened._fingerprint
@@ -152,20 +157,6 @@ def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> D
         return data.with_format(None, columns=data.column_names)
     count = len(data) if max_examples is None else min(len(data), max_examples)
     return Dataset.from_list([data[i] for i in range(count)])
-
-
-def _add_origin(facts: dict[str, Any], opened: Dataset | IterableDataset, config: LoadConfig, *, on_hub: bool) -> None:
-    """The subset; id and commit, for data of the Hub: as written in the files' addresses, else as the Hub says now."""
-    named = opened.info.config_name
-    if named is not None and not named.startswith("default"):
-        facts["subset"] = facts["subset"] or named
-    for address in opened.info.download_checksums or {}:
-        found = re.match(r"hf://datasets/(.+?)@([0-9a-f]{40})/", str(address))
-        if found:
-            facts["id"], facts["revision"] = facts["id"] or found[1], found[2]
-            return
-    if on_hub:
-        facts["revision"] = _commit(facts["id"], config) or config.data_revision
 
 
 def pick_split(splits: list[str], asked: str | None) -> str:
@@ -220,21 +211,45 @@ def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
     return _load(builder, config, name=path.name, data_files=[str(each) for each in paths], **options)
 
 
-def _from_hub(name: str, config: LoadConfig) -> Any:
-    """A data set of the Hub."""
+def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
+    """A data set of the Hub, and its commit.
+
+    When it cannot reach the Hub, `datasets` takes the version that this machine prepared last, of whatever commit; here
+    it is the commit asked for or none.
+    """
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in _BUILDERS:
         raise InputError("no such data file or folder", value=name, remedy="check the path")
-    return _load(name, config, name=name, revision=config.data_revision, streaming=config.streaming)
-
-
-def _commit(name: str, config: LoadConfig) -> str | None:
-    """The commit that a revision of a data set means now; None where the Hub cannot be asked."""
-    from huggingface_hub import HfApi
-
+    builder = None
     try:
-        return HfApi().dataset_info(name, revision=config.data_revision, timeout=10).sha
-    except Exception:  # offline: the fingerprint still identifies the data
-        return None
+        commit = commit_of(name, "dataset", config.data_revision)
+        with verified(name, "dataset", commit):
+            builder = datasets.load_dataset_builder(name, config.subset, revision=commit)
+            if builder.hash != commit:
+                builder = _prepared(builder, commit)
+            if config.streaming:
+                return builder.as_streaming_dataset(split=config.split), commit
+            builder.download_and_prepare()
+            return builder.as_dataset(split=config.split), commit
+    except InputError:  # damaged files: what was made of them goes too
+        if builder is not None:
+            shutil.rmtree(builder.cache_dir, ignore_errors=True)
+        raise
+    except Exception as error:
+        raise data_refusal(error, name, config) from error
+
+
+def _prepared(builder: Any, commit: str) -> Any:
+    """The builder of the version of a commit that this machine has prepared; `builder` is that of another commit."""
+    found = type(builder)(
+        repo_id=builder.repo_id,
+        dataset_name=builder.dataset_name,
+        config_name=builder.config_id,
+        version=str(builder.config.version),
+        hash=commit,
+    )
+    if not Path(found.cache_dir).is_dir():
+        raise ConnectionError(f"{commit} is not in the cache")
+    return found
 
 
 def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:

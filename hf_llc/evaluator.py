@@ -27,6 +27,7 @@ from hf_llc.minimize import minimize
 from hf_llc.posterior import Posterior, preserved, sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.progress import ProgressBar
+from hf_llc.refusals import public_name
 from hf_llc.result import LLCResult
 from hf_llc.run_folder import RunFolder, fingerprint
 from hf_llc.sampling import Sampling
@@ -181,6 +182,7 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
         folder = RunFolder(temporary if output is None else output)
         asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
+        asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
         if output is not None:
             processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
             if not overwrite and processes.main_does(lambda: folder.is_finished):

@@ -20,11 +20,12 @@ from hf_llc import encoding, tasks
 from hf_llc.config import LoadConfig
 from hf_llc.datasource import column, is_tensors, materialize, open_data, refuse_parts, tensors_of
 from hf_llc.distributed import Processes, process_state
+from hf_llc.downloads import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
 from hf_llc.labels import name_labels
 from hf_llc.problem import Problem
-from hf_llc.refusals import model_refusal, public_name
+from hf_llc.refusals import data_refusal, hub_refusal, is_of_reading, model_refusal, public_name
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -129,25 +130,40 @@ def _encode(
             data = _tensors_as_dataset(data, task, config)
         is_whole = task == "text-generation" and config.packing == "packed"
         opened, source = open_data(data, config, sample_by="document" if is_whole else "paragraph")
-        if label_mapping is not None:
-            opened = materialize(opened, config)
-            name = column(opened.column_names, config.label_column, encoding.LABELS, "label_column")
-            opened = name_labels(opened, name, label_mapping)
-            source = {**source, "label_mapping": dict(label_mapping)}
-        return _ENCODERS[task](model, opened, processor, config), source
+        with _refused_if_unread(opened, source, config):
+            if label_mapping is not None:
+                opened = materialize(opened, config)
+                name = column(opened.column_names, config.label_column, encoding.LABELS, "label_column")
+                opened = name_labels(opened, name, label_mapping)
+                source = {**source, "label_mapping": dict(label_mapping)}
+            return _ENCODERS[task](model, opened, processor, config), source
     facts: dict[str, Any] = {}
     if is_tensors(data):
         inputs, labels = tensors_of(data, config)
         source = {"id": None, "kind": type(data).__name__, "fingerprint": _hash([inputs, labels])}
     else:
         opened, source = open_data(data, config)
-        inputs, labels, facts = encoding.features(model, opened, config)
+        with _refused_if_unread(opened, source, config):
+            inputs, labels, facts = encoding.features(model, opened, config)
     if len(inputs) < 2:
         raise InputError("the data has fewer than two examples", value=len(inputs), allowed="two or more")
     _check_finite(
         {"inputs": inputs, "labels": labels}, {"inputs": facts.get("input_column"), "labels": facts.get("label_column")}
     )
     return tasks.plain(inputs, labels, loss_fn=loss_fn, model=model, facts=facts), source
+
+
+@contextlib.contextmanager
+def _refused_if_unread(data: Any, source: Mapping[str, Any], config: LoadConfig) -> Iterator[None]:
+    """A stream is read while it is encoded: what goes wrong in reading is said as for other data."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        if isinstance(data, datasets.IterableDataset) and is_of_reading(error):
+            raise data_refusal(error, source["id"] or "stream", config) from error
+        raise
 
 
 def _tensors_as_dataset(data: Any, task: str, config: LoadConfig) -> datasets.Dataset:
@@ -216,14 +232,12 @@ def _name_of(processor: Any) -> str | None:
 def _open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """The module, its tokenizer or image processor, and where it came from."""
     if given is None:
-        import hf_llc.models  # noqa: F401 - registers the embedded model's architecture
         from hf_llc.embedded import model_path
 
-        model, about = _from_pretrained(str(model_path()), config)
-        return model, _processor(str(model_path()), model, config, tokenizer), {**about, "id": "hf_llc/embedded"}
+        model, own, about = _open_named(str(model_path()), config, tokenizer)
+        return model, own, {**about, "id": "hf_llc/embedded"}
     if isinstance(given, (str, os.PathLike)):
-        model, about = _from_pretrained(str(given), config)
-        return model, _processor(str(given), model, config, tokenizer, revision=about["revision"]), about
+        return _open_named(str(given), config, tokenizer)
     for name in ("dtype", "device", "revision", "attn_implementation"):
         if getattr(config, name) is not None:
             raise InputError(
@@ -255,10 +269,8 @@ def _open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, An
     return given, own, about
 
 
-def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, dict[str, Any]]:
-    """A model by id or folder, on its device, whole."""
-    import hf_llc.models  # noqa: F401 - registers this package's architectures
-
+def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """A model by id or folder with its tokenizer or image processor; of the Hub: all files of one commit, checked."""
     folder = Path(name)
     if folder.is_dir():
         _check_folder(folder, config)
@@ -271,8 +283,30 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
         )
     elif name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise InputError("no such model folder", value=name, remedy="check the path")
+    about: dict[str, Any] = {"id": public_name(name), "revision": None}
+    if folder.is_dir():
+        model = _from_pretrained(name, config, None)
+        return model, _processor(name, model, config, tokenizer), {**about, "fingerprint": _fingerprint(model)}
+    try:
+        commit = commit_of(name, "model", config.revision)
+        with verified(name, "model", commit):
+            fetch_small_files(name, commit)
+    except InputError:
+        raise
+    except Exception as error:
+        raise model_refusal(error, name, config) from error
+    with verified(name, "model", commit):
+        model = _from_pretrained(name, config, commit)
+        own = _processor(name, model, config, tokenizer, revision=commit)
+    return model, own, {**about, "revision": commit}
+
+
+def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> PreTrainedModel:
+    """A model by id or folder, on its device, whole."""
+    import hf_llc.models  # noqa: F401 - registers this package's architectures
+
     device = _device(config)
-    options: dict[str, Any] = {"revision": config.revision, "trust_remote_code": config.trust_remote_code}
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, **options)
         task = _task_of_checkpoint(settings, config)
@@ -291,6 +325,8 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
     except InputError:
         raise
     except Exception as error:
+        if revision is not None and "does not appear to have" in str(error):
+            error = _asked_again(name, revision) or error
         raise model_refusal(error, name, config) from error
     missing = sorted(info.get("missing_keys") or [])
     if missing:
@@ -299,11 +335,16 @@ def _from_pretrained(name: str, config: LoadConfig) -> tuple[PreTrainedModel, di
             value=name,
             remedy=f"is it trained for {task}?",
         )
-    commit = None if folder.is_dir() else getattr(model.config, "_commit_hash", None)
-    about: dict[str, Any] = {"id": public_name(name), "revision": commit}
-    if commit is None:
-        about["fingerprint"] = _fingerprint(model)
-    return model.to(device), about
+    return model.to(device)
+
+
+def _asked_again(name: str, commit: str) -> Exception | None:
+    """Why weights that transformers says are missing cannot be had; None: they are missing."""
+    try:
+        ask_again(name, commit, ("model.safetensors", "model.safetensors.index.json"))
+    except Exception as reason:
+        return reason
+    return None
 
 
 def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
@@ -383,11 +424,14 @@ def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revisio
     source = str(given) if given is not None else name
     revision = (revision or config.revision) if given is None else None
     try:
+        if given is not None and not Path(source).exists():
+            revision = commit_of(source, "model", None)
+            fetch_small_files(source, revision)
         return auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     except Exception as error:
         if given is None:
             return None
-        raise InputError(
+        raise hub_refusal(error, "tokenizer", source, None) or InputError(
             "the tokenizer cannot be loaded",
             value=source,
             remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",

@@ -1,4 +1,4 @@
-"""What transformers and datasets raise, said in one line each; and names fit to be shown."""
+"""What the Hub's clients, transformers and datasets raise, said in one line each; and names fit to be shown."""
 
 from __future__ import annotations
 
@@ -7,8 +7,16 @@ import re
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import errors
+
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+
+_AGAIN = "run the same command again"
+_UNREACHABLE = (
+    "offline", "connect", "localentrynotfound", "couldn't reach", "timeout", "timed out", "revisionresolution",
+)  # fmt: skip
+_CUT_OFF = ("peer closed", "incomplete message", "incompleteread", "remoteprotocolerror", "consistency check failed")
 
 
 def public_name(name: Any) -> str | None:
@@ -20,14 +28,100 @@ def public_name(name: Any) -> str | None:
     return (path.resolve().name if path.exists() else path.name) if is_local else str(name)
 
 
+def chain(error: BaseException) -> list[BaseException]:
+    """An error and what led to it, nearest first."""
+    found: list[BaseException] = []
+    seen: BaseException | None = error
+    while seen is not None and len(found) < 12:
+        found.append(seen)
+        seen = seen.__cause__ or seen.__context__
+    return found
+
+
 def causes(error: BaseException) -> str:
     """Types and messages of an error and what led to it, in lower case, on one line."""
-    parts: list[str] = []
-    seen: BaseException | None = error
-    while seen is not None and len(parts) < 8:
-        parts.append(f"{type(seen).__name__} {seen}")
-        seen = seen.__cause__ or seen.__context__
-    return " ".join(" ".join(parts).split()).lower()
+    return " ".join(" ".join(f"{type(each).__name__} {each}" for each in chain(error)).split()).lower()
+
+
+def is_of_reading(error: BaseException) -> bool:
+    """Did a file or the network fail, rather than the code that works on what was read?"""
+    packages = ("huggingface_hub", "httpx", "httpx2", "fsspec", "aiohttp", "pyarrow")
+    return any(isinstance(each, OSError) or type(each).__module__.split(".")[0] in packages for each in chain(error))
+
+
+def hub_refusal(error: BaseException, what: str, shown: str | None, revision: str | None) -> InputError | None:
+    """One line for what the Hub answers, or why it does not; None for other errors.
+
+    Args:
+        what: "model", "data set" or "tokenizer".
+        shown: its id.
+        revision: what was asked for.
+    """
+    low = causes(error)
+    for each in chain(error):
+        if isinstance(each, errors.RevisionNotFoundError):
+            return InputError(f"no such revision of the {what}", value=revision or shown, remedy="check the spelling")
+        if isinstance(each, errors.HfHubHTTPError) and not isinstance(each, errors.EntryNotFoundError):
+            found = _answer_refusal(each, what, shown)
+            if found is not None:
+                return found
+    if "gated" in low or "403 client" in low or "403 forbidden" in low:
+        return _no_access(what, shown)
+    if any(word in low for word in _CUT_OFF):
+        return InputError(f"the download of the {what} {shown} was cut off", remedy=_AGAIN)
+    if any(word in low for word in _UNREACHABLE):
+        where = "a local path" if what == "data set" else "a local folder"
+        return InputError(
+            f"the {what} is neither {where} nor in the cache, and the Hub cannot be reached",
+            value=shown,
+            remedy="check the spelling and the network",
+        )
+    return None
+
+
+def _answer_refusal(error: errors.HfHubHTTPError, what: str, shown: str | None) -> InputError | None:
+    """One line for an answer of the Hub other than success."""
+    response = getattr(error, "response", None)
+    status = 0 if response is None else response.status_code
+    if isinstance(error, errors.GatedRepoError):
+        return _no_access(what, shown)
+    if isinstance(error, errors.RepositoryNotFoundError) or status == 404:
+        return InputError(
+            f"no such {what}", value=shown, remedy="check the spelling; private ones need `hf auth login`"
+        )
+    if status == 401:
+        return InputError(
+            f"the Hub does not know your access token (asked for the {what} {shown})",
+            remedy="log in again with `hf auth login`, or unset HF_TOKEN",
+        )
+    if status == 403 or isinstance(error, errors.DisabledRepoError):
+        return _no_access(what, shown)
+    if status == 429:
+        wait = response.headers.get("Retry-After", "") if response is not None else ""
+        when = f"in {wait} s" if wait.isdigit() else "in a few minutes"
+        return InputError(
+            f"the Hub wants fewer requests (HTTP 429, asked for the {what} {shown})",
+            remedy=f"{_AGAIN} {when}; it allows more to those who are logged in (`hf auth login`)",
+        )
+    if status >= 400:
+        return InputError(
+            f"the Hub has trouble (HTTP {status}, asked for the {what} {shown})", remedy=f"{_AGAIN} later"
+        )
+    return None
+
+
+def _no_access(what: str, shown: str | None) -> InputError:
+    return InputError(
+        f"no access to the {what}",
+        value=shown,
+        remedy="log in with `hf auth login`, and accept its terms on its page if it has any",
+    )
+
+
+def _missing(what: str, shown: str | None) -> InputError:
+    return InputError(
+        f"a file of the {what} is missing on the Hub", value=shown, remedy="give another revision, or tell its owner"
+    )
 
 
 def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
@@ -42,27 +136,22 @@ def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError
         )
     if "safetensorerror" in low or "deserializing" in low or "unpicklingerror" in low:
         return InputError("the weights file is damaged", value=shown, remedy="download or save it again")
-    if "gated" in low or "401 client" in low or "403 client" in low:
-        return InputError(
-            "no access to the model",
-            value=shown,
-            remedy="log in with `hf auth login`, and accept its terms on its page if it has any",
-        )
-    if "revision" in low and ("not a valid" in low or "404 client" in low or "revisionnotfound" in low):
-        return InputError("no such revision of the model", value=config.revision, remedy="check the spelling")
-    if "offline" in low or "connect" in low or "localentrynotfound" in low or "couldn't reach" in low:
-        return InputError(
-            "the model is neither a local folder nor in the cache, and the Hub cannot be reached",
-            value=shown,
-            remedy="check the spelling and the network",
-        )
-    if "use_safetensors" in low or "no file named model.safetensors" in low or "safetensors" in low:
+    refusal = hub_refusal(error, "model", shown, config.revision)
+    if refusal is not None:
+        return refusal
+    if "safetensors" in low:
         return InputError(
             "the model has no safetensors weights",
             value=shown,
             remedy="convert it, or give allow_pickle (--allow-pickle)",
         )
-    if "not a valid model identifier" in low or "404 client" in low or "not found" in low:
+    if "unrecognized model" in low:
+        return InputError(
+            "config.json is missing or names no model_type", value=shown, remedy="is it a model of transformers?"
+        )
+    if "entry not found" in low:
+        return _missing("model", shown)
+    if "not a valid model identifier" in low or "not found" in low or "hfvalidationerror" in low:
         return InputError("no such model", value=shown, remedy="check the spelling; private ones need `hf auth login`")
     if "json" in low:
         return InputError("the model's config.json is damaged", value=shown, remedy="download or save it again")
@@ -70,7 +159,7 @@ def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError
 
 
 def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
-    """One line for what `load_dataset` raises."""
+    """One line for what reading a data set raises."""
     text, low = " ".join(str(error).split()), causes(error)
     if "unknown split" in low or "bad split" in low:
         known = re.search(r"(?:one of|available splits:) \[(.*?)\]", text, flags=re.IGNORECASE)
@@ -79,32 +168,37 @@ def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
             value=config.split,
             allowed=known[1].replace("'", "") if known else "see the data set's page",
         )
-    if "builderconfig" in low or "config name is missing" in low:
+    if "builderconfig" in low or "config name is missing" in low or "configurations in the cache" in low:
+        known = re.search(r"(?:available|configs|in the cache): \[?(.*?)(?:\]| please)", text, flags=re.IGNORECASE)
         return InputError(
-            "no such subset" if config.subset else "the data set needs a subset", value=config.subset, remedy=text[:300]
+            "no such subset" if config.subset else "the data set has several subsets",
+            value=config.subset,
+            allowed=known[1].replace("'", "") if known else "see the data set's page",
+            remedy="" if config.subset else "give subset",
         )
-    if "gatedrepo" in low or "gated" in low or "401 client" in low or "403 client" in low:
+    if "couldn't find cache for" in low:
         return InputError(
-            "no access to the data set",
-            value=name,
-            remedy="log in with `hf auth login`, and accept its terms on its page if it has any",
-        )
-    if any(word in low for word in ("offline", "couldn't reach", "connect", "localentrynotfound")):
-        return InputError(
-            "the data set is neither a local path nor in the cache, and the Hub cannot be reached",
-            value=name,
+            "the subset is not in the cache, and the Hub cannot be reached",
+            value=config.subset,
             remedy="check the spelling and the network",
         )
     if "corresponds to no data" in low:
         return InputError("the data set is empty", value=name, remedy="check split and files")
+    refusal = hub_refusal(error, "data set", name, config.data_revision)
+    if refusal is not None:
+        return refusal
+    if "entry not found" in low:
+        return _missing("data set", name)
     if "script" in low or "trust_remote_code" in low:
         return InputError(
             "the data set needs code of its own, which is not run",
             value=name,
             remedy="use a version in parquet, or convert it",
         )
-    if "doesn't exist" in low or "not found" in low or "404 client" in low:
+    if "doesn't exist" in low or "not found" in low or "hfvalidationerror" in low:
         return InputError(
             "no such data set", value=name, remedy="check the spelling; private ones need `hf auth login`"
         )
-    return InputError("the data set cannot be read", value=name, remedy=f"{type(error).__name__}: {text[:300]}")
+    cause = error.__cause__ or error  # datasets wraps what happened in "an error occurred while generating the dataset"
+    text = " ".join(str(cause).split())
+    return InputError("the data set cannot be read", value=name, remedy=f"{type(cause).__name__}: {text[:300]}")

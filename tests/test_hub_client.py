@@ -279,12 +279,14 @@ class Exact(evaluate.Metric):
 """
 
 
-def put_data(hub: Hub, tmp_path: Path, name: str = "me/data", **more: Any) -> str:
+def put_data(
+    hub: Hub, tmp_path: Path, name: str = "me/data", *, words: tuple[str, str] = ("the", "der"), **more: Any
+) -> str:
     """A data set of two subsets in parquet, as its README says."""
     from datasets import Dataset
 
     root = tmp_path / name.replace("/", "-")
-    for language, word in (("english", "the"), ("german", "der")):
+    for language, word in zip(("english", "german"), words, strict=True):
         (root / language).mkdir(parents=True)
         rows = [f"{word} {sentence}" for sentence in tiny.SENTENCES]
         Dataset.from_dict({"text": rows}).to_parquet(root / language / "train-00000-of-00001.parquet")

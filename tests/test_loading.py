@@ -431,7 +431,7 @@ def test_lengths_and_vocabulary(folder: Path) -> None:
         {"input_ids": torch.full((4, 8), 320)},
     )
     refused("no tokenizer comes with the model", tiny.llama(), TEXTS)
-    refused("the tokenizer cannot be loaded", folder, TEXTS, tokenizer="nobody/nothing")
+    refused("the tokenizer is neither a local folder nor in the cache", folder, TEXTS, tokenizer="nobody/nothing")
 
 
 def test_features_that_are_not_finite() -> None:

@@ -15,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli import main
+from hf_llc.cli import _hush, main
 
+_IMPORTS = (
+    *("datasets", "evaluate", "transformers", "transformers.models.llama.modeling_llama", "torch"),
+    *("hf_llc.evaluator", "hf_llc.plots", "matplotlib.figure", "matplotlib.backends.backend_agg"),
+)
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -57,8 +61,8 @@ def run(argv: list[str], variables: Mapping[str, str], *, cwd: str | Path | None
 class Forker:
     """Commands, each in a fork of one program that has imported everything: no test waits ten seconds for it.
 
-    What is not as in life: the waits between the client's own retries are cut to a twentieth of their length, so that a
-    fault that lasts costs a second and not half a minute. How often and when it retries stays the client's affair.
+    What is not as in life: the waits between the client's own retries are cut to a twentieth of their length and its
+    timeouts to a second, so that a fault that lasts costs seconds and not minutes. How often it retries is its affair.
     """
 
     HURRY = 0.05
@@ -92,7 +96,8 @@ class Forker:
 
 def serve() -> None:
     """Import everything, then do the jobs that come in, a line each."""
-    for name in ("datasets", "evaluate", "transformers", "torch", "hf_llc.evaluator", "hf_llc.plots"):
+    _hush(True)
+    for name in _IMPORTS:
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)
     sleep = time.sleep

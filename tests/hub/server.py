@@ -8,7 +8,7 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -63,6 +63,7 @@ class Hub:
             reader = self.store.add_user("me", role="read", organizations=("org",))
             self.users: dict[str, User] = {"me": me, "reader": reader, "other": self.store.add_user("other")}
             self._faults: list[Fault] = []
+            self._actions: list[tuple[str, Callable[[], object]]] = []
             self.requests: list[Seen] = []
             self.errors: list[str] = []
         self.forget_caches()
@@ -115,10 +116,18 @@ class Hub:
                 found.times -= 1
             return found
 
+    def after(self, route: str, action: Callable[[], object]) -> None:
+        """Do something once, after the next answer from `route`: what others do meanwhile."""
+        self._actions.append((route, action))
+
     def note(self, seen: Seen) -> None:
-        """Enter a request in the log."""
+        """Enter a request in the log, and do what was to be done after it."""
         with self._lock:
             self.requests.append(seen)
+            due = [each for each in self._actions if each[0] == seen.route][:1]
+            for each in due:
+                self._actions.remove(each)
+                each[1]()
 
     # Repositories, without a client
 
@@ -193,7 +202,8 @@ class Hub:
         `more` may hold what is read when it is needed, not what is read on import (HF_HUB_OFFLINE, HF_HOME).
         """
         if self._forker is None:
-            self._forker = Forker(self.environment(None))
+            patience = {"HF_HUB_ETAG_TIMEOUT": "1", "HF_HUB_DOWNLOAD_TIMEOUT": "1"}
+            self._forker = Forker(self.environment(None, **patience))
         token = {} if user is None else {"HF_TOKEN": self.token(user)}
         return self._forker.run(list(argv), {**token, **more}, cwd=cwd)
 
