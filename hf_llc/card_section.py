@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -190,7 +191,7 @@ def _reproduce(result: LLCResult, repo_id: str | None) -> str:
         return f"```bash\n{command}\n```"
     names = ("sampler", "nbeta", "localization", "step_size", "num_chains", "num_draws", "num_steps_between_draws",
              "num_burnin_steps", "batch_size", "seed")  # fmt: skip
-    lines = [f"    {name}={getattr(result, name)!r}," for name in names]
+    lines = [f"    {name}={json.dumps(getattr(result, name))}," for name in names]  # in quotes as ruff has them
     lines += ["    minimize=True,"] if result.minimize is not None else []
     code = "\n".join(["LLCEvaluator(", *lines, ").compute(model, data=data, loss_fn=loss_fn)"])
     return f"```python\n{code}\n```\n\nThe model or the data were objects in Python, so no command line names them."

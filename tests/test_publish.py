@@ -257,8 +257,8 @@ def test_offline_mode(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The tests' own setting, without a Hub that lifts it."""
     assert main(["publish", "run", "--repo", "me/model"]) == 1
     assert capsys.readouterr().err == (
-        "hf-llc: error: not published to me/model: offline mode is on; unset HF_HUB_OFFLINE; the result is whole in run; "
-        "to try again: hf-llc publish run --repo me/model\n"
+        "hf-llc: error: not published to me/model: offline mode is on; unset HF_HUB_OFFLINE; the result is whole in "
+        "run; to try again: hf-llc publish run --repo me/model\n"
     )
 
 
