@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from typing import TYPE_CHECKING, Any
@@ -43,8 +44,8 @@ def render_section(
         parts.append(f"![The chains' loss above, the running λ̂ below]({folder}trace.png)")
     if curve is not None:
         parts += ["### Over training", f"![λ̂ and loss over checkpoints]({folder}curve.png)", _points(curve, folder)]
-    parts += ["### Diagnostics", _table(_diagnostics(result)), _findings(result)]
-    parts += ["### Settings", _table(_settings(result))]
+    parts += ["### Diagnostics", _table("Diagnostic", _diagnostics(result)), _findings(result)]
+    parts += ["### Settings", _table("Setting", _settings(result))]
     parts += ["### Reproduce", _reproduce(result, repo_id), _files(result, folder)]
     parts += ["### Citation", _CITATION]
     return "\n\n".join(part for part in parts if part) + "\n"
@@ -137,7 +138,7 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
         ("Effective draws", number(round(result.ess, 1))),
         ("MALA acceptance", number(result.accept_prob)),
         ("Drift of λ̂ between halves", drift),
-        ("Share of the finite step in λ̂", _short(result.step_size_bias)),
+        ("Added to λ̂ by the finite step", _short(result.step_size_bias)),
         ("dλ̂/d ln γ", _short(result.localization_sensitivity.get("value"))),
         ("λ̂ without paired losses", with_error(result.llc_plain, result.llc_plain_se)),
         (f"Loss at w\\* ({result.unit})", number(result.init_loss)),
@@ -188,13 +189,11 @@ def _reproduce(result: LLCResult, repo_id: str | None) -> str:
     command = reproduce_command(result, repo_id)
     if command is not None:
         return f"```bash\n{command}\n```"
-    settings = ", ".join(
-        f"{name}={getattr(result, name)!r}"
-        for name in ("sampler", "nbeta", "localization", "step_size", "num_chains", "num_draws",
-                     "num_steps_between_draws", "num_burnin_steps", "batch_size", "seed")
-    )  # fmt: skip
-    minimize = ", minimize=True" if result.minimize is not None else ""
-    code = f"LLCEvaluator({settings}{minimize}).compute(model, data=data, loss_fn=loss_fn)"
+    names = ("sampler", "nbeta", "localization", "step_size", "num_chains", "num_draws", "num_steps_between_draws",
+             "num_burnin_steps", "batch_size", "seed")  # fmt: skip
+    lines = [f"    {name}={json.dumps(getattr(result, name))}," for name in names]  # in quotes as ruff has them
+    lines += ["    minimize=True,"] if result.minimize is not None else []
+    code = "\n".join(["LLCEvaluator(", *lines, ").compute(model, data=data, loss_fn=loss_fn)"])
     return f"```python\n{code}\n```\n\nThe model or the data were objects in Python, so no command line names them."
 
 
@@ -230,10 +229,9 @@ def _escaped(text: str) -> str:
     return text
 
 
-def _table(rows: list[tuple[str, str]]) -> str:
-    return "\n".join(
-        ["| | |", "|---|---|", *(f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows)]
-    )
+def _table(title: str, rows: list[tuple[str, str]]) -> str:
+    lines = [f"| {name} | {value.replace('|', chr(92) + '|')} |" for name, value in rows]
+    return "\n".join([f"| {title} | Value |", "|---|---|", *lines])
 
 
 def _counted(unit: str) -> str:

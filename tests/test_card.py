@@ -238,7 +238,7 @@ def test_objects_from_python_are_said_to_be_so() -> None:
     result = make_result(model={"id": None}, data={"id": None, "kind": "tuple"}, task="plain")
     assert reproduce_command(result) is None
     card = merge_card("", result)
-    assert "LLCEvaluator(sampler='sgld', nbeta=500.0" in card and "`local data`" in card
+    assert 'LLCEvaluator(\n    sampler="sgld",\n    nbeta=500.0,' in card and "`local data`" in card
     assert (own_entries(card)[0].task_type, own_entries(card)[0].dataset_type) == ("other", "local")
 
 

@@ -17,6 +17,7 @@ from test_result import make_result
 
 from hf_llc import hub as publishing
 from hf_llc.card import BEGIN, END
+from hf_llc.cli import main
 from hf_llc.errors import InputError
 from hf_llc.hub import PublishError, publish
 from hf_llc.result import LLCResult
@@ -250,6 +251,15 @@ def test_no_network_and_no_login(hub: Hub, run: Path) -> None:
         done = hub.fork("publish", "run", "--repo", "me/model", user=user)
         assert done.code == 1 and said in done.err.splitlines()[-1]
     assert content(run) == before and ("model", "me/model") not in hub.store.repos
+
+
+def test_offline_mode(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The tests' own setting, without a Hub that lifts it."""
+    assert main(["publish", "run", "--repo", "me/model"]) == 1
+    assert capsys.readouterr().err == (
+        "hf-llc: error: not published to me/model: offline mode is on; unset HF_HUB_OFFLINE; the result is whole in "
+        "run; to try again: hf-llc publish run --repo me/model\n"
+    )
 
 
 def test_faults_that_pass_are_not_noticed(hub: Hub, run: Path) -> None:
