@@ -128,8 +128,8 @@ def estimate(
 
 
 def is_step_too_large(found: Estimate) -> bool:
-    """The finite step and gradient noise add more than a tenth of λ̂, and more than its stated error."""
-    return found.step_size_bias > max(0.1 * abs(found.llc), found.llc_se)
+    """The finite step and gradient noise add more than a tenth of a positive λ̂, and more than its stated error."""
+    return found.llc > 0 and found.step_size_bias > max(0.1 * found.llc, found.llc_se)
 
 
 def lower_step_size(found: Estimate, step_size: float) -> float | None:
