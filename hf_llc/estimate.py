@@ -190,11 +190,11 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
     if trivial_loss is not None and trivial_loss > init_loss:
         lost = (found.mean_loss - init_loss) / (trivial_loss - init_loss)
         if lost > 0.5:
-            how = f"has gone {lost:.0%} of the way" if lost < 1 else "is beyond the way"
+            how = "above" if lost >= 1 else f"{lost:.0%} of the way to"
             reasons.append(
                 Reason(
                     "left the basin",
-                    f"the mean loss {found.mean_loss:.4g} {how} from {init_loss:.4g} at w* to "
+                    f"the mean loss {found.mean_loss:.4g}, from {init_loss:.4g} at w*, is {how} the "
                     f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
                     f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization",
                 )

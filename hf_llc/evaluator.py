@@ -7,6 +7,7 @@ import resource
 import sys
 import tempfile
 import time
+import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -232,6 +233,9 @@ class _Run:
         self.nbeta, self.batch_size = sample.nbeta, sample.batch_size
         self.show = progress and processes.is_main
         self.posterior = self._posterior()
+        if sample.chain_batch_size > 1 and not self.posterior.can_batch_chains():
+            warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
+            self.sample = sample = replace(sample, chain_batch_size=1)
         self.sampling = Sampling(sample, processes=processes, state=folder.state, show=self.show)
 
     def _posterior(self) -> Posterior:

@@ -227,6 +227,14 @@ class Posterior:
         pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
         return loss.reshape(num_chains) / size, [piece.div_(size) for piece in pieces]
 
+    def can_batch_chains(self) -> bool:
+        """Whether the module runs under vmap: found by trying two chains on one example."""
+        try:
+            self.gradient(self.start(2), torch.zeros(2, 1, dtype=torch.int64, device=self.device))
+        except (RuntimeError, ValueError, TypeError, NotImplementedError):
+            return False
+        return True
+
     @functools.cached_property
     def init_gradient(self) -> list[Tensor]:
         """∇L_n(w*), computed when first asked for, in flat pieces `[1, size of the piece]`."""

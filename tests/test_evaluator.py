@@ -86,6 +86,25 @@ def test_minimize_finds_a_minimum_and_leaves_the_model_alone() -> None:
     assert all(torch.equal(a, b) for a, b in zip(before, model.parameters(), strict=True))
 
 
+class Branching(nn.Module):
+    """A linear map that asks for a number on the way, which vmap does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.inner(x)
+        return y if y.sum().item() < 1e9 else -y
+
+
+def test_a_module_that_cannot_be_batched_runs_one_by_one() -> None:
+    with pytest.warns(UserWarning, match="chains run one by one"):
+        batched = compute(model=Branching(), data=examples(network()), chain_batch_size=3)
+    one_by_one = compute(model=Branching(), data=examples(network()))
+    assert batched.chain_batch_size == 1 and batched.llc_per_chain == one_by_one.llc_per_chain
+
+
 def test_paired_draws_spread_less_where_labels_are_noisy() -> None:
     model = network()
     x, y = examples(model)

@@ -14,7 +14,7 @@ TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 @pytest.mark.slow
 def test_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
-    (block,) = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)
+    block = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)[0]
     exec(compile(block, "README.md", "exec"), {})
     assert "verdict" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} >= {"result.json", "trace.png"}
