@@ -16,8 +16,10 @@ import pytest
 import tiny
 import torch
 from curve_factory import series
+from hub import Hub
 from PIL import Image
 from test_distributed import ROOT, _environment, _torchrun
+from test_hub_client import put_data, put_model
 from worker import network, squared_error
 
 from hf_llc import LLCEvaluator, LoadConfig, SampleConfig
@@ -217,6 +219,33 @@ def test_revisions_of_a_hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
     curve = measure(found, LoadConfig(model="me/model", data="me/data"), SampleConfig(**SAMPLE), output="out")
     assert asked == [("me/model", "step1000"), ("me/model", "step64"), ("me/model", "step512")]
     assert [point.step for point in curve.points] == [64, 512, 1000]
+
+
+@pytest.mark.slow
+def test_revisions_of_a_model_on_the_test_hub(hub: Hub, tmp_path: Path) -> None:
+    """Three revisions by the command line: the commit of each, and the first has another loss than the others."""
+    shas = [put_model(hub, tmp_path / str(step), revision=f"step{step}", seed=step) for step in (1, 20, 300)]
+    put_data(hub, tmp_path)
+    argv = [
+        "curve",
+        "--model",
+        "me/tiny",
+        "--revisions",
+        "step*",
+        "--data",
+        "me/data",
+        "--subset",
+        "english",
+        "--split",
+    ]
+    argv += ["train", "--num-chains", "2", "--num-draws", "20", "--num-burnin-steps", "5", "--step-size", "1e-5"]
+    done = hub.fork(*argv, "--max-length", "16", "--output", "out", cwd=tmp_path)
+    assert done.code in (0, 3), done.err
+    curve = json.loads((tmp_path / "out" / "curve.json").read_text())
+    assert [point["step"] for point in curve["points"]] == [1, 20, 300]
+    results = [LLCResult.load(tmp_path / "out" / f"step{step}") for step in (1, 20, 300)]
+    assert [result.model["revision"] for result in results] == shas
+    assert len({result.init_loss for result in results}) == 3
 
 
 def test_revisions_offline() -> None:

@@ -295,10 +295,10 @@ def put_data(
     return hub.put(name, root, kind="dataset", **more)
 
 
-def put_model(hub: Hub, tmp_path: Path, name: str = "me/tiny", **more: Any) -> str:
+def put_model(hub: Hub, tmp_path: Path, name: str = "me/tiny", *, seed: int = 1, **more: Any) -> str:
     """A tiny language model with its tokenizer."""
     root = tmp_path / name.replace("/", "-")
-    tiny.llama().save_pretrained(root)
+    tiny.llama(seed=seed).save_pretrained(root)
     tiny.tokenizer().save_pretrained(root)
     return hub.put(name, root, **more)
 

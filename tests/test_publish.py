@@ -6,6 +6,7 @@ import json
 import shlex
 import shutil
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from test_result import make_result
 from hf_llc import hub as publishing
 from hf_llc.card import BEGIN, END
 from hf_llc.cli import main
+from hf_llc.embedded import model_path, text_path
 from hf_llc.errors import InputError
 from hf_llc.hub import PublishError, publish
 from hf_llc.result import LLCResult
@@ -286,12 +288,11 @@ def test_no_secret_in_what_is_written(hub: Hub, run: Path) -> None:
 
 PUSH = """
 from huggingface_hub import HfApi
-from hf_llc.embedded import model_path, text_path
-api = HfApi()
+api, model, text = HfApi(), {model!r}, {text!r}
 api.create_repo("me/tiny")
-api.upload_folder(repo_id="me/tiny", folder_path=model_path())
+api.upload_folder(repo_id="me/tiny", folder_path=model)
 api.create_repo("me/stories", repo_type="dataset")
-api.upload_file(path_or_fileobj=text_path(), path_in_repo="validation.txt", repo_id="me/stories", repo_type="dataset")
+api.upload_file(path_or_fileobj=text, path_in_repo="validation.txt", repo_id="me/stories", repo_type="dataset")
 """
 READ = """
 import json
@@ -303,17 +304,24 @@ print(json.dumps([vars(entry), index["metrics"][0]["value"]]))
 
 
 @pytest.mark.slow
-def test_from_a_model_and_data_on_the_hub_to_its_card(hub: Hub, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["embedded", "stories260K"])
+def test_from_a_model_and_data_on_the_hub_to_its_card(
+    name: str, hub: Hub, tmp_path: Path, data_folder: Callable[[str], Path]
+) -> None:
     """Push both, estimate by id, publish as a pull request, merge it, read λ̂ back; and publish again."""
-    pushed = hub.fork("-c", PUSH)
+    model, text = model_path(), text_path()
+    if name == "stories260K":
+        model, text = data_folder(name), data_folder("tinystories_val") / "tinystories_val.txt"
+    pushed = hub.fork("-c", PUSH.format(model=str(model), text=str(text)))
     assert pushed.code == 0, pushed.err
-    revision = hub.head("me/stories", kind="dataset")
+    commit, revision = hub.head("me/tiny"), hub.head("me/stories", kind="dataset")
     small = "--max-length 32 --max-examples 60 --num-chains 2 --num-draws 60 --num-burnin-steps 60 --batch-size 16"
     settings = f"{small} --step-size 1e-6 --localization 1000 --output run --quiet".split()
     made = hub.fork("estimate", "--model", "me/tiny", "--data", "me/stories", *settings, cwd=tmp_path)
     assert made.code in (0, 3), made.err  # so few draws need not be enough
     result = LLCResult.load(tmp_path / "run")
-    assert (result.model["id"], result.data["id"], result.data["revision"]) == ("me/tiny", "me/stories", revision)
+    assert (result.model["id"], result.model["revision"]) == ("me/tiny", commit)
+    assert (result.data["id"], result.data["revision"]) == ("me/stories", revision)
     publish = ["publish", "run", "--repo", "me/tiny", "--allow-untrusted"]
     assert hub.fork(*publish, "--create-pr", cwd=tmp_path).code == 0
     hub.api().merge_pull_request("me/tiny", 1)
@@ -324,6 +332,28 @@ def test_from_a_model_and_data_on_the_hub_to_its_card(hub: Hub, tmp_path: Path) 
         entry, value = json.loads(read.out)
         assert entry["metric_value"] == value == result.llc
         assert (entry["dataset_type"], entry["dataset_revision"]) == ("me/stories", revision)
-        assert entry["metric_args"].get("model_revision") == result.model["revision"]
+        assert entry["metric_args"]["model_revision"] == commit
         assert hub.fork(*publish, cwd=tmp_path).code == 0
     assert hub.read("me/tiny", "README.md").decode() == card and card.count(BEGIN) == 1
+
+
+EVALUATE = """
+import evaluate
+from hf_llc import LLCEvaluator
+quick = LLCEvaluator(num_chains=2, num_draws=8, num_burnin_steps=2, step_size=1e-6, batch_size=4)
+found = quick.compute(max_examples=8, max_length=16, as_dict=True)
+evaluate.push_to_hub(model_id="me/model", task_type="text-generation", dataset_type="me/set", dataset_name="a set",
+                     metric_type="llc", metric_name="local learning coefficient", metric_value=found["llc"],
+                     metric_args={"nbeta": found["nbeta"]})
+print(found["llc"])
+"""
+
+
+@pytest.mark.slow
+def test_evaluates_own_push_to_hub_takes_the_dictionary(hub: Hub) -> None:
+    hub.put("me/model", {"README.md": THEIRS})
+    hub.put("me/set", {"train.txt": "a"}, kind="dataset")
+    done = hub.fork("-c", EVALUATE)
+    assert done.code == 0, done.err
+    (entry,) = ModelCard(hub.read("me/model", "README.md").decode()).data.eval_results
+    assert (entry.metric_type, entry.metric_value) == ("llc", float(done.out))

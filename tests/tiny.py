@@ -52,9 +52,9 @@ def tokenizer(*, template: bool = False) -> Any:
     )
 
 
-def llama(kind: str = "LlamaForCausalLM", *, attn: str = "eager", tie: bool = False, **more: Any) -> Any:
+def llama(kind: str = "LlamaForCausalLM", *, attn: str = "eager", tie: bool = False, seed: int = 1, **more: Any) -> Any:
     """A decoder of 16 dimensions, context 64."""
-    torch.manual_seed(1)
+    torch.manual_seed(seed)
     settings = transformers.LlamaConfig(
         vocab_size=320,
         hidden_size=16,
