@@ -7,7 +7,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.report import number, with_error
+from hf_llc.report import number, sensitivity_text, with_error
 
 if TYPE_CHECKING:
     from hf_llc.result import LLCResult, Reason
@@ -139,7 +139,7 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
         ("MALA acceptance", number(result.accept_prob)),
         ("Drift of λ̂ between halves", drift),
         ("Added to λ̂ by the finite step", _short(result.step_size_bias)),
-        ("dλ̂/d ln γ", _short(result.localization_sensitivity.get("value"))),
+        ("dλ̂/d ln γ", sensitivity_text(result)),
         ("λ̂ without paired losses", with_error(result.llc_plain, result.llc_plain_se)),
         (f"Loss at w\\* ({result.unit})", number(result.init_loss)),
         ("Mean loss of the chains", number(result.mean_loss)),

@@ -106,17 +106,26 @@ def _reason(reason: Reason) -> str:
 
 
 def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
-    plateau, share = result.plateau, result.localization_sensitivity
+    plateau = result.plateau
     trivial = "" if result.trivial_loss is None else f"   trivial predictor {number(result.trivial_loss)}"
     return [
         ("mixing", f"r̂ {number(result.r_hat)}   ESS {number(round(result.ess, 1))}   acceptance "
                    f"{number(result.accept_prob)}"),
         ("drift", f"{number(plateau.get('drift'))} ± {_short(plateau.get('drift_se'))} between the halves of the draws "
                   f"(p = {_short(plateau.get('p_value'))})"),
-        ("bias", f"finite step {_short(result.step_size_bias)}   dλ̂/d ln γ {_short(share.get('value'))} ± "
-                 f"{_short(share.get('se'))}"),
+        ("bias", f"finite step {_short(result.step_size_bias)}   dλ̂/d ln γ {sensitivity_text(result)}"),
         ("loss", f"mean {number(result.mean_loss)}   at w* {number(result.init_loss)}{trivial}   ({result.unit})"),
     ]  # fmt: skip
+
+
+def sensitivity_text(result: LLCResult) -> str:
+    """dλ̂/d ln γ ± its error; said to be unknown where the error is larger than λ̂, beyond which it cannot lie."""
+    value, error = (result.localization_sensitivity.get(name, math.nan) for name in ("value", "se"))
+    if math.isnan(value):
+        return "–"
+    if not error < abs(result.llc):
+        return "unknown (too few draws)"
+    return f"{_short(value)} ± {_short(error)}"
 
 
 def _settings(result: LLCResult) -> list[tuple[str, str]]:
