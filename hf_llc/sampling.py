@@ -64,7 +64,7 @@ class Sampling:
         """The draws are flat and many enough, or more steps within the budget would not mend what is wrong.
 
         They do not where a chain broke, where w* is not at a minimum, and where the draws drift while flat directions,
-        which relax in 2/(εγ) steps, would still be on their way when the budget ends.
+        which relax in 2/(εγ) steps, need over a quarter of the budget: `estimate` then says which γ would do.
         """
         draws = llc_draws(
             trace.loss, trace.init_loss, nbeta=self.nbeta, num_burnin_steps=burnin, num_steps_between_draws=thinning
@@ -76,7 +76,7 @@ class Sampling:
         if diagnostics.is_dipping(dip, llc, float(draws.std())):
             return True
         is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
-        if not is_flat and step_size * self.sample.localization * self.sample.max_steps < 2:
+        if not is_flat and step_size * self.sample.localization * self.sample.max_steps < 8:
             return True
         return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.05
 
