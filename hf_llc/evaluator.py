@@ -321,7 +321,6 @@ class _Run:
                 self.posterior,
                 steps=self.sample.minimize_steps,
                 batch_size=self.batch_size,
-                seed=self.sample.seed,
                 state=self.folder.state / "minimize.safetensors",
                 save_seconds=self.sample.save_seconds,
                 report=bar.set_loss,

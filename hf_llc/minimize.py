@@ -21,6 +21,9 @@ from hf_llc.streams import BatchStream
 MINIMIZER = -1
 """The chain number whose batch order the minimizer walks: no chain of the estimate has it."""
 
+_SEED = 0
+"""Of the batch order: λ̂ with another seed is to be λ̂ of the same point."""
+
 _LEARNING_RATES = (1e-3, 1e-4, 1e-5)
 
 
@@ -29,21 +32,20 @@ def minimize(
     *,
     steps: int,
     batch_size: int,
-    seed: int,
     state: Path,
     save_seconds: float = 20.0,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Adam (Kingma and Ba 2015) on minibatches of L_n, its learning rate falling to zero along a cosine.
 
-    Deterministic given the seed. Starts at learning rate 1e-3; if L_n at the end is not below L_n at the start, again
-    from w* at a tenth, twice at most. γ and nβ play no part.
+    Deterministic, whatever the seed of the chains: λ̂ with another seed is to be λ̂ of the same ŵ. Starts at learning
+    rate 1e-3; if L_n at the end is not below L_n at the start, again from w* at a tenth, twice at most. γ and nβ play
+    no part.
 
     Args:
         posterior: losses and gradients around w*.
         steps: gradient steps at most, for each learning rate.
         batch_size: examples a step.
-        seed: of the batch order.
         state: file that keeps the state, so that a killed run goes on; written every `save_seconds`.
         report: called with the step and the running loss.
 
@@ -63,7 +65,6 @@ def minimize(
             attempt=attempt,
             steps=steps,
             batch_size=batch_size,
-            seed=seed,
             state=state,
             save_seconds=save_seconds,
             report=report,
@@ -95,7 +96,6 @@ def _descend(
     attempt: int,
     steps: int,
     batch_size: int,
-    seed: int,
     state: Path,
     save_seconds: float,
     report: Callable[[int, float], None],
@@ -104,7 +104,7 @@ def _descend(
     w = w_star.clone()
     optimizer = torch.optim.Adam([w], lr=rate)
     batches = BatchStream(
-        seed, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
+        _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
     )
     done = _restore(state, attempt, w, optimizer)
     saved = shown = time.monotonic()
