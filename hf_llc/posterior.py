@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
 
-_FLAT_LIMIT = 2**20
+_FLAT_LIMIT = 2**15
 """Up to this many parameters the gradient is gathered into one flat tensor: fewer, larger operations a step."""
 
 _RESIDENT_BYTES = 2 * 2**30
@@ -155,25 +155,25 @@ class Posterior:
 
         return self.problem.losses(forward, batch)
 
-    def _value_and_grad(self, batch: dict[str, Tensor], stacked: bool) -> tuple[Tensor, Sequence[Any]]:
-        """Per-example losses and the gradient of their sum. One eager chain runs the model as it stands."""
+    def _value_and_grad(self, batch: dict[str, Tensor], stacked: bool, size: int) -> tuple[Tensor, Sequence[Any]]:
+        """Per-example losses and the gradient of their sum over `size`. One eager chain runs the model as it stands."""
         leaves = self._leaves
         if self._graph is not None:
             with torch.no_grad():
-                return self._graph([leaf.detach() for leaf in leaves], batch, stacked)
+                return self._graph([leaf.detach() for leaf in leaves], batch, stacked, size)
         with torch.enable_grad():
             losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
-            total = losses.sum()
+            total = losses.sum() / size
         return losses.detach(), torch.autograd.grad(total, leaves, allow_unused=True)
 
     def _functional(
-        self, leaves: list[Tensor], batch: dict[str, Tensor], stacked: bool
+        self, leaves: list[Tensor], batch: dict[str, Tensor], stacked: bool, size: int
     ) -> tuple[Tensor, Sequence[Any]]:
         """The same as one graph for torch.compile, forward and backward pass together."""
 
         def total(leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
             losses = (torch.vmap(self._one_chain) if stacked else self._one_chain)(leaves, batch)
-            return losses.sum(), losses
+            return losses.sum() / size, losses
 
         grads, losses = torch.func.grad(total, has_aux=True)(leaves)
         return losses, grads
@@ -216,7 +216,7 @@ class Posterior:
         loss, total = torch.zeros((), dtype=torch.float64), None
         for batch in self._micro_batches(indices, num_chains):
             with self._autocast():
-                losses, parts = self._value_and_grad(batch, num_chains > 1)
+                losses, parts = self._value_and_grad(batch, num_chains > 1, size)
             loss = loss + losses.sum(-1, dtype=torch.float64)
             parts = [
                 torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, self._leaves, strict=True)
@@ -225,7 +225,7 @@ class Posterior:
         assert total is not None
         flat = [part.reshape(num_chains, -1) for part in total]
         pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
-        return loss.reshape(num_chains) / size, [piece.div_(size) for piece in pieces]
+        return loss.reshape(num_chains) / size, pieces
 
     def can_batch_chains(self) -> bool:
         """Whether the module runs under vmap: found by trying two chains on one example."""
