@@ -226,8 +226,8 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
                 "set minimize" if sure else "raise num_draws, or minimize",
             )
         )
-    share = found.localization_sensitivity
-    if share["value"] < -0.5 * abs(llc) and share["value"] < -3 * share["se"]:
+    share, is_flat = found.localization_sensitivity, not diagnostics.is_drifting(found.plateau, llc, llc_se)
+    if is_flat and share["value"] < -0.5 * abs(llc) and share["value"] < -3 * share["se"]:
         reasons.append(
             Reason(
                 "localization dominates",

@@ -78,7 +78,7 @@ class Sampling:
         is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
         if not is_flat and step_size * self.sample.localization * self.sample.max_steps < 8:
             return True
-        return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.05
+        return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1
 
     def _gradients_of(self, trace: Trace, *, is_full: bool) -> int:
         """Gradient evaluations of all chains: what the kernel takes, twice that with a control variate."""
