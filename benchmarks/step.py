@@ -5,7 +5,8 @@
 Every contender takes turns, round after round, on the same model and batch size; the median round counts, and the ratio
 to forward + backward of the same run. Peers are used through their public interfaces: devinterp's optimizer in the
 plain loop its documentation shows and (language models) its `sample`; canonical-interp's estimator with one chain,
-eight chains, and eight compiled. A contender that cannot run a model says why. Two cores, 1 thread: about 6 minutes.
+eight chains, and eight compiled. A contender that cannot run a model says why.
+Two cores, 1 thread: a quarter of an hour, most of it eight chains of the largest model.
 """
 
 from __future__ import annotations
