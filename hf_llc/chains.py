@@ -133,13 +133,6 @@ class ChainStore:
             }
             return file.get_tensor("w").to(device), trace, kernel
 
-    def discard(self) -> None:
-        """Remove all states: the run is over and its result is on disk."""
-        for path in self.folder.glob("chains-*.safetensors"):
-            path.unlink()
-        with contextlib.suppress(OSError):
-            self.folder.rmdir()
-
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:

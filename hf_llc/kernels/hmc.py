@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_llc.errors import InputError
 from hf_llc.kernels.kernel import Kernel, pieces_of
-from hf_llc.kernels.langevin import accept_prob, force
+from hf_llc.kernels.langevin import accept_or_undo, accept_prob, force
 from hf_llc.streams import uniform
 from hf_llc.walk import Step, Walk
 
@@ -55,12 +55,9 @@ class HMC(Kernel):
             self._kick(walk, p, new_grad, h / 2 if is_last else h)
         after = self._kinetic_and_pull(walk, momentum)
         probability = accept_prob(before - after - walk.posterior.nbeta * (new_loss - loss))
-        draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
-        accepted = torch.tensor(draws, dtype=torch.float64, device=loss.device) < probability
-        rejected = ~accepted[:, None]
-        walk.w.copy_(torch.where(rejected, old, walk.w))
-        kept = [torch.where(rejected, a, b) for a, b in zip(grad, new_grad, strict=True)]
-        self._known = (torch.where(accepted, new_loss, loss), kept)
+        self._known = accept_or_undo(
+            walk, probability, old=old, before=(loss, grad), after=(new_loss, new_grad), step=step
+        )
         return Step(loss, probability)
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:

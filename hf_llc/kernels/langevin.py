@@ -7,6 +7,7 @@ import math
 import torch
 from torch import Tensor
 
+from hf_llc.streams import uniform
 from hf_llc.walk import Segment, Walk
 
 
@@ -86,3 +87,26 @@ def grad_dot(walk: Walk, grad: list[Tensor], preconditioner: list[Tensor] | None
 def accept_prob(log_ratio: Tensor) -> Tensor:
     """min(1, exp(log ratio)), 0 where the proposal is not finite."""
     return torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0.0).exp()
+
+
+@torch.no_grad()
+def accept_or_undo(
+    walk: Walk,
+    probability: Tensor,
+    *,
+    old: Tensor,
+    before: tuple[Tensor, list[Tensor]],
+    after: tuple[Tensor, list[Tensor]],
+    step: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Metropolis: each chain stays at `walk.w` with its probability, else goes back to `old`, in place.
+
+    Returns:
+        Loss and gradient where each chain now is, from those `before` and `after` the proposal.
+    """
+    draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
+    accepted = torch.tensor(draws, dtype=torch.float64, device=probability.device) < probability
+    rejected = ~accepted[:, None]
+    walk.w.copy_(torch.where(rejected, old, walk.w))
+    grad = [torch.where(rejected, a, b) for a, b in zip(before[1], after[1], strict=True)]
+    return torch.where(accepted, after[0], before[0]), grad

@@ -6,8 +6,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.kernels.kernel import Kernel
-from hf_llc.kernels.langevin import accept_prob, log_accept, move
-from hf_llc.streams import uniform
+from hf_llc.kernels.langevin import accept_or_undo, accept_prob, log_accept, move
 from hf_llc.walk import Step, Walk
 
 
@@ -34,12 +33,9 @@ class MALA(Kernel):
             walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad, step_size=self.step_size
         )
         probability = accept_prob(ratio)
-        draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
-        accepted = torch.tensor(draws, dtype=torch.float64, device=loss.device) < probability
-        rejected = ~accepted[:, None]
-        walk.w.copy_(torch.where(rejected, old, walk.w))
-        kept = [torch.where(rejected, a, b) for a, b in zip(grad, new_grad, strict=True)]
-        self._known = (torch.where(accepted, new_loss, loss), kept)
+        self._known = accept_or_undo(
+            walk, probability, old=old, before=(loss, grad), after=(new_loss, new_grad), step=step
+        )
         return Step(loss, probability)
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
