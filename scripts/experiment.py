@@ -1,0 +1,142 @@
+"""What the experiments share: presets, jobs that resume and are shared out over processes, and the figure's files.
+
+An experiment is a list of jobs, each a small dictionary. Every finished job adds one line to `rows.jsonl` in the output
+folder: its settings and what was found. The same command again does what is missing, on however many processes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hf_llc.distributed import Processes
+from hf_llc.errors import InputError
+from hf_llc.files import finite, write_atomically, write_json
+
+Row = dict[str, Any]
+
+
+def parse(description: str | None, presets: Mapping[str, Any], *, more: Callable[[Any], None] | None = None) -> Any:
+    """The command line that every experiment has, and what `more` adds to it.
+
+    Args:
+        description: the script's docstring.
+        presets: settings by name, among them "smoke", "cpu" and "paper".
+        more: adds the script's own flags to the parser.
+    """
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--preset", choices=list(presets), default="cpu")
+    parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/SCRIPT-PRESET")
+    parser.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
+    if more is not None:
+        more(parser)
+    args = parser.parse_args()
+    if args.output is None:
+        args.output = Path("runs") / f"{Path(parser.prog).stem}-{args.preset}"
+    return args
+
+
+class Experiment:
+    """The output folder of an experiment: which jobs are done, and what they found.
+
+    Args:
+        folder: where everything goes.
+        settings: what the rows depend on; the folder of other settings is refused.
+        overwrite: begin anew.
+
+    Raises:
+        InputError: the folder holds rows of other settings.
+    """
+
+    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
+        self.folder, self.path = folder, folder / "rows.jsonl"
+        self.processes = Processes()
+        self.processes.main_does(lambda: self._begin(json.loads(json.dumps(settings)), overwrite))
+
+    def _begin(self, settings: Row, overwrite: bool) -> None:
+        kept = self.folder / "settings.json"
+        if overwrite:
+            self.path.unlink(missing_ok=True)
+        elif kept.exists() and self.path.exists() and json.loads(kept.read_text(encoding="utf-8")) != settings:
+            raise InputError(
+                "the output folder holds rows of other settings", value=str(self.folder), remedy="overwrite, or another"
+            )
+        write_json(kept, settings)
+
+    def rows(self) -> list[Row]:
+        """What is there so far; a last line that a kill cut short does not count."""
+        if not self.path.exists():
+            return []
+        found = []
+        for line in self.path.read_text(encoding="utf-8").splitlines():
+            try:
+                found.append(json.loads(line))
+            except json.JSONDecodeError:
+                continue
+        return found
+
+    def run(self, jobs: Sequence[Row], work: Callable[[Row], Row]) -> list[Row]:
+        """Do the jobs that are not done, this process its share, and return all rows in the order of the jobs.
+
+        Args:
+            jobs: settings of each, JSON values, all different.
+            work: job → what was found. Its row is the job, what was found, and `seconds`.
+        """
+
+        def key(row: Row) -> str:
+            return json.dumps({name: row[name] for name in names if name in row}, sort_keys=True)
+
+        names = sorted({name for job in jobs for name in job})
+        done = self.processes.main_does(lambda: {key(row) for row in self.rows()})
+        for job in self.processes.share([job for job in jobs if key(job) not in done]):
+            begun = time.monotonic()
+            found = work(job)
+            self._add({**job, **found, "seconds": round(time.monotonic() - begun, 3)})
+        self.processes.gather([None])  # all have written
+        by_key = self.processes.main_does(lambda: {key(row): row for row in self.rows()})
+        return [by_key[key(job)] for job in jobs]
+
+    def _add(self, row: Row) -> None:
+        """One line in one write, so that processes may share the file; after a cut line it begins a new one."""
+        text = json.dumps(finite(row), allow_nan=False) + "\n"
+        if self.path.exists() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
+            text = "\n" + text
+        with open(self.path, "ab", buffering=0) as file:
+            file.write(text.encode())
+        shown = ", ".join(f"{name} {_short(value)}" for name, value in row.items() if _is_short(value))
+        print(shown, flush=True)
+
+    def finish(self, figure: Any, numbers: Sequence[Row], sentence: str) -> None:
+        """Write figure.png, figure.csv (the numbers behind it) and claim.txt, and say the sentence; the main process.
+
+        Args:
+            figure: a matplotlib figure.
+            numbers: rows of the table, all with the same keys.
+            sentence: whether the paper's claim is seen, with its statistic.
+        """
+        if not self.processes.is_main:
+            return
+        figure.savefig(self.folder / "figure.png", dpi=150, bbox_inches="tight")
+
+        def write(temporary: Path) -> None:
+            with open(temporary, "w", newline="", encoding="utf-8") as file:
+                table = csv.DictWriter(file, fieldnames=list(numbers[0]))
+                table.writeheader()
+                table.writerows(numbers)
+
+        write_atomically(self.folder / "figure.csv", write)
+        write_atomically(self.folder / "claim.txt", lambda path: path.write_text(sentence + "\n", encoding="utf-8"))
+        print(f"\n{sentence}\nfigure   {self.folder / 'figure.png'}\nnumbers  {self.folder / 'figure.csv'}", flush=True)
+
+
+def _is_short(value: Any) -> bool:
+    return value is None or isinstance(value, (int, float)) or (isinstance(value, str) and len(value) < 30)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

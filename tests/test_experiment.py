@@ -1,0 +1,46 @@
+"""scripts/experiment.py: jobs resume, rows survive a cut line, other settings are refused."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hf_llc.errors import InputError
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+from experiment import Experiment  # noqa: E402
+
+JOBS = [{"size": size, "seed": seed} for size in ("small", "large") for seed in range(2)]
+
+
+def test_done_jobs_are_not_done_again_and_rows_come_in_the_order_of_the_jobs(tmp_path: Path) -> None:
+    seen: list[dict[str, object]] = []
+
+    def work(job: dict[str, object]) -> dict[str, object]:
+        seen.append(job)
+        return {"llc": float(len(seen)), "lost": float("nan")}
+
+    Experiment(tmp_path, {"steps": 3}).run(JOBS[2:3], work)
+    rows = Experiment(tmp_path, {"steps": 3}).run(JOBS, work)
+    assert seen == [JOBS[2], JOBS[0], JOBS[1], JOBS[3]]
+    assert [row["llc"] for row in rows] == [2.0, 3.0, 1.0, 4.0]
+    assert rows[0]["lost"] is None
+
+
+def test_a_line_cut_by_a_kill_is_done_again(tmp_path: Path) -> None:
+    experiment = Experiment(tmp_path, {})
+    experiment.run(JOBS[:2], lambda job: {"llc": 1.0})
+    text = experiment.path.read_text()
+    experiment.path.write_text(text[:-5])
+    rows = Experiment(tmp_path, {}).run(JOBS[:2], lambda job: {"llc": 2.0})
+    assert [row["llc"] for row in rows] == [1.0, 2.0]
+
+
+def test_rows_of_other_settings_are_refused_unless_overwritten(tmp_path: Path) -> None:
+    Experiment(tmp_path, {"steps": 3}).run(JOBS[:1], lambda job: {"llc": 1.0})
+    with pytest.raises(InputError, match="other settings"):
+        Experiment(tmp_path, {"steps": 4})
+    rows = Experiment(tmp_path, {"steps": 4}, overwrite=True).run(JOBS[:1], lambda job: {"llc": 2.0})
+    assert rows[0]["llc"] == 2.0
