@@ -6,7 +6,7 @@ Every contender takes turns, round after round, on the same model and batch size
 to forward + backward of the same run. Peers are used through their public interfaces: devinterp's optimizer in the
 plain loop its documentation shows and (language models) its `sample`; canonical-interp's estimator with one chain,
 eight chains, and eight compiled. A contender that cannot run a model says why.
-Two cores, 1 thread: a quarter of an hour, most of it eight chains of the largest model.
+Two cores, 1 thread: TODO minutes, most of it eight chains of the largest model.
 """
 
 from __future__ import annotations
@@ -35,6 +35,8 @@ from hf_llc.walk import Walk
 
 NBETA, GAMMA, EPS = 10.0, 1.0, 1e-9
 CHAINS = 8
+SLOW = 0.1
+"""Seconds a chain-step from which one step warms a contender up and one step a round will do."""
 Runner = Callable[[int], float]
 """Runs that many steps; returns seconds a chain-step."""
 
@@ -209,13 +211,14 @@ def measure(case: Case, *, seconds: float, rounds: int) -> dict[str, float | str
         try:
             with _quiet():
                 runner = make(case)
-                runner(2)
-                once = runner(3)
+                once = runner(1)
+                if once < SLOW:
+                    once = runner(3)
         except Exception as error:
             found[name] = f"{type(error).__name__}: {str(error).splitlines()[0][:60] if str(error) else ''}"
             continue
         chains = CHAINS if f"{CHAINS} chains" in name else 1
-        runners[name] = (runner, max(3, math.ceil(seconds / rounds / (once * chains))))
+        runners[name] = (runner, max(3 if once < SLOW else 1, math.ceil(seconds / rounds / (once * chains))))
     times: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(rounds):
         for name, (runner, steps) in runners.items():

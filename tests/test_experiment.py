@@ -10,7 +10,7 @@ import pytest
 from hf_llc.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from experiment import Experiment  # noqa: E402
+from experiment import Experiment
 
 JOBS = [{"size": size, "seed": seed} for size in ("small", "large") for seed in range(2)]
 
