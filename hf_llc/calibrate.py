@@ -1,19 +1,23 @@
-"""Picks the step size from the acceptance target of [L], appendix H.1, with a pilot chain of its own."""
+"""Settles what was left open ("auto"), with a pilot chain of its own, and mends what the chains then show.
+
+Samplers with momentum: see `hf_llc.pilot`. Others: the acceptance target of arXiv 2308.12108, appendix H.1.
+"""
 
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
-import torch
-from torch import Tensor
-
+from hf_llc.config import SampleConfig
+from hf_llc.curvature import Curvature
+from hf_llc.estimate import Estimate, lower_by
 from hf_llc.kernels import SGLD
+from hf_llc.pilot import PILOT, STABLE, Pilot, effective_step_size, settle
 from hf_llc.posterior import Posterior
 from hf_llc.walk import Walk
 
-PILOT = -2
-"""The pilot's chain number: its noise and batches are nobody else's, so it never touches the estimate's draws."""
+UNDERDAMPED = ("baoab", "sgnht")
 
 ACCEPT_TARGET = (0.9, 0.95)
 
@@ -23,23 +27,90 @@ _BLOCK = 10
 _MAX_BLOCKS = 40
 
 
-def largest_curvature(posterior: Posterior, indices: Tensor | None, *, iterations: int = 10) -> float:
-    """Largest eigenvalue of nβ∇²L_B(w*) + γ by power iteration, Hessian-vector products from gradient differences."""
-    w_star = posterior.start(1)
-    _, base = posterior.gradient(w_star, indices)
-    generator = torch.Generator().manual_seed(0)
-    v = torch.randn(w_star.shape, generator=generator, dtype=w_star.dtype).to(w_star.device)
-    v /= v.norm()
-    length = 1e-3 * max(float(w_star.norm()), 1.0)
-    value = 0.0
-    for _ in range(iterations):
-        _, moved = posterior.gradient(w_star + length * v, indices)
-        product = torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
-        value = float(product.norm())
-        if not math.isfinite(value) or value == 0:
-            break
-        v = product / value
-    return posterior.nbeta * (value if math.isfinite(value) else 0.0) + posterior.localization
+def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
+    """All that is "auto" in `sample`, and how it was found.
+
+    Returns:
+        The settings found (step_size, localization, with momentum friction and gradient), `num_gradients`, `curvature`,
+        and the `path` that led there.
+    """
+    assert isinstance(sample.batch_size, int)
+    if sample.sampler in UNDERDAMPED:
+        pilot = Pilot(posterior, sample)
+        pilot.run()
+        found = {
+            "step_size": float(f"{pilot.step_size:.3g}"),
+            "friction": float(f"{pilot.friction:.3g}"),
+            "gradient": pilot.gradient,
+            "curvature": pilot.curvature.value,
+            "num_gradients": pilot.num_gradients,
+            "path": pilot.path,
+        }
+    else:
+        found = calibrate_step_size(posterior, seed=sample.seed, batch_size=sample.batch_size)
+        found["gradient"] = "plain" if sample.gradient == "auto" else sample.gradient
+    settings = settled_localization(apply(found, sample))
+    assert settings.step_size != "auto" and settings.localization != "auto"
+    stiffest = found["curvature"] - posterior.localization + settings.localization
+    ceiling = STABLE / stiffest if sample.sampler in UNDERDAMPED else math.inf
+    return {
+        **found,
+        "step_size": min(settings.step_size, float(f"{ceiling:.3g}")),
+        "localization": settings.localization,
+    }
+
+
+_FOUND = ("step_size", "friction", "gradient", "localization")
+
+
+def apply(found: dict[str, Any], sample: SampleConfig) -> SampleConfig:
+    """The settings with what was found filled in."""
+    return replace(sample, **{name: found[name] for name in _FOUND if name in found})
+
+
+def slow_step_size(sample: SampleConfig) -> float:
+    """ε_eff of settings without "auto": flat directions relax in 2/(ε_eff γ) steps."""
+    friction = sample.friction if sample.sampler in UNDERDAMPED else None
+    assert friction != "auto" and sample.step_size != "auto"
+    return effective_step_size(sample.step_size, friction)
+
+
+def settled_localization(sample: SampleConfig) -> SampleConfig:
+    """With γ "auto" the least at which flat directions relax in a tenth of the steps allowed to a chain."""
+    if sample.localization != "auto":
+        return sample
+    allowed = sample.max_steps
+    if sample.num_burnin_steps != "auto":
+        allowed = sample.num_burnin_steps + sample.num_draws * sample.num_steps_between_draws
+    return replace(sample, localization=float(f"{20 / (slow_step_size(sample) * allowed):.2g}"))
+
+
+def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> SampleConfig | None:
+    """The settings that chains should start again with, None where no setting left open would mend what they show.
+
+    Args:
+        sample: those of the chains.
+        asked: those of the user, who said of some "auto".
+        found: what the chains showed.
+    """
+    assert sample.step_size != "auto" and sample.localization != "auto"
+    if asked.step_size == "auto":
+        factor = lower_by(found)
+        if factor is not None:
+            return replace(sample, **_lower(sample, asked, factor, is_broken=found.verdict == "diverged"))
+    if asked.localization == "auto" and found.verdict in ("left the basin", "drifting", "chains disagree"):
+        return replace(sample, localization=float(f"{4 * sample.localization:.2g}"))
+    return None
+
+
+def _lower(sample: SampleConfig, asked: SampleConfig, factor: float, *, is_broken: bool) -> dict[str, Any]:
+    """ε_eff times `factor`: by friction where gradient noise is to be cooled, else by ε."""
+    assert sample.step_size != "auto" and sample.friction != "auto"
+    if sample.sampler not in UNDERDAMPED or is_broken:
+        return {"step_size": float(f"{factor * sample.step_size:.3g}")}
+    kept = None if asked.friction == "auto" else sample.friction
+    step_size, friction = settle(sample.step_size, factor * slow_step_size(sample), kept)
+    return {"step_size": float(f"{step_size:.3g}"), "friction": float(f"{friction:.3g}")}
 
 
 def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> dict[str, Any]:
@@ -54,7 +125,7 @@ def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> 
         step_size, accept_prob, curvature, num_gradients and the path of (step size, acceptance) tried.
     """
     walk = Walk(posterior, [PILOT], seed=seed, batch_size=batch_size)
-    curvature = largest_curvature(posterior, walk.batches.indices(0))
+    curvature = Curvature(posterior).refresh(walk.w, walk.batches.indices(0), iterations=10)
     ceiling = 1.0 / max(curvature, 1e-300)
     step_size, low, high = ceiling, 0.0, math.inf
     path: list[list[float]] = []

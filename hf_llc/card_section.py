@@ -7,7 +7,7 @@ import math
 import shlex
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.report import number, sensitivity_text, with_error
+from hf_llc.report import bias_text, number, sampler_text, sensitivity_text, with_error
 
 if TYPE_CHECKING:
     from hf_llc.result import LLCResult, Reason
@@ -71,6 +71,8 @@ def reproduce_command(result: LLCResult, repo_id: str | None = None) -> str | No
         "nbeta": result.nbeta,
         "localization": result.localization,
         "step-size": result.step_size,
+        "friction": result.friction,
+        "gradient": None if result.gradient == "plain" else result.gradient,
         "num-chains": result.num_chains,
         "num-draws": result.num_draws,
         "num-steps-between-draws": result.num_steps_between_draws,
@@ -138,8 +140,9 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
         ("Effective draws", number(round(result.ess, 1))),
         ("MALA acceptance", number(result.accept_prob)),
         ("Drift of λ̂ between halves", drift),
-        ("Added to λ̂ by the finite step", _short(result.step_size_bias)),
-        ("dλ̂/d ln γ", sensitivity_text(result)),
+        ("Added to λ̂ by the sampler", bias_text(result)),
+        ("Change of λ̂ with γ", sensitivity_text(result)),
+        ("Variance of nβL (tends to λ)", with_error(result.heat_capacity, result.heat_capacity_se)),
         ("λ̂ without paired losses", with_error(result.llc_plain, result.llc_plain_se)),
         (f"Loss at w\\* ({result.unit})", number(result.init_loss)),
         ("Mean loss of the chains", number(result.mean_loss)),
@@ -158,7 +161,7 @@ def _settings(result: LLCResult) -> list[tuple[str, str]]:
         ("n", f"{result.n:,} ({_counted(result.unit)})"),
         ("Inverse temperature times n, nβ", number(result.nbeta)),
         ("Localization γ", number(result.localization)),
-        ("Sampler", result.sampler),
+        ("Sampler", sampler_text(result)),
         ("Step size ε", number(result.step_size) + ("" if result.calibration is None else " (calibrated)")),
         ("Chains × draws", f"{result.num_chains:,} × {result.num_draws:,}{thinning}"),
         ("Burn-in steps", f"{result.num_burnin_steps:,}"),
@@ -189,9 +192,11 @@ def _reproduce(result: LLCResult, repo_id: str | None) -> str:
     command = reproduce_command(result, repo_id)
     if command is not None:
         return f"```bash\n{command}\n```"
-    names = ("sampler", "nbeta", "localization", "step_size", "num_chains", "num_draws", "num_steps_between_draws",
+    names = ("sampler", "nbeta", "localization", "step_size", "friction", "gradient", "num_chains",
+             "num_draws", "num_steps_between_draws",
              "num_burnin_steps", "batch_size", "seed")  # fmt: skip
-    lines = [f"    {name}={json.dumps(getattr(result, name))}," for name in names]  # in quotes as ruff has them
+    values = {name: getattr(result, name) for name in names}
+    lines = [f"    {name}={json.dumps(value)}," for name, value in values.items() if value is not None]  # ruff's quotes
     lines += ["    minimize=True,"] if result.minimize is not None else []
     code = "\n".join(["LLCEvaluator(", *lines, ").compute(model, data=data, loss_fn=loss_fn)"])
     return f"```python\n{code}\n```\n\nThe model or the data were objects in Python, so no command line names them."

@@ -165,6 +165,7 @@ def run_chains(
     *,
     until: int,
     store: ChainStore,
+    origin: ChainStore | None = None,
     save_seconds: float = 20.0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Trace:
@@ -180,6 +181,7 @@ def run_chains(
         chains: chain numbers.
         until: steps in all.
         store: where states are kept.
+        origin: where fresh chains begin: at the weights and momenta kept there; None: at w*.
         save_seconds: the state goes to disk this often; a kill costs at most that much of the work.
         report: called with the progress at least every 50 steps.
 
@@ -191,6 +193,8 @@ def run_chains(
     """
     walk = make_walk()
     w, trace, state = store.load(chains, walk.w.device)
+    if w is None and origin is not None:
+        w, _, state = origin.load(chains, walk.w.device)
     if trace.shape[1] >= until:
         return first_steps(trace, until)
     if w is not None:
@@ -235,4 +239,5 @@ def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None
         sq_distance=distance,
         grad_dot=info.grad_dot,
         kinetic_temperature=info.kinetic_temperature,
+        gradient_noise=info.gradient_noise,
     )

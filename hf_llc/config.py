@@ -103,9 +103,10 @@ class LoadConfig:
 class SampleConfig:
     """How the tempered local posterior exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) is sampled (arXiv 2308.12108, eq. 10)."""
 
-    sampler: Sampler = _setting(
-        "sgld",
-        "sgld: the paper's Algorithm 1; leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
+    sampler: Sampler | Literal["auto"] = _setting(
+        "auto",
+        "auto: baoab with everything calibrated, or sgld where step_size is given; sgld: the paper's Algorithm 1; "
+        "leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
         "preconditioner learnt in burn-in; rmsprop-sgld: never frozen, for comparison; baoab: underdamped; sgnht: "
         "underdamped with a thermostat; mala, hmc: with Metropolis",
     )
@@ -115,18 +116,40 @@ class SampleConfig:
     num_burnin_steps: int | Literal["auto"] = _setting(
         "auto", "steps dropped at the start; auto: until the trace is flat"
     )
-    max_steps: int = _setting(5000, "steps a chain at most, burn-in included, when the burn-in is auto")
+    target_se: float = _setting(
+        0.05, "relative standard error that is enough, when the burn-in is auto: draws get longer until it is reached"
+    )
+    max_steps: int = _setting(2000, "steps a chain at most, burn-in included, when the burn-in is auto")
+    max_seconds: float | None = _setting(
+        None, "no longer draws where they would take more time than that; none: no limit"
+    )
     batch_size: int | Literal["auto", "full"] = _setting(
         "auto", "examples a step; auto: 32, of sequences about 2,048 tokens (4 … 32); full: all"
     )
     micro_batch_size: int | None = _setting(None, "examples a forward pass at most (gradients are accumulated)")
-    step_size: float | Literal["auto"] = _setting("auto", "ε: drift ε/2, noise variance ε; auto: acceptance 0.9–0.95")
-    gradient: Literal["plain", "control-variate"] = _setting(
-        "plain", "control-variate: minibatch gradients without their noise at w*, for one more gradient a step"
+    step_size: float | Literal["auto"] = _setting(
+        "auto",
+        "ε: drift ε/2, noise variance ε; auto: a quarter of 1/κ, κ the largest curvature (baoab, sgnht), or acceptance "
+        "0.9–0.95",
     )
-    friction: float = _setting(0.2, "baoab, sgnht: share of momentum lost in a step of time √ε")
+    gradient: Literal["plain", "control-variate", "auto"] = _setting(
+        "auto",
+        "control-variate: minibatch gradients without their noise at w*, for one more gradient a step; auto: where "
+        "that gains more than it costs",
+    )
+    friction: float | Literal["auto"] = _setting(
+        "auto",
+        "baoab, sgnht: decay rate of momentum times √ε; auto: the least that cools gradient noise (0.2 at a given "
+        "step_size)",
+    )
+    check_localization: bool = _setting(
+        True, "say how much λ̂ moves when γ is halved and doubled, by short runs if need be"
+    )
+    extrapolate: bool = _setting(False, "estimate at ε/2 too, and extrapolate to ε = 0")
     num_leapfrog_steps: int = _setting(10, "hmc: gradients a step")
-    localization: float = _setting(100.0, "γ: strength of the pull to w*")
+    localization: float | Literal["auto"] = _setting(
+        "auto", "γ: strength of the pull to w*; auto: the least whose flat directions relax in a tenth of max_steps"
+    )
     nbeta: float | None = _setting(None, "inverse temperature times n; none: n / ln n")
     beta: float | None = _setting(None, "inverse temperature β (nβ = n·β); none: 1 / ln n")
     minimize: bool = _setting(False, "first take w* to the nearest minimum of L_n on this data")
@@ -149,7 +172,7 @@ class SampleConfig:
         _require(micro is None or micro >= 1, "micro_batch_size", micro, "1 or more")
         step = self.step_size
         _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
-        _require(self.friction > 0, "friction", self.friction, "a number above 0", "try 0.2")
+        _require(self.friction == "auto" or self.friction > 0, "friction", self.friction, "'auto', or a number above 0")
         if self.sampler == "psgld" and self.freeze_after == 0:
             raise InputError("psgld learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
         if self.sampler == "rmsprop-sgld" and step == "auto":
@@ -158,7 +181,11 @@ class SampleConfig:
             )
         if self.sampler == "hmc" and self.batch_size == "auto":
             raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
-        _require(self.localization >= 0, "localization", self.localization, "0 or more")
+        pull = self.localization
+        _require(pull == "auto" or pull >= 0, "localization", pull, "'auto', or 0 or more")
+        _require(self.target_se > 0, "target_se", self.target_se, "a number above 0", "0.05 is 5 % of λ̂")
+        seconds = self.max_seconds
+        _require(seconds is None or seconds > 0, "max_seconds", seconds, "a number above 0")
         _require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
         if self.nbeta is not None and self.beta is not None:

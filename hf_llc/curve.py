@@ -30,7 +30,17 @@ from hf_llc.result import LLCResult
 
 SCHEMA_VERSION = 1
 
-_SHARED = ("step_size", "num_burnin_steps", "num_steps_between_draws", "nbeta", "batch_size")
+_SHARED = (
+    "sampler",
+    "step_size",
+    "friction",
+    "gradient",
+    "localization",
+    "num_burnin_steps",
+    "num_steps_between_draws",
+    "nbeta",
+    "batch_size",
+)
 """What the calibrated checkpoint decides for all where it was left open."""
 
 
@@ -302,7 +312,8 @@ def measure(
             progress=progress,
         )
         if checkpoint is chosen:
-            shared = replace(sample, **{name: getattr(result, name) for name in _SHARED}, beta=None)
+            found = {name: getattr(result, name) for name in _SHARED}
+            shared = replace(sample, **{name: value for name, value in found.items() if value is not None}, beta=None)
         result.trace = None
         results[checkpoint.name] = result
         report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")

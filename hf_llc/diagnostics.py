@@ -134,20 +134,55 @@ def step_size_bias(grad_dot: Array, step_size: float) -> float:
     return step_size / 8 * float(values.mean()) if values.size else math.nan
 
 
-def localization_sensitivity(excess: Array, sq_distance: Array, localization: float) -> dict[str, float]:
-    """dλ̂/d ln γ = −γ Cov(nβ(L − L*), ½‖w − w*‖²), from the steps where the distance was measured.
+def reweighted(excess: Array, sq_distance: Array, localization: float) -> dict[str, float]:
+    """By how much λ̂ moves when γ is halved and doubled: the same draws with weights exp(−(γ′ − γ)/2 ‖w − w*‖²).
 
-    −λ̂ would mean λ̂ ∝ 1/γ: the localization, not the loss, decides. The error is that between chains (NaN below three).
+    From the steps where the distance was measured. The weights of a large model lie on one draw: where their effective
+    number is below a tenth of the draws, or below 20, there is no answer (NaN).
+
+    Returns:
+        `halved`, `halved_se`, `doubled`, `doubled_se`; the errors by the jackknife over chains, or over blocks of one.
     """
-    per_chain = []
-    for x, r in zip(excess, sq_distance, strict=True):
-        seen = np.isfinite(x) & np.isfinite(r)
-        if seen.sum() >= 8:
-            per_chain.append(-localization * float(np.cov(x[seen], 0.5 * r[seen])[0, 1]))
-    if not per_chain:
-        return {"value": math.nan, "se": math.nan}
-    error = float(np.std(per_chain, ddof=1)) / math.sqrt(len(per_chain)) if len(per_chain) > 2 else math.nan
-    return {"value": float(np.mean(per_chain)), "se": error}
+    seen = np.isfinite(excess) & np.isfinite(sq_distance)
+    groups = [(x[s], r[s]) for x, r, s in zip(excess, sq_distance, seen, strict=True) if s.any()]
+    if len(groups) == 1:
+        groups = list(zip(*(np.array_split(values, 10) for values in groups[0]), strict=True))
+    found: dict[str, float] = {}
+    for name, factor in (("halved", 0.5), ("doubled", 2.0)):
+        value = _change([*groups], (factor - 1) * localization) if groups else math.nan
+        without = [_change(groups[:i] + groups[i + 1 :], (factor - 1) * localization) for i in range(len(groups))]
+        spread = math.sqrt((len(groups) - 1) * float(np.var(without))) if len(groups) > 1 else math.nan
+        found |= {name: value, f"{name}_se": spread}
+    return found
+
+
+def _change(groups: list[tuple[Array, Array]], change: float) -> float:
+    """Weighted mean minus plain mean; NaN where too few draws carry the weight."""
+    x, r = (np.concatenate(column) for column in zip(*groups, strict=True))
+    exponent = -change / 2 * r
+    weights = np.exp(exponent - exponent.max())
+    if weights.sum() ** 2 / np.square(weights).sum() < max(20, len(x) / 10):
+        return math.nan
+    return float((weights * x).sum() / weights.sum() - x.mean())
+
+
+def heat_capacity(excess: Array, *, is_full: bool) -> tuple[float, float]:
+    """Var_π(nβ L_n), which like its mean over that at w* tends to λ, and its standard error.
+
+    (nβ(L_n − L_n(w*)) is close to Gamma(λ) where λ is exact: variance and mean agree.) With minibatches the variance of
+    nβ(L_B(w_t) − L_B(w*)) has the minibatch's own in it, but two successive steps have different batches at nearly the
+    same w: their covariance has not. 2c₁ − c₂, covariances at one and two steps, takes the one step apart into account.
+    """
+    if excess.shape[1] < 8 or not np.isfinite(excess).all():
+        return math.nan, math.nan
+    centred = excess - excess.mean()
+
+    def covariance(lag: int) -> float:
+        return float((centred[:, lag:] * centred[:, : excess.shape[1] - lag]).mean())
+
+    value = covariance(0) if is_full else 2 * covariance(1) - covariance(2)
+    size = ess(block_means(np.square(centred), max(1, excess.shape[1] // 500)))
+    return value, abs(value) * math.sqrt(2 / size) if size > 0 else math.nan
 
 
 def mean_of(values: Array) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+import contextvars
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -27,21 +29,35 @@ def process_state() -> PartialState:
     return PartialState(cpu=cpu, timeout=_TIMEOUT)
 
 
+_is_alone = contextvars.ContextVar("is_alone", default=False)
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Inside, this process works by itself, whoever runs beside it: each may be at another job."""
+    token = _is_alone.set(True)
+    try:
+        yield
+    finally:
+        _is_alone.reset(token)
+
+
 class Processes:
-    """The processes of this run and their shares of the work."""
+    """The processes of this run and their shares of the work; only this one inside `alone`."""
 
     def __init__(self) -> None:
         self.state = process_state()
+        self._is_alone = _is_alone.get()
 
     @property
     def count(self) -> int:
         """Number of processes."""
-        return self.state.num_processes
+        return 1 if self._is_alone else self.state.num_processes
 
     @property
     def is_main(self) -> bool:
         """True in the one process that writes and prints."""
-        return self.state.is_main_process
+        return self._is_alone or self.state.is_main_process
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +66,7 @@ class Processes:
 
     def share(self, items: Sequence[T]) -> list[T]:
         """This process's part of `items`: every count-th one."""
-        return list(items[self.state.process_index :: self.count])
+        return list(items[0 if self._is_alone else self.state.process_index :: self.count])
 
     def gather(self, mine: list[Any]) -> list[Any]:
         """All processes' lists, one after the other, on every process."""

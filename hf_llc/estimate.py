@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -26,6 +27,15 @@ _VERDICTS = (
 )
 """In order of precedence: an estimate that fails several checks is called by the first."""
 
+EXACT = ("mala", "hmc")
+"""Samplers whose law does not depend on the step size."""
+
+_HEAT_ERROR = 0.25
+"""Relative uncertainty of the heat that gradient noise adds."""
+
+LocalizationCheck = dict[str, float]
+"""`halved`, `halved_se`, `doubled`, `doubled_se`: by how much λ̂ moves when γ is halved and doubled, and the errors."""
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -34,6 +44,7 @@ class Estimate:
     llc: float
     llc_se: float
     llc_per_chain: list[float]
+    llc_uncorrected: float
     llc_plain: float
     llc_plain_se: float
     init_loss: float
@@ -44,6 +55,9 @@ class Estimate:
     plateau: dict[str, float]
     localization_sensitivity: dict[str, float]
     step_size_bias: float
+    kinetic_temperature: float
+    heat_capacity: float
+    heat_capacity_se: float
     verdict: str
     reasons: list[Reason]
 
@@ -69,9 +83,16 @@ def estimate(
     sampler: str,
     num_burnin_steps: int,
     num_steps_between_draws: int,
+    slow_step_size: float | None = None,
+    moved: LocalizationCheck | None = None,
+    is_full: bool = False,
     trivial_loss: float | None = None,
 ) -> Estimate:
     """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses).
+
+    Where the sampler measured the noise of its gradients (BAOAB, Leimkuhler–Matthews), the heat ε_eff Q/8 that it adds
+    (`hf_llc.pilot`) is taken off, and a quarter of it goes into the standard error: it is exact for soft directions of
+    a quadratic loss, and too much where γ, not the loss, confines the noisy directions.
 
     Args:
         trace: every step of every chain, burn-in included.
@@ -79,32 +100,47 @@ def estimate(
         init_loss: L_n(w*), in the unit of the trace.
         localization: γ.
         step_size: ε.
-        sampler: "sgld" or "mala".
+        sampler: its name, as in `SampleConfig`.
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps a draw.
+        slow_step_size: ε_eff of samplers with momentum (`hf_llc.pilot`); None: ε.
+        moved: what λ̂ does when γ is halved and doubled, from runs of their own; None: from these draws, reweighted.
+        is_full: every step saw all examples.
         trivial_loss: L_n of the best constant predictor, or None.
     """
+    slow = step_size if slow_step_size is None else slow_step_size
     cut = {"nbeta": nbeta, "num_burnin_steps": num_burnin_steps, "num_steps_between_draws": num_steps_between_draws}
     draws = llc_draws(trace.loss, trace.init_loss, **cut)
     plain = llc_draws(trace.loss, init_loss, **cut)
     excess = nbeta * (trace.loss - trace.init_loss)
     kept = slice(num_burnin_steps, None)
-    llc, llc_se = float(draws.mean()), diagnostics.standard_error(draws)
     found: dict[str, Any] = {
         "mean_loss": float(trace.loss[:, kept].mean()),
         "r_hat": diagnostics.r_hat(draws),
         "ess": diagnostics.ess(draws),
         "accept_prob": diagnostics.mean_of(trace.accept_prob[:, kept]),
         "plateau": diagnostics.drift(draws),
-        "localization_sensitivity": diagnostics.localization_sensitivity(
-            excess[:, kept], trace.sq_distance[:, kept], localization
-        ),
-        "step_size_bias": 0.0 if sampler == "mala" else diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size),
+        "localization_sensitivity": diagnostics.reweighted(excess[:, kept], trace.sq_distance[:, kept], localization)
+        if moved is None
+        else moved,
+        "kinetic_temperature": diagnostics.mean_of(trace.kinetic_temperature[:, kept]),
     }
+    noise = slow / 8 * np.array([diagnostics.mean_of(row) for row in trace.gradient_noise[:, kept]])
+    is_corrected = bool(np.isfinite(noise).all())
+    if not is_corrected:
+        noise = np.zeros(len(draws))
+    llc, heat = float((draws.mean(axis=1) - noise).mean()), float(noise.mean())
+    llc_se = math.hypot(diagnostics.standard_error(draws), _HEAT_ERROR * heat)
+    if is_corrected or sampler in EXACT:
+        found["step_size_bias"] = heat
+    else:
+        found["step_size_bias"] = diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size)
+    found["heat_capacity"], found["heat_capacity_se"] = diagnostics.heat_capacity(excess[:, kept], is_full=is_full)
     draft = Estimate(
         llc=llc,
         llc_se=llc_se,
-        llc_per_chain=draws.mean(axis=1).tolist(),
+        llc_per_chain=(draws.mean(axis=1) - noise).tolist(),
+        llc_uncorrected=float(draws.mean()),
         llc_plain=float(plain.mean()),
         llc_plain_se=diagnostics.standard_error(plain),
         init_loss=init_loss,
@@ -120,6 +156,7 @@ def estimate(
         nbeta=nbeta,
         localization=localization,
         step_size=step_size,
+        slow=slow,
         sampler=sampler,
         loss=trace.loss,
     )
@@ -132,18 +169,18 @@ def is_step_too_large(found: Estimate) -> bool:
     return found.llc > 0 and found.step_size_bias > max(0.1 * found.llc, found.llc_se)
 
 
-def lower_step_size(found: Estimate, step_size: float) -> float | None:
-    """The ε that chains should start again with, None where a smaller one would not mend anything."""
+def lower_by(found: Estimate) -> float | None:
+    """The part of ε that chains should start again with, None where a smaller one would not mend anything."""
     if found.verdict == "diverged":
-        return step_size / 4
+        return 0.25
     if found.verdict in ("not a minimum", "left the basin") or not is_step_too_large(found):
         return None
-    return smaller_step_size(found, step_size)
+    return _smaller(found)
 
 
-def smaller_step_size(found: Estimate, step_size: float) -> float:
-    """The ε at which that share would be a twentieth; at most halved to an eighth at a time."""
-    return step_size * min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
+def _smaller(found: Estimate) -> float:
+    """The part of ε at which that share would be a twentieth; from an eighth to a half."""
+    return min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
 
 
 def _findings(
@@ -155,6 +192,7 @@ def _findings(
     nbeta: float,
     localization: float,
     step_size: float,
+    slow: float,
     sampler: str,
     loss: Array,
 ) -> list[Reason]:
@@ -180,8 +218,8 @@ def _findings(
         ]
     reasons = _basin(found, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta)
     reasons += _step_size(found, step_size=step_size, sampler=sampler)
-    reasons += _mixing(found, draws, steps=excess.shape[1], step_size=step_size, localization=localization)
-    return reasons
+    reasons += _mixing(found, draws, steps=excess.shape[1], step_size=slow, localization=localization)
+    return reasons + _thermometers(found)
 
 
 def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float | None, nbeta: float) -> list[Reason]:
@@ -226,16 +264,43 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
                 "set minimize" if sure else "raise num_draws, or minimize",
             )
         )
-    share, is_flat = found.localization_sensitivity, not diagnostics.is_drifting(found.plateau, llc, llc_se)
-    if is_flat and share["value"] < -0.5 * abs(llc) and share["value"] < -3 * share["se"]:
+    change, error = found.localization_sensitivity["doubled"], found.localization_sensitivity["doubled_se"]
+    is_flat = not diagnostics.is_drifting(found.plateau, llc, llc_se)
+    if is_flat and change < -0.3 * abs(llc) and change < -3 * error:  # λ̂ ∝ 1/γ would lose a half
         reasons.append(
             Reason(
                 "localization dominates",
-                f"λ̂ would change by {share['value']:.3g} if ln γ rose by 1",
+                f"λ̂ changes by {change:.3g} when γ is doubled",
                 "lower localization",
             )
         )
     return reasons
+
+
+def _thermometers(found: Estimate) -> list[Reason]:
+    """Notes where momentum or the spread of the loss is not as hot as the law says."""
+    notes, llc = [], found.llc
+    if abs(found.kinetic_temperature - 1) > 0.01:
+        notes.append(
+            Reason(
+                "kinetic temperature",
+                f"momenta are at {found.kinetic_temperature:.3f} of the temperature meant",
+                "raise friction or lower step_size" if found.kinetic_temperature > 1 else "lower step_size",
+                is_note=True,
+            )
+        )
+    apart, error = found.heat_capacity - llc, math.hypot(found.heat_capacity_se, found.llc_se)
+    if llc > 0 and abs(apart) > max(0.5 * llc, 3 * error):
+        notes.append(
+            Reason(
+                "heat capacity",
+                f"the variance of nβL gives {found.heat_capacity:.3g} ± {found.heat_capacity_se:.2g} for λ, its mean "
+                f"{llc:.3g}: the loss is not near its singular form at this temperature, or not equilibrated",
+                "raise num_draws; if it stays, read λ̂ as that of this nβ and γ",
+                is_note=True,
+            )
+        )
+    return notes
 
 
 def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reason]:
@@ -245,7 +310,8 @@ def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reaso
             Reason(
                 "step size too large",
                 f"the finite step and gradient noise add about {found.step_size_bias:.3g} to λ̂ = {found.llc:.4g}",
-                f"lower step_size, to about {smaller_step_size(found, step_size):.1e}, or raise batch_size",
+                f"lower step_size, to about {_smaller(found) * step_size:.1e}, or raise batch_size"
+                + (" or friction" if math.isfinite(found.kinetic_temperature) else ""),
             )
         ]
     if found.accept_prob < 0.5 and sampler == "sgld":

@@ -76,14 +76,15 @@ def moving_mean(values: Array, window: int) -> Array:
     return mean
 
 
-def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> tuple[Array, Array]:
+def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int, heat: float = 0.0) -> tuple[Array, Array]:
     """λ̂ from the steps so far: step numbers `[kept]` and nβ·mean[L_B(w_t) − L_B(w*)] `[chain, kept]`.
 
-    Where nothing is left after burn-in (a run that was cut short), the mean runs from the start.
+    `heat`, what gradient noise adds to λ̂, is taken off. Where nothing is left after burn-in (a run that was
+    cut short), the mean runs from the start.
     """
     start = num_burnin_steps if num_burnin_steps < trace.shape[1] else 0
     excess = nbeta * (trace.loss[:, start:] - trace.init_loss[:, start:])
-    return np.arange(start, trace.shape[1]), moving_mean(excess, excess.shape[1])
+    return np.arange(start, trace.shape[1]), moving_mean(excess, excess.shape[1]) - heat
 
 
 def _thin(steps: Array, values: Array) -> tuple[Array, Array]:
@@ -163,7 +164,12 @@ def _draw_acceptance(axes: Axes, result: LLCResult, trace: Trace) -> None:
 
 
 def _draw_running_llc(axes: Axes, result: LLCResult, trace: Trace) -> None:
-    steps, running = running_llc(trace, nbeta=result.nbeta, num_burnin_steps=result.num_burnin_steps)
+    steps, running = running_llc(
+        trace,
+        nbeta=result.nbeta,
+        num_burnin_steps=result.num_burnin_steps,
+        heat=_finite(result.llc_uncorrected - result.llc),
+    )
     steps, running = _thin(steps, running)
     marker = "o" if len(steps) == 1 else None
     alpha = 0.9 if len(running) <= _MAX_FAINT_CHAINS else 0.45
@@ -182,6 +188,10 @@ def _draw_running_llc(axes: Axes, result: LLCResult, trace: Trace) -> None:
         _scale(axes, low, high)
     axes.set_ylabel("running λ̂")
     axes.set_xlabel("step")
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
 
 
 def _title(result: LLCResult) -> str:

@@ -113,19 +113,37 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
                    f"{number(result.accept_prob)}"),
         ("drift", f"{number(plateau.get('drift'))} ± {_short(plateau.get('drift_se'))} between the halves of the draws "
                   f"(p = {_short(plateau.get('p_value'))})"),
-        ("bias", f"finite step {_short(result.step_size_bias)}   dλ̂/d ln γ {sensitivity_text(result)}"),
+        ("bias", bias_text(result)),
+        ("γ", f"λ̂ changes by {sensitivity_text(result)}"),
+        ("heat", f"variance of nβL {with_error(result.heat_capacity, result.heat_capacity_se)}   kinetic temperature "
+                 f"{number(result.kinetic_temperature)}"),
         ("loss", f"mean {number(result.mean_loss)}   at w* {number(result.init_loss)}{trivial}   ({result.unit})"),
     ]  # fmt: skip
 
 
+def bias_text(result: LLCResult) -> str:
+    """What the finite step and gradient noise add to λ̂, and whether that was taken off."""
+    if result.llc_uncorrected != result.llc:
+        return f"heat of gradient noise {_short(result.step_size_bias)}, taken off"
+    text = f"finite step {_short(result.step_size_bias)}"
+    if result.llc_extrapolated is not None and result.llc_extrapolated_se is not None:
+        text += f"   extrapolated to ε = 0: λ̂ = {with_error(result.llc_extrapolated, result.llc_extrapolated_se)}"
+    return text
+
+
 def sensitivity_text(result: LLCResult) -> str:
-    """dλ̂/d ln γ ± its error; said to be unknown where the error is larger than λ̂, beyond which it cannot lie."""
-    value, error = (result.localization_sensitivity.get(name, math.nan) for name in ("value", "se"))
-    if math.isnan(value):
-        return "–"
-    if not error < abs(result.llc):
-        return "unknown (too few draws)"
-    return f"{_short(value)} ± {_short(error)}"
+    """By how much λ̂ moves when γ is halved and doubled, with errors."""
+    change = result.localization_sensitivity
+    if not change or not math.isfinite(sum(change.values())):
+        return "– (not measured)"
+    halved, doubled = (f"{change[name]:+.2g} ± {change[name + '_se']:.2g}" for name in ("halved", "doubled"))
+    return f"{halved} at γ/2, {doubled} at 2γ"
+
+
+def sampler_text(result: LLCResult) -> str:
+    """The sampler with its friction and its kind of gradient, where it has them."""
+    friction = "" if result.friction is None else f", friction {_short(result.friction)}"
+    return result.sampler + friction + ("" if result.gradient == "plain" else f", {result.gradient} gradients")
 
 
 def _settings(result: LLCResult) -> list[tuple[str, str]]:
@@ -135,10 +153,11 @@ def _settings(result: LLCResult) -> list[tuple[str, str]]:
     rows = [
         ("posterior", f"nβ {number(result.nbeta)}   γ {number(result.localization)}   n {result.n:,} "
                       f"({_counted(result.unit)})"),
-        ("sampler", f"{result.sampler}   ε {_short(result.step_size)}{found}   batch {result.batch_size:,}   "
+        ("sampler", f"{sampler_text(result)}   ε {_short(result.step_size)}{found}   batch {result.batch_size:,}   "
                     f"seed {result.seed}{precision}"),
         ("chains", f"{result.num_chains:,} × {result.num_draws:,} draws{thinning}, after {result.num_burnin_steps:,} "
                    "steps of burn-in"),
+        ("evidence", f"n L_n(w*) + λ̂ ln n {number(result.free_energy)} nats   n E[L_n] {number(result.wbic)} nats"),
     ]  # fmt: skip
     if result.minimize is not None:
         found = {name: value for name, value in result.minimize.items() if isinstance(value, (int, float, str))}

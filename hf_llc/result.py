@@ -18,7 +18,7 @@ from hf_llc.files import finite, write_atomically, write_json
 if TYPE_CHECKING:
     from hf_llc.hub import Published
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 _BESIDE = ("trace", "folder")
 """Fields that are not in result.json: the arrays, in a file of their own, and the folder that it is in."""
@@ -40,6 +40,8 @@ _METRICS = (
     "localization",
     "sampler",
     "step_size",
+    "friction",
+    "gradient",
     "num_chains",
     "num_draws",
     "num_steps_between_draws",
@@ -61,6 +63,8 @@ class Trace:
         sq_distance: ‖w_t − w*‖², NaN where it was not measured.
         grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩, NaN where it was not measured; see `diagnostics.step_size_bias`.
         kinetic_temperature: ‖p‖²/d of samplers with momentum, NaN where there is none or it was not measured.
+        gradient_noise: ½‖nβ(∇L_B − ∇L_B′)‖² of two batches at w_t, an estimate of E‖nβ(∇L_B − ∇L_n)‖²; 0 for full
+            batches, NaN where it was not measured.
     """
 
     loss: Array
@@ -69,10 +73,12 @@ class Trace:
     sq_distance: Array
     grad_dot: Array
     kinetic_temperature: Array = field(default_factory=lambda: np.empty(0))
+    gradient_noise: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        if self.kinetic_temperature.size == 0:
-            self.kinetic_temperature = np.full(self.loss.shape, np.nan)
+        for name in ("kinetic_temperature", "gradient_noise"):
+            if getattr(self, name).size == 0:
+                setattr(self, name, np.full(self.loss.shape, np.nan))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -112,6 +118,7 @@ class LLCResult:
     llc: float
     llc_se: float
     llc_per_chain: list[float]
+    llc_uncorrected: float
     llc_plain: float
     llc_plain_se: float
     verdict: str
@@ -128,6 +135,9 @@ class LLCResult:
     plateau: dict[str, float]
     localization_sensitivity: dict[str, float]
     step_size_bias: float
+    kinetic_temperature: float
+    heat_capacity: float
+    heat_capacity_se: float
     # posterior
     n: int
     nbeta: float
@@ -135,6 +145,8 @@ class LLCResult:
     # sampler
     sampler: str
     step_size: float
+    friction: float | None
+    gradient: str
     num_chains: int
     num_draws: int
     num_steps_between_draws: int
@@ -162,10 +174,23 @@ class LLCResult:
     # what was done before the chains
     minimize: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
+    # what was asked for beside λ̂ at ε
+    llc_extrapolated: float | None = None
+    llc_extrapolated_se: float | None = None
     schema_version: int = SCHEMA_VERSION
     # not part of what is saved as JSON
     trace: Trace | None = field(default=None, repr=False, compare=False)
     folder: Path | None = field(default=None, repr=False, compare=False)
+
+    @property
+    def free_energy(self) -> float:
+        """n L_n(w*) + λ̂ ln n in nats: the leading terms of −ln of the evidence around w* (Watanabe 2013)."""
+        return self.n * self.init_loss + self.llc * math.log(self.n)
+
+    @property
+    def wbic(self) -> float:
+        """n E[L_n(w)] under this local posterior, in nats; the (local) WBIC if nβ = n / ln n (Watanabe 2013)."""
+        return self.n * (self.init_loss + self.llc / self.nbeta)
 
     @property
     def is_trustworthy(self) -> bool:

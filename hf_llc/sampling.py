@@ -10,15 +10,19 @@ from pathlib import Path
 import numpy as np
 
 from hf_llc import diagnostics
+from hf_llc.calibrate import slow_step_size
 from hf_llc.chains import ChainStore, Progress, join_chains, run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import Processes, chain_batches
 from hf_llc.estimate import llc_draws
-from hf_llc.kernels import make_kernel
+from hf_llc.kernels import Kernel, make_kernel
 from hf_llc.posterior import Posterior
 from hf_llc.progress import ProgressBar
 from hf_llc.result import Trace
 from hf_llc.walk import Walk
+
+_CONTINUATION = 2**20
+"""Added to chain numbers for the noise of a continuation: no estimate has as many chains."""
 
 
 class Sampling:
@@ -30,68 +34,103 @@ class Sampling:
         seconds: time that they took.
     """
 
-    def __init__(self, sample: SampleConfig, *, processes: Processes, state: Path, show: bool) -> None:
-        assert sample.nbeta is not None and isinstance(sample.batch_size, int)
-        self.sample, self.processes, self.state, self.show = sample, processes, state, show
-        self.nbeta, self.batch_size = sample.nbeta, sample.batch_size
+    def __init__(self, posterior: Posterior, *, processes: Processes, state: Path, show: bool) -> None:
+        self.posterior, self.processes, self.state, self.show = posterior, processes, state, show
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
 
-    def until_flat(self, posterior: Posterior, step_size: float, *, attempt: int) -> tuple[Trace, int, int]:
+    def until_flat(self, sample: SampleConfig, name: str) -> tuple[Trace, int, int]:
         """Trace of all chains, burn-in steps, steps a draw.
 
         With burn-in "auto" the first half of the steps is dropped and the run is doubled, burn-in and draws alike,
-        until the draws are flat or `max_steps` is reached.
+        until the draws are flat and the standard error is as asked, or `max_steps` or `max_seconds` is reached.
+
+        Args:
+            sample: settings, none of them "auto" but the burn-in.
+            name: of the folder that keeps the chains' states.
         """
-        sample, thinning = self.sample, self.sample.num_steps_between_draws
-        store = ChainStore(self.state / f"step-size-{attempt}")
-        run_to = functools.partial(self._run_to, posterior, step_size, store)
+        thinning, begun = sample.num_steps_between_draws, time.monotonic()
+        chains = functools.partial(self._run_to, sample, ChainStore(self.state / name))
         if sample.num_burnin_steps != "auto":
             burnin = sample.num_burnin_steps
-            trace = run_to(burnin + sample.num_draws * thinning, burnin)
+            trace = chains(until=burnin + sample.num_draws * thinning, burnin=burnin)
         else:
             longest = sample.max_steps // (2 * sample.num_draws)
             while True:
                 kept = sample.num_draws * thinning
                 burnin = min(kept, sample.max_steps - kept)
-                trace = run_to(burnin + kept, burnin)
-                if thinning >= longest or self._is_over(trace, burnin, thinning, step_size):
+                trace = chains(until=burnin + kept, burnin=burnin)
+                if thinning >= longest or self._is_over(sample, trace, burnin, thinning, begun):
                     break
                 thinning = min(2 * thinning, longest)
-        self.num_gradients += self._gradients_of(trace, is_full=self.batch_size == posterior.num_examples)
+        self.num_gradients += self._gradients_of(sample, trace)
         return trace, burnin, thinning
 
-    def _is_over(self, trace: Trace, burnin: int, thinning: int, step_size: float) -> bool:
+    def go_on(self, sample: SampleConfig, name: str, *, number: int, steps: int) -> Trace:
+        """`steps` more of all chains at other settings, from where those of `name` ended.
+
+        Args:
+            sample: the other settings.
+            name: of the folder with the chains to go on from.
+            number: of this continuation: each has noise and batches of its own.
+            steps: of each chain.
+        """
+        store = ChainStore(self.state / f"{name}-{number}")
+        origin = ChainStore(self.state / name)
+        trace = self._run_to(sample, store, until=steps, burnin=steps // 2, origin=origin, number=number)
+        self.num_gradients += self._gradients_of(sample, trace)
+        return trace
+
+    def _is_over(self, sample: SampleConfig, trace: Trace, burnin: int, thinning: int, begun: float) -> bool:
         """The draws are flat and many enough, or more steps within the budget would not mend what is wrong.
 
         They do not where a chain broke, where w* is not at a minimum, and where the draws drift while flat directions,
-        which relax in 2/(εγ) steps, need over a quarter of the budget: `estimate` then says which γ would do.
+        which relax in 2/(ε_eff γ) steps, need over a quarter of the budget: `estimate` then says which γ would do.
         """
+        assert sample.nbeta is not None and sample.localization != "auto"
+        if sample.max_seconds is not None:
+            used = self.processes.main_does(lambda: time.monotonic() - begun)
+            if 2 * used > sample.max_seconds:
+                return True
         draws = llc_draws(
-            trace.loss, trace.init_loss, nbeta=self.nbeta, num_burnin_steps=burnin, num_steps_between_draws=thinning
+            trace.loss, trace.init_loss, nbeta=sample.nbeta, num_burnin_steps=burnin, num_steps_between_draws=thinning
         )
         llc, error = float(draws.mean()), diagnostics.standard_error(draws)
         if not math.isfinite(llc):
             return True
-        dip = diagnostics.deepest_dip(self.nbeta * (trace.loss - trace.init_loss))
+        dip = diagnostics.deepest_dip(sample.nbeta * (trace.loss - trace.init_loss))
         if diagnostics.is_dipping(dip, llc, float(draws.std())):
             return True
         is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
-        if not is_flat and step_size * self.sample.localization * self.sample.max_steps < 8:
+        if not is_flat and slow_step_size(sample) * sample.localization * sample.max_steps < 8 * 0.99:
             return True
-        return is_flat and diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1
+        is_mixed = diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1
+        return is_flat and is_mixed and error <= sample.target_se * abs(llc)
 
-    def _gradients_of(self, trace: Trace, *, is_full: bool) -> int:
+    def _gradients_of(self, sample: SampleConfig, trace: Trace) -> int:
         """Gradient evaluations of all chains: what the kernel takes, twice that with a control variate."""
-        kernel = make_kernel(self.sample.sampler, 1.0, self.sample)
-        steps, measured = int(np.isfinite(trace.loss).sum()), int(np.isfinite(trace.accept_prob).sum())
+        is_full = sample.batch_size == self.posterior.num_examples
+        kernel = _kernel(sample)
+        steps = int(np.isfinite(trace.loss).sum())
+        measured = int((np.isfinite(trace.accept_prob) | np.isfinite(trace.gradient_noise)).sum())
         taken = kernel.num_gradients(steps=steps, measured=measured, is_full=is_full)
-        return 2 * taken if self.sample.gradient == "control-variate" and not is_full else taken
+        return 2 * taken if sample.gradient == "control-variate" and not is_full else taken
 
-    def _run_to(self, posterior: Posterior, step_size: float, store: ChainStore, until: int, burnin: int) -> Trace:
+    def _run_to(
+        self,
+        sample: SampleConfig,
+        store: ChainStore,
+        *,
+        until: int,
+        burnin: int,
+        origin: ChainStore | None = None,
+        number: int = 0,
+    ) -> Trace:
         """All chains up to step `until`; this process runs its share and every process gets the whole trace."""
-        sample = self.sample
+        assert sample.nbeta is not None and isinstance(sample.batch_size, int) and sample.localization != "auto"
+        size = sample.batch_size
+        self.posterior.localization = sample.localization
         mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
-        bar = ProgressBar(enabled=self.show, nbeta=self.nbeta, num_burnin_steps=burnin)
+        bar = ProgressBar(enabled=self.show, nbeta=sample.nbeta, num_burnin_steps=burnin)
         bar.start(until * sum(map(len, mine)), 0, "sample")
         begun, finished = time.monotonic(), []
 
@@ -102,14 +141,16 @@ class Sampling:
         for chains in mine:
 
             def make_walk(chains: list[int] = chains) -> Walk:
-                return Walk(posterior, chains, seed=sample.seed, batch_size=self.batch_size, gradient=sample.gradient)
+                own = [chain + number * _CONTINUATION for chain in chains]
+                return Walk(self.posterior, own, seed=sample.seed, batch_size=size, gradient=sample.gradient)
 
             trace = run_chains(
                 make_walk,
-                make_kernel(sample.sampler, step_size, sample),
+                _kernel(sample),
                 chains,
                 until=until,
                 store=store,
+                origin=origin,
                 save_seconds=sample.save_seconds,
                 report=report,
             )
@@ -118,3 +159,8 @@ class Sampling:
         self.seconds += time.monotonic() - begun
         gathered = sorted(self.processes.gather(finished), key=lambda item: item[0])
         return join_chains([trace for _, trace in gathered])
+
+
+def _kernel(sample: SampleConfig) -> Kernel:
+    assert sample.step_size != "auto"
+    return make_kernel(sample.sampler, sample.step_size, sample)

@@ -42,6 +42,7 @@ class Step:
     accept_prob: Tensor | None = None
     grad_dot: Tensor | None = None
     kinetic_temperature: Tensor | None = None
+    gradient_noise: Tensor | None = None
 
 
 class Walk:
@@ -126,6 +127,19 @@ class Walk:
             s.of(grad).sub_(off)
             loss = loss - (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
         return loss, grad
+
+    def gradient_noise(self, grad: list[Tensor], step: int) -> Tensor:
+        """½‖nβ(∇L_B − ∇L_B′)‖², float64 `[chain]`, for this step's gradient and one more, on the next step's batch.
+
+        Half the squared difference of two independent unbiased gradients estimates the variance of either.
+        """
+        total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
+        if self.batches.is_full:
+            return total
+        _, other = self.gradient(self.batches.indices(step + 1))
+        for one, two in zip(grad, other, strict=True):
+            total += (one - two).square_().sum(dim=1, dtype=torch.float64)
+        return total * (self.posterior.nbeta**2 / 2)
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_llc.distributed import Processes
+from hf_llc.distributed import Processes, alone
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
 
@@ -85,7 +85,7 @@ class Experiment:
 
         Args:
             jobs: settings of each, JSON values, all different.
-            work: job → what was found. Its row is the job, what was found, and `seconds`.
+            work: job → what was found, by this process alone. Its row is the job, what was found, and `seconds`.
         """
 
         def key(row: Row) -> str:
@@ -95,7 +95,8 @@ class Experiment:
         done = self.processes.main_does(lambda: {key(row) for row in self.rows()})
         for job in self.processes.share([job for job in jobs if key(job) not in done]):
             begun = time.monotonic()
-            found = work(job)
+            with alone():
+                found = work(job)
             self._add({**job, **found, "seconds": round(time.monotonic() - begun, 3)})
         self.processes.gather([None])  # all have written
         by_key = self.processes.main_does(lambda: {key(row): row for row in self.rows()})
@@ -108,8 +109,8 @@ class Experiment:
             text = "\n" + text
         with open(self.path, "ab", buffering=0) as file:
             file.write(text.encode())
-        shown = ", ".join(f"{name} {_short(value)}" for name, value in row.items() if _is_short(value))
-        print(shown, flush=True)
+        shown = [f"{name} {_short(value)}" for name, value in row.items() if _is_short(value)]
+        print(", ".join(shown[:12]), flush=True)
 
     def finish(self, figure: Any, numbers: Sequence[Row], sentence: str) -> None:
         """Write figure.png, figure.csv (the numbers behind it) and claim.txt, and say the sentence; the main process.

@@ -29,12 +29,16 @@ __all__ = [
 
 _DEFAULTS = SampleConfig()
 
+FRICTION = 0.2
+"""Of samplers with momentum at a step size that the user chose."""
+
 _FIELD_EPS = 0.1
 """RMSProp-SGLD is there to be compared with: its constant is the one that the field's libraries default to."""
 
 
 def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -> Kernel:
     """The kernel called `name` (see `SampleConfig.sampler`) at step size ε, with the rest of its settings."""
+    friction = FRICTION if sample.friction == "auto" else sample.friction
     match name:
         case "sgld":
             return SGLD(step_size)
@@ -45,9 +49,9 @@ def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -
         case "rmsprop-sgld":
             return RMSPropSGLD(step_size, rmsprop_eps=_FIELD_EPS)
         case "baoab":
-            return BAOAB(step_size, friction=sample.friction)
+            return BAOAB(step_size, friction=friction)
         case "sgnht":
-            return SGNHT(step_size, friction=sample.friction)
+            return SGNHT(step_size, friction=friction)
         case "mala":
             return MALA(step_size)
         case "hmc":

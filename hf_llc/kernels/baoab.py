@@ -36,6 +36,7 @@ class BAOAB(Kernel):
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move."""
         loss, grad = walk.gradient(indices)
+        noise = walk.gradient_noise(grad, step) if measure else None
         if not self.state:
             self.state["momentum"] = first_momentum(walk)
         momentum = pieces_of(walk, self.state["momentum"])
@@ -50,7 +51,12 @@ class BAOAB(Kernel):
             s.w.add_(p, alpha=h / 2)
             p.mul_(keep).add_(s.noise, alpha=spread)
             s.w.add_(p, alpha=h / 2)
-        return Step(loss, kinetic_temperature=None if heat is None else heat / walk.w.shape[1])
+        temperature = None if heat is None else heat / walk.w.shape[1]
+        return Step(loss, kinetic_temperature=temperature, gradient_noise=noise)
+
+    def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
+        """One a step, and one more where gradient noise was looked at."""
+        return steps if is_full else steps + measured
 
 
 def first_momentum(walk: Walk) -> Tensor:

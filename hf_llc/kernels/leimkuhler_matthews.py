@@ -23,10 +23,15 @@ class LeimkuhlerMatthews(Kernel):
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move. ξ_t is drawn again instead of kept: there is no state."""
         loss, grad = walk.gradient(indices)
+        noise = walk.gradient_noise(grad, step) if measure else None
         spread = math.sqrt(self.step_size) / 2
         for s in walk.noisy_segments(step):
             drift(walk, s, s.of(grad), self.step_size)
             s.w.add_(s.noise, alpha=spread)
         for s in walk.noisy_segments(step + 1):
             s.w.add_(s.noise, alpha=spread)
-        return Step(loss)
+        return Step(loss, gradient_noise=noise)
+
+    def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
+        """One a step, and one more where gradient noise was looked at."""
+        return steps if is_full else steps + measured

@@ -1,0 +1,287 @@
+"""One estimate from a problem to its result: minimize, calibrate, sample until flat, judge, look at γ and ε again."""
+
+from __future__ import annotations
+
+import math
+import resource
+import sys
+import tempfile
+import time
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_llc import diagnostics
+from hf_llc.calibrate import UNDERDAMPED, apply, calibrate, mended, slow_step_size
+from hf_llc.config import SampleConfig
+from hf_llc.distributed import Processes, alone
+from hf_llc.errors import InputError
+from hf_llc.estimate import Estimate, LocalizationCheck
+from hf_llc.estimate import estimate as estimate_llc
+from hf_llc.minimize import minimize
+from hf_llc.posterior import Posterior, preserved, sampled_parameters
+from hf_llc.problem import Problem
+from hf_llc.progress import ProgressBar
+from hf_llc.result import LLCResult, Trace
+from hf_llc.run_folder import RunFolder
+from hf_llc.sampling import Sampling
+from hf_llc.versions import package_versions
+
+_MAX_ATTEMPTS = 3
+"""Where settings were left open the chains start again at better ones, twice at most."""
+
+
+class Run:
+    """One estimate. Stages are kept in the folder, so that a resumed run does not repeat them.
+
+    Args:
+        problem: model at w*, data, loss.
+        sample: settings after `settled`.
+        folder: of the run.
+        processes: among which chains are shared out.
+        progress: show bars on the main process.
+    """
+
+    def __init__(
+        self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes, progress: bool
+    ) -> None:
+        assert sample.nbeta is not None and isinstance(sample.batch_size, int)
+        self.problem, self.asked, self.folder, self.processes = problem, sample, folder, processes
+        self.nbeta, self.batch_size = sample.nbeta, sample.batch_size
+        self.show = progress and processes.is_main
+        self.posterior = self._posterior()
+        if sample.chain_batch_size > 1 and not self.posterior.can_batch_chains():
+            warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
+            self.asked = replace(sample, chain_batch_size=1)
+        self.sample = self.asked
+        self.moved: dict[str, Any] | None = None
+        self.calibration: dict[str, Any] | None = None
+
+    def _posterior(self) -> Posterior:
+        """The posterior around where the model is now; where γ is still to be found, with a weak one.
+
+        Raises:
+            InputError: the loss there is not finite.
+        """
+        sample = self.asked
+        posterior = Posterior(
+            self.problem,
+            nbeta=self.nbeta,
+            localization=1.0 if sample.localization == "auto" else sample.localization,
+            micro_batch_size=sample.micro_batch_size,
+            mixed_precision=sample.mixed_precision,
+            compile=sample.compile,
+        )
+        bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
+        if len(bad):
+            raise InputError(
+                "the loss at w* is not finite",
+                value=f"example {int(bad[0])}",
+                remedy="check the inputs, the labels and the dtype",
+            )
+        return posterior
+
+    def prepare(self) -> None:
+        """Minimize and calibrate, as far as that was asked for."""
+        self.moved = self._minimize() if self.asked.minimize else None
+        if self.asked.step_size == "auto":
+            self.calibration = self._calibrate()
+            self.sample = apply(self.calibration, self.asked)
+        self.sampling = Sampling(self.posterior, processes=self.processes, state=self.folder.state, show=self.show)
+
+    def result(self, begun: float) -> LLCResult:
+        """All stages."""
+        self.prepare()
+        name, tried = "attempt-0", []
+        for attempt in range(_MAX_ATTEMPTS):
+            name = f"attempt-{attempt}"
+            trace, burnin, thinning = self.sampling.until_flat(self.sample, name)
+            found = self._judge(trace, burnin, thinning)
+            better = mended(self.sample, self.asked, found)
+            if better is None or attempt + 1 == _MAX_ATTEMPTS:
+                break
+            tried.append(self._settings() | {"verdict": found.verdict, "llc": found.llc})
+            self.sample = better
+        if self.calibration is not None:
+            self.calibration |= {"attempts": tried}
+        if found.verdict == "trustworthy":
+            moved = self._moved_localization(found, name, trace.shape[1] - burnin)
+            found = found if moved is None else self._judge(trace, burnin, thinning, moved=moved)
+        extrapolated = self._extrapolated(found, name, trace.shape[1] - burnin) if self.sample.extrapolate else None
+        return self._result(found, trace, burnin, thinning, extrapolated, begun)
+
+    def _judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
+        sample = self.sample
+        assert sample.step_size != "auto" and sample.localization != "auto"
+        return estimate_llc(
+            trace,
+            nbeta=self.nbeta,
+            init_loss=self.posterior.init_loss,
+            localization=sample.localization,
+            step_size=sample.step_size,
+            slow_step_size=slow_step_size(sample),
+            sampler=sample.sampler,
+            num_burnin_steps=burnin,
+            num_steps_between_draws=thinning,
+            moved=moved,
+            is_full=self.batch_size == self.posterior.num_examples,
+            trivial_loss=self.problem.trivial_loss,
+        )
+
+    def _moved_localization(self, found: Estimate, name: str, kept: int) -> LocalizationCheck | None:
+        """λ̂ with γ halved and doubled, by chains that go on from where they are, where the draws do not say."""
+        sample = self.sample
+        assert sample.localization != "auto"
+        change = found.localization_sensitivity
+        if not sample.check_localization or sample.localization == 0 or math.isfinite(sum(change.values())):
+            return None
+        moved: LocalizationCheck = {}
+        for number, (key, factor) in enumerate((("halved", 0.5), ("doubled", 2.0)), start=1):
+            other = replace(sample, localization=factor * sample.localization)
+            llc, error = self._elsewhere(other, name, number=number, steps=max(kept // 2, 8))
+            moved |= {key: llc - found.llc, f"{key}_se": math.hypot(error, found.llc_se)}
+        return moved
+
+    def _extrapolated(self, found: Estimate, name: str, kept: int) -> tuple[float, float]:
+        """λ̂ at ε → 0 from ε and ε/2: the excess of a finite step and of gradient noise is linear in ε."""
+        assert self.sample.step_size != "auto"
+        half = replace(self.sample, step_size=self.sample.step_size / 2)
+        llc, error = self._elsewhere(half, name, number=3, steps=2 * kept)
+        return 2 * llc - found.llc, math.hypot(2 * error, found.llc_se)
+
+    def _elsewhere(self, sample: SampleConfig, name: str, *, number: int, steps: int) -> tuple[float, float]:
+        """λ̂ ± its error at other settings: the later half of `steps` steps that go on from the chains of `name`."""
+        trace = self.sampling.go_on(sample, name, number=number, steps=steps)
+        excess = self.nbeta * (trace.loss - trace.init_loss)
+        draws = diagnostics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // sample.num_draws))
+        return float(draws.mean()), diagnostics.standard_error(draws)
+
+    def _settings(self) -> dict[str, Any]:
+        """What sampling used that may have been found rather than given."""
+        sample = self.sample
+        return {
+            "step_size": sample.step_size,
+            "friction": sample.friction if sample.sampler in UNDERDAMPED else None,
+            "gradient": sample.gradient,
+            "localization": sample.localization,
+        }
+
+    def _result(
+        self,
+        found: Estimate,
+        trace: Trace,
+        burnin: int,
+        thinning: int,
+        extrapolated: tuple[float, float] | None,
+        begun: float,
+    ) -> LLCResult:
+        before = sum(part["num_gradients"] for part in (self.moved, self.calibration) if part is not None)
+        llc, error = (None, None) if extrapolated is None else extrapolated
+        return LLCResult(
+            **{name: getattr(found, name) for name in found.__dataclass_fields__},
+            trivial_loss=self.problem.trivial_loss,
+            unit=self.problem.unit,
+            n=self.problem.n,
+            nbeta=self.nbeta,
+            sampler=self.sample.sampler,
+            **self._settings(),
+            num_chains=self.sample.num_chains,
+            num_draws=self.sample.num_draws,
+            num_steps_between_draws=thinning,
+            num_burnin_steps=burnin,
+            batch_size=self.batch_size,
+            chain_batch_size=self.sample.chain_batch_size,
+            seed=self.sample.seed,
+            mixed_precision=self.sample.mixed_precision,
+            minimize=self.moved,
+            calibration=self.calibration,
+            llc_extrapolated=llc,
+            llc_extrapolated_se=error,
+            num_gradients=before + self.sampling.num_gradients,
+            trace=trace,
+            **self._cost(begun),
+            **self._subject(),
+        )
+
+    def _minimize(self) -> dict[str, Any]:
+        """Replace w* by ŵ for this run, on every process the same bits."""
+        bar = ProgressBar(enabled=self.show, nbeta=self.nbeta, num_burnin_steps=0)
+
+        def work() -> tuple[Tensor, dict[str, Any]]:
+            bar.start(self.asked.minimize_steps, 0, "minimize")
+            w, done = minimize(
+                self.posterior,
+                steps=self.asked.minimize_steps,
+                batch_size=self.batch_size,
+                state=self.folder.state / "minimize.safetensors",
+                save_seconds=self.asked.save_seconds,
+                report=bar.set_loss,
+            )
+            bar.close()
+            return w.cpu(), done
+
+        w, done = self.processes.main_does(work)
+        start = 0
+        del self.posterior  # its anchor is the old w*
+        for parameter in sampled_parameters(self.problem.model).values():
+            values = w[0, start : start + parameter.numel()].to(parameter.device)
+            parameter.data = values.view(parameter.shape).clone()
+            start += parameter.numel()
+        self.posterior = self._posterior()
+        return done
+
+    def _calibrate(self) -> dict[str, Any]:
+        """What was left open, found once by the main process."""
+
+        def work() -> dict[str, Any]:
+            known = self.folder.decided("calibration")
+            if known is not None:
+                return known
+            return self.folder.decide("calibration", calibrate(self.posterior, self.asked))
+
+        return self.processes.main_does(work)
+
+    def _cost(self, begun: float) -> dict[str, Any]:
+        """Time and memory of this call (a resumed run counts its own part)."""
+        new_steps = sum(self.processes.gather([self.sampling.new_steps]))
+        device = self.posterior.device
+        if device.type == "cuda":
+            memory = torch.cuda.max_memory_allocated(device)
+        else:
+            memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {
+            "wall_seconds": time.monotonic() - begun,
+            "peak_memory_bytes": memory,
+            "steps_per_second": new_steps / max(self.sampling.seconds, 1e-9),
+        }
+
+    def _subject(self) -> dict[str, Any]:
+        """What was measured, on what."""
+        total = sum(p.numel() for p in self.problem.model.parameters())
+        provenance = self.problem.provenance
+        return {
+            "num_parameters": self.posterior.num_parameters,
+            "num_parameters_total": total,
+            "task": self.problem.task,
+            "mode": "eval",
+            "dtype": str(self.posterior.dtype).removeprefix("torch."),
+            "device": self.posterior.device.type,
+            "num_processes": self.processes.count,
+            "model": provenance.get("model", {}),
+            "data": provenance.get("data", {}),
+            "versions": package_versions(),
+        }
+
+
+def solve(problem: Problem, sample: SampleConfig) -> LLCResult:
+    """λ̂ of a problem that is there already, by this process alone; nothing is kept on disk.
+
+    Raises:
+        InputError: as `hf_llc.evaluator.estimate`.
+    """
+    begun = time.monotonic()
+    with alone(), preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
+        return Run(problem, sample, RunFolder(temporary), Processes(), progress=False).result(begun)

@@ -1,0 +1,233 @@
+"""Deep linear networks of known learning coefficient: figure 4, table 1 and figures J.1–J.3 of arXiv 2308.12108.
+
+    python scripts/dln_benchmark.py                                   # 50 networks of 1k and of 10k parameters
+    python scripts/dln_benchmark.py --sizes 100k --networks 20        # one more size
+    python scripts/dln_benchmark.py --sizes 1k 10k --budgets 4        # four times the gradients
+    python scripts/dln_benchmark.py --sizes 1k --networks 10 --trained
+    torchrun --nproc-per-node 2 scripts/dln_benchmark.py              # networks shared out; the same numbers
+    accelerate launch scripts/dln_benchmark.py --preset paper         # 1k … 100M parameters, one GPU or more
+
+Each network is drawn as the paper's authors drew theirs (`hf_llc.models.deep_linear`), with n inputs in batches of 500
+and γ = 1. `paper` is their SGLD: table 1's ε, every loss of the last tenth of the steps. `auto` is hf_llc left to
+itself with the same number of gradients, its pilot chain counted: two chains, half burnt. The exact value is the global
+learning coefficient, to which a chain at γ = 1 drifts also where w* itself has a local one (a column of the rows).
+`--trained` begins at weights found by SGD (learning rate 0.01, momentum 0.9, 50,000 steps) instead of the true ones.
+
+A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
+same function at less cost (tests/test_deep_linear.py compares the two).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from experiment import Experiment, Row, parse
+from matplotlib.figure import Figure
+
+from hf_llc.config import SampleConfig
+from hf_llc.evaluator import settled
+from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
+from hf_llc.problem import Problem
+from hf_llc.result import LLCResult
+from hf_llc.run import solve
+
+PRESETS: dict[str, dict[str, Any]] = {
+    "smoke": {"sizes": ["1k"], "networks": 2, "budgets": [0.1], "trained_steps": 100},
+    "cpu": {"sizes": ["1k", "10k"], "networks": 50, "budgets": [1.0], "trained_steps": 50_000},
+    "paper": {"sizes": list(SIZES), "networks": 100, "budgets": [1.0], "trained_steps": 50_000},
+}
+SAMPLERS = ("paper", "auto")
+BATCH = 500
+CHAINS = 2
+MEASURED = 1.05
+"""Gradients a step with the look at gradient noise on every twentieth step."""
+
+
+def settings(sampler: str, size: str, budget: float) -> SampleConfig:
+    """How to sample with `budget` times the gradients of table 1."""
+    row = SIZES[size]
+    total = round(budget * row.num_steps)
+    common: dict[str, Any] = {
+        "batch_size": 1,  # one group of 500 inputs
+        "localization": 1.0,
+        "nbeta": row.n / math.log(row.n),
+        "check_localization": False,
+    }
+    if sampler == "paper":
+        kept = total // 10
+        draws = min(kept, 1000)
+        return SampleConfig(
+            sampler="sgld", step_size=row.step_size, num_chains=1, num_burnin_steps=total - draws * (kept // draws),
+            num_draws=draws, num_steps_between_draws=kept // draws, **common,
+        )  # fmt: skip
+    per_chain = total / CHAINS
+    pilot = 1.3 * min(max(per_chain / 10, 200), 1000)  # with its looks at curvature and noise
+    steps = int((total - pilot - 30) / CHAINS / MEASURED)
+    draws = min(200, steps // 2)
+    thinning = steps // 2 // draws
+    return SampleConfig(
+        num_chains=CHAINS, max_steps=steps, num_burnin_steps=steps - draws * thinning, num_draws=draws,
+        num_steps_between_draws=thinning, **common,
+    )  # fmt: skip
+
+
+def train(network: DeepLinearNetwork, problem: Problem, steps: int) -> None:
+    """Replace the true weights by those that SGD finds from a fresh start, in place."""
+    model = network.model
+    generator = torch.Generator().manual_seed(network.seed)
+    for parameter in model.parameters():
+        sd = parameter.shape[1] ** -0.5
+        torch.nn.init.trunc_normal_(parameter, std=sd, a=-2 * sd, b=2 * sd, generator=generator)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
+    order = torch.randint(problem.num_examples, (steps,), generator=generator).tolist()
+    for index in order:
+        optimizer.zero_grad()
+        batch = {name: x[index : index + 1] for name, x in problem.examples.items()}
+        problem.losses(model, batch).mean().backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+
+
+def work(job: Row, *, trained_steps: int) -> Row:
+    """λ̂ of one network by one sampler."""
+    row, network = SIZES[job["size"]], random_network(job["size"], job["seed"])
+    problem = network.problem(row.n, group=BATCH)
+    if job["trained"]:
+        train(network, problem, trained_steps)
+    result = solve(problem, settled(settings(job["sampler"], job["size"], job["budget"]), problem))
+    return found(network, result)
+
+
+def found(network: DeepLinearNetwork, result: LLCResult) -> Row:
+    """What goes into the row."""
+    exact, local = float(network.coefficient.learning_coefficient), network.local_coefficient
+    return {
+        "widths": network.widths, "ranks": list(network.ranks), "parameters": result.num_parameters,
+        "exact": exact, "local_low": float(local.lower), "local_high": float(local.upper),
+        "llc": result.llc, "llc_se": result.llc_se, "error": result.llc / exact - 1, "verdict": result.verdict,
+        "init_loss": result.init_loss, "r_hat": result.r_hat, "ess": result.ess, "accept_prob": result.accept_prob,
+        "kinetic_temperature": result.kinetic_temperature, "heat_capacity": result.heat_capacity,
+        "heat": result.step_size_bias, "step_size": result.step_size, "friction": result.friction,
+        "gradient": result.gradient, "gradients": result.num_gradients,
+    }  # fmt: skip
+
+
+def order_preserved(exact: Sequence[float], llc: Sequence[float]) -> float:
+    """Share of the pairs of networks with different λ whose estimates stand in the same order (arXiv 2507.21449)."""
+    same = [
+        (a - b) * (x - y) > 0
+        for i, (a, x) in enumerate(zip(exact, llc, strict=True))
+        for b, y in zip(exact[:i], llc[:i], strict=True)
+        if a != b
+    ]
+    return sum(same) / len(same) if same else math.nan
+
+
+def summary(rows: Sequence[Row]) -> Row:
+    """Errors of one size, sampler and budget; a diverged chain counts as lost, not as an error."""
+    kept = [row for row in rows if row["llc"] is not None and row["verdict"] != "diverged"]
+    error = np.array([row["error"] for row in kept])
+    z = np.array([(row["llc"] - row["exact"]) / row["llc_se"] for row in kept if row["llc_se"]])
+    low, high = np.quantile(error, [0.05, 0.95]) if len(error) else (math.nan, math.nan)
+    return {
+        "size": rows[0]["size"], "sampler": rows[0]["sampler"], "budget": rows[0]["budget"],
+        "trained": rows[0]["trained"], "networks": len(rows), "diverged": len(rows) - len(kept),
+        "trustworthy": sum(row["verdict"] == "trustworthy" for row in rows),
+        "gradients": max(row["gradients"] for row in rows),
+        "median_abs_error": float(np.median(np.abs(error))), "rms_error": float(np.sqrt(np.mean(error**2))),
+        "low_5": float(low), "high_95": float(high), "z_mean": float(z.mean()), "z_sd": float(z.std(ddof=1)),
+        "order_preserved": order_preserved([r["exact"] for r in kept], [r["llc"] for r in kept]),
+    }  # fmt: skip
+
+
+def table(summaries: Sequence[Row]) -> str:
+    """The summaries as text."""
+    lines = [
+        "size  sampler  budget  nets  lost  gradients  median |err|   rms     5 … 95 %          z mean ± sd   order"
+    ]
+    for s in summaries:
+        lines.append(
+            f"{s['size']:<5} {s['sampler']:<7} {s['budget']:6g} {s['networks']:6d} {s['diverged']:5d} "
+            f"{s['gradients']:10,d} {s['median_abs_error']:12.2%} {s['rms_error']:8.2%}  "
+            f"{s['low_5']:+7.2%} … {s['high_95']:+7.2%} {s['z_mean']:+7.2f} ± {s['z_sd']:.2f} "
+            f"{s['order_preserved']:8.4f}" + ("  trained" if s["trained"] else "")
+        )
+    return "\n".join(lines)
+
+
+def draw(rows: Sequence[Row]) -> Figure:
+    """λ̂ against λ (figures 4, J.1), the relative error (J.2) and its distribution (J.3), by sampler."""
+    samplers = [name for name in SAMPLERS if any(row["sampler"] == name for row in rows)]
+    figure = Figure(figsize=(4.2 * (len(samplers) + 1), 4), layout="constrained")
+    axes = figure.subplots(1, len(samplers) + 1, squeeze=False)[0]
+    sizes = [size for size in SIZES if any(row["size"] == size for row in rows)]
+    exact = [row["exact"] for row in rows]
+    for column, sampler in enumerate(samplers):
+        panel = axes[column]
+        panel.plot([min(exact), max(exact)], [min(exact), max(exact)], color="black", lw=0.8)
+        for number, size in enumerate(sizes):
+            part = [r for r in rows if r["sampler"] == sampler and r["size"] == size and (r["llc"] or 0) > 0]
+            panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ".", ms=5, color=f"C{number}", label=size)
+        panel.set(xscale="log", yscale="log", xlabel="exact λ", ylabel="λ̂", title=sampler)
+        panel.legend(frameon=False)
+    groups = [(size, sampler) for size in sizes for sampler in samplers]
+    errors = [
+        [100 * r["error"] for r in rows if (r["size"], r["sampler"]) == group and r["error"] is not None]
+        for group in groups
+    ]
+    axes[-1].boxplot(errors, whis=(5, 95), tick_labels=[f"{size}\n{sampler}" for size, sampler in groups])
+    axes[-1].axhline(0, color="black", lw=0.8)
+    axes[-1].set(ylabel="relative error (%)", title="box: quartiles, whiskers: 5–95 %", yscale="symlog")
+    return figure
+
+
+def sentence(summaries: Sequence[Row]) -> str:
+    """Whether the paper's claim is seen: estimates that rank and match the exact values at every size."""
+    parts = []
+    for s in summaries:
+        seen = s["median_abs_error"] < 0.1 and s["order_preserved"] > 0.95
+        parts.append(
+            f"{s['size']} {s['sampler']}: median error {s['median_abs_error']:.1%}, order {s['order_preserved']:.3f}"
+            f"{'' if seen else ' (not seen)'}"
+        )
+    return "λ̂ follows the exact learning coefficient (median error under 10 %, 95 % of pairs in order): " + "; ".join(
+        parts
+    )
+
+
+def main() -> None:
+    """Run the jobs, print the table, draw the figure."""
+
+    def flags(parser: Any) -> None:
+        parser.add_argument("--sizes", nargs="+", choices=list(SIZES))
+        parser.add_argument("--networks", type=int)
+        parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
+        parser.add_argument("--budgets", nargs="+", type=float, help="gradients, as multiples of table 1's steps")
+        parser.add_argument("--trained", action="store_true", help="at weights found by SGD, not the true ones")
+
+    args = parse(__doc__, PRESETS, more=flags)
+    preset = {**PRESETS[args.preset]}
+    for name in ("sizes", "networks", "budgets"):
+        preset[name] = preset[name] if getattr(args, name) is None else getattr(args, name)
+    experiment = Experiment(args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite)
+    jobs = [
+        {"size": size, "sampler": sampler, "budget": budget, "trained": args.trained, "seed": seed}
+        for size in preset["sizes"]
+        for budget in preset["budgets"]
+        for seed in range(preset["networks"])
+        for sampler in args.samplers
+    ]
+    rows = experiment.run(jobs, lambda job: work(job, trained_steps=preset["trained_steps"]))
+    groups = dict.fromkeys((row["size"], row["sampler"], row["budget"]) for row in rows)
+    summaries = [summary([r for r in rows if (r["size"], r["sampler"], r["budget"]) == g]) for g in groups]
+    if experiment.processes.is_main:
+        print("\n" + table(summaries))
+    experiment.finish(draw(rows), summaries, sentence(summaries))
+
+
+if __name__ == "__main__":
+    main()
