@@ -9,7 +9,8 @@
 
 Each network is drawn as the paper's authors drew theirs (`hf_llc.models.deep_linear`), with n inputs in batches of 500
 and γ = 1. `paper` is their SGLD: table 1's ε, every loss of the last tenth of the steps. `auto` is hf_llc left to
-itself with the same number of gradients, its pilot chain counted: two chains, half burnt. The exact value is the global
+itself with the same number of gradients, its pilot chain counted: one chain (two for budgets above one), half burnt,
+and plain gradients, since labels have no noise that a control variate could remove. The exact value is the global
 learning coefficient, to which a chain at γ = 1 drifts also where w* itself has a local one (a column of the rows).
 `--trained` begins at weights found by SGD (learning rate 0.01, momentum 0.9, 50,000 steps) instead of the true ones.
 
@@ -42,7 +43,6 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 SAMPLERS = ("paper", "auto")
 BATCH = 500
-CHAINS = 2
 MEASURED = 1.05
 """Gradients a step with the look at gradient noise on every twentieth step."""
 
@@ -64,13 +64,13 @@ def settings(sampler: str, size: str, budget: float) -> SampleConfig:
             sampler="sgld", step_size=row.step_size, num_chains=1, num_burnin_steps=total - draws * (kept // draws),
             num_draws=draws, num_steps_between_draws=kept // draws, **common,
         )  # fmt: skip
-    per_chain = total / CHAINS
-    pilot = 1.3 * min(max(per_chain / 10, 200), 1000)  # with its looks at curvature and noise
-    steps = int((total - pilot - 30) / CHAINS / MEASURED)
+    chains = 1 if budget <= 1 else 2  # so short a run is better spent on one chain that arrives
+    pilot = 1.3 * min(max(total / chains / 10, 200), 1000)  # with its looks at curvature and noise
+    steps = int((total - pilot - 30) / chains / MEASURED)
     draws = min(200, steps // 2)
     thinning = steps // 2 // draws
     return SampleConfig(
-        num_chains=CHAINS, max_steps=steps, num_burnin_steps=steps - draws * thinning, num_draws=draws,
+        num_chains=chains, gradient="plain", max_steps=steps, num_burnin_steps=steps - draws * thinning, num_draws=draws,
         num_steps_between_draws=thinning, **common,
     )  # fmt: skip
 

@@ -60,9 +60,9 @@ class DeepLinearModel(PreTrainedModel):
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None) -> DeepLinearOutput:
         """The prediction for inputs `[…, H_0]`, and its loss against labels `[…, H_M]` if there are any."""
-        x = inputs
-        for layer in self.layers:
-            x = layer(x)
+        rows = inputs.reshape(-1, inputs.shape[-1])
+        weights = [layer.weight.T for layer in self.layers]  # type: ignore[union-attr]
+        x = torch.linalg.multi_dot([rows, *weights]).unflatten(0, inputs.shape[:-1])  # in the cheapest order
         return DeepLinearOutput(loss=None if labels is None else (x - labels).square().mean(), prediction=x)
 
 
@@ -171,7 +171,10 @@ class DeepLinearNetwork:
         gram = torch.zeros(width, width, dtype=torch.float64)
         for x in self._inputs(start, stop):
             gram.addmm_(x.T, x)
-        values, vectors = torch.linalg.eigh(gram / m)
+        root, info = torch.linalg.cholesky_ex(gram / m)
+        if info == 0:
+            return root.T
+        values, vectors = torch.linalg.eigh(gram / m)  # dependent inputs
         return values.clamp_min(0).sqrt()[:, None] * vectors.T
 
 
