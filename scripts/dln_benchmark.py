@@ -9,9 +9,10 @@
 
 Each network is drawn as the paper's authors drew theirs (`hf_llc.models.deep_linear`), with n inputs in batches of 500
 and γ = 1. `paper` is their SGLD: table 1's ε, every loss of the last tenth of the steps. `auto` is hf_llc left to
-itself with the same number of gradients, its pilot chain counted: one chain (two for budgets above one), half burnt,
-and plain gradients, since labels have no noise that a control variate could remove. The exact value is the global
-learning coefficient, to which a chain at γ = 1 drifts also where w* itself has a local one (a column of the rows).
+itself with the same number of gradients, its pilot chain counted: two chains (one for the larger networks where the
+budget is small), half burnt, and plain gradients, since labels have no noise that a control variate could remove. The
+exact value is the global learning coefficient, to which a chain at γ = 1 drifts also where w* itself has a local one (a
+column of the rows).
 `--trained` begins at weights found by SGD (learning rate 0.01, momentum 0.9, 50,000 steps) instead of the true ones.
 
 A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
@@ -64,14 +65,14 @@ def settings(sampler: str, size: str, budget: float) -> SampleConfig:
             sampler="sgld", step_size=row.step_size, num_chains=1, num_burnin_steps=total - draws * (kept // draws),
             num_draws=draws, num_steps_between_draws=kept // draws, **common,
         )  # fmt: skip
-    chains = 1 if budget <= 1 else 2  # so short a run is better spent on one chain that arrives
+    chains = 1 if size != "1k" and budget <= 1 else 2  # too short for two chains of the larger ones to arrive
     pilot = 1.3 * min(max(total / chains / 10, 200), 1000)  # with its looks at curvature and noise
     steps = int((total - pilot - 30) / chains / MEASURED)
     draws = min(200, steps // 2)
     thinning = steps // 2 // draws
     return SampleConfig(
-        num_chains=chains, gradient="plain", max_steps=steps, num_burnin_steps=steps - draws * thinning, num_draws=draws,
-        num_steps_between_draws=thinning, **common,
+        num_chains=chains, gradient="plain", max_steps=steps, num_burnin_steps=steps - draws * thinning,
+        num_draws=draws, num_steps_between_draws=thinning, **common,
     )  # fmt: skip
 
 
@@ -146,17 +147,17 @@ def summary(rows: Sequence[Row]) -> Row:
 
 def table(summaries: Sequence[Row]) -> str:
     """The summaries as text."""
-    lines = [
-        "size  sampler  budget  nets  lost  gradients  median |err|   rms     5 … 95 %          z mean ± sd   order"
-    ]
-    for s in summaries:
-        lines.append(
-            f"{s['size']:<5} {s['sampler']:<7} {s['budget']:6g} {s['networks']:6d} {s['diverged']:5d} "
-            f"{s['gradients']:10,d} {s['median_abs_error']:12.2%} {s['rms_error']:8.2%}  "
-            f"{s['low_5']:+7.2%} … {s['high_95']:+7.2%} {s['z_mean']:+7.2f} ± {s['z_sd']:.2f} "
-            f"{s['order_preserved']:8.4f}" + ("  trained" if s["trained"] else "")
-        )
-    return "\n".join(lines)
+    head = "size  sampler  budget  nets  lost  gradients  median |err|   rms     5 … 95 %          z mean ± sd   order"
+    return "\n".join([head, *map(_line, summaries)])
+
+
+def _line(s: Row) -> str:
+    return (
+        f"{s['size']:<5} {s['sampler']:<7} {s['budget']:6g} {s['networks']:6d} {s['diverged']:5d} "
+        f"{s['gradients']:10,d} {s['median_abs_error']:12.2%} {s['rms_error']:8.2%}  "
+        f"{s['low_5']:+7.2%} … {s['high_95']:+7.2%} {s['z_mean']:+7.2f} ± {s['z_sd']:.2f} "
+        f"{s['order_preserved']:8.4f}" + ("  trained" if s["trained"] else "")
+    )
 
 
 def draw(rows: Sequence[Row]) -> Figure:

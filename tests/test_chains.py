@@ -116,7 +116,15 @@ def test_a_run_in_pieces_is_the_run(sampler: str, batch_size: int, gradient: str
     whole = run(regression(), [0, 1], until=60, folder=tmp_path / "a", **settings)
     for until in (7, 33, 34, 60):
         pieces = run(regression(), [0, 1], until=until, folder=tmp_path / "b", **settings)
-    for name in ("loss", "init_loss", "accept_prob", "sq_distance", "grad_dot", "kinetic_temperature"):
+    for name in (
+        "loss",
+        "init_loss",
+        "accept_prob",
+        "sq_distance",
+        "grad_dot",
+        "kinetic_temperature",
+        "gradient_noise",
+    ):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name), err_msg=name)
     start = run(regression(), [0, 1], until=20, folder=tmp_path / "b", **settings)
     np.testing.assert_array_equal(start.loss, whole.loss[:, :20])

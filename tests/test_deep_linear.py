@@ -13,7 +13,7 @@ from torch import Tensor
 from transformers import AutoModel
 
 from hf_llc import LLCEvaluator, diagnostics
-from hf_llc.calibrate import largest_curvature
+from hf_llc.curvature import Curvature
 from hf_llc.errors import InputError
 from hf_llc.kernels import HMC
 from hf_llc.models import DeepLinearConfig, DeepLinearModel
@@ -167,7 +167,8 @@ def _long_hmc(source: DeepLinearNetwork, *, nbeta: float, step: float, leaps: in
     problem = source.problem(10**5, group=10**5)
     law = {"nbeta": nbeta, "localization": 1000.0}
     with preserved(problem.model):
-        curvature = largest_curvature(Posterior(problem, **law), None, iterations=20)
+        posterior = Posterior(problem, **law)
+        curvature = Curvature(posterior).refresh(posterior.start(1), None, iterations=20)
     kernel = HMC(step / curvature, num_leapfrog_steps=leaps)
     trace = sample(problem, sampler=kernel, num_chains=20, steps=steps, **law)
     assert 0.6 < trace.accept_prob.mean() < 0.99

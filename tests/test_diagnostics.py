@@ -122,20 +122,21 @@ def test_localization_that_decides_is_named() -> None:
     """Energy and distance that move together as they do when γ, not the loss, bounds the chain."""
     rng = np.random.default_rng(0)
     distance = rng.gamma(5.0, size=(4, 4000))
-    excess = 2.0 * distance  # λ̂ = 10; −γ Cov(x, r²/2) = −γ·2·½·Var r² = −5γ
+    excess = 2.0 * distance  # λ̂ = 10; with weights exp(−γ/2 r²) r² is Gamma(5) at scale 1/(1 + γ/2): λ̂ = 10/(1 + γ/2)
     trace = trace_of(excess)
     trace.sq_distance = distance
     found = estimate(
         trace,
         nbeta=100.0,
         init_loss=1.0,
-        localization=1.5,
+        localization=2.0,
         step_size=1e-3,
         sampler="sgld",
         num_burnin_steps=0,
         num_steps_between_draws=1,
     )
-    assert found.localization_sensitivity["value"] == pytest.approx(-7.5, rel=0.1)
+    assert found.localization_sensitivity["doubled"] == pytest.approx(-5.0, rel=0.1)
+    assert found.localization_sensitivity["halved"] == pytest.approx(10.0, rel=0.2)
     assert found.verdict == "localization dominates"
 
 

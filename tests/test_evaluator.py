@@ -65,9 +65,12 @@ def test_result_says_how_it_was_made() -> None:
 
 def test_a_fixed_step_has_no_calibration_and_auto_has_one() -> None:
     assert compute().calibration is None
-    found = compute(step_size="auto").calibration
-    assert found is not None and found["curvature"] > 5
-    assert found["path"][-1][0] <= 1 / found["curvature"]
+    overdamped = compute(step_size="auto", sampler="sgld").calibration
+    assert overdamped is not None and overdamped["curvature"] > 5
+    assert overdamped["path"][-1][0] <= 1 / overdamped["curvature"]
+    found = compute(step_size="auto")
+    assert found.sampler == "baoab" and found.friction is not None and found.calibration is not None
+    assert found.step_size <= 0.2501 / found.calibration["curvature"]
 
 
 def test_minimize_finds_a_minimum_and_leaves_the_model_alone() -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hf_llc.config import SampleConfig
 from hf_llc.kernels import AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
 from hf_llc.kernels.langevin import force
+from hf_llc.pilot import effective_step_size
 from hf_llc.posterior import Posterior, preserved
 from hf_llc.problem import Problem
 from hf_llc.walk import Walk
@@ -118,6 +119,44 @@ def test_baoab_under_gradient_noise() -> None:
     draws, heat = _noisy("baoab", gradient="control-variate")
     assert_mean(draws, _exact())
     assert_mean(heat, 1.0)
+
+
+def _heated(friction: float, noise: float) -> float:
+    """λ̂ of BAOAB with noise of variance V in the force, exactly: the stationary covariance of each (q, p).
+
+    A step is linear, z ← M z + noise of covariance N, so that C = M C Mᵀ + N.
+    """
+    h, keep, total = np.sqrt(SMALL), np.exp(-friction), 0.0
+    for energy in NBETA * H.double().numpy():
+        kick, half = np.array([[1, 0], [-h * (energy + GAMMA), 1]]), np.array([[1, h / 2], [0, 1]])
+        rub = np.diag([1.0, keep])
+        m = half @ rub @ half @ kick
+        pushed, rubbed = half @ rub @ half @ [0, h], half @ [0, np.sqrt(1 - keep**2)]
+        n = noise * np.outer(pushed, pushed) + np.outer(rubbed, rubbed)
+        c = np.linalg.solve(np.eye(4) - np.kron(m, m), n.ravel()).reshape(2, 2)
+        total += 0.5 * energy * c[0, 0]
+    return total
+
+
+@pytest.mark.parametrize("friction", [0.1, 1.0])
+def test_heat_of_gradient_noise(friction: float) -> None:
+    """The measured power of the gradient noise, times ε_eff/8, is what it adds to λ̂ (up to the stiffness ε a/4)."""
+    noise = (NBETA * SPREAD) ** 2
+    assert _heated(friction, 0.0) == pytest.approx(_exact())
+    predicted = effective_step_size(SMALL, friction) / 8 * noise * float((NBETA * H / (NBETA * H + GAMMA)).sum())
+    assert _heated(friction, noise) - _exact() == pytest.approx(predicted, rel=0.06)
+    trace = sample(
+        shifted_problem(H, num_examples=1000, spread=SPREAD),
+        sampler="baoab",
+        step_size=SMALL,
+        num_chains=50,
+        steps=1200,
+        batch_size=1,
+        settings=SampleConfig(friction=friction),
+        **LAW,
+    )
+    assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), _heated(friction, noise))
+    assert np.nanmean(trace.gradient_noise) == pytest.approx(noise * len(H), rel=0.05)
 
 
 def test_thermostat_under_gradient_noise() -> None:

@@ -108,17 +108,22 @@ def test_step_size_bias_is_the_exact_excess_on_a_quadratic() -> None:
     assert diagnostics.step_size_bias(trace.grad_dot[:, 200:], 0.04) == pytest.approx((0.04 / 8 * measured).mean())
 
 
-def test_localization_sensitivity() -> None:
-    """dλ̂/d ln γ on a quadratic is −½ Σ nβh_iγ/a_i²."""
+def test_localization_reweighted() -> None:
+    """λ̂ at γ/2 and 2γ from the draws at γ, against ½ Σ nβh_i/(nβh_i + γ′)."""
     trace = sample(
         power_problem(H), sampler="mala", step_size=0.04, nbeta=NBETA, localization=10.0, num_chains=200, steps=2000
     )
     excess = NBETA * (trace.loss - trace.init_loss)
-    found = diagnostics.localization_sensitivity(excess[:, 200:], trace.sq_distance[:, 200:], 10.0)
-    a = NBETA * H.numpy() + 10.0
-    truth = float(-(0.5 * NBETA * H.numpy() * 10.0 / a**2).sum())
-    assert found["se"] < 0.1 * abs(truth)
-    assert abs(found["value"] - truth) < 4 * found["se"]
+    found = diagnostics.reweighted(excess[:, 200:], trace.sq_distance[:, 200:], 10.0)
+    energy = NBETA * H.numpy()
+
+    def llc(gamma: float) -> float:
+        return float((0.5 * energy / (energy + gamma)).sum())
+
+    for name, gamma in (("halved", 5.0), ("doubled", 20.0)):
+        truth = llc(gamma) - llc(10.0)
+        assert found[f"{name}_se"] < 0.1 * abs(truth)
+        assert abs(found[name] - truth) < 4 * found[f"{name}_se"]
 
 
 def _walk(problem, *, chains: list[int], w: torch.Tensor | None = None) -> Walk:

@@ -58,6 +58,8 @@ def make_result(source: Trace | None = None, **changes: Any) -> LLCResult:
         "n": 12345,
         "nbeta": NBETA,
         "localization": 100.0,
+        "friction": None,
+        "gradient": "plain",
         "sampler": "sgld",
         "step_size": 1e-4,
         "num_chains": trace.shape[0],
