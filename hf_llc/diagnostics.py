@@ -159,6 +159,8 @@ def reweighted(excess: Array, sq_distance: Array, localization: float) -> dict[s
 def _change(groups: list[tuple[Array, Array]], change: float) -> float:
     """Weighted mean minus plain mean; NaN where too few draws carry the weight."""
     x, r = (np.concatenate(column) for column in zip(*groups, strict=True))
+    if len(x) < 20:
+        return math.nan
     exponent = -change / 2 * r
     weights = np.exp(exponent - exponent.max())
     if weights.sum() ** 2 / np.square(weights).sum() < max(20, len(x) / 10):
@@ -166,23 +168,23 @@ def _change(groups: list[tuple[Array, Array]], change: float) -> float:
     return float((weights * x).sum() / weights.sum() - x.mean())
 
 
-def heat_capacity(excess: Array, *, is_full: bool) -> tuple[float, float]:
+def heat_capacity(excess: Array, *, is_full: bool, has_momentum: bool) -> tuple[float, float]:
     """Var_π(nβ L_n), which like its mean over that at w* tends to λ, and its standard error.
 
     (nβ(L_n − L_n(w*)) is close to Gamma(λ) where λ is exact: variance and mean agree.) With minibatches the variance of
     nβ(L_B(w_t) − L_B(w*)) has the minibatch's own in it, but two successive steps have different batches at nearly the
-    same w: their covariance has not. 2c₁ − c₂, covariances at one and two steps, takes the one step apart into account.
+    same w: their covariance has not. Covariances at one and two steps are extrapolated to none: along a line, 2c₁ − c₂,
+    or with momentum, where they begin as a parabola, (4c₁ − c₂)/3.
     """
     if excess.shape[1] < 8 or not np.isfinite(excess).all():
         return math.nan, math.nan
     centred = excess - excess.mean()
-
-    def covariance(lag: int) -> float:
-        return float((centred[:, lag:] * centred[:, : excess.shape[1] - lag]).mean())
-
-    value = covariance(0) if is_full else 2 * covariance(1) - covariance(2)
-    size = ess(block_means(np.square(centred), max(1, excess.shape[1] // 500)))
-    return value, abs(value) * math.sqrt(2 / size) if size > 0 else math.nan
+    if is_full:
+        products = np.square(centred)
+    else:
+        near, far = centred[:, :-2] * centred[:, 1:-1], centred[:, :-2] * centred[:, 2:]
+        products = (4 * near - far) / 3 if has_momentum else 2 * near - far
+    return float(products.mean()), standard_error(block_means(products, max(1, products.shape[1] // 500)))
 
 
 def mean_of(values: Array) -> float:

@@ -135,7 +135,9 @@ def estimate(
         found["step_size_bias"] = heat
     else:
         found["step_size_bias"] = diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size)
-    found["heat_capacity"], found["heat_capacity_se"] = diagnostics.heat_capacity(excess[:, kept], is_full=is_full)
+    found["heat_capacity"], found["heat_capacity_se"] = diagnostics.heat_capacity(
+        excess[:, kept], is_full=is_full, has_momentum=bool(np.isfinite(found["kinetic_temperature"]))
+    )
     draft = Estimate(
         llc=llc,
         llc_se=llc_se,
@@ -266,7 +268,7 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
         )
     change, error = found.localization_sensitivity["doubled"], found.localization_sensitivity["doubled_se"]
     is_flat = not diagnostics.is_drifting(found.plateau, llc, llc_se)
-    if is_flat and change < -0.3 * abs(llc) and change < -3 * error:  # λ̂ ∝ 1/γ would lose a half
+    if is_flat and change < -0.4 * abs(llc) and change < -3 * error:  # λ̂ ∝ 1/γ would lose a half
         reasons.append(
             Reason(
                 "localization dominates",

@@ -70,7 +70,8 @@ def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     found = results()
     assert list(dict.fromkeys(result.step_size for result in found.values())) == [found["step100"].step_size]
     assert found["step100"].calibration is not None and found["step2"].calibration is None
-    evaluator = LLCEvaluator(step_size=found["step100"].step_size, **SAMPLE)
+    shared = ("sampler", "step_size", "friction", "gradient", "localization")
+    evaluator = LLCEvaluator(**{**SAMPLE, **{name: getattr(found["step100"], name) for name in shared}})
     for name in ("step2", "step10", "step100"):
         model = network()
         shift = {"step2": 0.04, "step10": 0.02, "step100": 0.0}[name]

@@ -1,0 +1,213 @@
+"""Calibration of underdamped sampling: curvature, friction, kind of gradient, localization, and starting again."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from targets import expected_llc, power_problem, shifted_problem
+
+from hf_llc.calibrate import apply, calibrate, mended, slow_step_size
+from hf_llc.config import SampleConfig
+from hf_llc.curvature import Curvature
+from hf_llc.evaluator import settled
+from hf_llc.pilot import Pilot, effective_step_size, gradient_noise, settle
+from hf_llc.posterior import Posterior, preserved
+from hf_llc.problem import Problem
+from hf_llc.run import solve
+
+H = torch.linspace(0.2, 2.0, 6)
+NBETA, GAMMA, SPREAD = 25.0, 3.0, 2.0
+
+
+def posterior_of(problem: Problem, localization: float = GAMMA) -> Posterior:
+    return Posterior(problem, nbeta=NBETA, localization=localization)
+
+
+def sample(**settings: Any) -> SampleConfig:
+    common = {"sampler": "baoab", "nbeta": NBETA, "localization": GAMMA, "batch_size": 4}
+    return SampleConfig(**{**common, **settings})
+
+
+def test_curvature_of_a_quadratic_is_its_largest_eigenvalue() -> None:
+    posterior = posterior_of(power_problem(H))
+    curvature = Curvature(posterior)
+    assert curvature.refresh(posterior.start(1), None, iterations=40) == pytest.approx(NBETA * 2 + GAMMA, rel=1e-3)
+    assert curvature.num_gradients == 41
+
+
+def test_curvature_never_falls() -> None:
+    """w⁴ is flat at 0 and curved away from it."""
+    posterior = posterior_of(power_problem(H, power=4))
+    curvature = Curvature(posterior)
+    away = curvature.refresh(torch.full((1, 6), 0.5), None, iterations=20)
+    assert curvature.refresh(posterior.start(1), None, iterations=20) == away
+    assert away == pytest.approx(6 * 2.0 * 0.5**2 * NBETA + GAMMA, rel=0.05)
+
+
+@pytest.mark.parametrize("friction", [None, 0.3])
+@pytest.mark.parametrize("ceiling", [math.inf, 0.5, 0.03, 0.003])
+def test_friction_keeps_the_effective_step_below_its_ceiling(ceiling: float, friction: float | None) -> None:
+    step_size, found = settle(0.01, ceiling, friction)
+    assert effective_step_size(step_size, found) <= ceiling * (1 + 1e-9) and step_size <= 0.01
+    assert friction is None or found == friction
+    if ceiling in (0.03, 0.5) and friction is None:  # no more friction than that takes
+        assert step_size == 0.01
+        assert found == 0.05 or effective_step_size(0.01, found) == pytest.approx(ceiling)
+
+
+def test_gradient_noise_is_that_of_the_examples() -> None:
+    """Gradients that differ by a constant: sd SPREAD in each of six coordinates, none with the control variate."""
+    posterior = posterior_of(shifted_problem(H, num_examples=4000, spread=SPREAD))
+    w, anchor = torch.full((1, 6), 0.1), torch.zeros(1, 6)
+    pairs = [(torch.tensor([[i]]), torch.tensor([[i + 1]])) for i in range(0, 4000, 10)]
+    plain, controlled = np.mean([gradient_noise(posterior, w, *pair, anchor=anchor) for pair in pairs], axis=0)
+    assert plain == pytest.approx(6 * (NBETA * SPREAD) ** 2, rel=0.15)
+    assert controlled < 1e-6 * plain
+
+
+def test_full_batches_take_the_largest_stable_step_and_the_least_friction() -> None:
+    found = calibrate(posterior_of(power_problem(H)), sample())
+    assert found["step_size"] == pytest.approx(0.25 / (NBETA * 2 + GAMMA), rel=0.02)
+    assert (found["friction"], found["gradient"]) == (0.05, "plain")
+
+
+def test_label_noise_asks_for_the_control_variate() -> None:
+    posterior = posterior_of(shifted_problem(H, num_examples=1000, spread=SPREAD))
+    assert calibrate(posterior, sample(batch_size=1))["gradient"] == "control-variate"
+    assert calibrate(posterior, sample(batch_size=1, gradient="plain"))["friction"] > 1
+
+
+def test_localization_lets_flat_directions_relax_in_a_tenth_of_the_steps() -> None:
+    asked = sample(localization="auto", max_steps=4000)
+    found = apply(calibrate(posterior_of(power_problem(H), 1.0), asked), asked)
+    assert 2 / (slow_step_size(found) * found.localization) == pytest.approx(400, rel=0.05)
+
+
+def test_a_pilot_thrown_out_begins_again_with_a_smaller_step() -> None:
+    posterior = posterior_of(power_problem(H))
+    pilot = Pilot(posterior, sample())
+    pilot.curvature.refresh = lambda *_, **__: pilot.curvature.value  # type: ignore[method-assign]
+    pilot.curvature.loss = 1e-7  # believes the loss to be flat
+    pilot.posterior.localization = 1e-7
+    pilot.run()
+    assert any(not math.isfinite(row["llc"]) for row in pilot.path)
+    assert torch.isfinite(pilot.walk.w).all()
+
+
+def test_calibration_counts_its_gradients() -> None:
+    """Every forward and backward pass of the pilot is in `num_gradients`."""
+    problem, calls = shifted_problem(H, num_examples=100, spread=0.1), []
+    inner = problem.losses
+    posterior = posterior_of(problem)
+    problem.losses = lambda forward, batch: calls.append(1) or inner(forward, batch)  # type: ignore[assignment]
+    for gradient in ("plain", "control-variate"):
+        calls.clear()
+        pilot = Pilot(posterior, sample(batch_size=100 if gradient == "full" else 5, gradient=gradient))
+        pilot.run()
+        assert pilot.num_gradients == pytest.approx(len(calls), rel=0.1), gradient
+
+
+class TestMended:
+    """What chains start again with, by what they showed."""
+
+    @pytest.fixture
+    def found(self) -> Any:
+        with preserved(power_problem(H).model) as _:
+            problem = power_problem(H)
+        return solve(problem, settled(sample(step_size=0.004, num_burnin_steps=50, num_draws=50), problem))
+
+    def _after(self, found: Any, *, asked: SampleConfig | None = None, **changes: Any) -> SampleConfig | None:
+        for name, value in changes.items():
+            setattr(found, name, value)
+        now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=10.0)
+        auto = sample(step_size="auto", localization="auto") if asked is None else asked
+        return mended(now, auto, found)
+
+    def test_diverged(self, found: Any) -> None:
+        after = self._after(found, verdict="diverged")
+        assert after is not None and (after.step_size, after.friction) == (0.001, 0.2)
+
+    def test_too_hot(self, found: Any) -> None:
+        after = self._after(found, verdict="step size too large", llc=2.0, llc_se=0.01, step_size_bias=0.5)
+        assert after is not None and slow_step_size(after) == pytest.approx(0.2 * effective_step_size(0.004, 0.2), 0.02)
+
+    @pytest.mark.parametrize("verdict", ["left the basin", "drifting", "chains disagree"])
+    def test_stronger_localization(self, found: Any, verdict: str) -> None:
+        after = self._after(found, verdict=verdict)
+        assert after is not None and (after.localization, after.step_size) == (40.0, 0.004)
+
+    @pytest.mark.parametrize("verdict", ["trustworthy", "not a minimum", "negative", "stuck"])
+    def test_nothing_helps(self, found: Any, verdict: str) -> None:
+        assert self._after(found, verdict=verdict) is None
+
+    def test_what_the_user_gave_stays(self, found: Any) -> None:
+        given = sample(step_size=0.004, friction=0.2, localization=10.0)
+        assert self._after(found, asked=given, verdict="diverged") is None
+        assert self._after(found, asked=given, verdict="drifting") is None
+
+
+def test_a_given_step_size_needs_no_pilot() -> None:
+    problem = power_problem(H)
+    found = settled(SampleConfig(step_size=0.001, nbeta=NBETA, max_steps=1000), problem)
+    assert (found.sampler, found.gradient, found.localization) == ("sgld", "plain", 20.0)
+
+
+@pytest.mark.parametrize("gradient", ["plain", "control-variate"])
+def test_corrected_estimate_under_label_noise(gradient: str) -> None:
+    """Whatever friction calibration chose, λ̂ is the exact one within its error, which is small."""
+    problem = shifted_problem(H, num_examples=1000, spread=0.4)
+    asked = sample(batch_size=2, gradient=gradient, num_draws=200, max_steps=6400, target_se=0.03, num_chains=8,
+                   chain_batch_size=8)  # fmt: skip
+    result = solve(problem, settled(asked, problem))
+    truth = expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=GAMMA)
+    assert result.llc_se < 0.05 * truth
+    assert abs(result.llc - truth) < 4 * result.llc_se
+    assert result.gradient == gradient
+    assert result.llc_uncorrected - result.llc > (0.003 * truth if gradient == "plain" else -1e-9)
+
+
+def test_extrapolated_and_localization_checked() -> None:
+    """SGLD's excess, linear in ε, goes; λ̂ at γ/2 and 2γ are the exact ones there."""
+    problem = power_problem(H)
+    asked = sample(sampler="sgld", step_size=0.02, num_burnin_steps=200, num_draws=2000, extrapolate=True, num_chains=8,
+                   chain_batch_size=8)  # fmt: skip
+    result = solve(problem, settled(asked, problem))
+    exact = {
+        g: expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=g) for g in (1.5, 3, 6)
+    }
+    assert result.llc_extrapolated is not None and result.llc_extrapolated_se is not None
+    assert result.llc - exact[3] > 4 * result.llc_se
+    assert abs(result.llc_extrapolated - exact[3]) < 4 * result.llc_extrapolated_se < 0.5
+    change = result.localization_sensitivity
+    assert change["halved"] == pytest.approx(exact[1.5] - exact[3], abs=4 * change["halved_se"] + 0.1)
+    assert change["doubled"] == pytest.approx(exact[6] - exact[3], abs=4 * change["doubled_se"] + 0.1)
+
+
+def test_localization_is_looked_at_by_runs_where_weights_do_not_allow() -> None:
+    """300 flat directions: reweighting has no answer, chains that go on at γ/2 and 2γ have."""
+    problem = power_problem(torch.full((300,), 0.2))
+    asked = sample(step_size=0.004, friction=0.5, localization=5.0, num_burnin_steps=300, num_draws=600,
+                   chain_batch_size=4)  # fmt: skip
+    result = solve(problem, settled(asked, problem))
+    assert result.verdict == "trustworthy"
+    change = result.localization_sensitivity
+    for name, gamma in (("halved", 2.5), ("doubled", 10.0)):
+        truth = 150 * (5 / (5 + gamma) - 5 / 10)
+        assert change[f"{name}_se"] < 0.2 * abs(truth) and abs(change[name] - truth) < 4 * change[f"{name}_se"]
+
+
+def test_heat_capacity_of_a_quadratic() -> None:
+    """½ Σ (nβh/a)², with minibatches too, whose own variance is far larger."""
+    problem = shifted_problem(H, num_examples=1000, spread=1.0)
+    asked = sample(batch_size=5, gradient="control-variate", step_size=0.004, friction=0.3, num_chains=8,
+                   chain_batch_size=8, num_burnin_steps=500, num_draws=4000)  # fmt: skip
+    result = solve(problem, settled(asked, problem))
+    energy = NBETA * H.double().numpy()
+    truth = float((0.5 * (energy / (energy + GAMMA)) ** 2).sum())
+    assert result.heat_capacity_se < 0.2 * truth
+    assert abs(result.heat_capacity - truth) < 4 * result.heat_capacity_se
+    assert result.wbic == pytest.approx(result.n * (result.init_loss + result.llc / NBETA))
