@@ -129,10 +129,15 @@ def order_preserved(exact: Sequence[float], llc: Sequence[float]) -> float:
 
 
 def summary(rows: Sequence[Row]) -> Row:
-    """Errors of one size, sampler and budget; a diverged chain counts as lost, not as an error."""
+    """Errors of one size, sampler and budget; a diverged chain counts as lost, not as an error.
+
+    z-scores are those of the networks whose local and global coefficients agree (`certain` of them): elsewhere a chain
+    is on its way from one to the other, and only the distance to the global one counts, as an error.
+    """
     kept = [row for row in rows if row["llc"] is not None and row["verdict"] != "diverged"]
     error = np.array([row["error"] for row in kept])
-    z = np.array([(row["llc"] - row["exact"]) / row["llc_se"] for row in kept if row["llc_se"]])
+    certain = [row for row in kept if row["llc_se"] and row["local_low"] == row["local_high"] == row["exact"]]
+    z = np.array([(row["llc"] - row["exact"]) / row["llc_se"] for row in certain])
     low, high = np.quantile(error, [0.05, 0.95]) if len(error) else (math.nan, math.nan)
     return {
         "size": rows[0]["size"], "sampler": rows[0]["sampler"], "budget": rows[0]["budget"],
@@ -140,14 +145,15 @@ def summary(rows: Sequence[Row]) -> Row:
         "trustworthy": sum(row["verdict"] == "trustworthy" for row in rows),
         "gradients": max(row["gradients"] for row in rows),
         "median_abs_error": float(np.median(np.abs(error))), "rms_error": float(np.sqrt(np.mean(error**2))),
-        "low_5": float(low), "high_95": float(high), "z_mean": float(z.mean()), "z_sd": float(z.std(ddof=1)),
+        "low_5": float(low), "high_95": float(high),
+        "certain": len(certain), "z_mean": float(z.mean()), "z_sd": float(z.std(ddof=1)),
         "order_preserved": order_preserved([r["exact"] for r in kept], [r["llc"] for r in kept]),
     }  # fmt: skip
 
 
 def table(summaries: Sequence[Row]) -> str:
     """The summaries as text."""
-    head = "size  sampler  budget  nets  lost  gradients  median |err|   rms     5 … 95 %          z mean ± sd   order"
+    head = "size  sampler  budget  nets  lost  gradients  median |err|   rms     5 … 95 %      z mean ± sd of nets  order"
     return "\n".join([head, *map(_line, summaries)])
 
 
@@ -155,7 +161,7 @@ def _line(s: Row) -> str:
     return (
         f"{s['size']:<5} {s['sampler']:<7} {s['budget']:6g} {s['networks']:6d} {s['diverged']:5d} "
         f"{s['gradients']:10,d} {s['median_abs_error']:12.2%} {s['rms_error']:8.2%}  "
-        f"{s['low_5']:+7.2%} … {s['high_95']:+7.2%} {s['z_mean']:+7.2f} ± {s['z_sd']:.2f} "
+        f"{s['low_5']:+7.2%} … {s['high_95']:+7.2%} {s['z_mean']:+7.2f} ± {s['z_sd']:.2f} of {s['certain']} "
         f"{s['order_preserved']:8.4f}" + ("  trained" if s["trained"] else "")
     )
 
