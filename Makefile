@@ -15,10 +15,8 @@ export TOKENIZERS_PARALLELISM ?= false
 
 demo: $(VENV)/.stamp-run
 	@echo "demo: the embedded model on the embedded text, with the defaults"
-	@$(BIN)/hf-llc estimate --output runs/demo-defaults --overwrite || test $$? -eq 3
-	@echo; echo "demo: the same with the localization that the verdict above asks for"
-	@$(BIN)/hf-llc estimate --localization 1400 --output runs/demo --overwrite
-	@echo "demo: the pictures are $(CURDIR)/runs/demo/trace.png and $(CURDIR)/runs/demo-defaults/trace.png"
+	@$(BIN)/hf-llc estimate --output runs/demo --overwrite
+	@echo "demo: the picture is $(CURDIR)/runs/demo/trace.png"
 
 test: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal

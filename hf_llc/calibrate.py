@@ -76,13 +76,13 @@ def slow_step_size(sample: SampleConfig) -> float:
 
 
 def settled_localization(sample: SampleConfig) -> SampleConfig:
-    """With γ "auto" the least at which flat directions relax in a tenth of the steps allowed to a chain."""
+    """With γ "auto" the least at which flat directions relax in a twentieth of the steps allowed to a chain."""
     if sample.localization != "auto":
         return sample
     allowed = sample.max_steps
     if sample.num_burnin_steps != "auto":
         allowed = sample.num_burnin_steps + sample.num_draws * sample.num_steps_between_draws
-    return replace(sample, localization=float(f"{20 / (slow_step_size(sample) * allowed):.2g}"))
+    return replace(sample, localization=float(f"{40 / (slow_step_size(sample) * allowed):.2g}"))
 
 
 def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> SampleConfig | None:

@@ -148,7 +148,7 @@ class SampleConfig:
     extrapolate: bool = _setting(False, "estimate at ε/2 too, and extrapolate to ε = 0")
     num_leapfrog_steps: int = _setting(10, "hmc: gradients a step")
     localization: float | Literal["auto"] = _setting(
-        "auto", "γ: strength of the pull to w*; auto: the least whose flat directions relax in a tenth of max_steps"
+        "auto", "γ: strength of the pull to w*; auto: the least whose flat directions relax in a twentieth of max_steps"
     )
     nbeta: float | None = _setting(None, "inverse temperature times n; none: n / ln n")
     beta: float | None = _setting(None, "inverse temperature β (nβ = n·β); none: 1 / ln n")

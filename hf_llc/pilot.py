@@ -9,7 +9,7 @@ where ε_eff is also the ε of the overdamped dynamics that slow directions see:
 2/(ε_eff a) steps. (A kick η displaces w by (h²/2)·coth(ζh/2)·η in the end, a thermal kick by h/(1 − e^{−ζh}) each: the
 ratio of the two diffusions is the relative heat (ε/4)·coth(ζh/2)·Var η.) So the friction is the least that keeps this
 below its share of λ̂, whatever the batch size. A control variate doubles the cost of a step and is taken where it more
-than halves Q. Localization: the least whose flat directions relax in a tenth of the steps allowed.
+than halves Q. Localization: the least whose flat directions relax in a twentieth of the steps allowed.
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ def summary(rows: Sequence[Row]) -> Row:
 
 def table(summaries: Sequence[Row]) -> str:
     """The summaries as text."""
-    head = "size  sampler  budget  nets  lost  gradients  median |err|   rms     5 … 95 %      z mean ± sd of nets  order"
+    head = "size  sampler  budget  nets  lost  gradients  median |err|   rms    5 … 95 %     z mean ± sd of nets  order"
     return "\n".join([head, *map(_line, summaries)])
 
 
