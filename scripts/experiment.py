@@ -80,12 +80,14 @@ class Experiment:
                 continue
         return found
 
-    def run(self, jobs: Sequence[Row], work: Callable[[Row], Row]) -> list[Row]:
+    def run(self, jobs: Sequence[Row], work: Callable[[Row], Row], *, together: bool = False) -> list[Row]:
         """Do the jobs that are not done, this process its share, and return all rows in the order of the jobs.
 
         Args:
             jobs: settings of each, JSON values, all different.
             work: job → what was found. Its row is the job, what was found, and `seconds`.
+            together: all processes do every job, one after the other: for work that shares itself out over them, as
+                `LLCEvaluator.compute` does with its chains.
         """
 
         def key(row: Row) -> str:
@@ -93,10 +95,12 @@ class Experiment:
 
         names = sorted({name for job in jobs for name in job})
         done = self.processes.main_does(lambda: {key(row) for row in self.rows()})
-        for job in self.processes.share([job for job in jobs if key(job) not in done]):
+        missing = [job for job in jobs if key(job) not in done]
+        for job in missing if together else self.processes.share(missing):
             begun = time.monotonic()
             found = work(job)
-            self._add({**job, **found, "seconds": round(time.monotonic() - begun, 3)})
+            if self.processes.is_main or not together:
+                self._add({**job, **found, "seconds": round(time.monotonic() - begun, 3)})
         self.processes.gather([None])  # all have written
         by_key = self.processes.main_does(lambda: {key(row): row for row in self.rows()})
         return [by_key[key(job)] for job in jobs]
