@@ -20,11 +20,12 @@ goes on; `--plot-only` draws the figure again from rows.jsonl.
 from __future__ import annotations
 
 import argparse
+import json
 import math
 import shutil
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,9 @@ from hf_llc import LLCEvaluator
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import process_state
 from hf_llc.embedded import model_path, text_path
+from hf_llc.errors import InputError
 from hf_llc.models import cut_tokenizer
+from hf_llc.report import number
 
 PAPER = SampleConfig(
     nbeta=21.7, localization=100.0, step_size=1e-3, num_chains=20, num_draws=200, num_burnin_steps=0, batch_size=100
@@ -61,7 +64,7 @@ class Settings(Training):
     """
 
     paper: SampleConfig = PAPER
-    ours: SampleConfig = field(default_factory=lambda: SampleConfig(minimize=True, localization=1000.0))
+    ours: SampleConfig = SampleConfig(minimize=True, localization=2.5e5, batch_size=100)
 
 
 WAYS = {"paper": "the paper's settings", "ours": "hf_llc's settings"}
@@ -90,14 +93,14 @@ PRESETS = {
         hidden_size=64,
         num_heads=4,
         context=64,
-        train_windows=40_000,
-        validation_windows=2000,
+        train_windows=30_000,
+        validation_windows=5000,
         seeds=3,
-        steps=600,
+        steps=800,
         batch_size=32,
-        curve=(0, 20, 60, 200),
+        curve=(0, 30, 100, 300),
         paper=replace(PAPER, num_chains=4, batch_size=32),
-        ours=SampleConfig(minimize=True, minimize_steps=300, localization=1000.0, num_chains=2, max_steps=800),
+        ours=SampleConfig(minimize=True, minimize_steps=400, localization=1e4, num_chains=2, max_steps=800),
     ),
     "paper": Settings(),
 }
@@ -123,9 +126,7 @@ def estimate(job: Row, settings: Settings, model: Any, folder: Path, *, overwrit
     evaluator = LLCEvaluator(getattr(settings, job["settings"]))
     result = evaluator.compute(model, data=data, output=output, overwrite=overwrite)
     moved = {} if result.minimize is None else result.minimize
-    found = {
-        name: value for name, value in result.metrics().items() if name != "seed"
-    }  # a row has the training's
+    found = {name: value for name, value in result.metrics().items() if name != "seed"}  # a row has the training's
     return {
         **found,
         "llc_per_chain": result.llc_per_chain,
@@ -138,10 +139,15 @@ def estimate(job: Row, settings: Settings, model: Any, folder: Path, *, overwrit
 
 
 def open_transformer_lens(name: str) -> Any:
-    """A model that TransformerLens names and keeps in its own format, with its tokenizer; None for another name.
+    """A model that TransformerLens names and keeps in its own format, with its tokenizer; None for an id or a folder.
 
     TransformerLens itself would unpickle the weights, which can run code; here they are read as weights only.
+
+    Raises:
+        InputError: TransformerLens has no such model in its own format.
     """
+    if "/" in name or Path(name).exists():
+        return None
     from huggingface_hub import HfApi, hf_hub_download
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import get_official_model_name, get_pretrained_model_config
@@ -149,9 +155,13 @@ def open_transformer_lens(name: str) -> Any:
     try:
         repo = get_official_model_name(name)
     except ValueError:
-        return None
+        repo = ""
     if not repo.startswith("NeelNanda/"):
-        return None
+        raise InputError(
+            "TransformerLens has no model of this name in its own format",
+            value=name,
+            allowed="such as attn-only-2l; an id, owner/name; or a folder",
+        )
     state = process_state()
     with state.local_main_process_first():
         file = next(file for file in HfApi().list_repo_files(repo) if file.endswith("final.pth"))
@@ -166,7 +176,7 @@ def last(rows: Sequence[Row], way: str) -> list[Row]:
     """The estimates of the trained models in one way, in the order of their seeds."""
     found = [row for row in rows if row["stage"] == "llc" and row["settings"] == way]
     steps = max((row["step"] or 0 for row in found), default=0)
-    return [row for row in found if (row["step"] or 0) == steps]
+    return sorted((row for row in found if (row["step"] or 0) == steps), key=lambda row: row["seed"] or 0)
 
 
 def spread(values: Sequence[float]) -> tuple[float, float, float]:
@@ -205,60 +215,65 @@ def _damage(rows: Sequence[Row]) -> str:
 BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
 
 
-def draw(rows: Sequence[Row], *, has_curve: bool) -> Any:
+def draw(rows: Sequence[Row]) -> Any:
     """Training losses, λ̂ of each seed in both ways, and along the training of seed 0."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     trained = [row for row in rows if row["stage"] == "train"]
-    count = bool(trained) + len(WAYS) + has_curve
-    figure = Figure(figsize=(3.6 * count, 3.6), layout="constrained")
+    along = [row for row in rows if row["stage"] == "llc" and row["settings"] == "paper" and row["seed"] == 0]
+    count = bool(trained) + len(WAYS) + (len(along) > 1)
+    figure = Figure(figsize=(3.7 * count, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(np.atleast_1d(figure.subplots(1, count)))
     if trained:
         axes = panels.pop(0)
         for row in trained:
             axes.plot(*zip(*row["curve"], strict=True), lw=1, alpha=0.7)
-        axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)", title=f"{len(trained)} trainings")
+        axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)")
+        axes.set_title(f"{len(trained)} trainings", fontsize=9)
     for way, name in WAYS.items():
         _draw_seeds(panels.pop(0), last(rows, way), name)
-    if has_curve:
-        _draw_curve(panels.pop(0), [r for r in rows if r["stage"] == "llc" and r["settings"] == "paper"])
+    if len(along) > 1:
+        _draw_curve(panels.pop(0), sorted(along, key=lambda row: row["step"]))
     return figure
 
 
 def _draw_seeds(axes: Any, rows: Sequence[Row], name: str) -> None:
+    """Each seed's λ̂ and chains, and mean ± standard deviation over seeds; from zero, so that shares can be seen."""
     for i, row in enumerate(rows):
         chains = [value for value in row["llc_per_chain"] if value is not None]
         axes.plot([i] * len(chains), chains, ls="none", marker="_", ms=9, color=GREY, alpha=0.5)
         good = row["verdict"] == "trustworthy"
         if row["llc"] is not None:
             error = row["llc_se"] if good else None
-            axes.errorbar(i, row["llc"], error, fmt="o", color=BLUE, mfc=BLUE if good else "white", capsize=3)
+            axes.errorbar(i, row["llc"], error, fmt="o", ms=5, color=BLUE, mfc=BLUE if good else "white", capsize=3)
     values = [row["llc"] for row in rows if row["llc"] is not None]
     if len(values) > 1:
         mean, sd = np.mean(values), np.std(values, ddof=1)
-        axes.axhspan(mean - sd, mean + sd, color=BLUE, alpha=0.12, lw=0)
+        axes.axhspan(mean - sd, mean + sd, color=BLUE, alpha=0.15, lw=0)
         axes.axhline(mean, color=BLUE, lw=0.8)
-    verdicts = ", ".join(dict.fromkeys(row["verdict"] for row in rows))
-    row = rows[0]
-    axes.set_title(
-        f"{name}\nnβ {row['nbeta']:.4g}   γ {row['localization']:.4g}   ε {row['step_size']:.2g}\n{verdicts}",
-        fontsize=9,
-    )
+        axes.text(
+            0.03, 0.05, f"mean {mean:.4g}\nsd {sd:.2g}, {sd / abs(mean):.1%}", fontsize=9, transform=axes.transAxes
+        )
+    verdicts, row = ", ".join(dict.fromkeys(row["verdict"] for row in rows)), rows[0]
+    settings = f"nβ {number(row['nbeta'])}   γ {number(row['localization'])}   ε {row['step_size']:.2g}"
+    axes.set_title(f"{name}: {verdicts}\n{settings}", fontsize=9)
     axes.set_xticks(range(len(rows)), [str(row["model"] if row["seed"] is None else row["seed"]) for row in rows])
-    axes.set(xlabel="seed of the training" if row["seed"] is not None else "", ylabel="λ̂", xlim=(-0.5, len(rows) - 0.5))
+    axes.set(xlabel="" if row["seed"] is None else "seed of the training", ylabel="λ̂", xlim=(-0.5, len(rows) - 0.5))
+    axes.set_ylim(min([0.0, *values]), 1.25 * max([1e-9, *values]))
 
 
 def _draw_curve(axes: Any, rows: Sequence[Row]) -> None:
-    found = sorted((row for row in rows if row["seed"] == 0), key=lambda row: row["step"])
-    steps = [row["step"] for row in found]
-    axes.plot(steps, [row["llc"] for row in found], "o-", color=BLUE, mfc="white")
+    steps = [row["step"] for row in rows]
+    axes.plot(steps, [row["llc"] for row in rows], "o-", color=BLUE, mfc="white")
     axes.set_xscale("symlog", linthresh=min(step for step in steps if step))
-    axes.set(xlabel="step", title="along the training of seed 0,\nthe paper's settings")
+    axes.set_xlabel("step")
+    axes.set_title("along the training of seed 0, the paper's settings", fontsize=9)
     axes.set_ylabel("λ̂", color=BLUE)
+    axes.set_ylim(bottom=0)
     right = axes.twinx()
-    right.plot(steps, [row["init_loss"] for row in found], "s--", color=ORANGE, ms=4)
+    right.plot(steps, [row["init_loss"] for row in rows], "s--", color=ORANGE, ms=4)
     right.set_ylabel("held-out loss at w* (nats a token)", color=ORANGE)
 
 
@@ -290,11 +305,14 @@ def main() -> None:
     given = ("data", "subset", "tokenizer", "seeds", "steps", "mixed_precision")
     settings = replace(PRESETS[args.preset], **{k: getattr(args, k) for k in given if getattr(args, k) is not None})
     folder = args.output if args.model is None else args.output / Path(args.model).name
-    experiment = Experiment(folder, {**asdict(settings), "model": args.model}, overwrite=args.overwrite)
+    known = {name: value for name, value in asdict(settings).items() if name != "seeds"} | {"model": args.model}
+    kept = folder / "settings.json"
+    if args.plot_only and kept.exists():
+        known = json.loads(kept.read_text(encoding="utf-8"))
+    experiment = Experiment(folder, known, overwrite=args.overwrite)
     rows = experiment.rows() if args.plot_only else _run(experiment, settings, args)
-    has_curve = any(row["stage"] == "llc" and row["step"] not in (None, settings.steps) for row in rows)
     found = [row for row in rows if row["stage"] == "llc"]
-    experiment.finish(draw(rows, has_curve=has_curve), [{k: row.get(k) for k in NUMBERS} for row in found], claim(rows))
+    experiment.finish(draw(rows), [{k: row.get(k) for k in NUMBERS} for row in found], claim(rows))
 
 
 def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -> list[Row]:

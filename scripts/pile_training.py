@@ -6,7 +6,7 @@ import json
 import math
 import shutil
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,9 @@ def train(settings: Training, seed: int, tokenizer: Any, folder: Path) -> Row:
 
 def _marks(steps: int) -> set[int]:
     """Steps at which the loss is noted: evenly on a logarithmic axis at first, then every fiftieth of the whole."""
-    return {round(steps ** (i / 40)) for i in range(41)} | set(range(0, steps, max(1, steps // 50)))
+    even = max(1, steps // 50)
+    early = {round(steps ** (i / 40)) for i in range(40) if steps ** (i / 40) < even}
+    return early | {*range(even, steps, even), steps}
 
 
 class _TrainingState:
@@ -174,7 +176,8 @@ class _TrainingState:
 
     def __init__(self, path: Path, settings: Training, model: torch.nn.Module, adam: torch.optim.AdamW) -> None:
         self.path, self.model, self.adam = path, model, adam
-        self.asked = json.dumps(asdict(settings), sort_keys=True)
+        known = asdict(settings)  # what else a subclass holds has no part in the training
+        self.asked = json.dumps([[item.name, known[item.name]] for item in fields(Training) if item.name != "seeds"])
 
     def save(self, step: int, curve: list[list[float]]) -> None:
         tensors = {}
