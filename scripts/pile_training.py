@@ -204,10 +204,16 @@ class _TrainingState:
 
 
 def _keep(model: AttentionOnlyForCausalLM, tokenizer: Any, folder: Path) -> None:
-    """Model and tokenizer in transformers format, whole or not at all."""
+    """Model and tokenizer in transformers format, whole or not at all.
+
+    `save_pretrained` of the model would write on the first of several processes only; each has a model of its own.
+    """
     half = folder.with_name(f".{folder.name}")
     shutil.rmtree(half, ignore_errors=True)
-    model.save_pretrained(half)
+    model.config.architectures = [type(model).__name__]
+    model.config.save_pretrained(half)
+    weights = {name: w.contiguous() for name, w in model.state_dict().items()}
+    save_file(weights, half / "model.safetensors", metadata={"format": "pt"})
     tokenizer.save_pretrained(half)
     shutil.rmtree(folder, ignore_errors=True)
     half.rename(folder)
