@@ -123,13 +123,19 @@ def make_model(settings: Training, seed: int) -> AttentionOnlyForCausalLM:
 
 
 def train(settings: Training, seed: int, tokenizer: Any, folder: Path) -> Row:
-    """Train one model, keep its last weights (of seed 0 others too), and return its loss in nats a token as it fell.
+    """Train one model and keep its last weights, of seed 0 those at the steps of `curve` too. Losses: nats a token.
 
     The batches are a function of seed and step, so a killed training goes on from its last save as if nothing had
     happened. The model is prepared without DDP: each process trains models of its own.
+
+    Returns:
+        The last loss, the number of parameters, and the curve of (step, mean loss since the entry before).
+
+    Raises:
+        InputError: the loss is no longer finite.
     """
     accelerator = Accelerator(mixed_precision=settings.mixed_precision)
-    model = accelerator.prepare_model(make_model(settings, seed), evaluation_mode=True)
+    model: Any = accelerator.prepare_model(make_model(settings, seed), evaluation_mode=True)
     adam = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=settings.weight_decay)
     optimizer = accelerator.prepare_optimizer(adam)
     data = np.load(folder / "train.npy", mmap_mode="r")
@@ -156,6 +162,8 @@ def train(settings: Training, seed: int, tokenizer: Any, folder: Path) -> Row:
         if step in marks:
             curve.append([step, float(torch.stack(losses).mean())])
             losses = []
+            if not math.isfinite(curve[-1][1]):
+                raise InputError(f"the training of seed {seed} diverged by step {step}", remedy="lower learning_rate")
             if time.monotonic() - saved > SAVE_SECONDS:
                 state.save(step, curve)
                 saved = time.monotonic()

@@ -7,7 +7,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from hub import Hub
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_llc.embedded import model_path, text_path
+from hf_llc.errors import InputError
 from hf_llc.models import AttentionOnlyConfig, AttentionOnlyForCausalLM, cut_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
@@ -151,6 +152,11 @@ def test_training_without_its_weight_decay_ends_elsewhere(text: tuple[Any, Path]
     assert first < other
 
 
+def test_a_diverged_training_is_said_to_be_one(text: tuple[Any, Path]) -> None:
+    with pytest.raises(InputError, match="training of seed 1 diverged by step"):
+        train(replace(SMOKE, learning_rate=1e20), 1, *text)
+
+
 # The claim
 
 
@@ -162,7 +168,7 @@ def test_interval_of_the_spread_covers_the_truth_19_times_in_20() -> None:
     assert abs(covered - 0.95) < 3 * np.sqrt(0.95 * 0.05 / runs)  # false alarm in 1 of 400 seeds
 
 
-def _rows(paper: list[float | None], ours: list[float | None]) -> list[dict[str, Any]]:
+def _rows(paper: Sequence[float | None], ours: Sequence[float | None]) -> list[dict[str, Any]]:
     values = {"init_loss": 3.0, "mean_loss": 6.0, "trivial_loss": 5.0, "verdict": "trustworthy", "stage": "llc"}
     return [
         {**values, "settings": way, "seed": seed, "step": 9, "llc": llc}
@@ -180,6 +186,10 @@ def test_claim_says_what_the_numbers_say() -> None:
     said = claim(_rows([100.0, 104.0, 97.0], [100.0, None, 99.0]))
     assert "the paper's settings cannot tell (3 of 3 seeds" in said
     assert "hf_llc's settings cannot tell from 2 of 3 seeds" in said
+    lost = [{**row, "mean_loss": None, "verdict": "diverged"} for row in _rows([None] * 3, close)]
+    assert "cannot tell from 0 of 3 seeds; verdicts: 3 diverged; the chains' mean loss is not finite, 3 at" in claim(
+        lost
+    )
 
 
 # Whole runs
