@@ -192,6 +192,13 @@ def test_claim_says_what_the_numbers_say() -> None:
     )
 
 
+def test_claim_of_a_single_model_says_what_it_is() -> None:
+    rows = [{**row, "seed": None, "model": "attn-only-2l"} for row in _rows([44.0], [567.0])]
+    said = claim(rows)
+    assert said.startswith("attn-only-2l: λ̂ = 44 with the paper's settings (trustworthy; the chains' mean loss is 6,")
+    assert "567 with hf_llc's settings" in said
+
+
 # Whole runs
 
 
