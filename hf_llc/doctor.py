@@ -10,23 +10,7 @@ from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-_REQUIRED = (
-    "hf_llc",
-    "torch",
-    "transformers",
-    "accelerate",
-    "datasets",
-    "evaluate",
-    "huggingface_hub",
-    "safetensors",
-    "arviz-stats",
-    "numpy",
-    "scipy",
-    "matplotlib",
-    "pyyaml",
-    "tqdm",
-)
-_OPTIONAL = {"transformer-lens": "pip install 'hf_llc[transformer-lens]', for TransformerLens models"}
+from hf_llc.versions import OPTIONAL, REQUIRED
 
 
 @dataclass(frozen=True)
@@ -86,12 +70,12 @@ def _python() -> Check:
 
 def _packages() -> list[Check]:
     checks = []
-    for name in (*_REQUIRED, *_OPTIONAL):
+    for name in (*REQUIRED, *OPTIONAL):
         try:
             checks.append(Check(name, True, version(name)))
         except PackageNotFoundError:
-            remedy = _OPTIONAL.get(name, f"pip install {name}")
-            checks.append(Check(name, False, "not installed", remedy, is_optional=name in _OPTIONAL))
+            remedy = OPTIONAL.get(name, f"pip install {name}")
+            checks.append(Check(name, False, "not installed", remedy, is_optional=name in OPTIONAL))
     return checks
 
 

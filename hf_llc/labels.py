@@ -12,6 +12,9 @@ from torch import Tensor
 
 from hf_llc.errors import InputError
 
+LABELS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
+"""Usual names of the label column."""
+
 
 def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
     """Labels of a column and the kind of problem, in transformers' words.

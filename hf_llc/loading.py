@@ -13,14 +13,14 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from hf_llc import encoding, tasks
+from hf_llc import encoding, pixels, tasks
 from hf_llc.checkpoints import AUTO_CLASSES, check_weights, hash_of, open_model, task_from
 from hf_llc.config import LoadConfig
 from hf_llc.datasource import column, is_tensors, materialize, open_data, refuse_parts, tensors_of
 from hf_llc.distributed import process_state
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
-from hf_llc.labels import name_labels
+from hf_llc.labels import LABELS, name_labels
 from hf_llc.problem import Problem
 from hf_llc.refusals import data_refusal, is_of_reading, public_name
 
@@ -30,7 +30,7 @@ _ENCODERS: dict[str, Callable[..., tasks.Encoded]] = {
     "text2text-generation": encoding.seq2seq,
     "text-classification": encoding.sequence_classification,
     "token-classification": encoding.token_classification,
-    "image-classification": encoding.image_classification,
+    "image-classification": pixels.image_classification,
 }
 
 
@@ -109,7 +109,7 @@ def _encode(
         with _refused_if_unread(opened, source, config):
             if label_mapping is not None:
                 opened = materialize(opened, config)
-                name = column(opened.column_names, config.label_column, encoding.LABELS, "label_column")
+                name = column(opened.column_names, config.label_column, LABELS, "label_column")
                 opened = name_labels(opened, name, label_mapping)
                 source = {**source, "label_mapping": dict(label_mapping)}
             return _ENCODERS[task](model, opened, processor, config), source
@@ -120,7 +120,7 @@ def _encode(
     else:
         opened, source = open_data(data, config)
         with _refused_if_unread(opened, source, config):
-            inputs, labels, facts = encoding.features(model, opened, config)
+            inputs, labels, facts = pixels.features(model, opened, config)
     if len(inputs) < 2:
         raise InputError("the data has fewer than two examples", value=len(inputs), allowed="two or more")
     _check_finite(

@@ -1,11 +1,11 @@
-"""Versions of what a result depends on."""
+"""The packages that hf_llc stands on, and the versions of those that a result depends on."""
 
 from __future__ import annotations
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
-PACKAGES = (
+_OF_RESULTS = (
     "hf_llc",
     "torch",
     "transformers",
@@ -16,14 +16,20 @@ PACKAGES = (
     "safetensors",
     "arviz-stats",
     "numpy",
-    "transformer-lens",
 )
+"""What every result depends on."""
+
+REQUIRED = (*_OF_RESULTS, "scipy", "matplotlib", "pyyaml", "tqdm")
+"""What hf_llc does not work without."""
+
+OPTIONAL = {"transformer-lens": "pip install 'hf_llc[transformer-lens]', for TransformerLens models"}
+"""What some results depend on, and how to have it."""
 
 
 def package_versions() -> dict[str, str]:
     """Installed versions by package name, and Python's."""
     found = {"python": platform.python_version()}
-    for name in PACKAGES:
+    for name in (*_OF_RESULTS, *OPTIONAL):
         try:
             found[name] = version(name)
         except PackageNotFoundError:

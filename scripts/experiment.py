@@ -7,6 +7,7 @@ folder: its settings and what was found. The same command again does what is mis
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import json
 import time
@@ -80,12 +81,15 @@ class Experiment:
                 continue
         return found
 
-    def run(self, jobs: Sequence[Row], work: Callable[[Row], Row]) -> list[Row]:
+    def run(self, jobs: Sequence[Row], work: Callable[[Row], Row], *, together: bool = False) -> list[Row]:
         """Do the jobs that are not done, this process its share, and return all rows in the order of the jobs.
 
         Args:
             jobs: settings of each, JSON values, all different.
-            work: job → what was found, by this process alone. Its row is the job, what was found, and `seconds`.
+            work: job → what was found. Its row is the job, what was found, and `seconds`. hf_llc takes this process in it
+                to be alone.
+            together: it does not: all processes do every job, one after the other, for work that shares itself out
+                over them, as `LLCEvaluator.compute` does with its chains.
         """
 
         def key(row: Row) -> str:
@@ -93,11 +97,13 @@ class Experiment:
 
         names = sorted({name for job in jobs for name in job})
         done = self.processes.main_does(lambda: {key(row) for row in self.rows()})
-        for job in self.processes.share([job for job in jobs if key(job) not in done]):
+        missing = [job for job in jobs if key(job) not in done]
+        for job in missing if together else self.processes.share(missing):
             begun = time.monotonic()
-            with alone():
+            with contextlib.nullcontext() if together else alone():
                 found = work(job)
-            self._add({**job, **found, "seconds": round(time.monotonic() - begun, 3)})
+            if self.processes.is_main or not together:
+                self._add({**job, **found, "seconds": round(time.monotonic() - begun, 3)})
         self.processes.gather([None])  # all have written
         by_key = self.processes.main_does(lambda: {key(row): row for row in self.rows()})
         return [by_key[key(job)] for job in jobs]

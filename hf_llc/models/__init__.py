@@ -7,6 +7,7 @@ from transformers import AutoConfig, AutoModel, AutoModelForCausalLM
 from hf_llc.models.attention_only import (
     AttentionOnlyConfig,
     AttentionOnlyForCausalLM,
+    cut_tokenizer,
     from_transformer_lens,
     to_transformer_lens,
 )
@@ -17,6 +18,7 @@ __all__ = [
     "AttentionOnlyForCausalLM",
     "DeepLinearConfig",
     "DeepLinearModel",
+    "cut_tokenizer",
     "from_transformer_lens",
     "to_transformer_lens",
 ]

@@ -8,12 +8,14 @@ paper's sizes, which are the defaults, it has 3,355,016 parameters.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 from torch.nn import functional as F
-from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel
+from transformers import GenerationMixin, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 from transformers import initialization as init
 from transformers.modeling_outputs import CausalLMOutput
 
@@ -167,6 +169,30 @@ class AttentionOnlyForCausalLM(PreTrainedModel, GenerationMixin):
     def prepare_inputs_for_generation(self, input_ids: Tensor, **_: Any) -> dict[str, Tensor]:
         """The last window of the tokens, `[batch, position]`: there is no cache."""
         return {"input_ids": input_ids[:, -self.config.max_position_embeddings :]}
+
+
+def cut_tokenizer(tokenizer: Any, size: int) -> PreTrainedTokenizerFast:
+    """A byte-level BPE tokenizer's first `size` tokens and the merges that make them, without its special tokens.
+
+    With the size of 5,000, what the paper does to GPT-2's tokenizer. Any text can still be written, and a word of
+    kept tokens alone is written as before: a merge makes a token that comes after its parts.
+
+    Args:
+        tokenizer: a fast tokenizer whose first tokens are the 256 bytes.
+        size: tokens kept.
+
+    Raises:
+        ValueError: fewer than 256 tokens, more than there are, or another kind of tokenizer.
+    """
+    parts = json.loads(tokenizer.backend_tokenizer.to_str())
+    model = parts["model"]
+    if model["type"] != "BPE" or not 256 <= size <= len(model["vocab"]):
+        raise ValueError(f"a BPE tokenizer of {len(model['vocab'])} tokens cannot be cut to {size}: 256 at least")
+    model["vocab"] = {token: i for token, i in model["vocab"].items() if i < size}
+    model["merges"] = [pair for pair in model["merges"] if "".join(pair) in model["vocab"]]
+    parts["added_tokens"] = []
+    whole = Tokenizer.from_str(json.dumps(parts))
+    return PreTrainedTokenizerFast(tokenizer_object=whole, clean_up_tokenization_spaces=False)
 
 
 def from_transformer_lens(hooked: Any) -> AttentionOnlyForCausalLM:

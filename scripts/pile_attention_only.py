@@ -1,0 +1,376 @@
+"""λ̂ of two-layer attention-only language models, each trained from a seed of its own: Figure L.1 of arXiv 2308.12108.
+
+    python scripts/pile_attention_only.py                                                    # --preset cpu
+    python scripts/pile_attention_only.py --data DIR --tokenizer DIR                         # the same, without network
+    accelerate launch scripts/pile_attention_only.py --preset paper --curve
+    torchrun --nproc-per-node 2 scripts/pile_attention_only.py --preset smoke
+    python scripts/pile_attention_only.py --model attn-only-2l
+
+Models are trained by AdamW at a constant rate, on windows cut from the joined documents of a Pile subset, in the first
+tokens of GPT-2's tokenizer. λ̂ is estimated on held-out documents (every 20th), twice: with the paper's settings
+(nβ = 21.7, γ = 100, ε = 0.001, no burn-in), and with hf_llc's own (nβ = tokens / ln tokens, calibrated ε, from the
+nearest minimum of the held-out loss). `--curve` adds λ̂ along the training of seed 0. `--model` takes a model by its
+TransformerLens name, by id or folder, and estimates that instead of training any.
+
+Every model lies in OUTPUT/models/seed-K/step-N in transformers format, every estimate in OUTPUT/estimates, where
+`hf-llc publish` finds it. Trainings are shared out over processes, and so are the chains of each estimate. A killed run
+goes on; `--plot-only` draws the figure again from rows.jsonl.
+
+The default, cpu, is a miniature: 103,808 parameters, 3 seeds, 800 steps on 64 tokens of a vocabulary of 512. It takes
+5 minutes of one core, 7 with `--curve`; each seed more (`--seeds 5`) 100 seconds. paper is 3,355,016 parameters, 10
+seeds, 50,000 steps of 100 windows of 1,024 tokens: by its operation count an hour of one H100 a seed, not measured;
+`--seeds` and `--steps` cut it short.
+
+Expected of cpu on 2,491 documents of the Pile (`--data`): the mean of λ̂, its standard deviation over seeds as a share
+of the mean, and the 95 % interval of that share.
+
+    seeds   the paper's settings                          hf_llc's settings
+    3       44.65   1.7 %  0.9 … 10.6   left the basin    567.4   1.3 %  0.7 … 8.3   trustworthy
+    5       44.63   1.3 %  0.8 … 3.7    left the basin    565.1   1.1 %  0.7 … 3.3   trustworthy
+
+So seeds agree, in both ways (of three the sentence says so in the second way only). But with the paper's settings they
+could hardly differ: nβ is so small and γ so weak that from step 30 of the training on all chains are at a loss of 5.6
+to 5.9 nats, above the 5.12 of a constant predictor. λ̂ then is nβ times what there was to lose, and grows as the loss
+falls: 5.5, 14.4, 16.8, 32.1, 45.0 at steps 0, 30, 100, 300, 800, where the held-out loss is 6.55, 5.25, 4.87, 4.17,
+3.76. hf_llc's λ̂ is of the minimum near each model, a quarter of its length away (loss 3.23 rather than 3.78), and at
+γ = 10,000 counts the stiffer directions only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import shutil
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from datasets import Dataset
+from experiment import Experiment, Row, parse
+from pile_training import Training, train, windows
+from scipy.stats import chi2
+from transformers import AutoTokenizer
+
+from hf_llc import LLCEvaluator
+from hf_llc.config import SampleConfig
+from hf_llc.distributed import process_state
+from hf_llc.embedded import model_path, text_path
+from hf_llc.errors import InputError
+from hf_llc.models import cut_tokenizer
+from hf_llc.refusals import public_name
+from hf_llc.report import number
+
+PAPER = SampleConfig(
+    nbeta=21.7, localization=100.0, step_size=1e-3, num_chains=20, num_draws=200, num_burnin_steps=0, batch_size=100
+)
+"""As the paper has it. nβ = 21.7 is 100 / ln 100, of batches of 100 rather than of the data."""
+
+AGREE = 0.1
+"""Seeds agree where the standard deviation of λ̂ over them is below this share of its mean."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings(Training):
+    """What the rows depend on; the defaults are the paper's.
+
+    Attributes:
+        paper, ours: the two ways in which λ̂ is estimated. In ours γ is 0.4 of nβ, as in the cpu preset, where the
+            trace is flat and seeds' verdicts are good; at the paper's size that is untested.
+    """
+
+    paper: SampleConfig = PAPER
+    ours: SampleConfig = SampleConfig(minimize=True, batch_size=100)
+
+
+WAYS = {"paper": "the paper's settings", "ours": "hf_llc's settings"}
+
+PRESETS = {
+    "smoke": Settings(
+        data=str(text_path()),
+        tokenizer=str(model_path()),
+        vocab_size=300,
+        hidden_size=16,
+        num_heads=2,
+        context=16,
+        train_windows=400,
+        validation_windows=60,
+        seeds=2,
+        steps=20,
+        batch_size=8,
+        curve=(0, 10),
+        paper=replace(PAPER, num_chains=3, num_draws=10, batch_size=8),
+        ours=SampleConfig(
+            minimize=True, minimize_steps=10, localization=1000.0, num_chains=3, num_draws=10, num_burnin_steps=5
+        ),
+    ),
+    "cpu": Settings(
+        vocab_size=512,
+        hidden_size=64,
+        num_heads=4,
+        context=64,
+        train_windows=30_000,
+        validation_windows=5000,
+        seeds=3,
+        steps=800,
+        batch_size=32,
+        curve=(0, 30, 100, 300),
+        paper=replace(PAPER, num_chains=4, batch_size=32),
+        ours=SampleConfig(minimize=True, minimize_steps=400),
+    ),
+    "paper": Settings(),
+}
+
+
+def flags(parser: argparse.ArgumentParser) -> None:
+    """The flags of this script alone."""
+    parser.add_argument("--data", metavar="ID", help="Hub id or folder of documents")
+    parser.add_argument("--subset", metavar="NAME", help="configuration of the data set")
+    parser.add_argument("--tokenizer", metavar="ID", help="Hub id or folder of GPT-2's tokenizer")
+    parser.add_argument("--seeds", type=int, metavar="N", help="how many models")
+    parser.add_argument("--steps", type=int, metavar="N", help="training steps")
+    parser.add_argument("--mixed-precision", choices=["no", "bf16"], help="of the training")
+    parser.add_argument("--curve", action="store_true", help="λ̂ along the training of seed 0, too")
+    parser.add_argument("--model", metavar="NAME", help="estimate this model only: TransformerLens name, id or folder")
+    parser.add_argument("--plot-only", action="store_true", help="draw the figure of the rows that are there")
+
+
+def estimate(job: Row, settings: Settings, model: Any, folder: Path, *, overwrite: bool) -> Row:
+    """λ̂ of one model on the held-out windows in one of the two ways."""
+    data = Dataset.from_dict({"input_ids": np.load(folder / "validation.npy")})
+    output = folder / "estimates" / f"{job['model'].replace('/', '-')}-{job['settings']}"
+    evaluator = LLCEvaluator(getattr(settings, job["settings"]))
+    result = evaluator.compute(model, data=data, output=output, overwrite=overwrite)
+    moved = {} if result.minimize is None else result.minimize
+    found = {name: value for name, value in result.metrics().items() if name != "seed"}  # a row has the training's
+    return {
+        **found,
+        "llc_per_chain": result.llc_per_chain,
+        "trivial_loss": result.trivial_loss,
+        "gain": moved.get("gain"),
+        "relative_distance": moved.get("relative_distance"),
+        "num_gradients": result.num_gradients,
+        "num_parameters": result.num_parameters,
+    }
+
+
+def open_transformer_lens(name: str) -> Any:
+    """A model that TransformerLens names and keeps in its own format, with its tokenizer; None for an id or a folder.
+
+    TransformerLens itself would unpickle the weights, which can run code; here they are read as weights only.
+
+    Raises:
+        InputError: TransformerLens has no such model in its own format.
+    """
+    if "/" in name or Path(name).exists():
+        return None
+    from huggingface_hub import HfApi, hf_hub_download
+    from transformer_lens import HookedTransformer
+    from transformer_lens.loading_from_pretrained import get_official_model_name, get_pretrained_model_config
+
+    try:
+        repo = get_official_model_name(name)
+    except ValueError:
+        repo = ""
+    if not repo.startswith("NeelNanda/"):
+        raise InputError(
+            "TransformerLens has no model of this name in its own format",
+            value=name,
+            allowed="such as attn-only-2l; an id, owner/name; or a folder",
+        )
+    state = process_state()
+    with state.local_main_process_first():
+        file = next(file for file in HfApi().list_repo_files(repo) if file.endswith("final.pth"))
+        weights = torch.load(hf_hub_download(repo, file), map_location="cpu", weights_only=True)
+        hooked = HookedTransformer(get_pretrained_model_config(name, device=state.device))
+    keep = {"fold_ln": False, "center_writing_weights": False, "center_unembed": False, "fold_value_biases": False}
+    hooked.load_and_process_state_dict(weights, **keep)
+    return hooked.eval()
+
+
+def last(rows: Sequence[Row], way: str) -> list[Row]:
+    """The estimates of the trained models in one way, in the order of their seeds."""
+    found = [row for row in rows if row["stage"] == "llc" and row["settings"] == way]
+    steps = max((row["step"] or 0 for row in found), default=0)
+    return sorted((row for row in found if (row["step"] or 0) == steps), key=lambda row: row["seed"] or 0)
+
+
+def spread(values: Sequence[float]) -> tuple[float, float, float]:
+    """Standard deviation over seeds as a share of the mean, and its 95 % interval (χ², for normal values)."""
+    share, free = float(np.std(values, ddof=1) / abs(np.mean(values))), len(values) - 1
+    low, high = (share * math.sqrt(free / chi2.ppf(p, free)) for p in (0.975, 0.025))
+    return share, low, high
+
+
+def claim(rows: Sequence[Row]) -> str:
+    """Do models trained from different seeds have the same λ̂? Of a single model: what it is."""
+    single = [row for row in rows if row["seed"] is None]
+    if single:
+        found = (f"{number(r['llc'])} with {WAYS[r['settings']]} ({r['verdict']}; {_damage([r])})" for r in single)
+        return f"{single[0]['model']}: λ̂ = " + ", ".join(found) + "."
+    words = []
+    for way, name in WAYS.items():
+        found = last(rows, way)
+        values = [row["llc"] for row in found if row["llc"] is not None]
+        if len(values) < 3:
+            seen = f"cannot tell from {len(values)} of {len(found)} seeds"
+        else:
+            share, low, high = spread(values)
+            word = "seen" if high < AGREE else "not seen" if low > AGREE else "cannot tell"
+            seen = (
+                f"{word} ({len(values)} of {len(found)} seeds, λ̂ = {np.mean(values):.4g}, standard deviation over "
+                f"seeds {share:.1%} of it, 95 % interval {low:.1%} … {high:.1%})"
+            )
+        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(r["verdict"] for r in found).items())
+        words.append(f"with {name} {seen}; verdicts: {verdicts}; {_damage(found)}")
+    return f"Figure L.1, λ̂ agrees within {AGREE:.0%} between training seeds: " + ". And ".join(words) + "."
+
+
+def _damage(rows: Sequence[Row]) -> str:
+    """Where the chains were: the mean of their losses, beside that at w* and that of a constant predictor."""
+    mean, first, trivial = (
+        f"{np.mean(found):.3g}" if (found := [row[key] for row in rows if row[key] is not None]) else "not finite"
+        for key in ("mean_loss", "init_loss", "trivial_loss")
+    )
+    return f"the chains' mean loss is {mean}, {first} at w*, {trivial} of a constant predictor"
+
+
+BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
+
+
+def draw(rows: Sequence[Row]) -> Any:
+    """Training losses, λ̂ of each seed in both ways, and along the training of seed 0."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    trained = [row for row in rows if row["stage"] == "train"]
+    along = [row for row in rows if row["stage"] == "llc" and row["settings"] == "paper" and row["seed"] == 0]
+    count = bool(trained) + len(WAYS) + (len(along) > 1)
+    figure = Figure(figsize=(3.7 * count, 3.5), layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = list(np.atleast_1d(figure.subplots(1, count)))
+    if trained:
+        axes = panels.pop(0)
+        for row in trained:
+            axes.plot(*zip(*row["curve"], strict=True), lw=1, alpha=0.7)
+        axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)")
+        axes.set_title(f"{len(trained)} trainings", fontsize=9)
+    for way, name in WAYS.items():
+        _draw_seeds(panels.pop(0), last(rows, way), name)
+    if len(along) > 1:
+        _draw_curve(panels.pop(0), sorted(along, key=lambda row: row["step"]))
+    return figure
+
+
+def _draw_seeds(axes: Any, rows: Sequence[Row], name: str) -> None:
+    """Each seed's λ̂ and chains, and mean ± standard deviation over seeds; from zero, so that shares can be seen."""
+    for i, row in enumerate(rows):
+        chains = [value for value in row["llc_per_chain"] if value is not None]
+        axes.plot([i] * len(chains), chains, ls="none", marker="_", ms=9, color=GREY, alpha=0.5)
+        good = row["verdict"] == "trustworthy"
+        if row["llc"] is not None:
+            error = row["llc_se"] if good else None
+            axes.errorbar(i, row["llc"], error, fmt="o", ms=5, color=BLUE, mfc=BLUE if good else "white", capsize=3)
+    values = [row["llc"] for row in rows if row["llc"] is not None]
+    if len(values) > 1:
+        mean, sd = np.mean(values), np.std(values, ddof=1)
+        axes.axhspan(mean - sd, mean + sd, color=BLUE, alpha=0.15, lw=0)
+        axes.axhline(mean, color=BLUE, lw=0.8)
+        axes.text(
+            0.03, 0.05, f"mean {mean:.4g}\nsd {sd:.2g}, {sd / abs(mean):.1%}", fontsize=9, transform=axes.transAxes
+        )
+    verdicts, row = ", ".join(dict.fromkeys(row["verdict"] for row in rows)), rows[0]
+    settings = f"nβ {number(row['nbeta'])}   γ {number(row['localization'])}   ε {row['step_size']:.2g}"
+    axes.set_title(f"{name}: {verdicts}\n{settings}", fontsize=9)
+    axes.set_xticks(range(len(rows)), [str(row["model"] if row["seed"] is None else row["seed"]) for row in rows])
+    axes.set(xlabel="" if row["seed"] is None else "seed of the training", ylabel="λ̂", xlim=(-0.5, len(rows) - 0.5))
+    shown = [value for row in rows for value in [*row["llc_per_chain"], 0.0] if value is not None]
+    axes.set_ylim(min(shown), 1.2 * max([1e-9, *shown]))
+
+
+def _draw_curve(axes: Any, rows: Sequence[Row]) -> None:
+    steps = [row["step"] for row in rows]
+    axes.plot(steps, [row["llc"] for row in rows], "o-", color=BLUE, mfc="white")
+    axes.set_xscale("symlog", linthresh=min(step for step in steps if step))
+    axes.set_xlabel("step")
+    axes.set_title("along the training of seed 0, the paper's settings", fontsize=9)
+    axes.set_ylabel("λ̂", color=BLUE)
+    axes.set_ylim(bottom=0)
+    right = axes.twinx()
+    right.plot(steps, [row["init_loss"] for row in rows], "s--", color=ORANGE, ms=4)
+    right.set_ylabel("held-out loss at w* (nats a token)", color=ORANGE)
+
+
+NUMBERS = (
+    *("model", "seed", "step", "settings", "llc", "llc_se", "verdict", "init_loss", "mean_loss", "trivial_loss"),
+    *("nbeta", "localization", "step_size", "num_chains", "num_draws", "num_burnin_steps", "accept_prob", "r_hat"),
+    *("gain", "relative_distance", "num_gradients", "seconds"),
+)
+"""Columns of figure.csv, a row an estimate."""
+
+
+def jobs(settings: Settings, *, curve: bool) -> tuple[list[Row], list[Row]]:
+    """Trainings, and estimates of what they leave."""
+    trainings: list[Row] = [{"stage": "train", "seed": seed} for seed in range(settings.seeds)]
+    points = [("ours", seed, settings.steps) for seed in range(settings.seeds)]
+    points += [("paper", seed, settings.steps) for seed in range(settings.seeds)]
+    points += [("paper", 0, step) for step in settings.curve if curve and step < settings.steps]
+    estimates: list[Row] = [
+        {"stage": "llc", "model": f"seed-{seed}/step-{step}", "seed": seed, "step": step, "settings": way}
+        for way, seed, step in points
+    ]
+    return trainings, estimates
+
+
+def main() -> None:
+    """Text, trainings, estimates, figure."""
+    args = parse(__doc__, PRESETS, more=flags)
+    transformers.utils.logging.disable_progress_bar()
+    given = ("data", "subset", "tokenizer", "seeds", "steps", "mixed_precision")
+    settings = replace(PRESETS[args.preset], **{k: getattr(args, k) for k in given if getattr(args, k) is not None})
+    folder = args.output if args.model is None else args.output / Path(args.model).name
+    known = {**asdict(settings), "model": args.model}
+    known |= {name: public_name(known[name]) for name in ("data", "tokenizer", "model")}  # no path into the file
+    del known["seeds"]  # more seeds, more rows
+    kept = folder / "settings.json"
+    if args.plot_only and kept.exists():
+        known = json.loads(kept.read_text(encoding="utf-8"))
+    experiment = Experiment(folder, known, overwrite=args.overwrite)
+    rows = experiment.rows() if args.plot_only else _run(experiment, settings, args)
+    found = [row for row in rows if row["stage"] == "llc"]
+    experiment.finish(draw(rows), [{k: row.get(k) for k in NUMBERS} for row in found], claim(rows))
+
+
+def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -> list[Row]:
+    """What is not done yet; all rows."""
+    folder, processes = experiment.folder, experiment.processes
+    if args.overwrite:
+        processes.main_does(lambda: shutil.rmtree(folder / "models", ignore_errors=True))
+    if args.model is None:
+        tokenizer = cut_tokenizer(AutoTokenizer.from_pretrained(settings.tokenizer), settings.vocab_size)
+        processes.main_does(lambda: windows(settings, tokenizer, folder))
+        trainings, estimates = jobs(settings, curve=args.curve)
+        done = experiment.run(trainings, lambda job: train(settings, job["seed"], tokenizer, folder))
+        opened = {job["model"]: str(folder / "models" / job["model"]) for job in estimates}
+    else:
+        settings = replace(settings, train_windows=0)
+        model = open_transformer_lens(args.model)
+        tokenizer = AutoTokenizer.from_pretrained(args.model) if model is None else model.tokenizer
+        processes.main_does(lambda: windows(settings, tokenizer, folder))
+        name, done = Path(args.model).name, []
+        estimates = [{"stage": "llc", "model": name, "seed": None, "step": None, "settings": way} for way in WAYS]
+        opened = {name: args.model if model is None else model}
+
+    def work(job: Row) -> Row:
+        return estimate(job, settings, opened[job["model"]], folder, overwrite=args.overwrite)
+
+    return done + experiment.run(estimates, work, together=True)
+
+
+if __name__ == "__main__":
+    main()
