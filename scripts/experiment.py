@@ -116,7 +116,7 @@ class Experiment:
         with open(self.path, "ab", buffering=0) as file:
             file.write(text.encode())
         shown = [f"{name} {_short(value)}" for name, value in row.items() if _is_short(value)]
-        print(", ".join(shown[:12]), flush=True)
+        print(", ".join([*shown[:-1][:12], shown[-1]]), flush=True)
 
     def finish(self, figure: Any, numbers: Sequence[Row], sentence: str) -> None:
         """Write figure.png, figure.csv (the numbers behind it) and claim.txt, and say the sentence; the main process.
