@@ -61,8 +61,9 @@ class Landscape:
         w_star: the minimum.
         learning_coefficient: λ.
         multiplicity: m.
-        section: for d = 2, the half-width of {b: K(a, b) < ε} at a > 0, for arrays a and ε that broadcast.
         stiffness: the largest second derivative of K that chains meet at γ = 1.
+        section: for d = 2, the half-width of {b: K(a, b) < ε} at a > 0, for arrays a and ε that broadcast.
+        edge: for d = 2, the a where that is 0, or one beyond which there is no mass to speak of.
     """
 
     loss: Callable[[Tensor], Tensor]
@@ -71,6 +72,7 @@ class Landscape:
     multiplicity: int
     stiffness: float
     section: Callable[[Array, Array], Array] | None = None
+    edge: Callable[[Array], Array] = lambda epsilon: np.full_like(epsilon, 9.0)
 
 
 def one_parameter(w: Tensor) -> Tensor:
@@ -81,7 +83,13 @@ def one_parameter(w: Tensor) -> Tensor:
 ORIGIN = (0.0, 0.0)
 LANDSCAPES = {
     "a² + b²": Landscape(
-        lambda w: w.square().sum(-1), ORIGIN, 1.0, 1, 2.0, lambda a, e: np.sqrt(np.maximum(e - a**2, 0))
+        lambda w: w.square().sum(-1),
+        ORIGIN,
+        1.0,
+        1,
+        2.0,
+        lambda a, e: np.sqrt(np.maximum(e - a**2, 0)),
+        lambda e: np.minimum(e ** (1 / 2), 9),
     ),
     "a⁴ + b²": Landscape(
         lambda w: w[..., 0] ** 4 + w[..., 1] ** 2,
@@ -90,6 +98,7 @@ LANDSCAPES = {
         1,
         4.0,
         lambda a, e: np.sqrt(np.maximum(e - a**4, 0)),
+        lambda e: np.minimum(e ** (1 / 4), 9),
     ),
     "a²b²": Landscape(lambda w: (w[..., 0] * w[..., 1]) ** 2, ORIGIN, 0.5, 2, 24.0, lambda a, e: np.sqrt(e) / a),
     "a⁴b²": Landscape(
@@ -128,11 +137,13 @@ def volume(landscape: Landscape, epsilon: Array) -> Array:
         epsilon: levels, `[level]`.
     """
     if landscape.section is not None:
-        u = np.linspace(-30, math.log(9), 6001)  # over ln a: the sections may be singular at 0
-        a = np.exp(u)
-        density = 2 * a * np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
+        t = np.linspace(
+            0, 5.5, 2001
+        )  # a = edge·exp(−t²): smooth at the edge and fine where sections are singular, at 0
+        a = landscape.edge(epsilon)[:, None] * np.exp(-(t**2))
+        density = 4 * t * a * np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
         inside = special.erf(landscape.section(a, epsilon[:, None]) / math.sqrt(2))
-        return np.trapezoid(density * inside, u, axis=1)
+        return np.trapezoid(density * inside, t, axis=1)
     (centre,) = landscape.w_star
     left, right = (-9.0, BARRIER) if centre < BARRIER else (BARRIER, 9.0)
 
@@ -225,13 +236,13 @@ def volume_exponent(landscape: Landscape) -> float:
 
 
 def mass_exponent() -> float:
-    """How fast the posterior mass at w = 1 gains on that at w = −1: d ln(Z₁/Z₋₁)/d ln(nβ) from 1e8 to 1e10."""
+    """How fast the posterior mass at w = 1 gains on that at w = −1: d ln(Z₁/Z₋₁)/d ln(nβ) from 1e10 to 1e12."""
 
     def log_mass(landscape: Landscape, nbeta: float) -> float:
         s = np.linspace(-40, math.log(60), 2001)
         return math.log(np.trapezoid(volume(landscape, np.exp(s) / nbeta) * np.exp(-np.exp(s) + s), s))
 
-    low, high = (log_mass(LANDSCAPES["w = 1"], nbeta) - log_mass(LANDSCAPES["w = −1"], nbeta) for nbeta in (1e8, 1e10))
+    low, high = (log_mass(LANDSCAPES["w = 1"], nbeta) - log_mass(LANDSCAPES["w = −1"], nbeta) for nbeta in (1e10, 1e12))
     return (high - low) / math.log(100)
 
 
