@@ -37,6 +37,7 @@ from hf_llc.diagnostics import standard_error
 from hf_llc.estimate import llc_draws
 from hf_llc.kernels import HMC
 from hf_llc.problem import Problem
+from hf_llc.streams import counter_seed
 from hf_llc.theory import deep_linear
 
 matplotlib.use("Agg")
@@ -61,7 +62,8 @@ class Landscape:
         w_star: the minimum.
         learning_coefficient: λ.
         multiplicity: m.
-        stiffness: the largest second derivative of K that chains meet at γ = 1.
+        stiffness: the largest second derivative of K that chains meet at γ = 1, in the range of nβ sampled.
+        leapfrog: leapfrog steps a trajectory, more where one direction is much slower than another.
         section: for d = 2, the half-width of {b: K(a, b) < ε} at a > 0, for arrays a and ε that broadcast.
         edge: for d = 2, the a where that is 0, or one beyond which there is no mass to speak of.
     """
@@ -71,6 +73,7 @@ class Landscape:
     learning_coefficient: float
     multiplicity: int
     stiffness: float
+    leapfrog: int
     section: Callable[[Array, Array], Array] | None = None
     edge: Callable[[Array], Array] = lambda epsilon: np.full_like(epsilon, 9.0)
 
@@ -88,6 +91,7 @@ LANDSCAPES = {
         1.0,
         1,
         2.0,
+        6,
         lambda a, e: np.sqrt(np.maximum(e - a**2, 0)),
         lambda e: np.minimum(e ** (1 / 2), 9),
     ),
@@ -97,15 +101,16 @@ LANDSCAPES = {
         0.75,
         1,
         4.0,
+        15,
         lambda a, e: np.sqrt(np.maximum(e - a**4, 0)),
         lambda e: np.minimum(e ** (1 / 4), 9),
     ),
-    "a²b²": Landscape(lambda w: (w[..., 0] * w[..., 1]) ** 2, ORIGIN, 0.5, 2, 24.0, lambda a, e: np.sqrt(e) / a),
+    "a²b²": Landscape(lambda w: (w[..., 0] * w[..., 1]) ** 2, ORIGIN, 0.5, 2, 24.0, 60, lambda a, e: np.sqrt(e) / a),
     "a⁴b²": Landscape(
-        lambda w: (w[..., 0] ** 2 * w[..., 1]) ** 2, ORIGIN, 0.25, 1, 300.0, lambda a, e: np.sqrt(e) / a**2
+        lambda w: (w[..., 0] ** 2 * w[..., 1]) ** 2, ORIGIN, 0.25, 1, 300.0, 150, lambda a, e: np.sqrt(e) / a**2
     ),
-    "w = −1": Landscape(one_parameter, (-1.0,), 0.5, 1, 2.0**16),
-    "w = 1": Landscape(one_parameter, (1.0,), 1 / 16, 1, 300.0),
+    "w = −1": Landscape(one_parameter, (-1.0,), 0.5, 1, 2.0**16, 6),
+    "w = 1": Landscape(one_parameter, (1.0,), 1 / 16, 1, 100.0, 120),
 }
 """By name; the last two are the minima of the one-parameter model."""
 
@@ -124,8 +129,8 @@ class Preset:
 DEPTHS = tuple(sorted({round(2 * 400 ** (k / 24)) for k in range(25)}))
 PRESETS = {
     "smoke": Preset((2, 200), 2, (2.0,), 8, 40),
-    "cpu": Preset(DEPTHS, 8, (2.0, 3.0, 4.0), 40, 240),
-    "paper": Preset(DEPTHS, 40, (2.0, 2.5, 3.0, 3.5, 4.0), 200, 1000),
+    "cpu": Preset(DEPTHS, 8, (1.0, 2.0, 3.0), 40, 400),
+    "paper": Preset(DEPTHS, 40, (1.0, 1.5, 2.0, 2.5, 3.0), 200, 2000),
 }
 
 
@@ -180,8 +185,7 @@ class Parameters(nn.Module):
 
 
 def sampled_llc(name: str, nbeta: float, preset: Preset) -> Row:
-    """λ̂ by HMC at γ = 1, the first quarter dropped: trajectories of 60 steps, shorter than a quarter of a unit at
-    most landscapes, hence the many chains."""
+    """λ̂ by HMC at γ = 1, the first half of the trajectories dropped."""
     landscape = LANDSCAPES[name]
     problem = Problem(
         Parameters(landscape),
@@ -192,15 +196,15 @@ def sampled_llc(name: str, nbeta: float, preset: Preset) -> Row:
     )
     trace = sample_alone(
         problem,
-        HMC(0.5 / (landscape.stiffness * nbeta + 1), num_leapfrog_steps=60),
+        HMC(1 / (landscape.stiffness * nbeta + 1), num_leapfrog_steps=landscape.leapfrog),
         chains=range(preset.num_chains),
         nbeta=nbeta,
         localization=1.0,
         batch_size=2,
         num_steps=preset.num_steps,
-        seed=0,
+        seed=counter_seed(list(LANDSCAPES).index(name), round(100 * math.log10(nbeta)), purpose="landscape") % 2**62,
     )
-    draws = llc_draws(trace.loss, trace.init_loss, nbeta=nbeta, num_burnin_steps=preset.num_steps // 4)
+    draws = llc_draws(trace.loss, trace.init_loss, nbeta=nbeta, num_burnin_steps=preset.num_steps // 2)
     return {
         "llc": float(draws.mean()),
         "llc_se": standard_error(draws),
@@ -293,7 +297,7 @@ def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
     two.scatter(layers, [row["multiplicity"] for row in networks], s=8, c="C0", alpha=0.6)
     two.set(xscale="log", yscale="log", xlabel="layers", ylabel="multiplicity m", title="Figure I.1: multiplicity")
     levels = np.geomspace(1e-10, 1, 61)
-    nbetas = np.geomspace(10, 1e5, 33)
+    nbetas = np.geomspace(3, 1e5, 37)
     for i, (name, landscape) in enumerate(LANDSCAPES.items()):
         fraction = {1.0: "1", 0.75: "3/4", 0.5: "1/2", 0.25: "1/4", 1 / 16: "1/16"}[landscape.learning_coefficient]
         label = f"{name}:  λ = {fraction}" + (f", m = {landscape.multiplicity}" if landscape.multiplicity > 1 else "")

@@ -89,7 +89,7 @@ PRESETS = {
     "cpu": Preset(
         (
             Sweep((FIRST,), ("known",), DECADES, 2),
-            Sweep((FIRST,), ("none", "adaptive", "curvature"), (-4.0, -2.0, -1.0, 0.0, 1.0, 2.0, 4.0), 1),
+            Sweep((FIRST,), tuple(PRECONDITIONERS)[1:], (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0), 1),
             Sweep(OTHERS, ("known",), (-4.0, 0.0, 4.0), 1),
         )
     ),
@@ -208,6 +208,7 @@ def summarize(rows: Sequence[Row]) -> list[Row]:
             "log10_alpha": log10_alpha,
             "llc": float(np.mean(values)),
             "llc_se": sd * float(np.mean(values)) / math.sqrt(len(values)),
+            "llc_se_dof": sum(len(other) - 1 for other in repeated),
             "runs": len(values),
             "authors": NETWORKS[name] if preconditioner == "known" else "",
         }
@@ -237,11 +238,12 @@ def claim(table: Sequence[Row]) -> str:
         lines = lines_of(table, name, "known")
         if len(lines) > 1:
             llc, error = (np.array([line[key] for line in lines]) for key in ("llc", "llc_se"))
-            chi2 = float((((llc - llc.mean()) / error) ** 2).sum())
+            between = float((((llc - llc.mean()) / error) ** 2).sum()) / (len(lines) - 1)
+            p = stats.f.sf(between, len(lines) - 1, lines[0]["llc_se_dof"])
             parts.append(
                 f"{name} {is_constant(lines)} (λ̂ = {llc.mean():.1f}, at no α further than "
                 f"{np.abs(llc / llc.mean() - 1).max():.1%} ± {(error / llc).mean():.1%} from it, "
-                f"p = {stats.chi2.sf(chi2, len(lines) - 1):.2f} for no difference)"
+                f"p = {p:.2f} for no difference)"
             )
     others = []
     for preconditioner in list(PRECONDITIONERS)[1:]:
@@ -276,8 +278,9 @@ def draw(table: Sequence[Row]) -> Any:
             _curve(right, lines, f"C{(0, 3, 4, 5)[i]}{'osD^'[i]}-", name)
     right.set_title(f"{FIRST}: other preconditioners", fontsize=10)
     for axes in (left, right):
-        axes.set(xscale="log", xlabel="α", ylabel="λ̂, ±2 standard errors", ylim=(0, None))
-        axes.legend(fontsize=7.5)
+        axes.set(xscale="log", xlabel="α", ylabel="λ̂, ±2 standard errors")
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+        axes.legend(fontsize=7.5, ncols=2, loc="upper center")
         axes.grid(alpha=0.3)
     return figure
 
