@@ -25,8 +25,8 @@ at α = 0.3 and 3, 100 and 71 at the ends; the adaptive preconditioner, whose A 
 177 at α = 1, 167 and 153, 110 and 72; curvature at w* 172 … 182. (That λ̂ at α = 1 differ by preconditioner is for want
 of burn-in: some carry the chain farther in 10,000 steps than others.)
 
-`cpu` takes ten minutes of one thread of a 2-core machine that others are using too. `paper` has not been run: 510 chains
-with a loss on all examples at every step, by estimate four hours of a GPU.
+`cpu` takes ten minutes of one thread of a 2-core machine that others are using too. `paper` has not been run: 510
+chains with a loss on all examples at every step, by estimate four hours of a GPU.
 """
 
 from __future__ import annotations
