@@ -135,7 +135,7 @@ class Preset:
 
 DEPTHS = tuple(sorted({round(2 * 400 ** (k / 24)) for k in range(25)}))
 PRESETS = {
-    "smoke": Preset((2, 200), 2, (2.0,), 8, 40),
+    "smoke": Preset((2, 200), 2, (2.0,), 8, 16),
     "cpu": Preset(DEPTHS, 8, (1.0, 2.0, 3.0), 200, 300),
     "paper": Preset(DEPTHS, 40, (1.0, 1.5, 2.0, 2.5, 3.0), 1000, 1000),
 }
@@ -149,9 +149,8 @@ def volume(landscape: Landscape, epsilon: Array) -> Array:
         epsilon: levels, `[level]`.
     """
     if landscape.section is not None:
-        t = np.linspace(
-            0, 5.5, 2001
-        )  # a = edge·exp(−t²): smooth at the edge and fine where sections are singular, at 0
+        # a = edge·exp(−t²): smooth at the edge, and fine at 0, where sections are singular
+        t = np.linspace(0, 5.5, 601)
         a = landscape.edge(epsilon)[:, None] * np.exp(-(t**2))
         density = 4 * t * a * np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
         inside = special.erf(landscape.section(a, epsilon[:, None]) / math.sqrt(2))
@@ -172,7 +171,7 @@ def volume(landscape: Landscape, epsilon: Array) -> Array:
 
 def exact_llc(landscape: Landscape, nbeta: float) -> float:
     """nβ E[K] under exp(−nβK − ½‖w − w*‖²), from the volume alone."""
-    s = np.linspace(-40, math.log(60), 2001)
+    s = np.linspace(-25, math.log(60), 301)
     x = np.exp(s)
     weighted = volume(landscape, x / nbeta) * np.exp(-x) * x
     return float(np.trapezoid(weighted * (x - 1), s) / np.trapezoid(weighted, s))
@@ -250,7 +249,7 @@ def mass_exponent() -> float:
     """How fast the posterior mass at w = 1 gains on that at w = −1: d ln(Z₁/Z₋₁)/d ln(nβ) from 1e10 to 1e12."""
 
     def log_mass(landscape: Landscape, nbeta: float) -> float:
-        s = np.linspace(-40, math.log(60), 2001)
+        s = np.linspace(-25, math.log(60), 301)
         return math.log(np.trapezoid(volume(landscape, np.exp(s) / nbeta) * np.exp(-np.exp(s) + s), s))
 
     low, high = (log_mass(LANDSCAPES["w = 1"], nbeta) - log_mass(LANDSCAPES["w = −1"], nbeta) for nbeta in (1e10, 1e12))
@@ -278,9 +277,11 @@ def claim_of_landscapes(targets: Sequence[Row]) -> str:
     """Figure 2 and appendix F: is λ the exponent of the volume, and λ̂ what the volume says?"""
     off = max(abs(volume_exponent(item) - item.learning_coefficient) for item in LANDSCAPES.values())
     z = np.array([(row["llc"] - row["exact"]) / row["llc_se"] for row in targets])
+    is_sharp = max(row["llc_se"] / row["exact"] for row in targets) < 0.1
+    agrees = _seen(float(np.abs(z).max()) < 4) if is_sharp else "cannot tell"
     return (
         f"V(ε) shrinks as ε^λ: {_seen(off < 0.01)} (exponents within {off:.4f} of λ, {len(LANDSCAPES)} landscapes). "
-        f"λ̂ is what V says at its nβ: {_seen(np.abs(z).max() < 4)} ({len(z)} estimates, {z.min():+.1f} to "
+        f"λ̂ is what V says at its nβ: {agrees} ({len(z)} estimates, {z.min():+.1f} to "
         f"{z.max():+.1f} standard errors off, root mean square {np.sqrt((z**2).mean()):.2f}). "
         f"The mass at λ = 1/16 gains on that at λ = 1/2 as n^{mass_exponent():.4f} (7/16 = 0.4375)."
     )
@@ -304,7 +305,7 @@ def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
     two.scatter(layers, [row["multiplicity"] for row in networks], s=8, c="C0", alpha=0.6)
     two.set(xscale="log", yscale="log", xlabel="layers", ylabel="multiplicity m", title="Figure I.1: multiplicity")
     levels = np.geomspace(1e-10, 1, 61)
-    nbetas = np.geomspace(3, 1e5, 37)
+    nbetas = np.geomspace(3, 1e5, 19)
     for i, (name, landscape) in enumerate(LANDSCAPES.items()):
         fraction = {1.0: "1", 0.75: "3/4", 0.5: "1/2", 0.25: "1/4", 1 / 16: "1/16"}[landscape.learning_coefficient]
         label = f"{name}:  λ = {fraction}" + (f", m = {landscape.multiplicity}" if landscape.multiplicity > 1 else "")
@@ -352,7 +353,9 @@ def main() -> None:
     networks, targets = ([row for row in rows if row["part"] == part] for part in ("network", "landscape"))
     names = sorted({name for row in rows for name in row} - {"seconds"})
     numbers = [{name: row.get(name, "") for name in ("part", *(n for n in names if n != "part"))} for row in rows]
-    experiment.finish(draw(networks, targets), numbers, f"{claim_of_networks(networks)} {claim_of_landscapes(targets)}")
+    if experiment.processes.is_main:
+        sentence = f"{claim_of_networks(networks)} {claim_of_landscapes(targets)}"
+        experiment.finish(draw(networks, targets), numbers, sentence)
 
 
 if __name__ == "__main__":

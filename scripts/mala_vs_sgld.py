@@ -196,7 +196,8 @@ def main() -> None:
         for sampler in SAMPLERS
     ]
     table = summarize(experiment.run(jobs, lambda job: work(job, preset.num_steps)))
-    experiment.finish(draw(table), table, claim(table))
+    if experiment.processes.is_main:
+        experiment.finish(draw(table), table, claim(table))
 
 
 if __name__ == "__main__":
