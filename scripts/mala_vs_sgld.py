@@ -22,8 +22,8 @@ Expect, with the authors' numbers for their own random network of these widths i
     3,162       202.3 ± 0.5 [211]     198.5 ± 2.8 [215]      5.4 s and 25 s
     10,000      283.4 ± 1.5 [295]     273.4 ± 6.9 [296]      10 s and 120 s
 
-All 60 chains of `cpu`: 20 minutes of one thread of a 2-core machine that others were using too, half of that under
-torchrun. `paper` takes a GPU about half an hour (an estimate: it has not been run).
+All 60 chains of `cpu`: 20 minutes of one thread of a 2-core machine that others were using too. `paper` takes a GPU
+about half an hour (an estimate: it has not been run).
 """
 
 from __future__ import annotations
