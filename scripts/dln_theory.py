@@ -1,0 +1,364 @@
+"""What theory says of λ, checked: Figures I.1 and 2 of arXiv 2308.12108 and the one-parameter model of its appendix F.
+
+    OMP_NUM_THREADS=1 python scripts/dln_theory.py           # --preset cpu
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/dln_theory.py
+    accelerate launch scripts/dln_theory.py --preset paper   # more networks, more nβ, more chains
+
+1. Figure I.1: the exact λ and multiplicity m of deep linear networks of 2 to 800 layers (Aoyagi 2024), with widths
+   drawn evenly from 100 … 999 and half of the layers of lowered rank, as in Figure 4. The claim: λ lies far below d/2,
+   the more so the deeper the network, and m is too small to matter beside it.
+2. Figure 2: the volume V(ε) of {K < ε} near a minimum shrinks as ε^λ (ln 1/ε)^(m−1). V is found by direct integration,
+   for four landscapes K in two parameters whose λ is known, under the normal density N(w*, I/γ), γ = 1, that SGLD's
+   localization is. Its Laplace transform then says, exactly and at any nβ, what λ̂ must be:
+   nβ E[K] = ∫ V(x/nβ)(x − 1)e^−x dx / ∫ V(x/nβ) e^−x dx. hf_llc samples the same landscapes (HMC), and must agree.
+3. Appendix F: one parameter, two minima with loss 0. ŷ = (w + 1)(w − 1)⁸ and K = ŷ²/2: λ = 1/2 at w = −1 and 1/16 at
+   w = 1, by the same two ways; and how the posterior mass moves to the second as n grows, as n^(1/2 − 1/16).
+
+The range of widths, the landscapes and the polynomial are ours, with the λ that the paper names.
+
+Expect of `cpu`: median λ/(d/2) 0.126 up to 10 layers and 0.0001 from 100 on (one lowered layer among hundreds is enough
+for a product of rank 1 to 3: 50 of 72 have that), m up to 78, worth at most 0.41 % of λ ln n in the free energy at
+n = 10⁶; exponents of the volume within 0.003 of λ; 18 sampled λ̂ from −1.4 to +1.3 standard errors off. At nβ = 1000 the
+minima with λ = 1/2 and 1/16 have λ̂ = 0.502 ± 0.008 and 0.0558 ± 0.0013 (the volume says 0.5000 and 0.0561), and the
+posterior mass moves as n^0.4382. Six minutes of one thread of a 2-core machine that others were using too. `paper` has
+not been run: by estimate an hour of one core.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from experiment import Experiment, Row, parse
+from sampling_alone import sample_alone
+from scipy import special
+from scipy.optimize import brentq
+from torch import Tensor, nn
+
+from hf_llc.diagnostics import standard_error
+from hf_llc.estimate import llc_draws
+from hf_llc.kernels import HMC
+from hf_llc.problem import Problem
+from hf_llc.streams import counter_seed
+from hf_llc.theory import deep_linear
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+from matplotlib.colors import LogNorm
+
+Array = np.ndarray
+
+WIDTHS = (100, 1000)
+"""Widths of the networks; the upper end is excluded."""
+
+BARRIER = -7 / 9
+"""Where |(w + 1)(w − 1)⁸| is largest between its zeros: the two basins part there."""
+
+
+@dataclass(frozen=True)
+class Landscape:
+    """K near a minimum, and what is known of it.
+
+    Attributes:
+        loss: K of parameters `[…, d]`.
+        w_star: the minimum.
+        learning_coefficient: λ.
+        multiplicity: m.
+        stiffness: the largest second derivative of K that chains meet at γ = 1, in the range of nβ sampled.
+        leapfrog: leapfrog steps a trajectory, more where one direction is much slower than another.
+        section: for d = 2, the half-width of {b: K(a, b) < ε} at a > 0, for arrays a and ε that broadcast.
+        edge: for d = 2, the a where that is 0, or one beyond which there is no mass to speak of.
+    """
+
+    loss: Callable[[Tensor], Tensor]
+    w_star: tuple[float, ...]
+    learning_coefficient: float
+    multiplicity: int
+    stiffness: float
+    leapfrog: int
+    section: Callable[[Array, Array], Array] | None = None
+    edge: Callable[[Array], Array] = lambda epsilon: np.full_like(epsilon, 9.0)
+
+
+def one_parameter(w: Tensor) -> Tensor:
+    """K = ½((w + 1)(w − 1)⁸)², `[…, 1]` → `[…]`."""
+    return 0.5 * ((w[..., 0] + 1) * (w[..., 0] - 1) ** 8) ** 2
+
+
+ORIGIN = (0.0, 0.0)
+LANDSCAPES = {
+    "a² + b²": Landscape(
+        lambda w: w.square().sum(-1),
+        ORIGIN,
+        1.0,
+        1,
+        2.0,
+        6,
+        lambda a, e: np.sqrt(np.maximum(e - a**2, 0)),
+        lambda e: np.minimum(e ** (1 / 2), 9),
+    ),
+    "a⁴ + b²": Landscape(
+        lambda w: w[..., 0] ** 4 + w[..., 1] ** 2,
+        ORIGIN,
+        0.75,
+        1,
+        4.0,
+        15,
+        lambda a, e: np.sqrt(np.maximum(e - a**4, 0)),
+        lambda e: np.minimum(e ** (1 / 4), 9),
+    ),
+    "a²b²": Landscape(lambda w: (w[..., 0] * w[..., 1]) ** 2, ORIGIN, 0.5, 2, 24.0, 60, lambda a, e: np.sqrt(e) / a),
+    "a⁴b²": Landscape(
+        lambda w: (w[..., 0] ** 2 * w[..., 1]) ** 2, ORIGIN, 0.25, 1, 300.0, 150, lambda a, e: np.sqrt(e) / a**2
+    ),
+    "w = −1": Landscape(one_parameter, (-1.0,), 0.5, 1, 2.0**16, 6),
+    "w = 1": Landscape(one_parameter, (1.0,), 1 / 16, 1, 100.0, 120),
+}
+"""By name; the last two are the minima of the one-parameter model."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How many networks, and how long the chains."""
+
+    layers: tuple[int, ...]
+    networks_a_depth: int
+    log10_nbetas: tuple[float, ...]
+    num_chains: int
+    num_steps: int
+
+
+DEPTHS = tuple(sorted({round(2 * 400 ** (k / 24)) for k in range(25)}))
+PRESETS = {
+    "smoke": Preset((2, 200), 2, (2.0,), 8, 16),
+    "cpu": Preset(DEPTHS, 8, (1.0, 2.0, 3.0), 200, 300),
+    "paper": Preset(DEPTHS, 40, (1.0, 1.5, 2.0, 2.5, 3.0), 1000, 1000),
+}
+
+
+def volume(landscape: Landscape, epsilon: Array) -> Array:
+    """V(ε), the probability of K < ε under N(w*, I), within the minimum's own basin; by direct integration.
+
+    Args:
+        landscape: the landscape.
+        epsilon: levels, `[level]`.
+    """
+    if landscape.section is not None:
+        # a = edge·exp(−t²): smooth at the edge, and fine at 0, where sections are singular
+        t = np.linspace(0, 5.5, 601)
+        a = landscape.edge(epsilon)[:, None] * np.exp(-(t**2))
+        density = 4 * t * a * np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
+        inside = special.erf(landscape.section(a, epsilon[:, None]) / math.sqrt(2))
+        return np.trapezoid(density * inside, t, axis=1)
+    (centre,) = landscape.w_star
+    left, right = (-9.0, BARRIER) if centre < BARRIER else (BARRIER, 9.0)
+
+    def level(w: float) -> float:
+        return 0.5 * ((w + 1) * (w - 1) ** 8) ** 2
+
+    def edge(end: float, value: float) -> float:
+        root: Any = end if level(end) <= value else brentq(lambda w: level(w) - value, centre, end, xtol=1e-15)
+        return root
+
+    ends = np.array([[edge(end, value) for end in (left, right)] for value in epsilon]) - centre
+    return special.ndtr(ends[:, 1]) - special.ndtr(ends[:, 0])
+
+
+def exact_llc(landscape: Landscape, nbeta: float) -> float:
+    """nβ E[K] under exp(−nβK − ½‖w − w*‖²), from the volume alone."""
+    s = np.linspace(-25, math.log(60), 301)
+    x = np.exp(s)
+    weighted = volume(landscape, x / nbeta) * np.exp(-x) * x
+    return float(np.trapezoid(weighted * (x - 1), s) / np.trapezoid(weighted, s))
+
+
+class Parameters(nn.Module):
+    """A few parameters that are the whole model; inputs do not matter."""
+
+    def __init__(self, landscape: Landscape) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.tensor(landscape.w_star, dtype=torch.float64))
+        self.landscape = landscape
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """K for every example, `[batch]`."""
+        return self.landscape.loss(self.w).expand(len(inputs))
+
+
+def sampled_llc(name: str, nbeta: float, preset: Preset) -> Row:
+    """λ̂ by HMC at γ = 1, the first half of the trajectories dropped."""
+    landscape = LANDSCAPES[name]
+    problem = Problem(
+        Parameters(landscape),
+        {"inputs": torch.zeros(2, 1, dtype=torch.float64)},
+        lambda forward, batch: forward(batch["inputs"]),
+        n=2,
+        unit="nats per example",
+    )
+    trace = sample_alone(
+        problem,
+        HMC(1 / (landscape.stiffness * nbeta + 1), num_leapfrog_steps=landscape.leapfrog),
+        chains=range(preset.num_chains),
+        nbeta=nbeta,
+        localization=1.0,
+        batch_size=2,
+        num_steps=preset.num_steps,
+        seed=counter_seed(list(LANDSCAPES).index(name), round(100 * math.log10(nbeta)), purpose="landscape") % 2**62,
+    )
+    draws = llc_draws(trace.loss, trace.init_loss, nbeta=nbeta, num_burnin_steps=preset.num_steps // 2)
+    return {
+        "llc": float(draws.mean()),
+        "llc_se": standard_error(draws),
+        "accept_prob": float(np.nanmean(trace.accept_prob)),
+    }
+
+
+def random_theory(layers: int, seed: int) -> Row:
+    """Exact λ and m of one random deep linear network, beside its d/2."""
+    draw = random.Random(f"{layers} {seed}")
+    widths = [draw.randrange(*WIDTHS) for _ in range(layers + 1)]
+    full = [min(pair) for pair in pairwise(widths)]
+    rank = min(k - draw.randrange(k) if draw.random() < 0.5 else k for k in full)
+    value, multiplicity = deep_linear(widths, rank)
+    half = sum(a * b for a, b in pairwise(widths)) / 2
+    return {"rank": rank, "lambda": float(value), "multiplicity": multiplicity, "half_d": half}
+
+
+def work(job: Row, preset: Preset) -> Row:
+    """One network's theory, or one landscape's λ̂ at one nβ with what it must be."""
+    if job["part"] == "network":
+        return random_theory(job["layers"], job["seed"])
+    nbeta = 10 ** job["log10_nbeta"]
+    found = sampled_llc(job["landscape"], nbeta, preset)
+    return {**found, "exact": exact_llc(LANDSCAPES[job["landscape"]], nbeta)}
+
+
+def volume_exponent(landscape: Landscape) -> float:
+    """λ from the volume: d ln V / d ln ε at ε = 1e-12, plus the (m − 1)/ln(1/ε) that the logarithm takes from it."""
+    ends = np.array([1e-12 * 0.9, 1e-12 / 0.9])
+    slope = float(np.diff(np.log(volume(landscape, ends)))[0] / np.diff(np.log(ends))[0])
+    return slope + (landscape.multiplicity - 1) / (12 * math.log(10))
+
+
+def mass_exponent() -> float:
+    """How fast the posterior mass at w = 1 gains on that at w = −1: d ln(Z₁/Z₋₁)/d ln(nβ) from 1e10 to 1e12."""
+
+    def log_mass(landscape: Landscape, nbeta: float) -> float:
+        s = np.linspace(-25, math.log(60), 301)
+        return math.log(np.trapezoid(volume(landscape, np.exp(s) / nbeta) * np.exp(-np.exp(s) + s), s))
+
+    low, high = (log_mass(LANDSCAPES["w = 1"], nbeta) - log_mass(LANDSCAPES["w = −1"], nbeta) for nbeta in (1e10, 1e12))
+    return (high - low) / math.log(100)
+
+
+def claim_of_networks(networks: Sequence[Row]) -> str:
+    """Figure I.1: is λ far below d/2, and m negligible?"""
+    share: dict[int, list[float]] = {row["layers"]: [] for row in networks}
+    for row in networks:
+        share[row["layers"]].append(row["lambda"] / row["half_d"])
+    shallow = float(np.median([x for layers, values in share.items() if layers <= 10 for x in values]))
+    deep = float(np.median([x for layers, values in share.items() if layers >= 100 for x in values]))
+    n = 1e6
+    weight = max((row["multiplicity"] - 1) * math.log(math.log(n)) / (row["lambda"] * math.log(n)) for row in networks)
+    return (
+        f"λ of deep linear networks far below d/2, the more so the deeper, and m negligible: "
+        f"{_seen(deep < shallow < 1 and weight < 0.01)} (median λ/(d/2) {shallow:.3f} up to 10 layers, {deep:.4f} from "
+        f"100 on; m at most {max(row['multiplicity'] for row in networks)}, its term in the free energy at most "
+        f"{weight:.2%} of λ's at n = 10⁶)."
+    )
+
+
+def claim_of_landscapes(targets: Sequence[Row]) -> str:
+    """Figure 2 and appendix F: is λ the exponent of the volume, and λ̂ what the volume says?"""
+    off = max(abs(volume_exponent(item) - item.learning_coefficient) for item in LANDSCAPES.values())
+    z = np.array([(row["llc"] - row["exact"]) / row["llc_se"] for row in targets])
+    is_sharp = max(row["llc_se"] / row["exact"] for row in targets) < 0.1
+    agrees = _seen(float(np.abs(z).max()) < 4) if is_sharp else "cannot tell"
+    return (
+        f"V(ε) shrinks as ε^λ: {_seen(off < 0.01)} (exponents within {off:.4f} of λ, {len(LANDSCAPES)} landscapes). "
+        f"λ̂ is what V says at its nβ: {agrees} ({len(z)} estimates, {z.min():+.1f} to "
+        f"{z.max():+.1f} standard errors off, root mean square {np.sqrt((z**2).mean()):.2f}). "
+        f"The mass at λ = 1/16 gains on that at λ = 1/2 as n^{mass_exponent():.4f} (7/16 = 0.4375)."
+    )
+
+
+def _seen(is_seen: bool) -> str:
+    return "seen" if is_seen else "not seen"
+
+
+def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
+    """Above: λ against d/2, and multiplicities. Below: volumes, and λ̂ against what they say."""
+    figure, ((one, two), (three, four)) = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
+    layers = [row["layers"] for row in networks]
+    half = np.array([row["half_d"] for row in networks])
+    dots = one.scatter(half, [row["lambda"] for row in networks], c=layers, s=8, norm=LogNorm(), cmap="viridis")
+    figure.colorbar(dots, ax=one, label="layers")
+    span = np.array([half.min(), half.max()])
+    one.plot(span, span, "k--", lw=1, label="λ = d/2: a regular model")
+    one.set(xscale="log", yscale="log", xlabel="d/2", ylabel="λ, exact", title="Figure I.1: deep linear networks")
+    one.legend(fontsize=8)
+    two.scatter(layers, [row["multiplicity"] for row in networks], s=8, c="C0", alpha=0.6)
+    two.set(xscale="log", yscale="log", xlabel="layers", ylabel="multiplicity m", title="Figure I.1: multiplicity")
+    levels = np.geomspace(1e-10, 1, 61)
+    nbetas = np.geomspace(3, 1e5, 19)
+    for i, (name, landscape) in enumerate(LANDSCAPES.items()):
+        fraction = {1.0: "1", 0.75: "3/4", 0.5: "1/2", 0.25: "1/4", 1 / 16: "1/16"}[landscape.learning_coefficient]
+        label = f"{name}:  λ = {fraction}" + (f", m = {landscape.multiplicity}" if landscape.multiplicity > 1 else "")
+        three.plot(levels, volume(landscape, levels), f"C{i}", label=label)
+        four.plot(nbetas, [exact_llc(landscape, nbeta) for nbeta in nbetas], f"C{i}", lw=1)
+        four.axhline(landscape.learning_coefficient, color=f"C{i}", ls=":", lw=1)
+        mine = [row for row in targets if row["landscape"] == name]
+        four.errorbar(
+            [10 ** row["log10_nbeta"] for row in mine],
+            [row["llc"] for row in mine],
+            [2 * row["llc_se"] for row in mine],
+            fmt=f"C{i}o",
+            ms=4,
+            capsize=2,
+        )
+    three.set(xscale="log", yscale="log", xlabel="ε", ylabel="V(ε): probability of K < ε", title="Figure 2: volumes")
+    three.legend(fontsize=8)
+    four.plot([], [], "ko", ms=4, label="λ̂, sampled (±2 standard errors)")
+    four.plot([], [], "k", lw=1, label="from the volume, exactly")
+    four.plot([], [], "k:", lw=1, label="λ: the limit")
+    four.set(xscale="log", xlabel="nβ", ylabel="nβ E[K]", title="λ̂ and what the volume says", ylim=(0, 1.5))
+    four.legend(fontsize=8, ncols=2, loc="upper center")
+    for axes in (one, two, three, four):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def main() -> None:
+    """Run what is missing, then the figure."""
+    args = parse(__doc__, PRESETS)
+    preset = PRESETS[args.preset]
+    settings = {"widths": WIDTHS, "num_chains": preset.num_chains, "num_steps": preset.num_steps}
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite)
+    jobs: list[Row] = [
+        {"part": "landscape", "landscape": name, "log10_nbeta": log10_nbeta}
+        for name in LANDSCAPES
+        for log10_nbeta in preset.log10_nbetas
+    ]
+    jobs += [
+        {"part": "network", "layers": layers, "seed": seed}
+        for layers in preset.layers
+        for seed in range(preset.networks_a_depth)
+    ]
+    rows = experiment.run(jobs, lambda job: work(job, preset))
+    networks, targets = ([row for row in rows if row["part"] == part] for part in ("network", "landscape"))
+    names = sorted({name for row in rows for name in row} - {"seconds"})
+    numbers = [{name: row.get(name, "") for name in ("part", *(n for n in names if n != "part"))} for row in rows]
+    if experiment.processes.is_main:
+        sentence = f"{claim_of_networks(networks)} {claim_of_landscapes(targets)}"
+        experiment.finish(draw(networks, targets), numbers, sentence)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,204 @@
+"""Figure M.1 of arXiv 2308.12108: λ̂ by SGLD and by MALA on data sets of 100 to 100,000 examples, and the time of both.
+
+    OMP_NUM_THREADS=1 python scripts/mala_vs_sgld.py           # --preset cpu: up to n = 10,000
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/mala_vs_sgld.py
+    accelerate launch scripts/mala_vs_sgld.py --preset paper   # all seven n, five runs; one GPU
+
+A 10-20-20-10 ReLU network, its own labels, γ = 1, ε = 1e-5, 10,000 steps without burn-in; SGLD on batches of 32, MALA
+on all examples. A job is one chain; samplers do not share their noise. The presets differ in n and in runs only: each
+chain of `cpu` is one of the paper's.
+
+The paper's claim: the two agree, and only MALA's time grows with n. Chains that start at w* and have no burn-in are not
+in equilibrium (flat directions relax in 2/(εγ) = 200,000 steps): at small n both λ̂ are those of the same short walk,
+and rows.jsonl has hf_llc's verdict on each. `step_size_bias` is the part of SGLD's λ̂ that the finite step and minibatch
+gradients add, by hf_llc's own estimate.
+
+Expect, with the authors' numbers for their own random network of these widths in brackets (±: standard error):
+
+    n            SGLD                  MALA                  fastest chain, SGLD and MALA
+    100          54.4 ± 1.1  [55]      55.7 ± 0.9  [54]      4.6 s and 5.9 s
+    316          86.8 ± 1.6  [87]      87.0 ± 2.0  [86]      4.6 s and 6.5 s
+    1,000       135.0 ± 1.2 [137]     131.2 ± 2.0 [140]      6.4 s and 13 s
+    3,162       202.3 ± 0.5 [211]     198.5 ± 2.8 [215]      5.4 s and 25 s
+    10,000      283.4 ± 1.5 [295]     273.4 ± 6.9 [296]      10 s and 120 s
+
+All 60 chains of `cpu`: 20 minutes of one thread of a 2-core machine that others were using too. `paper` takes a GPU
+about half an hour (an estimate: it has not been run).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+from experiment import Experiment, Row, parse
+from relu_network import ReLUNetwork, own_labels
+from sampling_alone import sample_alone
+
+from hf_llc.distributed import Processes
+from hf_llc.estimate import estimate
+from hf_llc.kernels import make_kernel
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+WIDTHS = [10, 20, 20, 10]
+STEP_SIZE, LOCALIZATION, BATCH_SIZE = 1e-5, 1.0, 32
+
+SAMPLERS = {"sgld": "SGLD, batches of 32", "mala": "MALA, all examples"}
+
+AUTHORS = {
+    100: (55, 54),
+    316: (87, 86),
+    1000: (137, 140),
+    3162: (211, 215),
+    10_000: (295, 296),
+    31_623: (349, 359),
+    100_000: (356, 349),
+}
+"""n → λ̂ of SGLD and of MALA, means of five runs, from the authors' stored results."""
+
+TOLERANCE = 0.1
+"""Means that differ by less agree. The authors' own differ by up to 0.03, with standard errors of up to 0.04."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How many runs of each n, and steps a run. Runs at small n spread more and cost less."""
+
+    runs: dict[int, int]
+    num_steps: int = 10_000
+
+
+PRESETS = {
+    "smoke": Preset({100: 2, 316: 2}, 100),
+    "cpu": Preset({100: 12, 316: 6, 1000: 4, 3162: 4, 10_000: 4}),
+    "paper": Preset(dict.fromkeys(AUTHORS, 5)),
+}
+
+
+def work(job: Row, num_steps: int) -> Row:
+    """One chain: λ̂ and what hf_llc has to say of it."""
+    n, is_sgld = job["n"], job["sampler"] == "sgld"
+    nbeta = n / math.log(n)
+    problem = own_labels(ReLUNetwork(WIDTHS), n)
+    trace = sample_alone(
+        problem,
+        make_kernel(job["sampler"], STEP_SIZE),
+        chains=[job["run"]],
+        nbeta=nbeta,
+        localization=LOCALIZATION,
+        batch_size=BATCH_SIZE if is_sgld else n,
+        num_steps=num_steps,
+        seed=list(SAMPLERS).index(job["sampler"]),
+    )
+    found = estimate(
+        trace,
+        nbeta=nbeta,
+        init_loss=float(trace.init_loss.mean()),
+        localization=LOCALIZATION,
+        step_size=STEP_SIZE,
+        sampler=job["sampler"],
+        num_burnin_steps=0,
+        num_steps_between_draws=1,
+    )
+    bias = found.step_size_bias if is_sgld else 0.0
+    return {"llc": found.llc, "accept_prob": found.accept_prob, "step_size_bias": bias, "verdict": found.verdict}
+
+
+def summarize(rows: list[Row]) -> list[Row]:
+    """One line an n: means, their standard errors over runs, the fastest run's seconds, and the authors' λ̂."""
+    table = []
+    for n in sorted({row["n"] for row in rows}):
+        line: Row = {"n": n}
+        for sampler, theirs in zip(SAMPLERS, AUTHORS[n], strict=True):
+            mine = [row for row in rows if row["n"] == n and row["sampler"] == sampler]
+            values = np.array([math.nan if row["llc"] is None else row["llc"] for row in mine])
+            line[sampler] = float(values.mean())
+            line[f"{sampler}_se"] = float(values.std(ddof=1)) / math.sqrt(len(values))
+            line[f"{sampler}_seconds"] = min(row["seconds"] for row in mine)
+            line[f"{sampler}_authors"] = theirs
+            line[f"{sampler}_runs"] = len(mine)
+        bias = [row["step_size_bias"] for row in rows if row["n"] == n and row["sampler"] == "sgld"]
+        line["sgld_step_size_bias"] = float(np.mean(bias))
+        line["difference"] = (line["sgld"] - line["mala"]) / line["mala"]
+        line["difference_se"] = math.hypot(line["sgld_se"], line["mala_se"]) / line["mala"]
+        table.append(line)
+    return table
+
+
+def claim(table: list[Row]) -> str:
+    """Do the samplers agree, and whose time grows with n?"""
+    differences = ", ".join(f"{line['n']:,}: {line['difference']:+.1%} ± {line['difference_se']:.1%}" for line in table)
+    agree = all(abs(line["difference"]) + 2 * line["difference_se"] <= TOLERANCE for line in table)
+    differ = any(abs(line["difference"]) - 2 * line["difference_se"] > TOLERANCE for line in table)
+    verdict = "seen" if agree else "not seen" if differ else "cannot tell"
+    first, last = table[0], table[-1]
+    times = " and ".join(
+        f"{name.split(',')[0]}'s {last[f'{sampler}_seconds'] / first[f'{sampler}_seconds']:.1f} times"
+        for sampler, name in SAMPLERS.items()
+    )
+    return (
+        f"SGLD and MALA agree within {TOLERANCE:.0%}, two standard errors included: {verdict}. "
+        f"λ̂ of SGLD against that of MALA, by n: {differences}. "
+        f"From n = {first['n']:,} to {last['n']:,} the time of a chain grows: {times}."
+    )
+
+
+def draw(table: list[Row]) -> Any:
+    """λ̂ (left) and seconds a chain (right) against n."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    sizes = [line["n"] for line in table]
+    for shift, (sampler, name) in zip((0.97, 1.03), SAMPLERS.items(), strict=True):
+        color, marker = ("C0", "o") if sampler == "sgld" else ("C1", "s")
+        left.errorbar(
+            np.array(sizes) * shift,
+            [line[sampler] for line in table],
+            [2 * line[f"{sampler}_se"] for line in table],
+            fmt=f"{color}{marker}",
+            capsize=3,
+            label=f"{name}, ±2 standard errors",
+        )
+        authors = [AUTHORS[n][sampler == "mala"] for n in AUTHORS]
+        left.plot(
+            list(AUTHORS), authors, f"{color}{'--' if sampler == 'sgld' else ':'}", lw=1, label=f"{name}: the authors"
+        )
+        right.plot(sizes, [line[f"{sampler}_seconds"] for line in table], f"{color}{marker}-", label=name)
+    left.set(xscale="log", xlabel="examples n", ylabel="λ̂", ylim=(0, None))
+    right.set(xscale="log", yscale="log", xlabel="examples n", ylabel=f"seconds a chain on {Processes().device.type}")
+    left.legend(fontsize=7.5)
+    right.legend(fontsize=7.5)
+    for axes in (left, right):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def main() -> None:
+    """Run what is missing, then the figure."""
+    args = parse(__doc__, PRESETS)
+    preset = PRESETS[args.preset]
+    settings = {
+        "widths": WIDTHS,
+        "step_size": STEP_SIZE,
+        "localization": LOCALIZATION,
+        "batch_size": BATCH_SIZE,
+        "num_steps": preset.num_steps,
+        "device": Processes().device.type,
+    }
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite)
+    jobs = [
+        {"n": n, "sampler": sampler, "run": run}
+        for n, runs in preset.runs.items()
+        for run in range(runs)
+        for sampler in SAMPLERS
+    ]
+    table = summarize(experiment.run(jobs, lambda job: work(job, preset.num_steps)))
+    if experiment.processes.is_main:
+        experiment.finish(draw(table), table, claim(table))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,340 @@
+"""Figure O.1 of arXiv 2308.12108: λ̂ of ReLU networks whose layers are rescaled over eight orders of magnitude.
+
+    OMP_NUM_THREADS=1 python scripts/rescaling_invariance.py           # --preset cpu
+    OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/rescaling_invariance.py
+    accelerate launch scripts/rescaling_invariance.py --preset paper   # 17 α, five runs; one GPU
+
+W₁ → αW₁, b₁ → αb₁, W₂ → W₂/α leaves the network's function as it is, and with it λ. SGLD does not know: one ε cannot
+suit two layers whose curvatures have moved apart by α⁴. Three 10-20-10, 20-30-20 and 30-40-30 networks with six hidden
+units that are copies of a seventh, their own labels, n = 10,000, batches of 500, ε = 1e-5, γ = 0, 10,000 steps without
+burn-in; λ̂ from losses on all examples. A job is one chain; no two share their noise. Four preconditioners:
+
+- known: A = c² for a parameter that was multiplied by c, in the drift and in the noise. The chain is then the image of
+  the unscaled one, draw for draw. The paper's figure; its eq. 27 leaves A out of the noise, which is another law.
+- none: SGLD, at the step size ε·min(α, 1/α)² that the stiffer layer allows.
+- adaptive: hf_llc's `psgld` at that step size, RMSProp frozen after a fifth of the steps. The paper leaves this one to
+  the reader. A gradient scales as 1/c, so that its inverse root mean square can make up for c only, not for c².
+- curvature: A = 1/(nβ(h + a tenth of h's mean over the tensor)), h the diagonal of the Hessian at w*. It scales as c²
+  by itself: invariance for those who do not know α. Its ε is 0.02.
+
+The presets differ in α, in runs and in how often L_n is computed: each chain of `cpu` is one of the paper's.
+
+Expect, with A = c²: λ̂ = 165.1, 540.1 and 1111.7 for the three networks (the authors' own of these widths: 166, 537 and
+1110), at no α from 1e-4 to 1e4 further than 2.4 ± 1.0 % away. On the first network SGLD gives 163 at α = 1, 124 and 100
+at α = 0.3 and 3, 100 and 71 at the ends; the adaptive preconditioner, whose A spans a factor of 11 where α⁴ is needed,
+177 at α = 1, 167 and 153, 110 and 72; curvature at w* 172 … 182. (That preconditioners differ at α = 1 is for want of
+burn-in: in steps 10,000 to 30,000 of one chain each, A = c² and curvature give 183.7 and 183.6.)
+
+`cpu` takes ten minutes of one thread of a 2-core machine that others are using too. `paper` has not been run: 510
+chains with a loss on all examples at every step, by estimate four hours of a GPU.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from experiment import Experiment, Row, parse
+from relu_network import ReLUNetwork, own_labels
+from scipy import stats
+from torch import Tensor, nn
+
+from hf_llc.distributed import Processes
+from hf_llc.kernels import SGLD, AdaptiveSGLD, Kernel, PreconditionedSGLD
+from hf_llc.posterior import Posterior, preserved
+from hf_llc.problem import Problem
+from hf_llc.streams import counter_seed
+from hf_llc.walk import Walk
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+NETWORKS = {"10-20-10": 166, "20-30-20": 537, "30-40-30": 1110}
+"""Widths, and λ̂ of the authors' networks of these widths: ours are drawn anew."""
+
+COPIES = (1, 2, 3, 4, 5, 8)
+STEP_SIZE, BATCH_SIZE = 1e-5, 500
+
+PRECONDITIONERS = {
+    "known": "A = c²",
+    "none": "none (SGLD)",
+    "adaptive": "adaptive (RMSProp, frozen)",
+    "curvature": "curvature at w*",
+}
+
+TOLERANCE = 0.1
+"""λ̂ that differ from their mean by less, two standard errors included, count as the same."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Some networks with some preconditioners at some α."""
+
+    networks: tuple[str, ...]
+    preconditioners: tuple[str, ...]
+    log10_alphas: tuple[float, ...]
+    runs: int
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What is swept, and the length of a chain."""
+
+    sweeps: tuple[Sweep, ...]
+    n: int = 10_000
+    num_steps: int = 10_000
+    steps_a_loss: int = 20
+
+
+ALL, DECADES = tuple(k / 2 for k in range(-8, 9)), tuple(float(k) for k in range(-4, 5))
+FIRST, OTHERS = "10-20-10", ("20-30-20", "30-40-30")
+PRESETS = {
+    "smoke": Preset((Sweep((FIRST,), tuple(PRECONDITIONERS), (-2.0, 0.0), 2),), 1000, 60, 10),
+    "cpu": Preset(
+        (
+            Sweep((FIRST,), ("known",), DECADES, 2),
+            Sweep((FIRST,), tuple(PRECONDITIONERS)[1:], (-4.0, -2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0), 1),
+            Sweep(OTHERS, ("known",), (-4.0, 0.0, 4.0), 1),
+        )
+    ),
+    "paper": Preset(
+        (Sweep(tuple(NETWORKS), ("known",), ALL, 5), Sweep((FIRST,), tuple(PRECONDITIONERS)[1:], ALL, 5)),
+        steps_a_loss=1,
+    ),
+}
+
+
+def network(name: str, alpha: float) -> tuple[ReLUNetwork, Tensor]:
+    """The network of these widths after rescaling by α, and by what each parameter was multiplied, `[parameter]`."""
+    model = ReLUNetwork([int(width) for width in name.split("-")], copies=COPIES)
+    by_tensor = {"layers.0.weight": alpha, "layers.0.bias": alpha, "layers.1.weight": 1 / alpha, "layers.1.bias": 1.0}
+    factors = []
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter.mul_(by_tensor[key])
+            factors.append(torch.full((parameter.numel(),), by_tensor[key], dtype=torch.float64))
+    return model, torch.cat(factors)
+
+
+def curvature(model: nn.Module, inputs: Tensor) -> list[Tensor]:
+    """The diagonal of the Hessian of the mean squared error where it is 0, one tensor a parameter.
+
+    h = (2 / outputs) · mean over inputs of Σ_k (∂ŷ_k/∂w)²: without residuals the Gauss–Newton term is all there is.
+
+    Args:
+        model: the network.
+        inputs: `[example, input]`.
+    """
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+    def output(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(model, weights, (x,))
+
+    total = {name: torch.zeros_like(weight) for name, weight in weights.items()}
+    outputs = 1
+    for part in inputs.split(50):
+        jacobian = torch.func.vmap(torch.func.jacrev(output), in_dims=(None, 0))(weights, part)
+        for name, values in jacobian.items():
+            outputs = values.shape[1]
+            total[name] += values.square().sum((0, 1))
+    return [2 / (outputs * len(inputs)) * value for value in total.values()]
+
+
+def kernel_for(preconditioner: str, problem: Problem, factors: Tensor, *, nbeta: float, freeze_after: int) -> Kernel:
+    """The sampler of this name for a network whose parameters were multiplied by `factors`."""
+    if preconditioner == "known":
+        return PreconditionedSGLD(STEP_SIZE, factors.square())
+    if preconditioner == "curvature":
+        found = curvature(problem.model, problem.examples["inputs"][:500].to(Processes().device))
+        scale = [1 / (nbeta * (h + 0.1 * h.mean())) for h in found]
+        return PreconditionedSGLD(0.02, torch.cat([a.flatten() for a in scale]))
+    largest = float(torch.maximum(factors, 1 / factors).max())
+    step_size = STEP_SIZE / largest**2
+    return SGLD(step_size) if preconditioner == "none" else AdaptiveSGLD(step_size, freeze_after=freeze_after)
+
+
+def full_losses(
+    problem: Problem, kernel: Kernel, *, nbeta: float, num_steps: int, every: int, seed: int, batch_size: int
+) -> np.ndarray:
+    """L_n(w) − L_n(w*) on all examples after every so many steps of one chain at γ = 0, up to the first that is not
+    finite; `[loss]`."""
+    with preserved(problem.model):
+        posterior = Posterior(problem, nbeta=nbeta, localization=0.0)
+        walk = Walk(posterior, [0], seed=seed, batch_size=batch_size)
+        found = []
+        for step in range(num_steps):
+            kernel.step(walk, walk.batches.indices(step), step=step, measure=False)
+            if (step + 1) % every == 0:
+                found.append(float(posterior.example_losses(walk.w).mean()) - posterior.init_loss)
+                if not math.isfinite(found[-1]):
+                    break
+    return np.array(found)
+
+
+def work(job: Row, preset: Preset) -> Row:
+    """One chain: its λ̂, NaN if it diverged."""
+    nbeta = preset.n / math.log(preset.n)
+    model, factors = network(job["network"], 10 ** job["log10_alpha"])
+    problem = own_labels(model, preset.n)
+    freeze_after = preset.num_steps // 5
+    excess = full_losses(
+        problem,
+        kernel_for(job["preconditioner"], problem, factors, nbeta=nbeta, freeze_after=freeze_after),
+        nbeta=nbeta,
+        num_steps=preset.num_steps,
+        every=preset.steps_a_loss,
+        seed=counter_seed(*_numbers(job), purpose="rescaling") % 2**62,
+        batch_size=min(BATCH_SIZE, preset.n // 4),
+    )
+    dropped = freeze_after // preset.steps_a_loss if job["preconditioner"] == "adaptive" else 0
+    return {"llc": nbeta * float(excess[dropped:].mean()) if len(excess) > dropped else math.nan}
+
+
+def _numbers(job: Row) -> list[int]:
+    """A job as whole numbers."""
+    names = (list(NETWORKS).index(job["network"]), list(PRECONDITIONERS).index(job["preconditioner"]))
+    return [*names, round(2 * job["log10_alpha"]), job["run"]]
+
+
+def summarize(rows: Sequence[Row]) -> list[Row]:
+    """One line a network, preconditioner and α: mean of the runs, and its standard error.
+
+    The error is the relative spread of runs around their means, pooled over all α and networks with the known
+    preconditioner: single runs have it too.
+    """
+    cells: dict[tuple[str, str, float], list[float]] = {}
+    for row in rows:
+        key = row["network"], row["preconditioner"], row["log10_alpha"]
+        cells.setdefault(key, []).append(math.nan if row["llc"] is None else row["llc"])
+    repeated = [np.array(values) for (_, kind, _), values in cells.items() if kind == "known" and len(values) > 1]
+    sd = math.sqrt(float(np.mean([values.var(ddof=1) / values.mean() ** 2 for values in repeated])))
+    return [
+        {
+            "network": name,
+            "preconditioner": preconditioner,
+            "log10_alpha": log10_alpha,
+            "llc": float(np.mean(values)),
+            "llc_se": sd * float(np.mean(values)) / math.sqrt(len(values)),
+            "llc_se_dof": sum(len(other) - 1 for other in repeated),
+            "runs": len(values),
+            "authors": NETWORKS[name] if preconditioner == "known" else "",
+        }
+        for (name, preconditioner, log10_alpha), values in cells.items()
+    ]
+
+
+def lines_of(table: Sequence[Row], network: str, preconditioner: str) -> list[Row]:
+    """One curve of the figure, by α."""
+    found = [line for line in table if (line["network"], line["preconditioner"]) == (network, preconditioner)]
+    return sorted(found, key=lambda line: line["log10_alpha"])
+
+
+def is_constant(lines: Sequence[Row]) -> str:
+    """Seen, not seen or cannot tell: is λ̂ the same at every α, within the tolerance?"""
+    llc, error = (np.array([line[key] for line in lines]) for key in ("llc", "llc_se"))
+    off = np.abs(llc / llc.mean() - 1)
+    if not np.isfinite(llc).all() or (off - 2 * error / llc.mean() > TOLERANCE).any():
+        return "not seen"
+    return "seen" if (off + 2 * error / llc.mean() <= TOLERANCE).all() else "cannot tell"
+
+
+def claim(table: Sequence[Row]) -> str:
+    """Is λ̂ invariant, with the known preconditioner and with each of the others?"""
+    parts = []
+    for name in NETWORKS:
+        lines = lines_of(table, name, "known")
+        if len(lines) > 1:
+            llc, error = (np.array([line[key] for line in lines]) for key in ("llc", "llc_se"))
+            between = float((((llc - llc.mean()) / error) ** 2).sum()) / (len(lines) - 1)
+            p = stats.f.sf(between, len(lines) - 1, lines[0]["llc_se_dof"])
+            parts.append(
+                f"{name} {is_constant(lines)} (λ̂ = {llc.mean():.1f}, at no α further than "
+                f"{np.abs(llc / llc.mean() - 1).max():.1%} ± {(error / llc).mean():.1%} from it, "
+                f"p = {p:.2f} for no difference)"
+            )
+    others = []
+    for preconditioner in list(PRECONDITIONERS)[1:]:
+        lines = lines_of(table, FIRST, preconditioner)
+        if len(lines) > 1:
+            least, most = (lines[pick([line["llc"] for line in lines])] for pick in (np.nanargmin, np.nanargmax))
+            others.append(
+                f"{PRECONDITIONERS[preconditioner]} {is_constant(lines)} "
+                f"({least['llc']:.1f} at α = {10 ** least['log10_alpha']:g} to {most['llc']:.1f} at "
+                f"{10 ** most['log10_alpha']:g})"
+            )
+    exponents = [line["log10_alpha"] for line in table]
+    return (
+        f"λ̂ is the same within {TOLERANCE:.0%} for α from {10 ** min(exponents):g} to {10 ** max(exponents):g} if the "
+        f"preconditioner knows α: {'; '.join(parts)}. Other preconditioners on {FIRST}: {'; '.join(others)}."
+    )
+
+
+def draw(table: Sequence[Row]) -> Any:
+    """Left: the paper's figure, three networks. Right: one network, all preconditioners."""
+    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    for i, (name, authors) in enumerate(NETWORKS.items()):
+        lines = lines_of(table, name, "known")
+        if lines:
+            _curve(left, lines, f"C{i}o-", name)
+            left.axhline(authors, color=f"C{i}", ls=":", lw=1)
+    left.plot([], [], "k:", lw=1, label="the authors' networks of these widths")
+    left.set_title("A = c²: the preconditioner knows α", fontsize=10)
+    for i, (preconditioner, name) in enumerate(PRECONDITIONERS.items()):
+        lines = lines_of(table, FIRST, preconditioner)
+        if lines:
+            _curve(right, lines, f"C{(0, 3, 4, 5)[i]}{'osD^'[i]}-", name)
+    right.set_title(f"{FIRST}: other preconditioners", fontsize=10)
+    for axes in (left, right):
+        axes.set(xscale="log", xlabel="α", ylabel="λ̂, ±2 standard errors")
+        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
+        axes.legend(fontsize=7.5, ncols=2, loc="upper center")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _curve(axes: Any, lines: Sequence[Row], style: str, label: str) -> None:
+    axes.errorbar(
+        [10 ** line["log10_alpha"] for line in lines],
+        [line["llc"] for line in lines],
+        [2 * line["llc_se"] for line in lines],
+        fmt=style,
+        ms=4,
+        lw=1,
+        capsize=2,
+        label=label,
+    )
+
+
+def main() -> None:
+    """Run what is missing, then the figure."""
+    args = parse(__doc__, PRESETS)
+    preset = PRESETS[args.preset]
+    settings = {
+        "copies": COPIES,
+        "step_size": STEP_SIZE,
+        "batch_size": BATCH_SIZE,
+        "n": preset.n,
+        "num_steps": preset.num_steps,
+        "steps_a_loss": preset.steps_a_loss,
+    }
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite)
+    jobs = [
+        {"network": name, "preconditioner": preconditioner, "log10_alpha": log10_alpha, "run": run}
+        for sweep in preset.sweeps
+        for name in sweep.networks
+        for preconditioner in sweep.preconditioners
+        for log10_alpha in sweep.log10_alphas
+        for run in range(sweep.runs)
+    ]
+    table = summarize(experiment.run(jobs, lambda job: work(job, preset)))
+    if experiment.processes.is_main:
+        experiment.finish(draw(table), table, claim(table))
+
+
+if __name__ == "__main__":
+    main()
