@@ -1,0 +1,280 @@
+"""Does entropy-SGD find flatter minima, and does λ̂ see it? Figure N.1 of arXiv 2308.12108.
+
+python scripts/mnist_entropy_sgd.py --preset cpu
+torchrun --nproc-per-node 2 scripts/mnist_entropy_sgd.py --preset cpu
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from classifiers import (
+    MADE_UP,
+    Images,
+    accelerator,
+    evaluated,
+    gradient_of,
+    judged,
+    llc,
+    load_images,
+    minibatches,
+    prepared,
+)
+from entropy_sgd import NUM_LANGEVIN_STEPS, EntropySGD
+from experiment import Experiment, Row, parse
+from scipy import stats
+from torch import nn
+
+from hf_llc.estimate import llc_draws
+
+OPTIMIZERS = ("sgd", "entropy-sgd")
+
+PAPER = {"sgd": 1000.0, "entropy-sgd": 1000.0}
+"""Read off Figure N.1: about 1000 for both, entropy-SGD the lower."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the rows depend on.
+
+    Attributes:
+        data: Hub id or folder of MNIST.
+        n, n_test: training and test images used.
+        width: of the two hidden layers.
+        batch_size: of training.
+        learning_rate: of SGD's steps, and of entropy-SGD's outer ones.
+        epochs: passes over the training images, the same for both optimizers.
+        measured: epochs after which λ̂ is estimated; the last one is `epochs`.
+        repetitions: networks an optimizer.
+        sampling: `SampleConfig`'s fields.
+    """
+
+    data: str = "ylecun/mnist"
+    n: int = 60_000
+    n_test: int = 10_000
+    width: int = 1024
+    batch_size: int = 512
+    learning_rate: float = 1e-4
+    epochs: int = 200
+    measured: tuple[int, ...] = (1, 2, 5, 10, 20, 40, 80, 120, 160, 200)
+    repetitions: int = 10
+    sampling: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {
+            "num_chains": 4,
+            "num_draws": 400,
+            "num_burnin_steps": 0,
+            "batch_size": 512,
+            "step_size": 1e-5,
+            "localization": 100.0,
+        }
+    )
+
+
+PRESETS = {
+    "smoke": Settings(
+        data=MADE_UP,
+        n=200,
+        n_test=100,
+        width=8,
+        batch_size=20,
+        learning_rate=0.01,
+        epochs=4,
+        measured=(1, 4),
+        repetitions=2,
+        sampling={
+            "num_chains": 2,
+            "num_draws": 10,
+            "num_burnin_steps": 0,
+            "batch_size": 50,
+            "step_size": 1e-5,
+            "localization": 100.0,
+        },
+    ),
+    "cpu": Settings(
+        n=10_000,
+        n_test=5000,
+        width=64,
+        batch_size=128,
+        learning_rate=1e-3,
+        epochs=20,
+        measured=(1, 4, 10, 20),
+        repetitions=5,
+        sampling={
+            "num_chains": 4,
+            "num_draws": 200,
+            "num_burnin_steps": 0,
+            "batch_size": 256,
+            "step_size": 5e-5,
+            "localization": 100.0,
+        },
+    ),
+    "paper": Settings(),
+}
+
+
+def network(width: int, *, seed: int) -> nn.Sequential:
+    """784 → width → width → 10 with ReLU between: 1,863,690 parameters at width 1024. torch's own initialisation."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(784, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 10)
+        )
+
+
+class Work:
+    """One job: train a network with one optimizer and estimate λ̂ on the way."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.images: dict[str, Images] = {}
+
+    def _images(self, split: str) -> Images:
+        """Loaded when first asked for: a run that only draws the figure needs none."""
+        if split not in self.images:
+            s = self.settings
+            count = s.n if split == "train" else s.n_test
+            found = load_images(s.data, split, shape=(1, 28, 28), max_examples=count)
+            self.images[split] = found.normalized(0.1307, 0.3081).to(accelerator().device)
+        return self.images[split]
+
+    def __call__(self, job: Row) -> Row:
+        """The row of a job: a curve over epochs, and its last point."""
+        s, train = self.settings, self._images("train")
+        model = network(s.width, seed=job["seed"])
+        optimizer = self._optimizer(job["optimizer"], model.to(accelerator().device), job["seed"])
+        model, optimizer = prepared(accelerator(), model, optimizer)
+        batches = minibatches(train, s.batch_size, seed=job["seed"])
+        gradient = gradient_of(accelerator(), model, optimizer, batches)
+        gradients_a_step = 1 if job["optimizer"] == "sgd" else NUM_LANGEVIN_STEPS
+        steps_an_epoch = len(train) // s.batch_size // gradients_a_step
+        curve = []
+        for epoch in range(1, s.epochs + 1):
+            for _ in range(steps_an_epoch):
+                optimizer.step(gradient)
+            if epoch in s.measured:
+                curve.append({"epoch": epoch, **self._measured(model, job["seed"])})
+        last = {name: value for name, value in curve[-1].items() if name != "epoch"}
+        return {**last, "curve": curve, "num_parameters": sum(p.numel() for p in model.parameters())}
+
+    def _optimizer(self, name: str, model: nn.Module, seed: int) -> torch.optim.Optimizer:
+        lr = self.settings.learning_rate
+        if name == "sgd":
+            return torch.optim.SGD(model.parameters(), lr=lr, momentum=0.9, nesterov=True)
+        generator = torch.Generator(device=accelerator().device).manual_seed(seed)
+        return EntropySGD(model.parameters(), lr=lr, generator=generator)
+
+    def _measured(self, model: nn.Module, seed: int) -> Row:
+        """λ̂ as the paper has it (all steps), the same from the later half of the steps, losses and errors."""
+        found, trace, sample = llc(model, self._images("train"), {**self.settings.sampling, "seed": seed})
+        assert sample.nbeta is not None
+        late = llc_draws(trace.loss, trace.init_loss, nbeta=sample.nbeta, num_burnin_steps=trace.shape[1] // 2)
+        train_loss, train_accuracy = evaluated(model, self._images("train"))
+        test_loss, test_accuracy = evaluated(model, self._images("test"))
+        return {
+            "llc": found.llc,
+            "llc_se": found.llc_se,
+            "llc_late": float(late.mean()),
+            "verdict": found.verdict,
+            "accept_prob": found.accept_prob,
+            "mean_loss": found.mean_loss,
+            "train_loss": train_loss,
+            "train_error": 1 - train_accuracy,
+            "test_loss": test_loss,
+            "test_error": 1 - test_accuracy,
+        }
+
+
+def at_equal_loss(rows: Sequence[Row], name: str = "llc") -> list[tuple[float, float]]:
+    """Entropy-SGD's last λ̂, and λ̂ of SGD from the same seed where its training loss was the same.
+
+    SGD's is interpolated along its curve over the logarithm of the loss; seeds whose loss SGD did not have between two
+    of its measured epochs are left out.
+    """
+    pairs = []
+    for seed in sorted({row["seed"] for row in rows}):
+        one = {row["optimizer"]: row for row in rows if row["seed"] == seed}
+        curve = sorted(one["sgd"]["curve"], key=lambda point: point["train_loss"])
+        losses = np.log([point["train_loss"] for point in curve])
+        wanted = np.log(one["entropy-sgd"]["train_loss"])
+        if losses[0] <= wanted <= losses[-1]:
+            sgd = float(np.interp(wanted, losses, [point[name] for point in curve]))
+            pairs.append((one["entropy-sgd"][name], sgd))
+    return pairs
+
+
+def claim(rows: Sequence[Row]) -> str:
+    """Is λ̂ lower with entropy-SGD? Welch's t test on the repetitions; and a paired one at equal training loss."""
+    values = {name: np.array([row["llc"] for row in rows if row["optimizer"] == name]) for name in OPTIMIZERS}
+    sgd, entropy = values["sgd"], values["entropy-sgd"]
+    test: Any = stats.ttest_ind(entropy, sgd, equal_var=False)
+    text = (
+        f"{judged(-test.statistic, test.pvalue)}: λ̂ is lower with entropy-SGD than with SGD. {entropy.mean():.4g} (sd {entropy.std(ddof=1):.2g}) "
+        f"against {sgd.mean():.4g} (sd {sgd.std(ddof=1):.2g}), {len(sgd)} repetitions each, Welch's t = "
+        f"{test.statistic:.2f}, p = {test.pvalue:.2g}."
+    )
+    losses = {n: np.mean([row["train_loss"] for row in rows if row["optimizer"] == n]) for n in OPTIMIZERS}
+    text += f" But their training losses differ too, {losses['entropy-sgd']:.3g} against {losses['sgd']:.3g}."
+    pairs = np.array(at_equal_loss(rows)).reshape(-1, 2)
+    if len(pairs) < 2:
+        return text + " SGD never had entropy-SGD's loss between two measured epochs: no comparison at equal loss."
+    difference = pairs[:, 0] - pairs[:, 1]
+    paired: Any = stats.ttest_1samp(difference, 0.0)
+    return text + (
+        f" Where SGD had the loss that entropy-SGD ends with, its λ̂ was {pairs[:, 1].mean():.4g}: at equal loss "
+        f"entropy-SGD is {difference.mean():+.3g} ± {difference.std(ddof=1) / np.sqrt(len(difference)):.2g} from SGD "
+        f"(paired over {len(difference)} seeds, p = {paired.pvalue:.2g})."
+    )
+
+
+def table(rows: Sequence[Row]) -> list[Row]:
+    """One line a measured epoch of each network."""
+    named = ("optimizer", "seed")
+    return [{**{n: row[n] for n in named}, **point} for row in rows for point in row["curve"]]
+
+
+def figure(rows: Sequence[Row]) -> Any:
+    """λ̂ of the trained networks, and λ̂ against training loss on the way."""
+    from matplotlib import pyplot as plt
+
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(1, 1.4))
+    colors = dict(zip(OPTIMIZERS, ("tab:blue", "tab:orange"), strict=True))
+    for place, name in enumerate(OPTIMIZERS):
+        mine = [row for row in rows if row["optimizer"] == name]
+        values = np.array([row["llc"] for row in mine])
+        jitter = np.linspace(-0.12, 0.12, len(values))
+        left.plot(place + jitter, values, "o", color=colors[name], alpha=0.7)
+        left.plot([place - 0.25, place + 0.25], [values.mean()] * 2, color=colors[name], lw=2)
+        for row in mine:
+            losses, llcs = ([point[k] for point in row["curve"]] for k in ("train_loss", "llc"))
+            right.plot(losses, llcs, ".-", color=colors[name], alpha=0.6, lw=1, label=name if row is mine[0] else None)
+            right.plot(losses[-1], llcs[-1], "o", color=colors[name], mec="black", zorder=3)
+    left.set(xticks=range(len(OPTIMIZERS)), xticklabels=OPTIMIZERS, xlim=(-0.5, 1.5), ylabel="λ̂", title="Trained")
+    right.set(xscale="log", xlabel="training loss (nats)", ylabel="λ̂", title="On the way (end: black rim)")
+    right.invert_xaxis()
+    right.legend(frameon=False)
+    fig.tight_layout()
+    return fig
+
+
+def main() -> None:
+    """Run what is missing, then draw."""
+    matplotlib.use("agg")
+    args = parse(__doc__, PRESETS, more=lambda parser: parser.add_argument("--data", help="Hub id or folder of MNIST"))
+    settings: Settings = PRESETS[args.preset]
+    if args.data is not None:
+        settings = dataclasses.replace(settings, data=args.data)
+    experiment = Experiment(args.output, dataclasses.asdict(settings), overwrite=args.overwrite)
+    jobs = [{"optimizer": name, "seed": seed} for seed in range(settings.repetitions) for name in OPTIMIZERS]
+    rows = experiment.run(jobs, Work(settings))
+    if experiment.processes.is_main:
+        experiment.finish(figure(rows), table(rows), claim(rows))
+
+
+if __name__ == "__main__":
+    main()

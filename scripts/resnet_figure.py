@@ -1,0 +1,179 @@
+"""The picture, the table and the sentence of resnet_cifar10.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from classifiers import judged
+from experiment import Row
+from scipy import stats
+
+Sweeps = Sequence[tuple[Any, Sequence[Row]]]
+"""Each sweep with its rows."""
+
+NAMES = {
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "momentum": "momentum",
+    "weight_decay": "L2",
+}
+
+SIGNS = {"learning_rate": -1, "batch_size": 1, "momentum": -1, "weight_decay": -1}
+"""The paper's claim: how λ̂ goes as each is raised. Of L2 without momentum only."""
+
+PAPER = {
+    "learning_rate": {0.005: 7900, 0.01: 7800, 0.05: 6650, 0.1: 5350, 0.2: 3050},
+    "batch_size": {16: 1600, 32: 3500, 64: 5200, 128: 6700, 256: 7400, 512: 7800, 1024: 7900},
+    "momentum": {0.0: 6700, 0.9: 850},
+    "weight_decay": {},
+}
+"""λ̂ at the end of training, read off the paper's figures; without momentum."""
+
+PANELS = (("llc", "λ̂"), ("test_accuracy", "test accuracy"), ("train_loss", "training loss"))
+
+
+def band(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student's t over seeds; NaN with one)."""
+    array = np.array(values, dtype=float)
+    if len(array) < 2:
+        return float(array.mean()) if len(array) else np.nan, np.nan
+    half = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    return float(array.mean()), float(half)
+
+
+def sound(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose training and sampling stayed finite."""
+    return [row for row in rows if row["diverged"] is None]
+
+
+def trend(sweep: Any, rows: Sequence[Row]) -> tuple[float, float]:
+    """Spearman's rank correlation of λ̂ with what the sweep varies, and its p value, over all sound runs."""
+    mine = sound(rows)
+    if len(mine) < 3 or len({row[sweep.name] for row in mine}) < 2:
+        return np.nan, np.nan
+    test: Any = stats.spearmanr([row[sweep.name] for row in mine], [row["llc"] for row in mine])
+    return float(test.statistic), float(test.pvalue)
+
+
+def title(sweep: Any) -> str:
+    """What varies and what does not."""
+    held = ", ".join(f"{NAMES[n]} {v:g}" for n, v in sweep.base.items() if n not in (sweep.name, "weight_decay"))
+    return f"{NAMES[sweep.name]}\n({held})"
+
+
+def claim(sweeps: Sweeps) -> str:
+    """For each sweep whether λ̂ goes as the paper says; then the runs that diverged, and BatchNorm's other mode."""
+    found = [_said(sweep, rows) for sweep, rows in sweeps]
+    rows = {tuple(sorted((k, v) for k, v in row.items() if k in (*NAMES, "seed"))): row for _, s in sweeps for row in s}
+    lost = [row for row in rows.values() if row["diverged"] is not None]
+    found.append(
+        f"{len(lost)} of {len(rows)} runs diverged and are left out of the above"
+        + (": " + "; ".join(f"{_settings(row)}: {row['diverged']}" for row in lost) if lost else "")
+        + "."
+    )
+    both = [row for row in rows.values() if row.get("llc_other_norm") is not None]
+    if both:
+        one, other = (band([row[name] for row in both]) for name in ("llc", "llc_other_norm"))
+        found.append(
+            f"With BatchNorm's other statistics while sampling λ̂ of the base network is {other[0]:.4g} ± {other[1]:.2g}"
+            f" in place of {one[0]:.4g} ± {one[1]:.2g} (95 %, {len(both)} seeds)."
+        )
+    return "\n".join(found)
+
+
+def _said(sweep: Any, rows: Sequence[Row]) -> str:
+    """One sweep's sentence."""
+    rho, p = trend(sweep, rows)
+    sign = SIGNS[sweep.name]
+    way = "falls" if sign < 0 else "rises"
+    verdict = judged(sign * rho, p)
+    means = ", ".join(
+        f"{value:g}: {band([row['llc'] for row in sound(rows) if row[sweep.name] == value])[0]:.4g}"
+        for value in sweep.values
+    )
+    momentum = sweep.base["momentum"]
+    with_what = f" with momentum {momentum:g}" if sweep.name != "momentum" and momentum else ""
+    note = ", for which the paper claims no order" if sweep.name == "weight_decay" and momentum else ""
+    return (
+        f"{verdict}: λ̂ {way} with {NAMES[sweep.name]}{with_what}{note} ({means}; Spearman's ρ = {rho:.2f}, "
+        f"p = {p:.2g}, {len(sound(rows))} runs)."
+    )
+
+
+def _settings(row: Row) -> str:
+    return ", ".join(f"{NAMES[name]} {row[name]:g}" for name in NAMES) + f", seed {row['seed']}"
+
+
+def table(sweeps: Sweeps) -> list[Row]:
+    """One line a sweep, value, seed and measured step; a run that diverged before any has one line, without numbers."""
+    lines = []
+    blank = ("step", "llc", "llc_se", "verdict", "accept_prob", "train_loss", "test_accuracy")
+    for sweep, rows in sweeps:
+        for row in rows:
+            named = {"sweep": sweep.name, **{name: row[name] for name in NAMES}, "seed": row["seed"]}
+            for point in row["curve"] or [{}]:
+                paper = PAPER[sweep.name].get(row[sweep.name]) if sweep.base["momentum"] == 0 else None
+                lines.append(
+                    {**named, **{n: point.get(n) for n in blank}, "diverged": row["diverged"], "paper_llc": paper}
+                )
+    return lines
+
+
+def figure(sweeps: Sweeps) -> Any:
+    """A column a sweep: λ̂ at the end against what varies, then λ̂, test accuracy and training loss on the way."""
+    from matplotlib import pyplot as plt
+
+    fig, axes = plt.subplots(4, len(sweeps), figsize=(3.3 * len(sweeps), 10), squeeze=False)
+    for column, (sweep, rows) in zip(axes.T, sweeps, strict=True):
+        _ends(column[0], sweep, rows)
+        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(sweep.values)))
+        for axis, (name, label) in zip(column[1:], PANELS, strict=True):
+            for color, value in zip(colors, sweep.values, strict=True):
+                mine = [row for row in sound(rows) if row[sweep.name] == value]
+                if not mine:
+                    continue
+                steps = [point["step"] for point in mine[0]["curve"]]
+                bands = np.array([band([row["curve"][i][name] for row in mine]) for i in range(len(steps))]).T
+                axis.plot(steps, bands[0], ".-", color=color, label=f"{value:g}")
+                axis.fill_between(steps, bands[0] - bands[1], bands[0] + bands[1], color=color, alpha=0.2, lw=0)
+                _keep_in_view(axis, [row["curve"][i][name] for row in mine for i in range(len(steps))])
+            axis.set(xlabel="training step")
+            if axis.get_subplotspec().is_first_col():
+                axis.set_ylabel(label)
+        column[2].legend(title=NAMES[sweep.name], fontsize="small", title_fontsize="small", frameon=False)
+        column[3].set_yscale("log")
+    fig.tight_layout()
+    return fig
+
+
+def _keep_in_view(axis: Any, values: Sequence[float]) -> None:
+    """The axis shows the values; bands of few seeds, far wider, are cut."""
+    low, high = min(values), max(values)
+    if hasattr(axis, "shown"):
+        low, high = min(low, axis.shown[0]), max(high, axis.shown[1])
+    axis.shown = (low, high)
+    room = 0.15 * (high - low) or 1.0
+    axis.set_ylim(low - room, high + room)
+
+
+def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
+    """λ̂ of each trained network against what the sweep varies; crosses at the foot for runs that diverged."""
+    places = {value: i for i, value in enumerate(sweep.values)}
+    mine = sound(rows)
+    axis.plot([places[row[sweep.name]] for row in mine], [row["llc"] for row in mine], "o", color="tab:blue", alpha=0.6)
+    means = [band([row["llc"] for row in mine if row[sweep.name] == value])[0] for value in sweep.values]
+    axis.plot(range(len(means)), means, "-", color="tab:blue")
+    for value, place in places.items():
+        lost = sum(row["diverged"] is not None for row in rows if row[sweep.name] == value)
+        if lost:
+            axis.annotate(
+                f"{lost} diverged", (place, 0.02), xycoords=("data", "axes fraction"), color="tab:red", ha="center"
+            )
+    rho, p = trend(sweep, rows)
+    axis.set(xticks=range(len(sweep.values)), xticklabels=[f"{value:g}" for value in sweep.values])
+    axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {rho:.2f}, p = {p:.2g})")
+    axis.set_title(title(sweep), fontsize="small")
+    if axis.get_subplotspec().is_first_col():
+        axis.set_ylabel("λ̂ after training")
