@@ -32,6 +32,7 @@ from scipy import stats
 from torch import nn
 
 from hf_llc.estimate import llc_draws
+from hf_llc.refusals import public_name
 
 OPTIMIZERS = ("sgd", "entropy-sgd")
 
@@ -60,7 +61,7 @@ class Settings:
     n_test: int = 10_000
     width: int = 1024
     batch_size: int = 512
-    learning_rate: float = 1e-4
+    learning_rate: float = 0.01
     epochs: int = 200
     measured: tuple[int, ...] = (1, 2, 5, 10, 20, 40, 80, 120, 160, 200)
     repetitions: int = 10
@@ -96,22 +97,21 @@ PRESETS = {
             "localization": 100.0,
         },
     ),
-    "cpu": Settings(
-        n=10_000,
-        n_test=5000,
+    "cpu": Settings(  # the paper's SGLD in its own units: ε·nβ, γ/nβ and the number of steps are the paper's
+        n=5000,
+        n_test=2000,
         width=64,
         batch_size=128,
-        learning_rate=1e-3,
-        epochs=20,
-        measured=(1, 4, 10, 20),
+        epochs=200,
+        measured=(20, 60, 200),
         repetitions=5,
         sampling={
             "num_chains": 4,
-            "num_draws": 200,
+            "num_draws": 400,
             "num_burnin_steps": 0,
             "batch_size": 256,
-            "step_size": 5e-5,
-            "localization": 100.0,
+            "step_size": 1e-4,
+            "localization": 10.0,
         },
     ),
     "paper": Settings(),
@@ -209,26 +209,28 @@ def at_equal_loss(rows: Sequence[Row], name: str = "llc") -> list[tuple[float, f
 
 
 def claim(rows: Sequence[Row]) -> str:
-    """Is λ̂ lower with entropy-SGD? Welch's t test on the repetitions; and a paired one at equal training loss."""
-    values = {name: np.array([row["llc"] for row in rows if row["optimizer"] == name]) for name in OPTIMIZERS}
-    sgd, entropy = values["sgd"], values["entropy-sgd"]
+    """Is λ̂ lower with entropy-SGD? After as many epochs, as in the paper (Welch's t test); and at equal training loss
+    (paired t test: both networks of a seed begin alike and are sampled with the same noise and minibatches)."""
+    mine = {name: [row for row in rows if row["optimizer"] == name] for name in OPTIMIZERS}
+    sgd, entropy = (np.array([row["llc"] for row in mine[name]]) for name in OPTIMIZERS)
+    loss = {name: np.mean([row["train_loss"] for row in mine[name]]) for name in OPTIMIZERS}
     test: Any = stats.ttest_ind(entropy, sgd, equal_var=False)
     text = (
-        f"{judged(-test.statistic, test.pvalue)}: λ̂ is lower with entropy-SGD than with SGD. {entropy.mean():.4g} (sd {entropy.std(ddof=1):.2g}) "
-        f"against {sgd.mean():.4g} (sd {sgd.std(ddof=1):.2g}), {len(sgd)} repetitions each, Welch's t = "
-        f"{test.statistic:.2f}, p = {test.pvalue:.2g}."
+        f"{judged(-test.statistic, test.pvalue)}: after as many epochs λ̂ is lower with entropy-SGD than with SGD "
+        f"({entropy.mean():.4g}, sd {entropy.std(ddof=1):.2g}, against {sgd.mean():.4g}, sd {sgd.std(ddof=1):.2g}; "
+        f"{len(sgd)} repetitions each, Welch's t = {test.statistic:.2f}, p = {test.pvalue:.2g}; training losses "
+        f"{loss['entropy-sgd']:.2g} and {loss['sgd']:.2g}).\n"
     )
-    losses = {n: np.mean([row["train_loss"] for row in rows if row["optimizer"] == n]) for n in OPTIMIZERS}
-    text += f" But their training losses differ too, {losses['entropy-sgd']:.3g} against {losses['sgd']:.3g}."
     pairs = np.array(at_equal_loss(rows)).reshape(-1, 2)
     if len(pairs) < 2:
-        return text + " SGD never had entropy-SGD's loss between two measured epochs: no comparison at equal loss."
+        return text + "Cannot tell: SGD did not have entropy-SGD's last loss between two measured epochs."
     difference = pairs[:, 0] - pairs[:, 1]
     paired: Any = stats.ttest_1samp(difference, 0.0)
     return text + (
-        f" Where SGD had the loss that entropy-SGD ends with, its λ̂ was {pairs[:, 1].mean():.4g}: at equal loss "
-        f"entropy-SGD is {difference.mean():+.3g} ± {difference.std(ddof=1) / np.sqrt(len(difference)):.2g} from SGD "
-        f"(paired over {len(difference)} seeds, p = {paired.pvalue:.2g})."
+        f"{judged(-paired.statistic, paired.pvalue)}: it is lower than with SGD at the same training loss "
+        f"({pairs[:, 0].mean():.4g} against {pairs[:, 1].mean():.4g}: {difference.mean():+.2g} ± "
+        f"{difference.std(ddof=1) / np.sqrt(len(difference)):.1g}, paired over {len(difference)} seeds, "
+        f"p = {paired.pvalue:.2g})."
     )
 
 
@@ -242,20 +244,22 @@ def figure(rows: Sequence[Row]) -> Any:
     """λ̂ of the trained networks, and λ̂ against training loss on the way."""
     from matplotlib import pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9, 3.8), width_ratios=(1, 1.4))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), width_ratios=(1, 1.2))
     colors = dict(zip(OPTIMIZERS, ("tab:blue", "tab:orange"), strict=True))
-    for place, name in enumerate(OPTIMIZERS):
-        mine = [row for row in rows if row["optimizer"] == name]
-        values = np.array([row["llc"] for row in mine])
-        jitter = np.linspace(-0.12, 0.12, len(values))
-        left.plot(place + jitter, values, "o", color=colors[name], alpha=0.7)
-        left.plot([place - 0.25, place + 0.25], [values.mean()] * 2, color=colors[name], lw=2)
-        for row in mine:
-            losses, llcs = ([point[k] for point in row["curve"]] for k in ("train_loss", "llc"))
-            right.plot(losses, llcs, ".-", color=colors[name], alpha=0.6, lw=1, label=name if row is mine[0] else None)
-            right.plot(losses[-1], llcs[-1], "o", color=colors[name], mec="black", zorder=3)
-    left.set(xticks=range(len(OPTIMIZERS)), xticklabels=OPTIMIZERS, xlim=(-0.5, 1.5), ylabel="λ̂", title="Trained")
-    right.set(xscale="log", xlabel="training loss (nats)", ylabel="λ̂", title="On the way (end: black rim)")
+    columns = [(name, [row["llc"] for row in rows if row["optimizer"] == name], colors[name]) for name in OPTIMIZERS]
+    columns.append(("sgd at the loss\nof entropy-sgd", [pair[1] for pair in at_equal_loss(rows)], "tab:cyan"))
+    columns = [column for column in columns if column[1]]
+    for place, (_, values, color) in enumerate(columns):
+        left.plot(place + np.linspace(-0.15, 0.15, len(values)), values, "o", color=color, alpha=0.7)
+        left.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=color, lw=2)
+    left.set(xticks=range(len(columns)), xticklabels=[name for name, _, _ in columns], xlim=(-0.6, len(columns) - 0.4))
+    left.set(ylabel="λ̂", title="after training")
+    for row in rows:
+        losses, llcs = ([point[k] for point in row["curve"]] for k in ("train_loss", "llc"))
+        color, label = colors[row["optimizer"]], row["optimizer"] if row["seed"] == 0 else None
+        right.plot(losses, llcs, ".-", color=color, alpha=0.6, lw=1, label=label)
+        right.plot(losses[-1], llcs[-1], "o", color=color, mec="black", zorder=3)
+    right.set(xscale="log", xlabel="training loss (nats), falling", ylabel="λ̂", title="on the way (end: black rim)")
     right.invert_xaxis()
     right.legend(frameon=False)
     fig.tight_layout()
@@ -269,7 +273,8 @@ def main() -> None:
     settings: Settings = PRESETS[args.preset]
     if args.data is not None:
         settings = dataclasses.replace(settings, data=args.data)
-    experiment = Experiment(args.output, dataclasses.asdict(settings), overwrite=args.overwrite)
+    known = {**dataclasses.asdict(settings), "data": public_name(settings.data)}
+    experiment = Experiment(args.output, known, overwrite=args.overwrite)
     jobs = [{"optimizer": name, "seed": seed} for seed in range(settings.repetitions) for name in OPTIMIZERS]
     rows = experiment.run(jobs, Work(settings))
     if experiment.processes.is_main:

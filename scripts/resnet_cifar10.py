@@ -21,6 +21,7 @@ from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer
 
 from hf_llc.diagnostics import first_non_finite
+from hf_llc.refusals import public_name
 
 TRAINING = ("learning_rate", "batch_size", "momentum", "weight_decay")
 """What a sweep varies: the names of a job."""
@@ -317,6 +318,7 @@ def main() -> None:
     settings = chosen(args)
     # The sweeps are not among what rows depend on: a folder may get more of them.
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("sweeps", "seeds")}
+    known["data"] = public_name(settings.data)
     experiment = Experiment(args.output, known, overwrite=args.overwrite)
     jobs: list[Row] = []
     for job in (job for sweep in settings.sweeps for job in sweep.jobs(settings.seeds)):
