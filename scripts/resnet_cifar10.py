@@ -35,16 +35,20 @@ class Sweep:
         name: of `TRAINING`, the one that varies.
         values: of it.
         base: the others.
+        step_size: of SGLD, the same for all its values.
     """
 
     name: str
     values: tuple[float, ...]
     base: dict[str, float]
+    step_size: float
 
     def jobs(self, seeds: int) -> list[Row]:
         """One a value and seed. A run that two sweeps share is one job."""
-        settings = [{**self.base, self.name: value} for value in self.values]
-        return [{**{n: s[n] for n in TRAINING}, "seed": seed} for s in settings for seed in range(seeds)]
+        settings = [{**self.base, self.name: value, "step_size": self.step_size} for value in self.values]
+        return [
+            {**{n: s[n] for n in (*TRAINING, "step_size")}, "seed": seed} for s in settings for seed in range(seeds)
+        ]
 
 
 def _sweeps(
@@ -56,18 +60,23 @@ def _sweeps(
     learning_rate: float,
     batch_size: int,
     with_momentum: bool,
+    step_size: float,
+    step_size_decay: float,
 ) -> tuple[Sweep, ...]:
-    """The paper's sweeps around one base; `with_momentum`: all but that of momentum itself with 0.9 too."""
+    """The paper's sweeps around one base; `with_momentum`: all but that of momentum itself with 0.9 too.
+
+    `step_size_decay` is SGLD's step size in the sweep over L2, `step_size` in the others.
+    """
     found = []
     for momentum in (0.0, 0.9) if with_momentum else (0.0,):
         base = {"learning_rate": learning_rate, "batch_size": batch_size, "momentum": momentum, "weight_decay": 0.0}
         found += [
-            Sweep("learning_rate", learning_rates, base),
-            Sweep("batch_size", batch_sizes, base),
-            Sweep("weight_decay", weight_decays, base),
+            Sweep("learning_rate", learning_rates, base, step_size),
+            Sweep("batch_size", batch_sizes, base, step_size),
+            Sweep("weight_decay", weight_decays, base, step_size_decay),
         ]
         if momentum == 0:
-            found.append(Sweep("momentum", momenta, base))
+            found.append(Sweep("momentum", momenta, base, step_size))
     return tuple(found)
 
 
@@ -85,8 +94,7 @@ class Settings:
         measured: steps after which λ̂ is estimated; the last one is `steps`.
         seeds: networks a setting.
         sweeps: what is varied.
-        sampling: `SampleConfig`'s fields.
-        step_size_decay: the step size for networks trained with weight decay.
+        sampling: `SampleConfig`'s fields but the step size, which is a sweep's.
         batch_norm: "eval" (frozen statistics) or "batch" (those of each minibatch) while sampling.
         both_norms: the learning rate, batch size and momentum of the network for which both are estimated.
     """
@@ -108,6 +116,8 @@ class Settings:
         learning_rate=0.01,
         batch_size=512,
         with_momentum=True,
+        step_size=2e-7,
+        step_size_decay=5e-8,
     )
     sampling: dict[str, Any] = dataclasses.field(
         default_factory=lambda: {
@@ -116,16 +126,14 @@ class Settings:
             "num_burnin_steps": 1800,
             "batch_size": 2048,
             "micro_batch_size": 2048,
-            "step_size": 2e-7,
             "localization": 1.0,
         }
     )
-    step_size_decay: float = 5e-8
     batch_norm: str = "eval"
     both_norms: tuple[float, int, float] = (0.01, 512, 0.0)
 
 
-_TINY = {"num_chains": 1, "localization": 1.0, "step_size": 1e-6}
+_TINY = {"num_chains": 1, "localization": 1.0}
 
 PRESETS = {
     "smoke": Settings(
@@ -145,29 +153,33 @@ PRESETS = {
             learning_rate=0.01,
             batch_size=20,
             with_momentum=False,
+            step_size=2e-6,
+            step_size_decay=2e-6,
         ),
         sampling={**_TINY, "num_draws": 4, "num_burnin_steps": 4, "batch_size": 40, "micro_batch_size": 40},
         both_norms=(0.01, 20, 0.0),
     ),
-    "cpu": Settings(
-        n=2000,
+    "cpu": Settings(  # so few images that every network fits them, as the paper's do: λ̂ tells sharp fits from flat ones
+        n=500,
         n_test=2000,
-        width=8,
+        width=16,
         halved=True,
-        steps=600,
-        measured=(200, 400, 600),
-        seeds=2,
+        steps=1000,
+        measured=(500, 1000),
+        seeds=3,
         sweeps=_sweeps(
             learning_rates=(0.02, 0.05, 0.2),
-            batch_sizes=(16, 64, 256),
-            momenta=(0.0, 0.6, 0.9),
-            weight_decays=(),
+            batch_sizes=(10, 50, 125),
+            momenta=(0.0, 0.5, 0.9),
+            weight_decays=(0.0, 0.02),
             learning_rate=0.05,
-            batch_size=64,
+            batch_size=50,
             with_momentum=False,
+            step_size=2e-6,
+            step_size_decay=2e-6,
         ),
-        sampling={**_TINY, "num_draws": 100, "num_burnin_steps": 200, "batch_size": 256, "micro_batch_size": 256},
-        both_norms=(0.05, 64, 0.0),
+        sampling={**_TINY, "num_draws": 40, "num_burnin_steps": 80, "batch_size": 125, "micro_batch_size": 125},
+        both_norms=(0.05, 50, 0.0),
     ),
     "paper": Settings(),
 }
@@ -272,9 +284,7 @@ class Work:
 
     def _llc(self, model: nn.Module, job: Row, *, norm: str) -> Row:
         """λ̂ on the training images, L2 left out of the loss; "diverged_at" is the step of a loss that is not finite."""
-        settings = {**self.settings.sampling, "seed": job["seed"]}
-        if job["weight_decay"]:
-            settings["step_size"] = self.settings.step_size_decay
+        settings = {**self.settings.sampling, "step_size": job["step_size"], "seed": job["seed"]}
         if norm == "batch":
             with BatchStatistics(model):
                 found, trace, _ = llc(model, self._images("train"), settings)

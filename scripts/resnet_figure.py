@@ -66,7 +66,11 @@ def title(sweep: Any) -> str:
 def claim(sweeps: Sweeps) -> str:
     """For each sweep whether λ̂ goes as the paper says; then the runs that diverged, and BatchNorm's other mode."""
     found = [_said(sweep, rows) for sweep, rows in sweeps]
-    rows = {tuple(sorted((k, v) for k, v in row.items() if k in (*NAMES, "seed"))): row for _, s in sweeps for row in s}
+    rows = {
+        tuple(sorted((k, v) for k, v in row.items() if k in (*NAMES, "step_size", "seed"))): row
+        for _, s in sweeps
+        for row in s
+    }
     lost = [row for row in rows.values() if row["diverged"] is not None]
     found.append(
         f"{len(lost)} of {len(rows)} runs diverged and are left out of the above"
