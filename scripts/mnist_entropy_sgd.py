@@ -36,9 +36,6 @@ from hf_llc.refusals import public_name
 
 OPTIMIZERS = ("sgd", "entropy-sgd")
 
-PAPER = {"sgd": 1000.0, "entropy-sgd": 1000.0}
-"""Read off Figure N.1: about 1000 for both, entropy-SGD the lower."""
-
 
 @dataclass(frozen=True)
 class Settings:
@@ -203,7 +200,7 @@ def at_equal_loss(rows: Sequence[Row], name: str = "llc") -> list[tuple[float, f
         losses = np.log([point["train_loss"] for point in curve])
         wanted = np.log(one["entropy-sgd"]["train_loss"])
         if losses[0] <= wanted <= losses[-1]:
-            sgd = float(np.interp(wanted, losses, [point[name] for point in curve]))
+            sgd = float(np.interp(wanted, losses, np.array([point[name] for point in curve], dtype=float)))
             pairs.append((one["entropy-sgd"][name], sgd))
     return pairs
 
@@ -212,7 +209,7 @@ def claim(rows: Sequence[Row]) -> str:
     """Is λ̂ lower with entropy-SGD? After as many epochs, as in the paper (Welch's t test); and at equal training loss
     (paired t test: both networks of a seed begin alike and are sampled with the same noise and minibatches)."""
     mine = {name: [row for row in rows if row["optimizer"] == name] for name in OPTIMIZERS}
-    sgd, entropy = (np.array([row["llc"] for row in mine[name]]) for name in OPTIMIZERS)
+    sgd, entropy = (np.array([row["llc"] for row in mine[name]], dtype=float) for name in OPTIMIZERS)
     loss = {name: np.mean([row["train_loss"] for row in mine[name]]) for name in OPTIMIZERS}
     test: Any = stats.ttest_ind(entropy, sgd, equal_var=False)
     text = (
@@ -221,7 +218,7 @@ def claim(rows: Sequence[Row]) -> str:
         f"{len(sgd)} repetitions each, Welch's t = {test.statistic:.2f}, p = {test.pvalue:.2g}; training losses "
         f"{loss['entropy-sgd']:.2g} and {loss['sgd']:.2g}).\n"
     )
-    pairs = np.array(at_equal_loss(rows)).reshape(-1, 2)
+    pairs = np.array(at_equal_loss(rows), dtype=float).reshape(-1, 2)
     if len(pairs) < 2:
         return text + "Cannot tell: SGD did not have entropy-SGD's last loss between two measured epochs."
     difference = pairs[:, 0] - pairs[:, 1]

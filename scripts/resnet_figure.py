@@ -142,30 +142,34 @@ def figure(sweeps: Sweeps) -> Any:
                 bands = np.array([band([row["curve"][i][name] for row in mine]) for i in range(len(steps))]).T
                 axis.plot(steps, bands[0], ".-", color=color, label=f"{value:g}")
                 axis.fill_between(steps, bands[0] - bands[1], bands[0] + bands[1], color=color, alpha=0.2, lw=0)
-                _keep_in_view(axis, [row["curve"][i][name] for row in mine for i in range(len(steps))])
-            axis.set(xlabel="training step")
+            axis.set(xlabel="training step", yscale="log" if name == "train_loss" else "linear")
+            _keep_in_view(axis)
             if axis.get_subplotspec().is_first_col():
                 axis.set_ylabel(label)
         column[2].legend(title=NAMES[sweep.name], fontsize="small", title_fontsize="small", frameon=False)
-        column[3].set_yscale("log")
     fig.tight_layout()
     return fig
 
 
-def _keep_in_view(axis: Any, values: Sequence[float]) -> None:
-    """The axis shows the values; bands of few seeds, far wider, are cut."""
-    low, high = min(values), max(values)
-    if hasattr(axis, "shown"):
-        low, high = min(low, axis.shown[0]), max(high, axis.shown[1])
-    axis.shown = (low, high)
-    room = 0.15 * (high - low) or 1.0
-    axis.set_ylim(low - room, high + room)
+def _keep_in_view(axis: Any) -> None:
+    """The axis shows the means and what bands fit within as much again: those of few seeds reach far beyond."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines] or [np.zeros(1)])
+    is_log = axis.get_yscale() == "log"
+    shown = np.log(drawn) if is_log else drawn
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    room = 0.3 * (high - low) or 1.0
+    limits = np.array([low - room, high + room])
+    axis.set_ylim(*(np.exp(limits) if is_log else limits))
 
 
 def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
-    """λ̂ of each trained network against what the sweep varies; crosses at the foot for runs that diverged."""
+    """λ̂ of each trained network against what the sweep varies; how many diverged, at the foot."""
     places = {value: i for i, value in enumerate(sweep.values)}
     mine = sound(rows)
+    other = [(places[row[sweep.name]], row["llc_other_norm"]) for row in mine if row.get("llc_other_norm") is not None]
+    if other:
+        axis.plot(*zip(*other, strict=True), "o", mfc="none", color="tab:gray", label="BatchNorm's other mode")
+        axis.legend(frameon=False, fontsize="small")
     axis.plot([places[row[sweep.name]] for row in mine], [row["llc"] for row in mine], "o", color="tab:blue", alpha=0.6)
     means = [band([row["llc"] for row in mine if row[sweep.name] == value])[0] for value in sweep.values]
     axis.plot(range(len(means)), means, "-", color="tab:blue")
