@@ -13,8 +13,8 @@ directions need 2/(εγ) = 2,000 steps.
 The figure's claim compares networks after as many epochs. Entropy-SGD is then ten times as far from loss zero, and λ̂
 depends on that, so the script also compares with SGD at the loss that entropy-SGD ends with.
 
-- `cpu`: 784-64-64-10 (55,050 parameters) on 5,000 images, 200 epochs, 5 repetitions; SGLD in the paper's own units: ε·nβ,
-  γ/nβ and the number of steps are the paper's. Four minutes of one core's time.
+- `cpu`: 784-64-64-10 (55,050 parameters) on 5,000 images, 200 epochs, 5 repetitions; SGLD in the paper's own units:
+  ε·nβ, γ/nβ and the number of steps are the paper's. Four minutes of one core's time.
 - `paper`: 784-1024-1024-10 (1,863,690 parameters), all images, 200 epochs at learning rate 0.01 in batches of 512, 10
   repetitions; λ̂ at ε = 1e-5, γ = 100, batches of 512. The authors' notebook of the plotted runs says this learning rate
   and 80 repetitions (`--repetitions 80`); the job file beside it says 1e-4. Not run here; about an hour of one GPU, by

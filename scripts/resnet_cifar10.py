@@ -62,10 +62,12 @@ def _sweeps(
     with_momentum: bool,
     step_size: float,
     step_size_decay: float,
+    batch_size_momentum: float,
 ) -> tuple[Sweep, ...]:
     """The paper's sweeps around one base; `with_momentum`: all but that of momentum itself with 0.9 too.
 
-    `step_size_decay` is SGLD's step size in the sweep over L2, `step_size` in the others.
+    `step_size_decay` is SGLD's step size in the sweep over L2, `step_size` in the others. `batch_size_momentum` is that
+    of training in the sweep over momentum.
     """
     found = []
     for momentum in (0.0, 0.9) if with_momentum else (0.0,):
@@ -76,7 +78,7 @@ def _sweeps(
             Sweep("weight_decay", weight_decays, base, step_size_decay),
         ]
         if momentum == 0:
-            found.append(Sweep("momentum", momenta, base, step_size))
+            found.append(Sweep("momentum", momenta, {**base, "batch_size": batch_size_momentum}, step_size))
     return tuple(found)
 
 
@@ -118,6 +120,7 @@ class Settings:
         with_momentum=True,
         step_size=2e-7,
         step_size_decay=5e-8,
+        batch_size_momentum=128,
     )
     sampling: dict[str, Any] = dataclasses.field(
         default_factory=lambda: {
@@ -155,6 +158,7 @@ PRESETS = {
             with_momentum=False,
             step_size=2e-6,
             step_size_decay=2e-6,
+            batch_size_momentum=20,
         ),
         sampling={**_TINY, "num_draws": 4, "num_burnin_steps": 4, "batch_size": 40, "micro_batch_size": 40},
         both_norms=(0.01, 20, 0.0),
@@ -169,7 +173,7 @@ PRESETS = {
         seeds=3,
         sweeps=_sweeps(
             learning_rates=(0.02, 0.05, 0.2),
-            batch_sizes=(10, 50, 125),
+            batch_sizes=(25, 50, 125),
             momenta=(0.0, 0.5, 0.9),
             weight_decays=(0.0, 0.02),
             learning_rate=0.05,
@@ -177,6 +181,7 @@ PRESETS = {
             with_momentum=False,
             step_size=2e-6,
             step_size_decay=2e-6,
+            batch_size_momentum=50,
         ),
         sampling={**_TINY, "num_draws": 40, "num_burnin_steps": 80, "batch_size": 125, "micro_batch_size": 125},
         both_norms=(0.05, 50, 0.0),

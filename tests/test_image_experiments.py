@@ -195,9 +195,9 @@ def test_the_papers_sweeps_share_their_base_runs() -> None:
     jobs = [tuple(sorted(job.items())) for sweep in paper.sweeps for job in sweep.jobs(1)]
     assert {sweep.name for sweep in paper.sweeps} == set(resnet_cifar10.TRAINING)
     assert len(jobs) == 2 * (5 + 7 + 6) + 10
-    # With and without momentum the base is in the sweeps of learning rate and batch size, and an end of momentum's; L2
-    # is swept at a step size of its own.
-    assert len(set(jobs)) == len(jobs) - 2 * 2
+    # With and without momentum the base is in the sweeps of learning rate and batch size; L2 is swept at an ε of its
+    # own. Both ends of momentum's sweep are in those of the batch size.
+    assert len(set(jobs)) == len(jobs) - 2 - 2
 
 
 def _environment() -> dict[str, str]:
