@@ -48,9 +48,18 @@ def sound(rows: Sequence[Row]) -> list[Row]:
     return [row for row in rows if row["diverged"] is None]
 
 
+OFF = ("not a minimum", "left the basin")
+"""Verdicts after which λ̂ says nothing of the network that was trained."""
+
+
+def valid(rows: Sequence[Row]) -> list[Row]:
+    """Sound rows whose last λ̂ belongs to the network that was trained."""
+    return [row for row in sound(rows) if row["verdict"] not in OFF]
+
+
 def trend(sweep: Any, rows: Sequence[Row]) -> tuple[float, float]:
-    """Spearman's rank correlation of λ̂ with what the sweep varies, and its p value, over all sound runs."""
-    mine = sound(rows)
+    """Spearman's rank correlation of λ̂ with what the sweep varies, and its p value, over all valid runs."""
+    mine = valid(rows)
     if len(mine) < 3 or len({row[sweep.name] for row in mine}) < 2:
         return np.nan, np.nan
     test: Any = stats.spearmanr([row[sweep.name] for row in mine], [row["llc"] for row in mine])
@@ -93,17 +102,24 @@ def _said(sweep: Any, rows: Sequence[Row]) -> str:
     sign = SIGNS[sweep.name]
     way = "falls" if sign < 0 else "rises"
     verdict = judged(sign * rho, p)
-    means = ", ".join(
-        f"{value:g}: {band([row['llc'] for row in sound(rows) if row[sweep.name] == value])[0]:.4g}"
-        for value in sweep.values
-    )
+    off = [row for row in sound(rows) if row["verdict"] in OFF]
+    groups = {value: [row["llc"] for row in valid(rows) if row[sweep.name] == value] for value in sweep.values}
+    means = ", ".join(f"{value:g}: {f'{band(group)[0]:.3g}' if group else '–'}" for value, group in groups.items())
     momentum = sweep.base["momentum"]
     with_what = f" with momentum {momentum:g}" if sweep.name != "momentum" and momentum else ""
     note = ", for which the paper claims no order" if sweep.name == "weight_decay" and momentum else ""
+    left_out = ""
+    if off:
+        values = ", ".join(f"{value:g}" for value in sorted({row[sweep.name] for row in off}))
+        left_out = f"; {len(off)} left out, of {values}, whose verdicts are {' and '.join(sorted(_kinds(off)))}"
     return (
         f"{verdict}: λ̂ {way} with {NAMES[sweep.name]}{with_what}{note} ({means}; Spearman's ρ = {rho:.2f}, "
-        f"p = {p:.2g}, {len(sound(rows))} runs)."
+        f"p = {p:.2g}, {len(valid(rows))} runs{left_out})."
     )
+
+
+def _kinds(rows: Sequence[Row]) -> set[str]:
+    return {f"“{row['verdict']}”" for row in rows}
 
 
 def _settings(row: Row) -> str:
@@ -169,10 +185,15 @@ def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
     other = [(places[row[sweep.name]], row["llc_other_norm"]) for row in mine if row.get("llc_other_norm") is not None]
     if other:
         axis.plot(*zip(*other, strict=True), "o", mfc="none", color="tab:gray", label="BatchNorm's other mode")
-        axis.legend(frameon=False, fontsize="small")
-    axis.plot([places[row[sweep.name]] for row in mine], [row["llc"] for row in mine], "o", color="tab:blue", alpha=0.6)
-    means = [band([row["llc"] for row in mine if row[sweep.name] == value])[0] for value in sweep.values]
+    kept, off = valid(rows), [row for row in mine if row["verdict"] in OFF]
+    axis.plot([places[row[sweep.name]] for row in kept], [row["llc"] for row in kept], "o", color="tab:blue", alpha=0.6)
+    if off:
+        at = [places[row[sweep.name]] for row in off]
+        axis.plot(at, [row["llc"] for row in off], "x", color="tab:red", label="not a minimum, or basin left")
+    means = [band([row["llc"] for row in kept if row[sweep.name] == value])[0] for value in sweep.values]
     axis.plot(range(len(means)), means, "-", color="tab:blue")
+    if other or off:
+        axis.legend(frameon=False, fontsize="small")
     for value, place in places.items():
         lost = sum(row["diverged"] is not None for row in rows if row[sweep.name] == value)
         if lost:

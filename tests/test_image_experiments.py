@@ -164,7 +164,8 @@ def sweep_rows(values: dict[float, list[float]]) -> tuple[Any, list[dict[str, An
         value = values[job["learning_rate"]][job["seed"]]
         point = {"step": 1, "llc": value, "test_accuracy": 0.5, "train_loss": 1.0}
         diverged = None if np.isfinite(value) else "training, by step 1"
-        rows.append({**job, **point, "curve": [point] if diverged is None else [], "diverged": diverged})
+        curve = [point] if diverged is None else []
+        rows.append({**job, **point, "verdict": "drifting", "curve": curve, "diverged": diverged})
     return sweep, rows
 
 
@@ -176,6 +177,11 @@ def test_the_resnets_claim_has_the_papers_sign_and_lists_what_diverged() -> None
     assert "learning rate 1, batch size 64, momentum 0, L2 0, seed 2: training, by step 1" in said
     rising = sweep_rows({0.01: [2.0, 3.0], 0.1: [5.0, 6.0], 1.0: [8.0, 9.0]})
     assert resnet_figure.claim([rising]).startswith("Not seen (the opposite)")
+    for row in rising[1][:2]:
+        row["verdict"] = "not a minimum"
+    said = resnet_figure.claim([rising])
+    assert "0.01: –" in said
+    assert "4 runs; 2 left out, of 0.01, whose verdicts are “not a minimum”" in said
     lines = resnet_figure.table([falling])
     assert len(lines) == 9
     assert sum(line["llc"] is None and line["diverged"] is not None for line in lines) == 1
