@@ -34,6 +34,10 @@ PAPER = {
 PANELS = (("llc", "λ̂"), ("test_accuracy", "test accuracy"), ("train_loss", "training loss"))
 
 
+_ENOUGH = 5
+"""Seeds for a band of 95 %: that of three is four standard errors to either side."""
+
+
 def band(values: Sequence[float]) -> tuple[float, float]:
     """Mean and half width of its 95 % interval (Student's t over seeds; NaN with one)."""
     array = np.array(values, dtype=float)
@@ -88,10 +92,10 @@ def claim(sweeps: Sweeps) -> str:
     )
     both = [row for row in rows.values() if row.get("llc_other_norm") is not None]
     if both:
-        one, other = (band([row[name] for row in both]) for name in ("llc", "llc_other_norm"))
+        base, change = (band([row["llc_other_norm"] - row["llc"] * k for row in both]) for k in (0, 1))
         found.append(
-            f"With BatchNorm's other statistics while sampling λ̂ of the base network is {other[0]:.4g} ± {other[1]:.2g}"
-            f" in place of {one[0]:.4g} ± {one[1]:.2g} (95 %, {len(both)} seeds)."
+            f"With BatchNorm's other statistics while sampling λ̂ of the base network is {base[0]:.3g}, a change by "
+            f"{change[0]:+.2g} ± {change[1]:.2g} (95 %, paired over {len(both)} seeds)."
         )
     return "\n".join(found)
 
@@ -142,7 +146,10 @@ def table(sweeps: Sweeps) -> list[Row]:
 
 
 def figure(sweeps: Sweeps) -> Any:
-    """A column a sweep: λ̂ at the end against what varies, then λ̂, test accuracy and training loss on the way."""
+    """A column a sweep: λ̂ at the end against what varies, then λ̂, test accuracy and training loss on the way.
+
+    Means over seeds with their 95 % intervals, or, of few seeds, with every seed.
+    """
     from matplotlib import pyplot as plt
 
     fig, axes = plt.subplots(4, len(sweeps), figsize=(3.3 * len(sweeps), 10), squeeze=False)
@@ -155,20 +162,24 @@ def figure(sweeps: Sweeps) -> Any:
                 if not mine:
                     continue
                 steps = [point["step"] for point in mine[0]["curve"]]
-                bands = np.array([band([row["curve"][i][name] for row in mine]) for i in range(len(steps))]).T
-                axis.plot(steps, bands[0], ".-", color=color, label=f"{value:g}")
-                axis.fill_between(steps, bands[0] - bands[1], bands[0] + bands[1], color=color, alpha=0.2, lw=0)
+                curves = np.array([[point[name] for point in row["curve"]] for row in mine], dtype=float)
+                mean, half = np.array([band(values) for values in curves.T]).T
+                axis.plot(steps, mean, ".-", color=color, lw=2, label=f"{value:g}")
+                if len(curves) < _ENOUGH:
+                    axis.plot(steps, curves.T, "-", color=color, lw=0.7, alpha=0.6)
+                else:
+                    axis.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, lw=0)
             axis.set(xlabel="training step", yscale="log" if name == "train_loss" else "linear")
             _keep_in_view(axis)
             if axis.get_subplotspec().is_first_col():
                 axis.set_ylabel(label)
-        column[2].legend(title=NAMES[sweep.name], fontsize="small", title_fontsize="small", frameon=False)
+        column[1].legend(title=NAMES[sweep.name], fontsize="small", title_fontsize="small", framealpha=0.6)
     fig.tight_layout()
     return fig
 
 
 def _keep_in_view(axis: Any) -> None:
-    """The axis shows the means and what bands fit within as much again: those of few seeds reach far beyond."""
+    """The axis shows all lines; of a band what fits within a third as much again."""
     drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines] or [np.zeros(1)])
     is_log = axis.get_yscale() == "log"
     shown = np.log(drawn) if is_log else drawn
