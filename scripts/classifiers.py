@@ -1,0 +1,230 @@
+"""What the experiments on image classifiers share: images, minibatches, training steps, and λ̂ of a network at hand.
+
+Jobs of an experiment are independent: each trains and samples within its own process, on the process's own device.
+"""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import datasets
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from hf_llc.config import SampleConfig
+from hf_llc.distributed import Processes
+from hf_llc.errors import InputError
+from hf_llc.estimate import Estimate, estimate
+from hf_llc.evaluator import settled
+from hf_llc.posterior import Posterior, preserved
+from hf_llc.problem import Forward, Problem
+from hf_llc.result import Trace
+from hf_llc.sampling import Sampling
+from hf_llc.tasks import entropy, logits_of
+
+T = TypeVar("T")
+
+MADE_UP = "made-up"
+"""In place of a data set: a few images of noise around one pattern a class, for trying a script without any data."""
+
+_EVALUATED_AT_ONCE = 1000
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images `[example, channel, height, width]`, float32 in 0 … 1, and their classes, int64 `[example]`."""
+
+    pixels: Tensor
+    labels: Tensor
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def to(self, device: torch.device) -> Images:
+        """The same on a device."""
+        return Images(self.pixels.to(device), self.labels.to(device))
+
+    def normalized(self, mean: float, sd: float) -> Images:
+        """Pixels less `mean`, over `sd`."""
+        return Images((self.pixels - mean) / sd, self.labels)
+
+    def halved(self) -> Images:
+        """Half the height and width, by means over 2 × 2 pixels."""
+        return Images(F.avg_pool2d(self.pixels, 2), self.labels)
+
+
+def load_images(data: str, split: str, *, shape: Sequence[int], max_examples: int | None = None) -> Images:
+    """The first images of a data set's split.
+
+    Args:
+        data: Hub id, local folder, or "made-up".
+        split: "train" or "test".
+        shape: channels, height and width that an image must have.
+        max_examples: as many at most.
+
+    Raises:
+        InputError: the data has no images, no classes, or images of another shape.
+    """
+    if data == MADE_UP:
+        return _made_up(split, shape, max_examples or 200)
+    rows = datasets.load_dataset(data, split=split if max_examples is None else f"{split}[:{max_examples}]")
+    kinds = {kind: name for name, kind in ((n, type(f)) for n, f in rows.features.items())}
+    if datasets.Image not in kinds or datasets.ClassLabel not in kinds:
+        raise InputError("the data has no image and class columns", value=", ".join(rows.column_names))
+    arrays = [np.asarray(image) for image in rows[kinds[datasets.Image]]]
+    pixels = torch.from_numpy(np.stack(arrays)).float() / 255
+    pixels = pixels.movedim(-1, 1) if pixels.dim() == 4 else pixels[:, None]
+    if tuple(pixels.shape[1:]) != tuple(shape):
+        raise InputError("images of another shape", value=tuple(pixels.shape[1:]), allowed=str(tuple(shape)))
+    return Images(pixels.contiguous(), torch.tensor(rows[kinds[datasets.ClassLabel]][:]))
+
+
+def _made_up(split: str, shape: Sequence[int], count: int) -> Images:
+    """Ten patterns with noise; training and test images share the patterns."""
+    patterns = torch.rand(10, *shape, generator=torch.Generator().manual_seed(0))
+    generator = torch.Generator().manual_seed(1 + (split == "test"))
+    labels = torch.randint(10, (count,), generator=generator)
+    noise = torch.rand(count, *shape, generator=generator)
+    return Images(0.4 * patterns[labels] + 0.6 * noise, labels)
+
+
+def minibatches(images: Images, size: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Minibatches for ever: the images reshuffled in every epoch, what does not fill a last one left out.
+
+    Raises:
+        InputError: there are fewer images than a minibatch has.
+    """
+    if size > len(images):
+        raise InputError("batch_size is larger than the data", value=size, allowed=f"1 … {len(images)}")
+    generator = torch.Generator().manual_seed(seed)
+    while True:
+        order = torch.randperm(len(images), generator=generator)
+        for start in range(0, len(order) - size + 1, size):
+            part = order[start : start + size].to(images.labels.device)
+            yield images.pixels[part], images.labels[part]
+
+
+def gradient_of(
+    accelerator: Accelerator, model: nn.Module, optimizer: Any, batches: Iterator[tuple[Tensor, Tensor]]
+) -> Callable[[], Tensor]:
+    """A closure for `optimizer.step`: cross-entropy on the next minibatch and, in the parameters, its gradient."""
+
+    def gradient() -> Tensor:
+        pixels, labels = next(batches)
+        optimizer.zero_grad()
+        loss = F.cross_entropy(logits_of(model(pixels)), labels)
+        accelerator.backward(loss)
+        return loss.detach()
+
+    return gradient
+
+
+def prepared(accelerator: Accelerator, model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
+    """Model and optimizer as `Accelerator.prepare` has them, but for this process alone: not wrapped for sharing.
+
+    `evaluation_mode` keeps DistributedDataParallel away: jobs of different processes are different networks.
+    """
+    return accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_optimizer(optimizer)
+
+
+@torch.no_grad()
+def evaluated(model: nn.Module, images: Images) -> tuple[float, float]:
+    """Mean cross-entropy (nats an example) and accuracy in eval mode; the model's mode is as it was afterwards."""
+    was_training = model.training
+    model.eval()
+    loss, right = 0.0, 0
+    for pixels, labels in zip(
+        images.pixels.split(_EVALUATED_AT_ONCE), images.labels.split(_EVALUATED_AT_ONCE), strict=True
+    ):
+        logits = logits_of(model(pixels))
+        loss += float(F.cross_entropy(logits, labels, reduction="sum"))
+        right += int((logits.argmax(1) == labels).sum())
+    model.train(was_training)
+    return loss / len(images), right / len(images)
+
+
+class Alone(Processes):
+    """This process as if it were the only one: its chains are its own job's."""
+
+    @property
+    def count(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def is_main(self) -> bool:
+        """It speaks for itself."""
+        return True
+
+    def share(self, items: Sequence[T]) -> list[T]:
+        """All of them."""
+        return list(items)
+
+
+def llc(model: nn.Module, images: Images, settings: Mapping[str, Any]) -> tuple[Estimate, Trace, SampleConfig]:
+    """λ̂ of a network at its weights, from chains in this process; the network is left as found.
+
+    Args:
+        model: pixels → logits, or a transformers output that has them.
+        images: the data of L_n.
+        settings: `SampleConfig`'s fields by name; the step size and the burn-in must be numbers.
+
+    Returns:
+        The estimate, the trace behind it, and the settings with nβ filled in.
+    """
+    problem = Problem(
+        model,
+        {"pixels": images.pixels, "labels": images.labels},
+        _losses,
+        n=len(images),
+        unit="nats per example",
+        trivial_loss=entropy(images.labels),
+        task="image-classification",
+    )
+    sample = settled(SampleConfig(**settings), problem)
+    assert sample.nbeta is not None and sample.step_size != "auto"
+    with preserved(model), tempfile.TemporaryDirectory(prefix="hf_llc-") as folder:
+        posterior = Posterior(
+            problem, nbeta=sample.nbeta, localization=sample.localization, micro_batch_size=sample.micro_batch_size
+        )
+        sampling = Sampling(sample, processes=Alone(), state=Path(folder), show=False)
+        trace, burnin, thinning = sampling.until_flat(posterior, sample.step_size, attempt=0)
+        found = estimate(
+            trace,
+            nbeta=sample.nbeta,
+            init_loss=posterior.init_loss,
+            localization=sample.localization,
+            step_size=sample.step_size,
+            sampler=sample.sampler,
+            num_burnin_steps=burnin,
+            num_steps_between_draws=thinning,
+            trivial_loss=problem.trivial_loss,
+        )
+    return found, trace, sample
+
+
+def _losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+    """−log p(class) of each image."""
+    return F.cross_entropy(logits_of(forward(batch["pixels"])), batch["labels"], reduction="none")
+
+
+def judged(effect: float, p: float) -> str:
+    """A claim's verdict: `effect` is positive where it goes the way that is claimed, p its two-sided p value."""
+    if not p < 0.05:
+        return "Cannot tell"
+    return "Seen" if effect > 0 else "Not seen (the opposite)"
+
+
+@functools.cache
+def accelerator() -> Accelerator:
+    """The one of this process; `Processes` has said before which devices are meant."""
+    Processes()
+    return Accelerator()

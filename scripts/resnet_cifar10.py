@@ -1,0 +1,379 @@
+"""λ̂ of a ResNet18 under the heuristics of training: Figures 1, K.1 and K.2 of arXiv 2308.12108.
+
+    python scripts/resnet_cifar10.py --preset cpu
+    torchrun --nproc-per-node 2 scripts/resnet_cifar10.py --preset cpu
+    accelerate launch scripts/resnet_cifar10.py --preset paper --sweep learning_rate --seeds 1
+
+SGD on CIFAR-10 without augmentation; learning rate, batch size, momentum and L2 varied one at a time; λ̂, test accuracy
+and training loss on the way. λ̂ is that of the training images, L2 left out, and BatchNorm in eval mode with frozen
+statistics, as the authors had it. `--batch-norm batch` takes each minibatch's own, and every run says once, for the
+base network, what the other choice gives. Runs whose training or sampling diverges are listed. λ̂ of a w* that the
+verdict calls no minimum is drawn as a cross and left out of the trend, which is Spearman's ρ over all other runs.
+
+As in the paper the chains are far from equilibrium: γ = 1 relaxes flat directions in 2/(εγ) = 10⁷ steps, λ̂ is the loss
+gained in the steps there are (the last tenth, or third), and measures how sharp the valley is.
+
+- `cpu`: width 16 (703,386 parameters), 500 images of 16 × 16, 1,000 steps, 3 seeds, 27 networks: about eleven minutes
+  of one core's time (33 such networks took 13.5).
+- `paper`: width 64 (11,181,642 parameters), all images, 5 seeds, SGLD in batches of 2,048 at ε = 2e-7 (5e-8 for L2),
+  last 200 of 2,000 steps. The number of training steps, 30,000, and the base, learning rate 0.01 with batches of 512
+  (128 for momentum), are ours: the base is where the paper's curves meet. Not run here: 42 settings × 5 seeds, about 13
+  PFLOP each, some twenty minutes of a GPU that does 10 TFLOP/s.
+
+λ̂ after training, paper (read off its figures) and `cpu`, means over seeds:
+
+| varied | paper | measured with `cpu` |
+| --- | --- | --- |
+| learning rate | .005 … .2: 7900, 7800, 6650, 5350, 3050 | .02, .05, .2: 23.8, 6.3, 2.3 (ρ = −0.95, p = 1e-4) |
+| batch size | 16 … 1024: 1600, 3500, 5200, 6700, 7400, 7800, 7900 | 50, 125, 250: 6.3, 35, 59 (ρ = 0.95, p = 1e-4) |
+| momentum | 0 → 0.9: 6700 → 850 | 0, 0.5, 0.9: 6.3, 1.6, 0.35 (ρ = −0.90, p = 0.001) |
+| L2 | falls without momentum | 0, .005: 6.3, 9.7; at .02 w* is mostly no minimum: cannot tell |
+
+Minibatch statistics give the base network 3.4 in place of 6.3. With batches of 10 or 25 the miniature does not fit its
+images in 1,000 steps: w* is no minimum, λ̂ is negative.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib
+import torch
+from classifiers import MADE_UP, Images, accelerator, evaluated, gradient_of, llc, load_images, minibatches, prepared
+from experiment import Experiment, Row, parse
+from resnet_figure import claim, figure, table
+from torch import nn
+from transformers import ResNetConfig, ResNetForImageClassification
+from transformers.models.resnet.modeling_resnet import ResNetConvLayer
+
+from hf_llc.diagnostics import first_non_finite
+from hf_llc.refusals import public_name
+
+TRAINING = ("learning_rate", "batch_size", "momentum", "weight_decay")
+"""What a sweep varies: the names of a job."""
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One setting of training varied, the others held.
+
+    Attributes:
+        name: of `TRAINING`, the one that varies.
+        values: of it.
+        base: the others.
+        step_size: of SGLD, the same for all its values.
+    """
+
+    name: str
+    values: tuple[float, ...]
+    base: dict[str, float]
+    step_size: float
+
+    def jobs(self, seeds: int) -> list[Row]:
+        """One a value and seed. A run that two sweeps share is one job."""
+        settings = [{**self.base, self.name: value, "step_size": self.step_size} for value in self.values]
+        return [
+            {**{n: s[n] for n in (*TRAINING, "step_size")}, "seed": seed} for s in settings for seed in range(seeds)
+        ]
+
+
+def _sweeps(
+    *,
+    learning_rates: tuple[float, ...],
+    batch_sizes: tuple[float, ...],
+    momenta: tuple[float, ...],
+    weight_decays: tuple[float, ...],
+    learning_rate: float,
+    batch_size: int,
+    with_momentum: bool,
+    step_size: float,
+    step_size_decay: float,
+    batch_size_momentum: float,
+) -> tuple[Sweep, ...]:
+    """The paper's sweeps around one base; `with_momentum`: all but that of momentum itself with 0.9 too.
+
+    `step_size_decay` is SGLD's step size in the sweep over L2, `step_size` in the others. `batch_size_momentum` is that
+    of training in the sweep over momentum.
+    """
+    found = []
+    for momentum in (0.0, 0.9) if with_momentum else (0.0,):
+        base = {"learning_rate": learning_rate, "batch_size": batch_size, "momentum": momentum, "weight_decay": 0.0}
+        found += [
+            Sweep("learning_rate", learning_rates, base, step_size),
+            Sweep("batch_size", batch_sizes, base, step_size),
+            Sweep("weight_decay", weight_decays, base, step_size_decay),
+        ]
+        if momentum == 0:
+            found.append(Sweep("momentum", momenta, {**base, "batch_size": batch_size_momentum}, step_size))
+    return tuple(found)
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the rows depend on.
+
+    Attributes:
+        data: Hub id or folder of CIFAR-10.
+        n, n_test: training and test images used.
+        width: channels of the first stage; each later one has twice as many.
+        halved: images are 16 × 16.
+        stem: "imagenet" (7 × 7, stride 2, max-pool), as the authors ran it, or "cifar" (3 × 3).
+        steps: of training.
+        measured: steps after which λ̂ is estimated; the last one is `steps`.
+        seeds: networks a setting.
+        sweeps: what is varied.
+        sampling: `SampleConfig`'s fields but the step size, which is a sweep's.
+        batch_norm: "eval" (frozen statistics) or "batch" (those of each minibatch) while sampling.
+        both_norms: the learning rate, batch size and momentum of the network for which both are estimated.
+    """
+
+    data: str = "uoft-cs/cifar10"
+    n: int = 50_000
+    n_test: int = 10_000
+    width: int = 64
+    halved: bool = False
+    stem: str = "imagenet"
+    steps: int = 30_000
+    measured: tuple[int, ...] = (1, 1000, 2500, 5000, 7500, 10_000, 15_000, 20_000, 25_000, 30_000)
+    seeds: int = 5
+    sweeps: tuple[Sweep, ...] = _sweeps(
+        learning_rates=(0.005, 0.01, 0.05, 0.1, 0.2),
+        batch_sizes=(16, 32, 64, 128, 256, 512, 1024),
+        momenta=(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        weight_decays=(0.0, 0.01, 0.025, 0.05, 0.075, 0.1),
+        learning_rate=0.01,
+        batch_size=512,
+        with_momentum=True,
+        step_size=2e-7,
+        step_size_decay=5e-8,
+        batch_size_momentum=128,
+    )
+    sampling: dict[str, Any] = dataclasses.field(
+        default_factory=lambda: {
+            "num_chains": 1,
+            "num_draws": 200,
+            "num_burnin_steps": 1800,
+            "batch_size": 2048,
+            "micro_batch_size": 2048,
+            "localization": 1.0,
+        }
+    )
+    batch_norm: str = "eval"
+    both_norms: tuple[float, int, float] = (0.01, 512, 0.0)
+
+
+_TINY = {"num_chains": 1, "localization": 1.0}
+
+PRESETS = {
+    "smoke": Settings(
+        data=MADE_UP,
+        n=120,
+        n_test=60,
+        width=4,
+        halved=True,
+        steps=6,
+        measured=(3, 6),
+        seeds=2,
+        sweeps=_sweeps(
+            learning_rates=(0.01, 0.1),
+            batch_sizes=(),
+            momenta=(0.0, 0.9),
+            weight_decays=(),
+            learning_rate=0.01,
+            batch_size=20,
+            with_momentum=False,
+            step_size=2e-6,
+            step_size_decay=2e-6,
+            batch_size_momentum=20,
+        ),
+        sampling={**_TINY, "num_draws": 4, "num_burnin_steps": 4, "batch_size": 40, "micro_batch_size": 40},
+        both_norms=(0.01, 20, 0.0),
+    ),
+    "cpu": Settings(  # so few images that networks fit them, as the paper's do: λ̂ tells sharp fits from flat ones
+        n=500,
+        n_test=2000,
+        width=16,
+        halved=True,
+        steps=1000,
+        measured=(500, 1000),
+        seeds=3,
+        sweeps=_sweeps(
+            learning_rates=(0.02, 0.05, 0.2),
+            batch_sizes=(50, 125, 250),
+            momenta=(0.0, 0.5, 0.9),
+            weight_decays=(0.0, 0.005, 0.02),
+            learning_rate=0.05,
+            batch_size=50,
+            with_momentum=False,
+            step_size=2e-6,
+            step_size_decay=2e-6,
+            batch_size_momentum=50,
+        ),
+        sampling={**_TINY, "num_draws": 40, "num_burnin_steps": 80, "batch_size": 125, "micro_batch_size": 125},
+        both_norms=(0.05, 50, 0.0),
+    ),
+    "paper": Settings(),
+}
+
+
+def network(width: int = 64, *, stem: str = "imagenet", seed: int = 0) -> ResNetForImageClassification:
+    """ResNet18 of basic layers 2-2-2-2 for ten classes; 11,181,642 parameters at width 64 with the ImageNet stem.
+
+    As the authors' network its logits begin at zero. BatchNorm's statistics decay by 0.9 a step, its ε is 1e-5: torch's
+    own. A "cifar" stem has a 3 × 3 convolution of stride 1 and no pooling: 11,173,962 parameters.
+    """
+    sizes = [width, 2 * width, 4 * width, 8 * width]
+    shape: dict[str, Any] = {"embedding_size": width, "hidden_sizes": sizes, "depths": [2, 2, 2, 2], "num_labels": 10}
+    config = ResNetConfig(**shape, layer_type="basic")
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = ResNetForImageClassification(config)
+        if stem == "cifar":
+            embedder: Any = model.resnet.embedder
+            embedder.embedder = ResNetConvLayer(3, width, kernel_size=3, stride=1)
+            nn.init.kaiming_normal_(embedder.embedder.convolution.weight, mode="fan_out", nonlinearity="relu")
+            embedder.pooler = nn.Identity()
+    for parameter in model.classifier.parameters():
+        nn.init.zeros_(parameter)
+    return model
+
+
+class BatchStatistics:
+    """Within it BatchNorm has no running statistics, so that in eval mode too it takes those of each minibatch.
+
+    L_n(w*) is then the mean over minibatches of this size, and a loss depends on which examples share one.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.layers = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+        self.kept = [(m.running_mean, m.running_var) for m in self.layers]
+
+    def __enter__(self) -> None:
+        for layer in self.layers:
+            layer.running_mean = layer.running_var = None
+
+    def __exit__(self, *error: object) -> None:
+        for layer, (mean, variance) in zip(self.layers, self.kept, strict=True):
+            layer.running_mean, layer.running_var = mean, variance
+
+
+class Work:
+    """One job: train a network and estimate λ̂ on the way."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.images: dict[str, Images] = {}
+
+    def _images(self, split: str) -> Images:
+        """Loaded when first asked for: a run that only draws the figure needs none."""
+        if split not in self.images:
+            s = self.settings
+            count = s.n if split == "train" else s.n_test
+            found = load_images(s.data, split, shape=(3, 32, 32), max_examples=count)
+            self.images[split] = (found.halved() if s.halved else found).to(accelerator().device)
+        return self.images[split]
+
+    def __call__(self, job: Row) -> Row:
+        """The row of a job: a curve over training, its last point, and whether training diverged (and when)."""
+        s = self.settings
+        model = network(s.width, stem=s.stem, seed=job["seed"]).to(accelerator().device)
+        num_parameters = sum(p.numel() for p in model.parameters())
+        optimizer = torch.optim.SGD(
+            model.parameters(), lr=job["learning_rate"], momentum=job["momentum"], weight_decay=job["weight_decay"]
+        )
+        model, optimizer = prepared(accelerator(), model.train(), optimizer)
+        batches = minibatches(self._images("train"), int(job["batch_size"]), seed=job["seed"])
+        gradient = gradient_of(accelerator(), model, optimizer, batches)
+        curve: list[Row] = []
+        for step in range(1, s.steps + 1):
+            optimizer.step(gradient)
+            if step in s.measured:
+                point = {"step": step, **self._measured(model, job)}
+                if not math.isfinite(point["train_loss"]):
+                    return {"curve": curve, "diverged": f"training, by step {step}", "num_parameters": num_parameters}
+                curve.append(point)
+        last = {name: value for name, value in curve[-1].items() if name != "step"}
+        if s.both_norms == (job["learning_rate"], job["batch_size"], job["momentum"]) and not job["weight_decay"]:
+            other = "batch" if s.batch_norm == "eval" else "eval"
+            last["llc_other_norm"] = self._llc(model, job, norm=other)["llc"]
+        diverged = None if math.isfinite(last["llc"]) else "sampling"
+        return {**last, "curve": curve, "diverged": diverged, "num_parameters": num_parameters}
+
+    def _measured(self, model: nn.Module, job: Row) -> Row:
+        """Losses and accuracies in eval mode, and λ̂ where the loss is finite."""
+        train_loss, train_accuracy = evaluated(model, self._images("train"))
+        test_loss, test_accuracy = evaluated(model, self._images("test"))
+        found = {
+            "train_loss": train_loss,
+            "train_accuracy": train_accuracy,
+            "test_loss": test_loss,
+            "test_accuracy": test_accuracy,
+        }
+        if math.isfinite(train_loss):
+            found.update(self._llc(model, job, norm=self.settings.batch_norm))
+        return found
+
+    def _llc(self, model: nn.Module, job: Row, *, norm: str) -> Row:
+        """λ̂ on the training images, L2 left out of the loss; "diverged_at" is the step of a loss that is not finite."""
+        settings = {**self.settings.sampling, "step_size": job["step_size"], "seed": job["seed"]}
+        if norm == "batch":
+            with BatchStatistics(model):
+                found, trace, _ = llc(model, self._images("train"), settings)
+        else:
+            found, trace, _ = llc(model, self._images("train"), settings)
+        broken = first_non_finite(trace.loss)
+        return {
+            "llc": found.llc,
+            "llc_se": found.llc_se,
+            "verdict": found.verdict,
+            "accept_prob": found.accept_prob,
+            "mean_loss": found.mean_loss,
+            "diverged_at": broken[0][1] if broken else None,
+        }
+
+
+def more(parser: Any) -> None:
+    """The script's own flags."""
+    parser.add_argument("--data", help="Hub id or folder of CIFAR-10")
+    parser.add_argument("--stem", choices=("imagenet", "cifar"), help="default: imagenet, as the authors ran it")
+    parser.add_argument("--batch-norm", choices=("eval", "batch"), help="statistics while sampling; default: eval")
+    parser.add_argument("--seeds", type=int, help="networks a setting")
+    parser.add_argument("--sweep", choices=TRAINING, nargs="+", help="these sweeps only")
+
+
+def chosen(args: Any) -> Settings:
+    """The preset with what the flags change."""
+    settings: Settings = PRESETS[args.preset]
+    flags = {"data": args.data, "stem": args.stem, "batch_norm": args.batch_norm, "seeds": args.seeds}
+    settings = dataclasses.replace(settings, **{name: value for name, value in flags.items() if value is not None})
+    if args.sweep:
+        kept = tuple(sweep for sweep in settings.sweeps if sweep.name in args.sweep)
+        settings = dataclasses.replace(settings, sweeps=kept)
+    return settings
+
+
+def main() -> None:
+    """Run what is missing, then draw."""
+    matplotlib.use("agg")
+    args = parse(__doc__, PRESETS, more=more)
+    settings = chosen(args)
+    # The sweeps are not among what rows depend on: a folder may get more of them.
+    known = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("sweeps", "seeds")}
+    known["data"] = public_name(settings.data)
+    experiment = Experiment(args.output, known, overwrite=args.overwrite)
+    jobs: list[Row] = []
+    for job in (job for sweep in settings.sweeps for job in sweep.jobs(settings.seeds)):
+        if job not in jobs:
+            jobs.append(job)
+    rows = experiment.run(jobs, Work(settings))
+    if experiment.processes.is_main:
+        by_sweep = [(sweep, [rows[jobs.index(job)] for job in sweep.jobs(settings.seeds)]) for sweep in settings.sweeps]
+        by_sweep = [(sweep, mine) for sweep, mine in by_sweep if mine]
+        experiment.finish(figure(by_sweep), table(by_sweep), claim(by_sweep))
+
+
+if __name__ == "__main__":
+    main()

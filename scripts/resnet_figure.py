@@ -1,0 +1,219 @@
+"""The picture, the table and the sentence of resnet_cifar10.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from classifiers import judged
+from experiment import Row
+from scipy import stats
+
+Sweeps = Sequence[tuple[Any, Sequence[Row]]]
+"""Each sweep with its rows."""
+
+NAMES = {
+    "learning_rate": "learning rate",
+    "batch_size": "batch size",
+    "momentum": "momentum",
+    "weight_decay": "L2",
+}
+
+SIGNS = {"learning_rate": -1, "batch_size": 1, "momentum": -1, "weight_decay": -1}
+"""The paper's claim: how λ̂ goes as each is raised. Of L2 without momentum only."""
+
+PAPER = {
+    "learning_rate": {0.005: 7900, 0.01: 7800, 0.05: 6650, 0.1: 5350, 0.2: 3050},
+    "batch_size": {16: 1600, 32: 3500, 64: 5200, 128: 6700, 256: 7400, 512: 7800, 1024: 7900},
+    "momentum": {0.0: 6700, 0.9: 850},
+    "weight_decay": {},
+}
+"""λ̂ at the end of training, read off the paper's figures; without momentum."""
+
+PANELS = (("llc", "λ̂"), ("test_accuracy", "test accuracy"), ("train_loss", "training loss"))
+
+
+_ENOUGH = 5
+"""Seeds for a band of 95 %: that of three is four standard errors to either side."""
+
+
+def band(values: Sequence[float]) -> tuple[float, float]:
+    """Mean and half width of its 95 % interval (Student's t over seeds; NaN with one)."""
+    array = np.array(values, dtype=float)
+    if len(array) < 2:
+        return float(array.mean()) if len(array) else np.nan, np.nan
+    half = stats.t.ppf(0.975, len(array) - 1) * array.std(ddof=1) / np.sqrt(len(array))
+    return float(array.mean()), float(half)
+
+
+def sound(rows: Sequence[Row]) -> list[Row]:
+    """Rows whose training and sampling stayed finite."""
+    return [row for row in rows if row["diverged"] is None]
+
+
+OFF = ("not a minimum", "left the basin")
+"""Verdicts after which λ̂ says nothing of the network that was trained."""
+
+
+def valid(rows: Sequence[Row]) -> list[Row]:
+    """Sound rows whose last λ̂ belongs to the network that was trained."""
+    return [row for row in sound(rows) if row["verdict"] not in OFF]
+
+
+def trend(sweep: Any, rows: Sequence[Row]) -> tuple[float, float]:
+    """Spearman's rank correlation of λ̂ with what the sweep varies, and its p value, over all valid runs."""
+    mine = valid(rows)
+    if len(mine) < 3 or len({row[sweep.name] for row in mine}) < 2:
+        return np.nan, np.nan
+    test: Any = stats.spearmanr([row[sweep.name] for row in mine], [row["llc"] for row in mine])
+    return float(test.statistic), float(test.pvalue)
+
+
+def title(sweep: Any) -> str:
+    """What varies and what does not."""
+    held = ", ".join(f"{NAMES[n]} {v:g}" for n, v in sweep.base.items() if n not in (sweep.name, "weight_decay"))
+    return f"{NAMES[sweep.name]}\n({held})"
+
+
+def claim(sweeps: Sweeps) -> str:
+    """For each sweep whether λ̂ goes as the paper says; then the runs that diverged, and BatchNorm's other mode."""
+    found = [_said(sweep, rows) for sweep, rows in sweeps]
+    rows = {
+        tuple(sorted((k, v) for k, v in row.items() if k in (*NAMES, "step_size", "seed"))): row
+        for _, s in sweeps
+        for row in s
+    }
+    lost = [row for row in rows.values() if row["diverged"] is not None]
+    found.append(
+        f"{len(lost)} of {len(rows)} runs diverged and are left out of the above"
+        + (": " + "; ".join(f"{_settings(row)}: {row['diverged']}" for row in lost) if lost else "")
+        + "."
+    )
+    both = [row for row in rows.values() if row.get("llc_other_norm") is not None]
+    if both:
+        base, change = (band([row["llc_other_norm"] - row["llc"] * k for row in both]) for k in (0, 1))
+        found.append(
+            f"With BatchNorm's other statistics while sampling λ̂ of the base network is {base[0]:.3g}, a change by "
+            f"{change[0]:+.2g} ± {change[1]:.2g} (95 %, paired over {len(both)} seeds)."
+        )
+    return "\n".join(found)
+
+
+def _said(sweep: Any, rows: Sequence[Row]) -> str:
+    """One sweep's sentence."""
+    rho, p = trend(sweep, rows)
+    sign = SIGNS[sweep.name]
+    way = "falls" if sign < 0 else "rises"
+    verdict = judged(sign * rho, p)
+    off = [row for row in sound(rows) if row["verdict"] in OFF]
+    groups = {value: [row["llc"] for row in valid(rows) if row[sweep.name] == value] for value in sweep.values}
+    means = ", ".join(f"{value:g}: {f'{band(group)[0]:.3g}' if group else '–'}" for value, group in groups.items())
+    momentum = sweep.base["momentum"]
+    with_what = f" with momentum {momentum:g}" if sweep.name != "momentum" and momentum else ""
+    note = ", for which the paper claims no order" if sweep.name == "weight_decay" and momentum else ""
+    left_out = ""
+    if off:
+        values = ", ".join(f"{value:g}" for value in sorted({row[sweep.name] for row in off}))
+        left_out = f"; {len(off)} left out, of {values}, whose verdicts are {' and '.join(sorted(_kinds(off)))}"
+    return (
+        f"{verdict}: λ̂ {way} with {NAMES[sweep.name]}{with_what}{note} ({means}; Spearman's ρ = {rho:.2f}, "
+        f"p = {p:.2g}, {len(valid(rows))} runs{left_out})."
+    )
+
+
+def _kinds(rows: Sequence[Row]) -> set[str]:
+    return {f"“{row['verdict']}”" for row in rows}
+
+
+def _settings(row: Row) -> str:
+    return ", ".join(f"{NAMES[name]} {row[name]:g}" for name in NAMES) + f", seed {row['seed']}"
+
+
+def table(sweeps: Sweeps) -> list[Row]:
+    """One line a sweep, value, seed and measured step; a run that diverged before any has one line, without numbers."""
+    lines = []
+    blank = ("step", "llc", "llc_se", "verdict", "accept_prob", "train_loss", "test_accuracy")
+    for sweep, rows in sweeps:
+        for row in rows:
+            named = {"sweep": sweep.name, **{name: row[name] for name in NAMES}, "seed": row["seed"]}
+            for point in row["curve"] or [{}]:
+                paper = PAPER[sweep.name].get(row[sweep.name]) if sweep.base["momentum"] == 0 else None
+                lines.append(
+                    {**named, **{n: point.get(n) for n in blank}, "diverged": row["diverged"], "paper_llc": paper}
+                )
+    return lines
+
+
+def figure(sweeps: Sweeps) -> Any:
+    """A column a sweep: λ̂ at the end against what varies, then λ̂, test accuracy and training loss on the way.
+
+    Means over seeds with their 95 % intervals, or, of few seeds, with every seed.
+    """
+    from matplotlib import pyplot as plt
+
+    fig, axes = plt.subplots(4, len(sweeps), figsize=(3.3 * len(sweeps), 10), squeeze=False)
+    for column, (sweep, rows) in zip(axes.T, sweeps, strict=True):
+        _ends(column[0], sweep, rows)
+        colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(sweep.values)))
+        for axis, (name, label) in zip(column[1:], PANELS, strict=True):
+            for color, value in zip(colors, sweep.values, strict=True):
+                mine = [row for row in sound(rows) if row[sweep.name] == value]
+                if not mine:
+                    continue
+                steps = [point["step"] for point in mine[0]["curve"]]
+                curves = np.array([[point[name] for point in row["curve"]] for row in mine], dtype=float)
+                mean, half = np.array([band(values) for values in curves.T]).T
+                axis.plot(steps, mean, ".-", color=color, lw=2, label=f"{value:g}")
+                if len(curves) < _ENOUGH:
+                    axis.plot(steps, curves.T, "-", color=color, lw=0.7, alpha=0.6)
+                else:
+                    axis.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, lw=0)
+            axis.set(xlabel="training step", yscale="log" if name == "train_loss" else "linear")
+            _keep_in_view(axis)
+            if axis.get_subplotspec().is_first_col():
+                axis.set_ylabel(label)
+        column[1].legend(title=NAMES[sweep.name], fontsize="small", title_fontsize="small", framealpha=0.6)
+    fig.tight_layout()
+    return fig
+
+
+def _keep_in_view(axis: Any) -> None:
+    """The axis shows all lines; of a band what fits within a third as much again."""
+    drawn = np.concatenate([np.asarray(line.get_ydata(), dtype=float) for line in axis.lines] or [np.zeros(1)])
+    is_log = axis.get_yscale() == "log"
+    shown = np.log(drawn) if is_log else drawn
+    low, high = float(np.nanmin(shown)), float(np.nanmax(shown))
+    room = 0.3 * (high - low) or 1.0
+    limits = np.array([low - room, high + room])
+    axis.set_ylim(*(np.exp(limits) if is_log else limits))
+
+
+def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
+    """λ̂ of each trained network against what the sweep varies; how many diverged, at the foot."""
+    places = {value: i for i, value in enumerate(sweep.values)}
+    mine = sound(rows)
+    other = [(places[row[sweep.name]], row["llc_other_norm"]) for row in mine if row.get("llc_other_norm") is not None]
+    if other:
+        axis.plot(*zip(*other, strict=True), "o", mfc="none", color="tab:gray", label="BatchNorm's other mode")
+    kept, off = valid(rows), [row for row in mine if row["verdict"] in OFF]
+    axis.plot([places[row[sweep.name]] for row in kept], [row["llc"] for row in kept], "o", color="tab:blue", alpha=0.6)
+    if off:
+        at = [places[row[sweep.name]] for row in off]
+        axis.plot(at, [row["llc"] for row in off], "x", color="tab:red", label="not a minimum, or basin left")
+    means = [band([row["llc"] for row in kept if row[sweep.name] == value])[0] for value in sweep.values]
+    axis.plot(range(len(means)), means, "-", color="tab:blue")
+    if other or off:
+        axis.legend(frameon=False, fontsize="small")
+    for value, place in places.items():
+        lost = sum(row["diverged"] is not None for row in rows if row[sweep.name] == value)
+        if lost:
+            axis.annotate(
+                f"{lost} diverged", (place, 0.02), xycoords=("data", "axes fraction"), color="tab:red", ha="center"
+            )
+    rho, p = trend(sweep, rows)
+    axis.set(xticks=range(len(sweep.values)), xticklabels=[f"{value:g}" for value in sweep.values])
+    axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {rho:.2f}, p = {p:.2g})")
+    axis.set_title(title(sweep), fontsize="small")
+    if axis.get_subplotspec().is_first_col():
+        axis.set_ylabel("λ̂ after training")
