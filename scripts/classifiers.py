@@ -6,11 +6,9 @@ Jobs of an experiment are independent: each trains and samples within its own pr
 from __future__ import annotations
 
 import functools
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import datasets
 import numpy as np
@@ -22,15 +20,11 @@ from torch.nn import functional as F
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
-from hf_llc.estimate import Estimate, estimate
 from hf_llc.evaluator import settled
-from hf_llc.posterior import Posterior, preserved
 from hf_llc.problem import Forward, Problem
-from hf_llc.result import Trace
-from hf_llc.sampling import Sampling
+from hf_llc.result import LLCResult
+from hf_llc.run import solve
 from hf_llc.tasks import entropy, logits_of
-
-T = TypeVar("T")
 
 MADE_UP = "made-up"
 """In place of a data set: a few images of noise around one pattern a class, for trying a script without any data."""
@@ -151,34 +145,13 @@ def evaluated(model: nn.Module, images: Images) -> tuple[float, float]:
     return loss / len(images), right / len(images)
 
 
-class Alone(Processes):
-    """This process as if it were the only one: its chains are its own job's."""
-
-    @property
-    def count(self) -> int:
-        """One."""
-        return 1
-
-    @property
-    def is_main(self) -> bool:
-        """It speaks for itself."""
-        return True
-
-    def share(self, items: Sequence[T]) -> list[T]:
-        """All of them."""
-        return list(items)
-
-
-def llc(model: nn.Module, images: Images, settings: Mapping[str, Any]) -> tuple[Estimate, Trace, SampleConfig]:
+def llc(model: nn.Module, images: Images, settings: Mapping[str, Any]) -> LLCResult:
     """λ̂ of a network at its weights, from chains in this process; the network is left as found.
 
     Args:
         model: pixels → logits, or a transformers output that has them.
         images: the data of L_n.
-        settings: `SampleConfig`'s fields by name; the step size and the burn-in must be numbers.
-
-    Returns:
-        The estimate, the trace behind it, and the settings with nβ filled in.
+        settings: `SampleConfig`'s fields by name.
     """
     problem = Problem(
         model,
@@ -189,26 +162,7 @@ def llc(model: nn.Module, images: Images, settings: Mapping[str, Any]) -> tuple[
         trivial_loss=entropy(images.labels),
         task="image-classification",
     )
-    sample = settled(SampleConfig(**settings), problem)
-    assert sample.nbeta is not None and sample.step_size != "auto"
-    with preserved(model), tempfile.TemporaryDirectory(prefix="hf_llc-") as folder:
-        posterior = Posterior(
-            problem, nbeta=sample.nbeta, localization=sample.localization, micro_batch_size=sample.micro_batch_size
-        )
-        sampling = Sampling(sample, processes=Alone(), state=Path(folder), show=False)
-        trace, burnin, thinning = sampling.until_flat(posterior, sample.step_size, attempt=0)
-        found = estimate(
-            trace,
-            nbeta=sample.nbeta,
-            init_loss=posterior.init_loss,
-            localization=sample.localization,
-            step_size=sample.step_size,
-            sampler=sample.sampler,
-            num_burnin_steps=burnin,
-            num_steps_between_draws=thinning,
-            trivial_loss=problem.trivial_loss,
-        )
-    return found, trace, sample
+    return solve(problem, settled(SampleConfig(**settings, check_localization=False), problem))
 
 
 def _losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:

@@ -86,8 +86,8 @@ class Experiment:
 
         Args:
             jobs: settings of each, JSON values, all different.
-            work: job → what was found. Its row is the job, what was found, and `seconds`. hf_llc takes this process in it
-                to be alone.
+            work: job → what was found. Its row is the job, what was found, and `seconds`. Within it hf_llc takes this
+                process to be alone.
             together: it does not: all processes do every job, one after the other, for work that shares itself out
                 over them, as `LLCEvaluator.compute` does with its chains.
         """

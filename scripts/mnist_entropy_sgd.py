@@ -195,9 +195,10 @@ class Work:
 
     def _measured(self, model: nn.Module, seed: int) -> Row:
         """λ̂ as the paper has it (all steps), the same from the later half of the steps, losses and errors."""
-        found, trace, sample = llc(model, self._images("train"), {**self.settings.sampling, "seed": seed})
-        assert sample.nbeta is not None
-        late = llc_draws(trace.loss, trace.init_loss, nbeta=sample.nbeta, num_burnin_steps=trace.shape[1] // 2)
+        found = llc(model, self._images("train"), {**self.settings.sampling, "seed": seed})
+        trace = found.trace
+        assert trace is not None
+        late = llc_draws(trace.loss, trace.init_loss, nbeta=found.nbeta, num_burnin_steps=trace.shape[1] // 2)
         train_loss, train_accuracy = evaluated(model, self._images("train"))
         test_loss, test_accuracy = evaluated(model, self._images("test"))
         return {

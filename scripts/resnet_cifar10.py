@@ -321,10 +321,11 @@ class Work:
         settings = {**self.settings.sampling, "step_size": job["step_size"], "seed": job["seed"]}
         if norm == "batch":
             with BatchStatistics(model):
-                found, trace, _ = llc(model, self._images("train"), settings)
+                found = llc(model, self._images("train"), settings)
         else:
-            found, trace, _ = llc(model, self._images("train"), settings)
-        broken = first_non_finite(trace.loss)
+            found = llc(model, self._images("train"), settings)
+        assert found.trace is not None
+        broken = first_non_finite(found.trace.loss)
         return {
             "llc": found.llc,
             "llc_se": found.llc_se,
