@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.arguments import Parser, add_settings, parse, settings_from
-from hf_llc.commands import curve, publish, publish_metric, theory
+from hf_llc.commands import benchmark, curve, publish, publish_metric, theory
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 
@@ -107,6 +107,7 @@ def _parser() -> argparse.ArgumentParser:
     publish.add(commands)
     publish_metric.add(commands)
     theory.add(commands)
+    benchmark.add(commands)
     return parser
 
 
