@@ -115,6 +115,7 @@ def test_auto_meets_every_target() -> None:
     assert abs(noisy.error) < 0.05 and noisy.settings["batch_size"] == 500
 
 
+@pytest.mark.slow
 def test_one_target_from_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--targets", "quadratic", "--output", str(tmp_path)]) == 0
     head, line = capsys.readouterr().out.splitlines()
@@ -124,6 +125,7 @@ def test_one_target_from_the_command_line(tmp_path: Path, capsys: pytest.Capture
     assert saved["asked"]["sampler"] == "auto" and row["is_right"] and abs(row["error"]) < 0.1
 
 
+@pytest.mark.slow
 def test_a_step_too_large_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
     """SGLD on a quadratic at ε = 1/a_max: its law has 10 % more than the exact one."""
     arguments = ["benchmark", "--sampler", "sgld", "--step-size", "0.0135", "--targets", "quadratic", "--json"]
@@ -132,6 +134,7 @@ def test_a_step_too_large_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
     assert row["z"] > 4 and not row["is_right"]
 
 
+@pytest.mark.slow
 def test_a_diverged_chain_is_seen(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["benchmark", "--sampler", "sgld", "--step-size", "1", "--targets", "quartic"]) == 3
     assert "diverged" in capsys.readouterr().out
