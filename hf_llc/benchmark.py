@@ -20,7 +20,7 @@ from hf_llc.targets import TARGETS, Target
 MAX_Z = 4.0
 """A right answer with a true error fails once in 16,000."""
 
-_CHAINS, _BURNIN, _DRAWS, _THINNING = 8, 2000, 200, 10
+_CHAINS, _DRAWS, _GRADIENTS = 8, 200, 4000
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,12 @@ class Row:
 
 
 def settings(target: Target, asked: SampleConfig) -> SampleConfig:
-    """How a target is sampled: eight chains together, 4,000 steps each, the first half dropped.
+    """How a target is sampled: eight chains together, 4,000 steps each, the first half dropped; 400 steps of hmc.
 
     Samplers with a Metropolis test, which is exact for full batches only, get all examples in every step.
     """
+    leaps = asked.num_leapfrog_steps if asked.sampler == "hmc" else 1
+    steps = _GRADIENTS // leaps
     return SampleConfig(
         sampler=asked.sampler,
         step_size=asked.step_size,
@@ -66,10 +68,10 @@ def settings(target: Target, asked: SampleConfig) -> SampleConfig:
         localization=target.localization,
         num_chains=_CHAINS,
         chain_batch_size=_CHAINS,
-        num_burnin_steps=_BURNIN,
+        num_burnin_steps=steps // 2,
         num_draws=_DRAWS,
-        num_steps_between_draws=_THINNING,
-        max_steps=_BURNIN + _DRAWS * _THINNING,  # of which the pilot takes a tenth
+        num_steps_between_draws=steps // 2 // _DRAWS,
+        max_steps=steps,  # of which the pilot takes a tenth
         check_localization=False,
     )
 
@@ -95,6 +97,7 @@ def measure(asked: SampleConfig, names: Sequence[str] = tuple(TARGETS)) -> Itera
 
 
 def _row(name: str, target: Target, result: LLCResult, seconds: float) -> Row:
+    steps = result.num_burnin_steps + result.num_draws * result.num_steps_between_draws
     return Row(
         target=name,
         known_by=target.known_by,
@@ -110,7 +113,7 @@ def _row(name: str, target: Target, result: LLCResult, seconds: float) -> Row:
         settings={
             "sampler": result.sampler, "step_size": result.step_size, "friction": result.friction,
             "gradient": result.gradient, "batch_size": result.batch_size, "num_chains": result.num_chains,
-            "num_steps": _BURNIN + _DRAWS * _THINNING, "nbeta": result.nbeta, "localization": result.localization,
+            "num_steps": steps, "nbeta": result.nbeta, "localization": result.localization,
         },
     )  # fmt: skip
 
