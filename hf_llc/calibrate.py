@@ -105,9 +105,10 @@ def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> Sample
 
 def _lower(sample: SampleConfig, asked: SampleConfig, factor: float, *, is_broken: bool) -> dict[str, Any]:
     """ε_eff times `factor`: by friction where gradient noise is to be cooled, else by ε."""
-    assert sample.step_size != "auto" and sample.friction != "auto"
+    assert sample.step_size != "auto"
     if sample.sampler not in UNDERDAMPED or is_broken:
         return {"step_size": float(f"{factor * sample.step_size:.3g}")}
+    assert sample.friction != "auto"
     kept = None if asked.friction == "auto" else sample.friction
     step_size, friction = settle(sample.step_size, factor * slow_step_size(sample), kept)
     return {"step_size": float(f"{step_size:.3g}"), "friction": float(f"{friction:.3g}")}

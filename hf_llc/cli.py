@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.arguments import Parser, add_settings, parse, settings_from
-from hf_llc.commands import curve, publish, publish_metric, theory
+from hf_llc.commands import benchmark, calibrate, curve, publish, publish_metric, theory
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 
@@ -103,10 +103,12 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="say what is installed and what works here", allow_abbrev=False)
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
     doctor.set_defaults(run=_doctor, parser=doctor)
+    calibrate.add(commands)
     curve.add(commands)
     publish.add(commands)
     publish_metric.add(commands)
     theory.add(commands)
+    benchmark.add(commands)
     return parser
 
 

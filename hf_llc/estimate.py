@@ -73,6 +73,7 @@ def llc_draws(
     return diagnostics.block_means(nbeta * (loss - reference)[:, num_burnin_steps:], num_steps_between_draws)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # the last finite loss of a diverging chain, in float64, times nβ
 def estimate(
     trace: Trace,
     *,

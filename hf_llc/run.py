@@ -99,7 +99,7 @@ class Run:
         for attempt in range(_MAX_ATTEMPTS):
             name = f"attempt-{attempt}"
             trace, burnin, thinning = self.sampling.until_flat(self.sample, name)
-            found = self._judge(trace, burnin, thinning)
+            found = self.judge(trace, burnin, thinning)
             better = mended(self.sample, self.asked, found)
             if better is None or attempt + 1 == _MAX_ATTEMPTS:
                 break
@@ -109,11 +109,11 @@ class Run:
             self.calibration |= {"attempts": tried}
         if found.verdict == "trustworthy":
             moved = self._moved_localization(found, name, trace.shape[1] - burnin)
-            found = found if moved is None else self._judge(trace, burnin, thinning, moved=moved)
+            found = found if moved is None else self.judge(trace, burnin, thinning, moved=moved)
         extrapolated = self._extrapolated(found, name, trace.shape[1] - burnin) if self.sample.extrapolate else None
         return self._result(found, trace, burnin, thinning, extrapolated, begun)
 
-    def _judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
+    def judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
         sample = self.sample
         assert sample.step_size != "auto" and sample.localization != "auto"
         return estimate_llc(

@@ -80,6 +80,7 @@ class Sampling:
         self.num_gradients += self._gradients_of(sample, trace)
         return trace
 
+    @np.errstate(over="ignore", invalid="ignore")  # as in `estimate`
     def _is_over(self, sample: SampleConfig, trace: Trace, burnin: int, thinning: int, begun: float) -> bool:
         """The draws are flat and many enough, or more steps within the budget would not mend what is wrong.
 

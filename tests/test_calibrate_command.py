@@ -1,0 +1,199 @@
+"""`hf-llc calibrate`: the grid around what calibration chose, and the command with its files."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from targets import expected_llc, power_problem, shifted_problem
+
+from hf_llc import calibration_grid
+from hf_llc.arguments import read_yaml
+from hf_llc.calibrate import mended
+from hf_llc.calibration_grid import Calibration, Cell, examined, marked, render
+from hf_llc.calibration_plot import plot_calibration
+from hf_llc.cli import main
+from hf_llc.config import SampleConfig
+from hf_llc.distributed import Processes, alone
+from hf_llc.evaluator import settled
+from hf_llc.posterior import preserved
+from hf_llc.problem import Problem
+from hf_llc.result import LLCResult
+from hf_llc.run import Run
+from hf_llc.run_folder import RunFolder
+
+H = torch.logspace(-1, 0, 8, dtype=torch.float64)
+
+
+def calibrated(problem: Problem, folder: Path, **settings: Any) -> Calibration:
+    sample = settled(SampleConfig(nbeta=100.0, **settings), problem)
+    with alone(), preserved(problem.model):
+        return examined(Run(problem, sample, RunFolder(folder), Processes(), progress=False), grid=True)
+
+
+@pytest.mark.slow
+def test_grid_finds_the_plateau_of_a_quadratic(tmp_path: Path) -> None:
+    """γ is weak beside every direction, so that λ̂ depends on neither setting: both axes are flat throughout."""
+    found = calibrated(power_problem(H), tmp_path, localization=0.1, max_steps=4000)
+    truth = expected_llc(H.numpy(), sampler="baoab", step_size=0.0, nbeta=100.0, localization=0.1)
+    for axis in ("step_size", "localization"):
+        cells = found.along(axis)
+        assert [cell.factor for cell in cells] == [0.25, 0.5, 1.0, 2.0, 4.0]
+        assert sum(cell.is_plateau for cell in cells) >= 4
+        for cell in cells:
+            assert abs(cell.llc - truth) < 4 * cell.llc_se, cell
+    assert found.is_fit and "noise Q" in render(found) and "no plateau" not in render(found)
+
+
+@pytest.mark.slow
+def test_effective_step_follows_the_step_at_the_same_friction(tmp_path: Path) -> None:
+    found = calibrated(shifted_problem(H, num_examples=64, spread=1.0), tmp_path, localization=1.0, batch_size=8)
+    cells = found.along("step_size")
+    friction = found.settings["friction"]
+    for cell in cells:
+        assert cell.slow_step_size == pytest.approx(cell.step_size / math.tanh(friction / 2))
+        assert cell.localization == 1.0
+
+
+@pytest.mark.slow
+def test_cells_beyond_stability_are_marked_lost(tmp_path: Path) -> None:
+    """SGLD is stable below 4/a_max = 0.04."""
+    found = calibrated(
+        power_problem(H), tmp_path, sampler="sgld", step_size=0.016, localization=1.0, max_steps=4000, num_draws=100
+    )
+    cells = found.along("step_size")
+    assert [cell.is_lost for cell in cells] == [False, False, False, False, True]
+    assert cells[-1].verdict == "diverged" and math.isnan(cells[-1].llc) and not cells[-1].is_plateau
+    assert found.found is None and "step_size was given" in render(found)
+
+
+@pytest.mark.slow
+def test_localization_that_makes_the_answer_has_no_plateau(tmp_path: Path) -> None:
+    """γ of the size of nβh: λ̂ moves by a third or so from cell to cell."""
+    found = calibrated(power_problem(H), tmp_path, localization=50.0, max_steps=8000)
+    llc = [cell.llc for cell in found.along("localization")]
+    assert llc == sorted(llc, reverse=True) and not any(cell.is_plateau for cell in found.along("localization"))
+    assert "no plateau in γ" in render(found)
+
+
+def test_no_localization_has_no_neighbours(tmp_path: Path) -> None:
+    found = calibrated(power_problem(H), tmp_path, localization=0.0)
+    assert [cell.factor for cell in found.along("localization")] == [1.0] and len(found.along("step_size")) == 5
+
+
+def test_a_sampler_without_friction_starts_again_at_a_smaller_step() -> None:
+    sample = SampleConfig(sampler="sgld", step_size=1e-3, localization=1.0)
+    found: Any = SimpleNamespace(verdict="step size too large", llc=10.0, llc_se=0.1, step_size_bias=2.0)
+    better = mended(sample, SampleConfig(sampler="sgld"), found)
+    assert better is not None and better.step_size == pytest.approx(2.5e-4)
+
+
+def cells_of(*llc: float, llc_se: float = 1.0) -> list[Cell]:
+    return [
+        Cell("step_size", 2.0**i, 2.0**i, 1.0, 2.0**i, x, llc_se, "diverged" if math.isnan(x) else "trustworthy")
+        for i, x in enumerate(llc)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("llc", "plateau"),
+    [
+        ([1, 2, 3, 2, 1], "11111"),
+        ([1, 9, 9, 9, 1], "01110"),
+        ([1, 2, 9, 9, math.nan], "00000"),
+        ([1, 1, 1, 9, 9], "11100"),
+        ([math.nan, 1, 1, 1, math.nan], "01110"),
+        ([], ""),
+    ],
+)
+def test_plateau_is_the_longest_stretch_of_neighbours_that_agree(llc: list[float], plateau: str) -> None:
+    assert "".join(str(int(cell.is_plateau)) for cell in marked(cells_of(*llc))) == plateau
+
+
+def test_picture_with_every_kind_of_cell(tmp_path: Path) -> None:
+    settings = {"sampler": "sgld", "step_size": 4.0, "gradient": "plain", "localization": 1.0, "nbeta": 9.0,
+                "batch_size": 1}  # fmt: skip
+    for llc in ([1.0, 1, 1, 9, math.nan], [math.nan] * 5):
+        calibration = Calibration(settings, None, None, marked(cells_of(*llc)), 0)
+        path = plot_calibration(calibration, tmp_path / "picture.png")
+        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+
+
+SMALL = ["--max-examples", "12", "--max-length", "16", "--max-steps", "200", "--num-draws", "20", "--quiet"]
+
+
+@pytest.fixture
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_here")
+def test_estimate_takes_the_settings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """From end to end on the embedded model: the tables, the files, and an estimate at just these settings."""
+    assert main(["calibrate", *SMALL, "--num-chains", "3", "--output", "c"]) in (0, 3)
+    text = capsys.readouterr().out
+    for word in ("noise Q", "chosen", "plateau", "γ"):
+        assert word in text
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {*calibration_grid.FILES, "run.json"}
+    saved = json.loads((tmp_path / "c" / "calibration.json").read_text())
+    assert len(saved["cells"]) == 10 and saved["num_gradients"] > 0 and saved["found"]["path"]
+    yaml = read_yaml("c/calibrated.yaml")
+    assert "auto" not in {value for name, value in yaml.items() if name != "num_burnin_steps"}
+    assert main(["estimate", *SMALL, "--config", "c/calibrated.yaml", "--output", "e"]) in (0, 3)
+    result = LLCResult.load("e")
+    assert result.calibration is None and result.num_chains == 3
+    for name in ("sampler", "step_size", "friction", "gradient", "localization", "nbeta", "batch_size"):
+        assert str(getattr(result, name)) == str(saved["settings"][name]), name
+    capsys.readouterr()
+    assert main(["calibrate", *SMALL, "--num-chains", "3", "--output", "c", "--json"]) in (0, 3)  # read, not done again
+    assert json.loads(capsys.readouterr().out) == saved
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_here")
+def test_without_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["calibrate", *SMALL, "--sampler", "sgld", "--localization", "100", "--no-grid", "--output", "c"]
+    assert main(arguments) == 0
+    assert "acceptance" in capsys.readouterr().out
+    assert not (tmp_path / "c" / "calibration.png").exists()
+    assert "friction" not in read_yaml("c/calibrated.yaml")
+    assert main([*arguments[:-3], "--output", "c"]) == 2  # the same folder for another task
+    assert "the output folder holds another run" in capsys.readouterr().err
+    assert main([*arguments, "--overwrite"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("_here")
+def test_damaged_calibration_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["calibrate", *SMALL, "--step-size", "1e-6", "--no-grid", "--output", "c"]
+    assert main(arguments) == 0
+    (tmp_path / "c" / "calibration.json").write_text("{")
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert "the calibration is damaged" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--step-sise", "1"], "unknown argument --step-sise; did you mean --step-size?"),
+        (["--sampler", "x"], "sampler has a value of the wrong kind, got 'x'"),
+        (["--config", "nowhere.yaml"], "cannot read the config file, got 'nowhere.yaml'"),
+        (["--output", "/proc/nowhere"], "cannot write to the output folder"),
+        (["--model", "nowhere/at-all", "--data", "x.txt"], "nowhere/at-all"),
+    ],
+)
+@pytest.mark.usefixtures("_here")
+def test_bad_input_ends_in_one_line(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["calibrate", *arguments]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and len(err.splitlines()) == 1
+    assert not list(tmp_path.rglob("*.json"))
