@@ -13,7 +13,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.curvature import Curvature
 from hf_llc.estimate import Estimate, lower_by
 from hf_llc.kernels import SGLD
-from hf_llc.pilot import PILOT, STABLE, Pilot, effective_step_size, settle
+from hf_llc.pilot import PILOT, Pilot, effective_step_size, relaxing_localization, settle
 from hf_llc.posterior import Posterior
 from hf_llc.walk import Walk
 
@@ -42,6 +42,7 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
             "step_size": float(f"{pilot.step_size:.3g}"),
             "friction": float(f"{pilot.friction:.3g}"),
             "gradient": pilot.gradient,
+            "localization": posterior.localization,
             "curvature": pilot.curvature.value,
             "num_gradients": pilot.num_gradients,
             "path": pilot.path,
@@ -49,15 +50,7 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
     else:
         found = calibrate_step_size(posterior, seed=sample.seed, batch_size=sample.batch_size)
         found["gradient"] = "plain" if sample.gradient == "auto" else sample.gradient
-    settings = settled_localization(apply(found, sample))
-    assert settings.step_size != "auto" and settings.localization != "auto"
-    stiffest = found["curvature"] - posterior.localization + settings.localization
-    ceiling = STABLE / stiffest if sample.sampler in UNDERDAMPED else math.inf
-    return {
-        **found,
-        "step_size": min(settings.step_size, float(f"{ceiling:.3g}")),
-        "localization": settings.localization,
-    }
+    return {**found, "localization": settled_localization(apply(found, sample)).localization}
 
 
 _FOUND = ("step_size", "friction", "gradient", "localization")
@@ -79,10 +72,7 @@ def settled_localization(sample: SampleConfig) -> SampleConfig:
     """With γ "auto" the least at which flat directions relax in a twentieth of the steps allowed to a chain."""
     if sample.localization != "auto":
         return sample
-    allowed = sample.max_steps
-    if sample.num_burnin_steps != "auto":
-        allowed = sample.num_burnin_steps + sample.num_draws * sample.num_steps_between_draws
-    return replace(sample, localization=float(f"{40 / (slow_step_size(sample) * allowed):.2g}"))
+    return replace(sample, localization=relaxing_localization(slow_step_size(sample), sample))
 
 
 def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> SampleConfig | None:

@@ -14,6 +14,9 @@ from scipy import stats
 
 Array = np.ndarray
 
+HEAT_ERROR = 0.25
+"""Relative uncertainty of the heat of gradient noise that is taken off λ̂ (`hf_llc.pilot`)."""
+
 
 def block_means(values: Array, size: int) -> Array:
     """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`; the first steps that do not fill

@@ -30,9 +30,6 @@ _VERDICTS = (
 EXACT = ("mala", "hmc")
 """Samplers whose law does not depend on the step size."""
 
-_HEAT_ERROR = 0.25
-"""Relative uncertainty of the heat that gradient noise adds."""
-
 LocalizationCheck = dict[str, float]
 """`halved`, `halved_se`, `doubled`, `doubled_se`: by how much λ̂ moves when γ is halved and doubled, and the errors."""
 
@@ -131,7 +128,7 @@ def estimate(
     if not is_corrected:
         noise = np.zeros(len(draws))
     llc, heat = float((draws.mean(axis=1) - noise).mean()), float(noise.mean())
-    llc_se = math.hypot(diagnostics.standard_error(draws), _HEAT_ERROR * heat)
+    llc_se = math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat)
     if is_corrected or sampler in EXACT:
         found["step_size_bias"] = heat
     else:

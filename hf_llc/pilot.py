@@ -22,6 +22,7 @@ from torch import Tensor
 
 from hf_llc.config import SampleConfig
 from hf_llc.curvature import Curvature
+from hf_llc.diagnostics import HEAT_ERROR
 from hf_llc.kernels import BAOAB
 from hf_llc.posterior import Posterior
 from hf_llc.walk import Walk
@@ -39,8 +40,8 @@ _PILOT_SHARE = 10
 STABLE = 0.25
 """ε κ: h = 0.5/√κ, a quarter of the limit of stability."""
 
-_NOISE_SHARE = 0.01
-"""Gradient noise may add this part of itself to λ̂."""
+_HEAT_SHARE = 3
+"""Gradient noise may add as much to λ̂ as makes that uncertainty a third of the standard error asked for."""
 
 _FRICTION = (0.05, 3.0)
 """Below: momentum that lasts longer than a few oscillations of slow directions gains nothing. Above: overdamped."""
@@ -101,8 +102,18 @@ def settle(step_size: float, ceiling: float, friction: float | None = None) -> t
     return step_size, math.log((ratio + 1) / (ratio - 1))
 
 
+def relaxing_localization(slow_step_size: float, sample: SampleConfig) -> float:
+    """The least γ at which flat directions relax, in 2/(ε_eff γ) steps, within a twentieth of a chain's steps."""
+    allowed = sample.max_steps
+    if sample.num_burnin_steps != "auto":
+        allowed = sample.num_burnin_steps + sample.num_draws * sample.num_steps_between_draws
+    return float(f"{40 / (slow_step_size * allowed):.2g}")
+
+
 class Pilot:
-    """One underdamped chain from w* whose step size and friction follow what it finds.
+    """One underdamped chain from w* whose step size and friction, and γ if it is "auto", follow what it finds.
+
+    γ is set in the posterior: λ̂, and so what noise may add to it, depends on it.
 
     Args:
         posterior: around w*.
@@ -152,7 +163,8 @@ class Pilot:
             looks.append(self._look((block + 1) * _BLOCK))
             self.path.append({
                 "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
-                "gradient": self.gradient, "curvature": self.curvature.value, "llc": excess, "noise": looks[-1][0],
+                "gradient": self.gradient, "localization": self.posterior.localization,
+                "curvature": self.curvature.value, "llc": excess, "noise": looks[-1][0],
                 "controlled_noise": looks[-1][1],
             })  # fmt: skip
             self._settle(looks[len(looks) // 2 :], self.llc)
@@ -165,10 +177,10 @@ class Pilot:
 
     def _settle(self, looks: list[tuple[float, float]], llc: float) -> None:
         """Gradient, friction and step size from what is known."""
-        share = _NOISE_SHARE * (max(llc, 1.0) if math.isfinite(llc) else 1.0)
+        share = self.sample.target_se / HEAT_ERROR / _HEAT_SHARE * (max(llc, 1.0) if math.isfinite(llc) else 1.0)
         plain, controlled = (sum(column) / len(looks) for column in zip(*looks, strict=True))
         step_size = STABLE / self.curvature.value
-        if self.sample.gradient == "auto":
+        if self.sample.gradient == "auto" and self.path:  # at w* itself the control variate is always perfect
             is_free = effective_step_size(step_size, _FRICTION[0]) * plain <= 8 * share
             kind = "plain" if is_free or 2 * controlled >= plain else "control-variate"
             if kind != self.gradient:
@@ -179,6 +191,9 @@ class Pilot:
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
         self.step_size, self.friction = settle(step_size, 8 * share / noise if noise > 0 else math.inf, friction)
+        if self.sample.localization == "auto":
+            slow = effective_step_size(self.step_size, self.friction)
+            self.posterior.localization = relaxing_localization(slow, self.sample)
 
     def _block(self, kernel: BAOAB, start: int) -> float:
         """Fifty steps; the mean of nβ(L_B(w_t) − L_B(w*)), NaN where the chain broke."""

@@ -71,8 +71,8 @@ def settings(sampler: str, size: str, budget: float) -> SampleConfig:
     draws = min(200, steps // 2)
     thinning = steps // 2 // draws
     return SampleConfig(
-        num_chains=chains, gradient="plain", max_steps=steps, num_burnin_steps=steps - draws * thinning,
-        num_draws=draws, num_steps_between_draws=thinning, **common,
+        num_chains=chains, target_se=0.0075, gradient="plain", max_steps=steps,
+        num_burnin_steps=steps - draws * thinning, num_draws=draws, num_steps_between_draws=thinning, **common,
     )  # fmt: skip
 
 
