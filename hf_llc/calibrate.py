@@ -57,8 +57,9 @@ _FOUND = ("step_size", "friction", "gradient", "localization")
 
 
 def apply(found: dict[str, Any], sample: SampleConfig) -> SampleConfig:
-    """The settings with what was found filled in."""
-    return replace(sample, **{name: found[name] for name in _FOUND if name in found})
+    """The settings with what was found filled in; chains then watch the curvature on."""
+    values = {name: found[name] for name in _FOUND if name in found}
+    return replace(sample, **values, adapt_step_size=sample.sampler == "baoab")
 
 
 def slow_step_size(sample: SampleConfig) -> float:

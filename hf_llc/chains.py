@@ -239,5 +239,6 @@ def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None
         sq_distance=distance,
         grad_dot=info.grad_dot,
         kinetic_temperature=info.kinetic_temperature,
-        gradient_noise=info.gradient_noise,
+        heat=info.heat,
+        step_size=info.step_size,
     )

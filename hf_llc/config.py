@@ -137,6 +137,9 @@ class SampleConfig:
         "control-variate: minibatch gradients without their noise at w*, for one more gradient a step; auto: where "
         "that gains more than it costs",
     )
+    adapt_step_size: bool = _setting(
+        False, "baoab: in burn-in each chain lowers its ε where the curvature has grown; on where step_size is auto"
+    )
     friction: float | Literal["auto"] = _setting(
         "auto",
         "baoab, sgnht: decay rate of momentum times √ε; auto: the least that cools gradient noise (0.2 at a given "

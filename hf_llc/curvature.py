@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -14,10 +12,47 @@ _REACH = 1e-3
 of a gradient, well below the distance over which the Hessian of a network changes."""
 
 
-class Curvature:
-    """Running maximum of the largest eigenvalue of nβ∇²L_B(w) + γ, by power iteration.
+STABLE = 0.25
+"""ε κ of samplers with momentum: h = 0.5/√κ, a quarter of the limit of stability."""
 
-    The direction found is kept from one call to the next: along a chain a few iterations follow it.
+
+def follow(
+    posterior: Posterior, w: Tensor, indices: Tensor | None, direction: Tensor, *, iterations: int
+) -> tuple[Tensor, Tensor]:
+    """Power iteration for the largest eigenvalue of nβ∇²L_B at each chain, from a direction found before.
+
+    Args:
+        posterior: gradients; `iterations` + 1 of them.
+        w: `[chain, parameter]`.
+        indices: minibatches, int64 `[chain, m]`; None: all examples.
+        direction: unit vectors, `[chain, parameter]`.
+        iterations: at least 1.
+
+    Returns:
+        The eigenvalues, float64 `[chain]` (0 where the loss is flat or not finite), and the directions.
+    """
+    base = [part.clone() for part in posterior.gradient(w, indices)[1]]
+    length = _REACH * w.norm(dim=1, keepdim=True).clamp_min(1.0)
+    value = torch.zeros(len(w), dtype=torch.float64, device=w.device)
+    for _ in range(iterations):
+        moved = posterior.gradient(w + length * direction, indices)[1]
+        product = torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
+        size = product.norm(dim=1, keepdim=True)
+        is_sound = torch.isfinite(size) & (size > 0)
+        direction = torch.where(is_sound, product / size, direction)
+        value = torch.where(is_sound[:, 0], posterior.nbeta * size[:, 0].double(), value)
+    return value, direction
+
+
+def any_direction(num_chains: int, posterior: Posterior) -> Tensor:
+    """Unit vectors to begin with, `[chain, parameter]`, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    v = torch.randn(1, posterior.num_parameters, generator=generator, dtype=posterior.dtype)
+    return (v / v.norm()).to(posterior.device).expand(num_chains, -1).clone()
+
+
+class Curvature:
+    """Running maximum of the largest eigenvalue of nβ∇²L_B(w) + γ along one chain.
 
     Attributes:
         loss: the largest eigenvalue of nβ∇²L_B seen so far, at least 0.
@@ -28,9 +63,7 @@ class Curvature:
         self.posterior = posterior
         self.loss = 0.0
         self.num_gradients = 0
-        generator = torch.Generator().manual_seed(0)
-        v = torch.randn(1, posterior.num_parameters, generator=generator, dtype=posterior.dtype)
-        self._direction = v.to(posterior.device) / v.norm()
+        self._direction = any_direction(1, posterior)
 
     @property
     def value(self) -> float:
@@ -39,17 +72,7 @@ class Curvature:
 
     def refresh(self, w: Tensor, indices: Tensor | None, *, iterations: int) -> float:
         """Look at the curvature at `w`, `[1, parameter]`, on a minibatch; returns κ, which never falls."""
-        _, base = self.posterior.gradient(w, indices)
-        length = _REACH * max(float(w.norm()), 1.0)
-        self.num_gradients += 1
-        for _ in range(iterations):
-            _, moved = self.posterior.gradient(w + length * self._direction, indices)
-            self.num_gradients += 1
-            product = torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
-            size = float(product.norm())
-            if not math.isfinite(size) or size == 0:
-                return self.value
-            self._direction = product / size
-            found = self.posterior.nbeta * size
-        self.loss = max(self.loss, found)
+        found, self._direction = follow(self.posterior, w, indices, self._direction, iterations=iterations)
+        self.num_gradients += iterations + 1
+        self.loss = max(self.loss, float(found))
         return self.value

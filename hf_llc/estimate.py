@@ -123,7 +123,7 @@ def estimate(
         else moved,
         "kinetic_temperature": diagnostics.mean_of(trace.kinetic_temperature[:, kept]),
     }
-    noise = slow / 8 * np.array([diagnostics.mean_of(row) for row in trace.gradient_noise[:, kept]])
+    noise = np.array([diagnostics.mean_of(row) for row in trace.heat[:, kept]])
     is_corrected = bool(np.isfinite(noise).all())
     if not is_corrected:
         noise = np.zeros(len(draws))

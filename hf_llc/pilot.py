@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.config import SampleConfig
-from hf_llc.curvature import Curvature
+from hf_llc.curvature import STABLE, Curvature
 from hf_llc.diagnostics import HEAT_ERROR
 from hf_llc.kernels import BAOAB
 from hf_llc.posterior import Posterior
@@ -36,9 +36,6 @@ _BLOCK = 50
 _BLOCKS = (4, 20)
 _PILOT_SHARE = 10
 """The pilot takes a tenth of the steps allowed to a chain, within these numbers of blocks."""
-
-STABLE = 0.25
-"""ε κ: h = 0.5/√κ, a quarter of the limit of stability."""
 
 _HEAT_SHARE = 3
 """Gradient noise may add as much to λ̂ as makes that uncertainty a third of the standard error asked for."""

@@ -63,8 +63,9 @@ class Trace:
         sq_distance: ‖w_t − w*‖², NaN where it was not measured.
         grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩, NaN where it was not measured; see `diagnostics.step_size_bias`.
         kinetic_temperature: ‖p‖²/d of samplers with momentum, NaN where there is none or it was not measured.
-        gradient_noise: ½‖nβ(∇L_B − ∇L_B′)‖² of two batches at w_t, an estimate of E‖nβ(∇L_B − ∇L_n)‖²; 0 for full
-            batches, NaN where it was not measured.
+        heat: what the noise of minibatch gradients adds to λ̂, ε_eff Q/8 (`hf_llc.pilot`), with Q = E‖nβ(∇L_B − ∇L_n)‖²
+            estimated from two batches at w_t; 0 for full batches, NaN where it was not measured.
+        step_size: ε of samplers that adapt it chain by chain, NaN elsewhere.
     """
 
     loss: Array
@@ -73,10 +74,11 @@ class Trace:
     sq_distance: Array
     grad_dot: Array
     kinetic_temperature: Array = field(default_factory=lambda: np.empty(0))
-    gradient_noise: Array = field(default_factory=lambda: np.empty(0))
+    heat: Array = field(default_factory=lambda: np.empty(0))
+    step_size: Array = field(default_factory=lambda: np.empty(0))
 
     def __post_init__(self) -> None:
-        for name in ("kinetic_temperature", "gradient_noise"):
+        for name in ("kinetic_temperature", "heat", "step_size"):
             if getattr(self, name).size == 0:
                 setattr(self, name, np.full(self.loss.shape, np.nan))
 

@@ -116,9 +116,10 @@ class Sampling:
         """Gradient evaluations of all chains: what the kernel takes, twice that with a control variate."""
         is_full = sample.batch_size == self.posterior.num_examples
         kernel = _kernel(sample)
-        steps = int(np.isfinite(trace.loss).sum())
-        measured = int((np.isfinite(trace.accept_prob) | np.isfinite(trace.gradient_noise)).sum())
-        taken = kernel.num_gradients(steps=steps, measured=measured, is_full=is_full)
+        steps = np.isfinite(trace.loss).sum(axis=1)
+        measured = (np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum(axis=1)
+        counts = zip(steps.tolist(), measured.tolist(), strict=True)
+        taken = sum(kernel.num_gradients(steps=s, measured=m, is_full=is_full) for s, m in counts)
         return 2 * taken if sample.gradient == "control-variate" and not is_full else taken
 
     def _run_to(

@@ -42,7 +42,8 @@ class Step:
     accept_prob: Tensor | None = None
     grad_dot: Tensor | None = None
     kinetic_temperature: Tensor | None = None
-    gradient_noise: Tensor | None = None
+    heat: Tensor | None = None
+    step_size: Tensor | None = None
 
 
 class Walk:

@@ -123,7 +123,7 @@ def test_a_run_in_pieces_is_the_run(sampler: str, batch_size: int, gradient: str
         "sq_distance",
         "grad_dot",
         "kinetic_temperature",
-        "gradient_noise",
+        "heat",
     ):
         np.testing.assert_array_equal(getattr(pieces, name), getattr(whole, name), err_msg=name)
     start = run(regression(), [0, 1], until=20, folder=tmp_path / "b", **settings)

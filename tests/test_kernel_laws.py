@@ -156,7 +156,8 @@ def test_heat_of_gradient_noise(friction: float) -> None:
         **LAW,
     )
     assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), _heated(friction, noise))
-    assert np.nanmean(trace.gradient_noise) == pytest.approx(noise * len(H), rel=0.05)
+    heat = effective_step_size(SMALL, friction) / 8 * noise * len(H)
+    assert np.nanmean(trace.heat) == pytest.approx(heat, rel=0.05)
 
 
 def test_thermostat_under_gradient_noise() -> None:

@@ -211,7 +211,7 @@ def test_cost_in_gradients() -> None:
             settings=settings,
             **LAW,
         )
-        measured = int((np.isfinite(trace.accept_prob) | np.isfinite(trace.gradient_noise)).sum())
+        measured = int((np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum())
         stated = make_kernel(sampler, 0.01, settings).num_gradients(
             steps=40, measured=measured, is_full=batch_size == 4
         )

@@ -49,7 +49,9 @@ def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -
         case "rmsprop-sgld":
             return RMSPropSGLD(step_size, rmsprop_eps=_FIELD_EPS)
         case "baoab":
-            return BAOAB(step_size, friction=friction)
+            return BAOAB(
+                step_size, friction=friction, freeze_after=sample.freeze_after if sample.adapt_step_size else 0
+            )
         case "sgnht":
             return SGNHT(step_size, friction=friction)
         case "mala":

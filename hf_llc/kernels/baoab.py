@@ -7,9 +7,13 @@ import math
 import torch
 from torch import Tensor
 
+from hf_llc.curvature import STABLE, any_direction, follow
 from hf_llc.kernels.kernel import Kernel, pieces_of
 from hf_llc.kernels.langevin import force
 from hf_llc.walk import Step, Walk
+
+_WATCH_EVERY, _WATCH_ITERATIONS = 100, 3
+"""Steps between two looks at the curvature, and Hessian-vector products of each."""
 
 
 class BAOAB(Kernel):
@@ -23,14 +27,20 @@ class BAOAB(Kernel):
     The kinetic temperature ‖p‖²/d is read after the kick, where on a quadratic it is 1 on average; gradient noise of
     variance V in the force adds h²V to it before friction takes that away.
 
+    With `freeze_after` above 0 each chain watches the largest curvature κ of its own energy for so many steps, and
+    lowers its ε to 0.25/κ where κ has grown: deep networks are stiffer away from w* than at it. Draws are to be kept
+    from then on only.
+
     Args:
-        step_size: ε = h².
+        step_size: ε = h², the largest.
         friction: ζh, the share of momentum lost in a step, dimensionless; above 0.
+        freeze_after: steps in which ε may fall.
     """
 
-    def __init__(self, step_size: float, *, friction: float) -> None:
+    def __init__(self, step_size: float, *, friction: float, freeze_after: int = 0) -> None:
         super().__init__(step_size)
         self.friction = friction
+        self.freeze_after = freeze_after
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
@@ -39,24 +49,41 @@ class BAOAB(Kernel):
         noise = walk.gradient_noise(grad, step) if measure else None
         if not self.state:
             self.state["momentum"] = first_momentum(walk)
+            if self.freeze_after:
+                self.state["direction"] = any_direction(len(walk.w), walk.posterior)
+                self.state["step_size"] = torch.full_like(walk.w[:, :1], self.step_size, dtype=torch.float64)
+        if 0 < step < self.freeze_after and step % _WATCH_EVERY == 0:
+            self._watch(walk, indices)
+        epsilon = self.state.get("step_size", torch.full_like(walk.w[:, :1], self.step_size, dtype=torch.float64))
+        h = epsilon.sqrt().to(walk.w)
         momentum = pieces_of(walk, self.state["momentum"])
-        h, keep = math.sqrt(self.step_size), math.exp(-self.friction)
-        spread = math.sqrt(-math.expm1(-2 * self.friction))
-        heat = torch.zeros_like(walk.w[:, 0], dtype=torch.float64) if measure else None
+        keep, spread = math.exp(-self.friction), math.sqrt(-math.expm1(-2 * self.friction))
+        warmth = torch.zeros_like(walk.w[:, 0], dtype=torch.float64) if measure else None
         for s in walk.noisy_segments(step):
             p = s.of(momentum)
-            p.sub_(force(walk, s, s.of(grad)), alpha=h)
-            if heat is not None:
-                heat += p.square().sum(dim=1, dtype=torch.float64)
-            s.w.add_(p, alpha=h / 2)
+            p.sub_(force(walk, s, s.of(grad)).mul_(h))
+            if warmth is not None:
+                warmth += p.square().sum(dim=1, dtype=torch.float64)
+            s.w.addcmul_(p, h, value=0.5)
             p.mul_(keep).add_(s.noise, alpha=spread)
-            s.w.add_(p, alpha=h / 2)
-        temperature = None if heat is None else heat / walk.w.shape[1]
-        return Step(loss, kinetic_temperature=temperature, gradient_noise=noise)
+            s.w.addcmul_(p, h, value=0.5)
+        if warmth is None or noise is None:
+            return Step(loss)
+        heat = epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
+        return Step(loss, kinetic_temperature=warmth / walk.w.shape[1], heat=heat, step_size=epsilon[:, 0].clone())
+
+    def _watch(self, walk: Walk, indices: Tensor | None) -> None:
+        """Lower ε where κ asks for it."""
+        found, self.state["direction"] = follow(
+            walk.posterior, walk.w, indices, self.state["direction"], iterations=_WATCH_ITERATIONS
+        )
+        ceiling = STABLE / (found + walk.posterior.localization).clamp_min(1e-300)
+        self.state["step_size"] = torch.minimum(self.state["step_size"], ceiling[:, None])
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
-        """One a step, and one more where gradient noise was looked at."""
-        return steps if is_full else steps + measured
+        """One a step, one more where gradient noise was looked at, and those that watch the curvature."""
+        watched = max(0, (min(steps, self.freeze_after) - 1) // _WATCH_EVERY)
+        return steps + (0 if is_full else measured) + watched * (_WATCH_ITERATIONS + 1)
 
 
 def first_momentum(walk: Walk) -> Tensor:

@@ -30,7 +30,7 @@ class LeimkuhlerMatthews(Kernel):
             s.w.add_(s.noise, alpha=spread)
         for s in walk.noisy_segments(step + 1):
             s.w.add_(s.noise, alpha=spread)
-        return Step(loss, gradient_noise=noise)
+        return Step(loss, heat=None if noise is None else self.step_size * noise / 8)
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
         """One a step, and one more where gradient noise was looked at."""
