@@ -50,5 +50,5 @@ def no_root_a(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def wrong_friction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Momentum loses twice what the noise gives back."""
-    wrong = SimpleNamespace(sqrt=math.sqrt, expm1=math.expm1, exp=lambda x: math.exp(2 * x))
+    wrong = SimpleNamespace(sqrt=math.sqrt, expm1=math.expm1, tanh=math.tanh, exp=lambda x: math.exp(2 * x))
     monkeypatch.setattr("hf_llc.kernels.baoab.math", wrong)

@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 import torch
 from targets import expected_llc, power_problem, shifted_problem
+from targets import sample as trace_of
 
 from hf_llc.calibrate import apply, calibrate, mended, slow_step_size
 from hf_llc.config import SampleConfig
 from hf_llc.curvature import Curvature
 from hf_llc.evaluator import settled
+from hf_llc.kernels import BAOAB
 from hf_llc.pilot import Pilot, effective_step_size, gradient_noise, settle
 from hf_llc.posterior import Posterior, preserved
 from hf_llc.problem import Problem
@@ -211,3 +213,25 @@ def test_heat_capacity_of_a_quadratic() -> None:
     assert result.heat_capacity_se < 0.2 * truth
     assert abs(result.heat_capacity - truth) < 4 * result.heat_capacity_se
     assert result.wbic == pytest.approx(result.n * (result.init_loss + result.llc / NBETA))
+
+
+def test_chains_lower_their_step_where_the_curvature_grows() -> None:
+    """w⁴ is flat at w* and stiff away from it: ε falls in burn-in, is κ's own bound, and stays from then on."""
+    problem = power_problem(H, power=4)
+    kernel = BAOAB(0.02, friction=0.2, freeze_after=400)
+    trace = trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=4, steps=800)
+    measured = trace.step_size[:, ::20]
+    assert (np.diff(measured, axis=1) <= 0).all() and (measured[:, 0] == 0.02).all()
+    assert (measured[:, 20:] == measured[:, -1:]).all() and measured[0, -1] != measured[1, -1]
+    assert (measured[:, -1] < 0.01).all()
+    calls: list[int] = []
+    inner = problem.losses
+    problem.losses = lambda forward, batch: calls.append(1) or inner(forward, batch)  # type: ignore[assignment]
+    trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=1, steps=800)
+    assert len(calls) - 1 == kernel.num_gradients(steps=800, measured=40, is_full=True)
+
+
+def test_a_given_step_size_is_kept() -> None:
+    problem = power_problem(H, power=4)
+    result = solve(problem, settled(sample(step_size=0.004, num_burnin_steps=200, num_draws=50), problem))
+    assert result.trace is not None and (result.trace.step_size[:, ::20] == 0.004).all()
