@@ -227,6 +227,7 @@ def test_chains_lower_their_step_where_the_curvature_grows() -> None:
     calls: list[int] = []
     inner = problem.losses
     problem.losses = lambda forward, batch: calls.append(1) or inner(forward, batch)  # type: ignore[assignment]
+    kernel = BAOAB(0.02, friction=0.2, freeze_after=400)
     trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=1, steps=800)
     assert len(calls) - 1 == kernel.num_gradients(steps=800, measured=40, is_full=True)
 
