@@ -89,13 +89,16 @@ def deep_linear(count: int, *, size: str = "1k", n: int | None = None, batch_siz
         seed += 1
 
 
-def stories(data: Path, folder: Path, *, max_examples: int | None = None) -> Case:
+def stories(
+    data: Path, folder: Path, *, max_examples: int | None = None, minimize_steps: int = _MINIMIZE_STEPS
+) -> Case:
     """stories260K on windows of 256 tokens of its validation text, at ŵ.
 
     Args:
         data: folder that holds stories260K and tinystories_val.
         folder: where ŵ is kept.
         max_examples: windows at most.
+        minimize_steps: gradient steps to ŵ.
 
     Raises:
         InputError: no such model or text.
@@ -109,7 +112,7 @@ def stories(data: Path, folder: Path, *, max_examples: int | None = None) -> Cas
     config = LoadConfig(max_length=256, max_examples=max_examples, device="cpu")
     problem = load_problem(str(data / "stories260K"), str(text), config)
     case = Case("stories260K, 8×256 tokens", problem, 8, True)
-    at_minimum(case, folder)
+    at_minimum(case, folder, steps=minimize_steps)
     return case
 
 
