@@ -18,9 +18,9 @@ hf_llc at a quarter of its step size. All contenders sample the same posterior o
   canonical-interp, tuned    as devinterp, compiled where it compiles (not language models)
 
 "tuned": the step size is the best of a grid in units of 1/κ, κ the curvature that hf_llc finds at w*; SGLD is stable
-below 4. Each grid point gets a run of its own with another seed and the truth at hand: the one that arrives first, or
-else ends nearest, is taken. Neither that time nor the finding of κ is counted: this favours whoever is tuned, which no
-user can do who does not know the answer. hf_llc's own calibration is counted. Loading packages is not.
+below 4. Each grid point gets a run of its own, as long, with another seed and the truth at hand: the one that arrives
+first, or else ends nearest, is taken. Neither that time nor the finding of κ is counted: this favours whoever is tuned,
+since a user does not know the answer. hf_llc's own calibration is counted. Loading packages is not.
 Nothing is dropped: a run that diverges says so, and of several seeds the table has the median, the file each.
 
 A gradient of `stories` takes 0.22 s on one thread of a busy two-core machine, so it wants many minutes a contender, and
@@ -121,7 +121,7 @@ def measure(known: Known, names: Sequence[str], *, seconds: float, seeds: int, g
         try:
             with _quiet():
                 if name in TUNED:
-                    at, tried = tuned(known, TUNED[name], [g / kappa for g in grid], seconds / 2)
+                    at, tried = tuned(known, TUNED[name], [g / kappa for g in grid], seconds)
                     tuning = time.perf_counter() - begun
                     curves = [TUNED[name](known, seconds, seed, at) for seed in range(seeds)]
                     row: dict[str, Any] = {"step_size": at, "tuning_seconds": tuning, "tried": tried}
