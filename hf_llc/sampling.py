@@ -82,12 +82,11 @@ class Sampling:
 
     @np.errstate(over="ignore", invalid="ignore")  # as in `estimate`
     def _is_over(self, sample: SampleConfig, trace: Trace, burnin: int, thinning: int, begun: float) -> bool:
-        """The draws are flat and many enough, or more steps within the budget would not mend what is wrong.
+        """The draws are flat and many enough, or more steps would not mend what is wrong.
 
-        Flat means also, where the budget allows it, that burn-in was twice the time in which flat directions relax: a
-        slow climb of many of them is hard to see in the draws. More steps do not mend a chain that broke, a w* that is
-        no minimum, and draws that drift while flat directions, which relax in 2/(ε_eff γ) steps, need over a quarter
-        of the budget: `estimate` then says which γ would do.
+        Flat means also that burn-in was twice the 2/(ε_eff γ) steps in which flat directions relax: their energy is
+        then at 98 % of its final value. A slow climb of many of them is hard to see in the draws. More steps do not
+        mend a chain that broke, nor a w* that is no minimum.
         """
         assert sample.nbeta is not None and sample.localization != "auto"
         if sample.max_seconds is not None:
@@ -103,12 +102,9 @@ class Sampling:
         dip = diagnostics.deepest_dip(sample.nbeta * (trace.loss - trace.init_loss))
         if diagnostics.is_dipping(dip, llc, float(draws.std())):
             return True
-        is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
-        rate = slow_step_size(sample) * sample.localization  # flat directions relax in 2/rate steps
-        if not is_flat and rate * sample.max_steps < 8 * 0.99:
-            return True
-        if burnin * rate < 4 * 0.99 and 4 / rate <= sample.max_steps / 2:  # twice that brings their energy to 98 %
+        if burnin * slow_step_size(sample) * sample.localization < 4 * 0.99:
             return False
+        is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
         is_mixed = diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1
         return is_flat and is_mixed and error <= sample.target_se * abs(llc)
 
