@@ -2,7 +2,7 @@
 #   make demo     a first λ̂, of the tiny model that comes with the package: no network after set-up
 #   make test     all tests          make fast    all but the slow ones
 #   make check    lint, format, types          make format   put the format right
-#   make bench    milliseconds a step, beside the peers
+#   make bench    speed, memory, scaling and efficiency, beside the peers
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -34,7 +34,11 @@ format: $(VENV)/.stamp-dev
 	$(BIN)/ruff format .
 
 bench: $(VENV)/.stamp-bench
-	$(BIN)/python benchmarks/step.py
+	mkdir -p runs/bench
+	$(BIN)/python benchmarks/step.py --seconds 1 --rounds 3 --cases relu linear gpt2 --output runs/bench/step.json
+	$(BIN)/python benchmarks/memory.py --output runs/bench/memory.json
+	$(BIN)/python benchmarks/scaling.py --rounds 2 --steps 50 2000 --output runs/bench/scaling.json
+	$(BIN)/python benchmarks/efficiency.py --networks 1 --seconds 12 --seeds 1 --grid 0.125 0.25 0.5 --output runs/bench
 
 # A stamp is as new as the files that say what to install. The larger set contains the smaller one.
 $(BIN)/python:

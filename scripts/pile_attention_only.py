@@ -85,7 +85,7 @@ class Settings(Training):
     """
 
     paper: SampleConfig = PAPER
-    ours: SampleConfig = SampleConfig(minimize=True, batch_size=100)
+    ours: SampleConfig = SampleConfig(sampler="sgld", minimize=True, localization=2.5e5, batch_size=100)
 
 
 WAYS = {"paper": "the paper's settings", "ours": "hf_llc's settings"}
@@ -121,7 +121,9 @@ PRESETS = {
         batch_size=32,
         curve=(0, 30, 100, 300),
         paper=replace(PAPER, num_chains=4, batch_size=32),
-        ours=SampleConfig(minimize=True, minimize_steps=400),
+        ours=SampleConfig(
+            sampler="sgld", minimize=True, minimize_steps=400, localization=1e4, num_chains=2, max_steps=800
+        ),
     ),
     "paper": Settings(),
 }
