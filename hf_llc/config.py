@@ -138,7 +138,8 @@ class SampleConfig:
         "that gains more than it costs",
     )
     adapt_step_size: bool = _setting(
-        False, "baoab: in burn-in each chain lowers its ε where the curvature has grown; on where step_size is auto"
+        False,
+        "baoab: in burn-in each chain lowers its ε to 1/κ where its curvature κ has grown so far; on if ε is auto",
     )
     friction: float | Literal["auto"] = _setting(
         "auto",

@@ -13,7 +13,7 @@ of a gradient, well below the distance over which the Hessian of a network chang
 
 
 STABLE = 0.25
-"""ε κ of samplers with momentum: h = 0.5/√κ, a quarter of the limit of stability."""
+"""ε κ of samplers with momentum to begin with: h = 0.5/√κ; they are stable below ε κ = 4."""
 
 
 def follow(

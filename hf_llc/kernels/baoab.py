@@ -7,10 +7,13 @@ import math
 import torch
 from torch import Tensor
 
-from hf_llc.curvature import STABLE, any_direction, follow
+from hf_llc.curvature import any_direction, follow
 from hf_llc.kernels.kernel import Kernel, pieces_of
 from hf_llc.kernels.langevin import force
 from hf_llc.walk import Step, Walk
+
+_MARGIN = 1.0
+"""ε κ above which a chain lowers its ε: four times that of the pilot, a quarter of the limit of stability."""
 
 _WATCH_EVERY, _WATCH_ITERATIONS = 100, 3
 """Steps between two looks at the curvature, and Hessian-vector products of each."""
@@ -28,8 +31,8 @@ class BAOAB(Kernel):
     variance V in the force adds h²V to it before friction takes that away.
 
     With `freeze_after` above 0 each chain watches the largest curvature κ of its own energy for so many steps, and
-    lowers its ε to 0.25/κ where κ has grown: deep networks are stiffer away from w* than at it. Draws are to be kept
-    from then on only.
+    lowers its ε to 1/κ where κ has grown so far: deep networks are stiffer away from w* than at it. Draws are to be
+    kept from then on only.
 
     Args:
         step_size: ε = h², the largest.
@@ -77,7 +80,7 @@ class BAOAB(Kernel):
         found, self.state["direction"] = follow(
             walk.posterior, walk.w, indices, self.state["direction"], iterations=_WATCH_ITERATIONS
         )
-        ceiling = STABLE / (found + walk.posterior.localization).clamp_min(1e-300)
+        ceiling = _MARGIN / (found + walk.posterior.localization).clamp_min(1e-300)
         self.state["step_size"] = torch.minimum(self.state["step_size"], ceiling[:, None])
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
