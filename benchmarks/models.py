@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +27,25 @@ class Case:
     def num_parameters(self) -> int:
         """Parameters of the model."""
         return sum(p.numel() for p in self.problem.model.parameters())
+
+
+def canonical_estimator() -> Any:
+    """canonical-interp's LLCEstimator.
+
+    Raises:
+        ImportError: the package is not installed.
+    """
+    if not hasattr(itertools, "batched"):  # Python 3.11 lacks what the package imports
+
+        def batched(items: Any, size: int) -> Iterator[tuple[Any, ...]]:
+            feed = iter(items)
+            while part := tuple(itertools.islice(feed, size)):
+                yield part
+
+        itertools.batched = batched  # type: ignore[attr-defined]
+    from canonical_interp.slt import LLCEstimator
+
+    return LLCEstimator
 
 
 def _token_losses(forward: Callable[..., Any], batch: Any) -> Tensor:

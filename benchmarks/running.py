@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from known import Known
+from models import canonical_estimator
 from torch import Tensor
 
 from hf_llc.calibrate import apply, calibrate, slow_step_size
@@ -251,18 +252,9 @@ def canonical(
     The function that unpacks a batch, called once a step, takes the times and ends the run when time is up; the draws
     so far stand in the estimator. With `burnin` its own rule holds: that many steps dropped, all draws kept.
     """
-    if not hasattr(itertools, "batched"):  # Python 3.11 lacks what the package imports
-
-        def batched(items: Any, size: int) -> Iterator[tuple[Any, ...]]:
-            feed = iter(items)
-            while part := tuple(itertools.islice(feed, size)):
-                yield part
-
-        itertools.batched = batched  # type: ignore[attr-defined]
-    from canonical_interp.slt import LLCEstimator
-
+    estimator_class = canonical_estimator()
     begun, loader = time.perf_counter(), _loader(known.problem.examples, known.case.batch_size, seed, as_pairs=True)
-    estimator = LLCEstimator(
+    estimator = estimator_class(
         draws=draws, chains=chains, burnin_steps=burnin, steps_bw_draws=1, learning_rate=step_size,
         localization=known.localization, nbeta=known.nbeta,
     )  # fmt: skip

@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from models import Case, cases
+from models import Case, canonical_estimator, cases
 
 from hf_llc.kernels import make_kernel
 from hf_llc.posterior import Posterior, preserved
@@ -137,16 +137,7 @@ def devinterp_sample(case: Case) -> Runner:
 
 def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
     """canonical-interp's estimator: a longer run minus a shorter one, its own pass over the data in both."""
-    if not hasattr(itertools, "batched"):  # Python 3.11 lacks what the package imports
-
-        def batched(items: Any, size: int) -> Iterator[tuple[Any, ...]]:
-            feed = iter(items)
-            while part := tuple(itertools.islice(feed, size)):
-                yield part
-
-        itertools.batched = batched  # type: ignore[attr-defined]
-    from canonical_interp.slt import LLCEstimator
-
+    estimator_class = canonical_estimator()
     problem = case.problem
 
     class Loss(torch.nn.Module):
@@ -169,7 +160,7 @@ def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
     loader = torch.utils.data.DataLoader(data, batch_size=case.batch_size, drop_last=True)
 
     def once(draws: int) -> float:
-        estimator = LLCEstimator(
+        estimator = estimator_class(
             draws=draws,
             chains=chains,
             burnin_steps=draws,

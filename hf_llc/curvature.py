@@ -11,7 +11,6 @@ _REACH = 1e-3
 """Hessian-vector products are gradient differences over this distance, relative to ‖w‖: well above float32's rounding
 of a gradient, well below the distance over which the Hessian of a network changes."""
 
-
 STABLE = 0.25
 """ε κ of samplers with momentum to begin with: h = 0.5/√κ; they are stable below ε κ = 4."""
 
@@ -31,7 +30,7 @@ def follow(
     Returns:
         The eigenvalues, float64 `[chain]` (0 where the loss is flat or not finite), and the directions.
     """
-    base = [part.clone() for part in posterior.gradient(w, indices)[1]]
+    base = posterior.gradient(w, indices)[1]
     length = _REACH * w.norm(dim=1, keepdim=True).clamp_min(1.0)
     value = torch.zeros(len(w), dtype=torch.float64, device=w.device)
     for _ in range(iterations):

@@ -114,6 +114,7 @@ class Run:
         return self._result(found, trace, burnin, thinning, extrapolated, begun)
 
     def judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
+        """λ̂ and the verdict on a trace made at the present settings; see `hf_llc.estimate.estimate`."""
         sample = self.sample
         assert sample.step_size != "auto" and sample.localization != "auto"
         return estimate_llc(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,12 +16,14 @@ from targets import sample as trace_of
 from hf_llc.calibrate import apply, calibrate, mended, slow_step_size
 from hf_llc.config import SampleConfig
 from hf_llc.curvature import Curvature
+from hf_llc.distributed import Processes
 from hf_llc.evaluator import settled
 from hf_llc.kernels import BAOAB
 from hf_llc.pilot import Pilot, effective_step_size, gradient_noise, settle
 from hf_llc.posterior import Posterior, preserved
 from hf_llc.problem import Problem
 from hf_llc.run import solve
+from hf_llc.sampling import Sampling
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA, SPREAD = 25.0, 3.0, 2.0
@@ -230,6 +234,19 @@ def test_chains_lower_their_step_where_the_curvature_grows() -> None:
     kernel = BAOAB(0.03, friction=0.2, freeze_after=400)
     trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=1, steps=800)
     assert len(calls) - 1 == kernel.num_gradients(steps=800, measured=40, is_full=True)
+
+
+def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Path) -> None:
+    """`extrapolate` and `hf-llc calibrate` depend on it: at ε/2 each chain takes half of what it had come down to."""
+    problem = power_problem(H, power=4)
+    asked = sample(
+        step_size=0.03, friction=0.2, gradient="plain", adapt_step_size=True, num_burnin_steps=400, num_draws=50
+    )
+    sampling = Sampling(posterior_of(problem), processes=Processes(), state=tmp_path, show=False)
+    first, *_ = sampling.until_flat(asked, "here")
+    then = sampling.go_on(replace(asked, step_size=0.015), "here", number=1, steps=240)
+    assert first.step_size[:, 440].min() < 0.02
+    np.testing.assert_allclose(then.step_size[:, ::20], np.tile(first.step_size[:, 440:441] / 2, (1, 12)))
 
 
 def test_a_given_step_size_is_kept() -> None:

@@ -32,7 +32,8 @@ class BAOAB(Kernel):
 
     With `freeze_after` above 0 each chain watches the largest curvature κ of its own energy for so many steps, and
     lowers its ε to 1/κ where κ has grown so far: deep networks are stiffer away from w* than at it. Draws are to be
-    kept from then on only.
+    kept from then on only. What is saved with the chain is the share of ε that is left, so that a continuation at
+    another ε has that share of it.
 
     Args:
         step_size: ε = h², the largest.
@@ -52,12 +53,12 @@ class BAOAB(Kernel):
         noise = walk.gradient_noise(grad, step) if measure else None
         if not self.state:
             self.state["momentum"] = first_momentum(walk)
+            self.state["shrink"] = torch.ones_like(walk.w[:, :1], dtype=torch.float64)
             if self.freeze_after:
                 self.state["direction"] = any_direction(len(walk.w), walk.posterior)
-                self.state["step_size"] = torch.full_like(walk.w[:, :1], self.step_size, dtype=torch.float64)
         if 0 < step < self.freeze_after and step % _WATCH_EVERY == 0:
             self._watch(walk, indices)
-        epsilon = self.state.get("step_size", torch.full_like(walk.w[:, :1], self.step_size, dtype=torch.float64))
+        epsilon = self.step_size * self.state["shrink"]
         h = epsilon.sqrt().to(walk.w)
         momentum = pieces_of(walk, self.state["momentum"])
         keep, spread = math.exp(-self.friction), math.sqrt(-math.expm1(-2 * self.friction))
@@ -73,15 +74,15 @@ class BAOAB(Kernel):
         if warmth is None or noise is None:
             return Step(loss)
         heat = epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
-        return Step(loss, kinetic_temperature=warmth / walk.w.shape[1], heat=heat, step_size=epsilon[:, 0].clone())
+        return Step(loss, kinetic_temperature=warmth / walk.w.shape[1], heat=heat, step_size=epsilon[:, 0])
 
     def _watch(self, walk: Walk, indices: Tensor | None) -> None:
         """Lower ε where κ asks for it."""
         found, self.state["direction"] = follow(
             walk.posterior, walk.w, indices, self.state["direction"], iterations=_WATCH_ITERATIONS
         )
-        ceiling = _MARGIN / (found + walk.posterior.localization).clamp_min(1e-300)
-        self.state["step_size"] = torch.minimum(self.state["step_size"], ceiling[:, None])
+        ceiling = _MARGIN / (self.step_size * (found + walk.posterior.localization)).clamp_min(1e-300)
+        self.state["shrink"] = torch.minimum(self.state["shrink"], ceiling[:, None])
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
         """One a step, one more where gradient noise was looked at, and those that watch the curvature."""
