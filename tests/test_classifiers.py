@@ -79,7 +79,6 @@ def test_classifier_by_the_command_line(kind: str, tmp_path: Path, capsys: pytes
     processor.save_pretrained(folder)
     data.to_parquet(str(tmp_path / "rows.parquet"))
     argv = ["estimate", "--model", str(folder), "--data", str(tmp_path / "rows.parquet")]
-    argv += ["--sampler", "sgld", "--localization", "10", "--max-steps", "5000", "--target-se", "0.3"]
     argv += ["--minimize", "--minimize-steps", "500", "--output", str(tmp_path / "run"), "--json"]
     capsys.readouterr()
     code = main(argv)
