@@ -150,11 +150,7 @@ def main() -> int:
     torch.set_num_threads(1)
     if args.worker is not None:
         device = "cpu" if args.device == "cpu" else None
-        try:
-            estimate(args.cases[0], steps[0], args.worker, device=device, chains=args.chains)
-        finally:
-            if torch.distributed.is_initialized():  # left to Python's exit, gloo's threads now and then abort it
-                torch.distributed.destroy_process_group()
+        estimate(args.cases[0], steps[0], args.worker, device=device, chains=args.chains)
         return 0
     versions = package_versions()
     print(f"hf_llc {versions['hf_llc']}, torch {versions['torch']}; {os.cpu_count()} cores, 1 thread a process")

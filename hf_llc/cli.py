@@ -57,8 +57,6 @@ def main(argv: list[str] | None = None) -> int:
             traceback.print_exc()
             line = "this is a fault of hf_llc; please report it with the lines above"
         return _end(FAULT, f"error: {line}")
-    finally:
-        _leave_group()
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -209,13 +207,6 @@ def _is_main() -> bool:
         return group.is_main_process
     names = ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK")
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
-
-
-def _leave_group() -> None:
-    group = _group()
-    if group is not None and group.num_processes > 1:
-        with contextlib.suppress(Exception):
-            group.destroy_process_group()
 
 
 def _end(code: int, line: str, *, sleep: Callable[[float], None] = time.sleep) -> int:

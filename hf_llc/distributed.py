@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 from collections.abc import Callable, Iterator, Sequence
@@ -22,11 +23,21 @@ def process_state() -> PartialState:
     """The processes of this run, whoever started them (accelerate, torchrun, a notebook, Trainer).
 
     Without an accelerator accelerate must be told that processes on CPUs are meant: else each believes it is alone.
+    A group that begins here ends with this process: left to Python's exit, gloo's threads now and then abort it.
     """
     if PartialState._shared_state:
         return PartialState()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    return PartialState(cpu=cpu, timeout=_TIMEOUT)
+    state = PartialState(cpu=cpu, timeout=_TIMEOUT)
+    if state.num_processes > 1:
+        atexit.register(_leave)
+    return state
+
+
+def _leave() -> None:
+    if torch.distributed.is_initialized():
+        with contextlib.suppress(Exception):  # too late to say anything useful
+            torch.distributed.destroy_process_group()
 
 
 _is_alone = contextvars.ContextVar("is_alone", default=False)

@@ -59,6 +59,29 @@ def _worker(launcher: list[str], output: Path, **settings: object) -> LLCResult:
     return LLCResult.load(output)
 
 
+_LEAVES = """
+import atexit
+import torch
+
+def look():  # registered first, so called last
+    print("group left" if not torch.distributed.is_initialized() else "group still there", flush=True)
+
+atexit.register(look)
+from hf_llc.distributed import Processes
+assert Processes().count == 2 and torch.distributed.is_initialized()
+"""
+
+
+def test_a_process_leaves_its_group_before_it_ends(tmp_path: Path) -> None:
+    script = tmp_path / "leaves.py"
+    script.write_text(_LEAVES, encoding="utf-8")
+    done = subprocess.run(
+        [*_torchrun(2), str(script)], env=_environment(), capture_output=True, text=True, timeout=240, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count("group left") == 2, done.stdout
+
+
 def _assert_equal(one: LLCResult, other: LLCResult) -> None:
     assert one.trace is not None and other.trace is not None
     for item in fields(Trace):
