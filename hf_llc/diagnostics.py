@@ -88,6 +88,34 @@ def is_drifting(plateau: dict[str, float], llc: float, llc_se: float) -> bool:
     return plateau["p_value"] < 0.01 and abs(plateau["drift"]) > max(0.02 * abs(llc), llc_se)
 
 
+def spreading(excess: Array, sq_distance: Array, num_burnin_steps: int) -> dict[str, float]:
+    """Do the chains still move away from w*, and what did that do to λ̂ lately?
+
+    While flat directions fill the range that γ allows, ‖w − w*‖² grows, and a λ̂ that looks flat on its own draws may go
+    on climbing with the logarithm of time. Where ‖w − w*‖² grows along the draws, by no accident (p < 0.01), and is a
+    tenth above that of the later half of the burn-in, the change of λ̂ since then measures what may still be missing.
+
+    Args:
+        excess: nβ(L_B(w_t) − L_B(w*)), every step, `[chain, step]`.
+        sq_distance: ‖w − w*‖² where it was measured, else NaN, `[chain, step]`.
+        num_burnin_steps: steps dropped.
+
+    Returns:
+        `was`, `distance`: root mean square of ‖w − w*‖ over the later half of the burn-in and over the draws; `change`:
+        of λ̂ between them, 0 where the chains have stopped spreading, NaN where that cannot be told.
+    """
+    before = slice(num_burnin_steps // 2, num_burnin_steps)
+    seen: Array = np.asarray(np.isfinite(sq_distance).all(axis=0))
+    early, kept = sq_distance[:, before][:, seen[before]], sq_distance[:, num_burnin_steps:][:, seen[num_burnin_steps:]]
+    if early.shape[1] < 2 or kept.shape[1] < 4 or not np.isfinite(excess).all():
+        return {"was": math.nan, "distance": math.nan, "change": math.nan}
+    was, now, trend = float(early.mean()), float(kept.mean()), drift(kept)
+    found = {"was": math.sqrt(was), "distance": math.sqrt(now)}
+    if now < 1.1 * was or trend["drift"] < 0 or trend["p_value"] >= 0.01:
+        return found | {"change": 0.0}
+    return found | {"change": float(excess[:, num_burnin_steps:].mean() - excess[:, before].mean())}
+
+
 def first_non_finite(values: Array) -> list[tuple[int, int]]:
     """(chain, step) of the first value of each chain that is not finite."""
     bad = ~np.isfinite(values)

@@ -90,7 +90,8 @@ def estimate(
 
     Where the sampler measured the noise of its gradients (BAOAB, Leimkuhler–Matthews), the heat ε_eff Q/8 that it adds
     (`hf_llc.pilot`) is taken off, and a quarter of it goes into the standard error: it is exact for soft directions of
-    a quadratic loss, and too much where γ, not the loss, confines the noisy directions.
+    a quadratic loss, and too much where γ, not the loss, confines the noisy directions. Where the chains still move
+    away from w*, the change of λ̂ since the burn-in goes into the error too (`diagnostics.spreading`).
 
     Args:
         trace: every step of every chain, burn-in included.
@@ -128,7 +129,9 @@ def estimate(
     if not is_corrected:
         noise = np.zeros(len(draws))
     llc, heat = float((draws.mean(axis=1) - noise).mean()), float(noise.mean())
-    llc_se = math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat)
+    spreading = diagnostics.spreading(excess, trace.sq_distance, num_burnin_steps)
+    missing = spreading["change"] if math.isfinite(spreading["change"]) else 0.0
+    llc_se = math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat, missing)
     if is_corrected or sampler in EXACT:
         found["step_size_bias"] = heat
     else:
@@ -160,6 +163,8 @@ def estimate(
         sampler=sampler,
         loss=trace.loss,
     )
+    if missing:
+        reasons.append(_spreading(spreading, step_size=slow, localization=localization))
     failed = {reason.name for reason in reasons if not reason.is_note}
     return replace(draft, reasons=reasons, verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"))
 
@@ -343,6 +348,18 @@ def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, locali
         f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half (error "
         f"{plateau['drift_se']:.2g}): not yet flat after {steps:,} steps",
         remedy,
+    )
+
+
+def _spreading(spreading: dict[str, float], *, step_size: float, localization: float) -> Reason:
+    """A note: λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
+    needed = f", or steps to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
+    return Reason(
+        "still spreading",
+        f"since the burn-in ‖w − w*‖ grew from {spreading['was']:.3g} to {spreading['distance']:.3g} and λ̂ changed by "
+        f"{spreading['change']:+.3g}, which is in its error: γ does not hold the flat directions yet",
+        f"raise localization{needed}",
+        is_note=True,
     )
 
 

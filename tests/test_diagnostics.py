@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,6 +117,29 @@ def test_each_ill_has_its_name() -> None:
     assert verdict(good, grad_dot=100 * 8 / 1e-3)[0] == "step size too large"
     assert verdict(good, grad_dot=1 * 8 / 1e-3)[0] == "trustworthy"
     assert verdict(relaxing(level=1, time=20, noise=8.0))[0] == "too few draws"
+
+
+@pytest.mark.parametrize("is_measured", [True, False], ids=["every step", "every 20th"])
+def test_chains_that_still_spread_carry_what_may_be_missing(is_measured: bool) -> None:
+    """λ̂ climbs by 4 each time that the steps double, too slowly for its own draws to show; the distance tells."""
+    steps = np.arange(1, 1601)
+    excess = 50 + 4 * np.log2(steps / 1600) + 2 * ar1(0.5, chains=4, draws=1600, seed=3)
+    found: dict[bool, Any] = {}
+    for spreads in (True, False):
+        trace = trace_of(excess)
+        trace.sq_distance = (steps / 100 if spreads else 16.0) + ar1(0.5, chains=4, draws=1600, seed=4) / 10
+        if not is_measured:
+            trace.sq_distance[:, np.arange(1600) % 20 != 0] = np.nan
+        found[spreads] = estimate(
+            trace, nbeta=100.0, init_loss=1.0, localization=1.0, step_size=1e-6, sampler="sgld",
+            num_burnin_steps=800, num_steps_between_draws=1,
+        )  # fmt: skip
+    still, done = found[True], found[False]
+    grown = 4 * (np.log2(steps[800:]).mean() - np.log2(steps[400:800]).mean())
+    assert still.llc == done.llc and done.llc_se < grown / 4
+    assert still.llc_se == pytest.approx(math.hypot(done.llc_se, grown), rel=0.05)
+    assert [r.name for r in still.reasons if "spread" in r.name] == ["still spreading"]
+    assert not [r for r in done.reasons if "spread" in r.name]
 
 
 def test_localization_that_decides_is_named() -> None:
