@@ -160,15 +160,21 @@ class SampleConfig:
     minimize_steps: int = _setting(2000, "gradient steps of minimize at most")
     seed: int = _setting(0, "seed of noise and batch order")
     save_seconds: float = _setting(20.0, "unfinished chains go to disk this often (with an output folder)")
-    chain_batch_size: int = _setting(1, "chains stepped together (vmap); 1: one by one")
+    chain_batch_size: int | Literal["auto"] = _setting(
+        1,
+        "chains stepped together (vmap); 1: one by one, the same numbers on any number of processes; auto: all that a "
+        "process has, where a short measurement finds that faster",
+    )
     compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
     mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
 
     def __post_init__(self) -> None:
         _check_choices(self)
-        counts = ("num_chains", "num_draws", "num_steps_between_draws", "chain_batch_size", "minimize_steps")
+        counts = ("num_chains", "num_draws", "num_steps_between_draws", "minimize_steps")
         for name in (*counts, "num_leapfrog_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
+        together = self.chain_batch_size
+        _require(together == "auto" or together >= 1, "chain_batch_size", together, "'auto', or 1 or more")
         burnin = self.num_burnin_steps
         _require(burnin == "auto" or burnin >= 0, "num_burnin_steps", burnin, "'auto', or 0 or more")
         _require(isinstance(self.batch_size, str) or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")

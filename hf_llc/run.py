@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_llc import diagnostics
+from hf_llc.batching import choose
 from hf_llc.calibrate import UNDERDAMPED, apply, calibrate, mended, slow_step_size
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import Processes, alone
@@ -53,7 +54,7 @@ class Run:
         self.nbeta, self.batch_size = sample.nbeta, sample.batch_size
         self.show = progress and processes.is_main
         self.posterior = self._posterior()
-        if sample.chain_batch_size > 1 and not self.posterior.can_batch_chains():
+        if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)
         self.sample = self.asked
@@ -90,6 +91,8 @@ class Run:
         if self.asked.step_size == "auto":
             self.calibration = self._calibrate()
             self.sample = apply(self.calibration, self.asked)
+        if self.asked.chain_batch_size == "auto":
+            self.sample = replace(self.sample, chain_batch_size=self._batching()["chain_batch_size"])
         self.sampling = Sampling(self.posterior, processes=self.processes, state=self.folder.state, show=self.show)
 
     def result(self, begun: float) -> LLCResult:
@@ -194,7 +197,7 @@ class Run:
             num_steps_between_draws=thinning,
             num_burnin_steps=burnin,
             batch_size=self.batch_size,
-            chain_batch_size=self.sample.chain_batch_size,
+            chain_batch_size=int(self.sample.chain_batch_size),
             seed=self.sample.seed,
             mixed_precision=self.sample.mixed_precision,
             minimize=self.moved,
@@ -242,6 +245,24 @@ class Run:
             if known is not None:
                 return known
             return self.folder.decide("calibration", calibrate(self.posterior, self.asked))
+
+        return self.processes.main_does(work)
+
+    def _batching(self) -> dict[str, Any]:
+        """How many chains to step together, measured once by the main process."""
+
+        def work() -> dict[str, Any]:
+            known = self.folder.decided("batching")
+            if known is not None:
+                return known
+            found = choose(
+                self.posterior,
+                num_chains=self.sample.num_chains,
+                num_processes=self.processes.count,
+                batch_size=self.batch_size,
+                seed=self.sample.seed,
+            )
+            return self.folder.decide("batching", found)
 
         return self.processes.main_does(work)
 

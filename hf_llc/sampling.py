@@ -132,6 +132,7 @@ class Sampling:
     ) -> Trace:
         """All chains up to step `until`; this process runs its share and every process gets the whole trace."""
         assert sample.nbeta is not None and isinstance(sample.batch_size, int) and sample.localization != "auto"
+        assert sample.chain_batch_size != "auto"
         size = sample.batch_size
         self.posterior.localization = sample.localization
         mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))

@@ -1,0 +1,95 @@
+"""Which way of stepping several chains is taken, and that it changes nothing but the speed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+from worker import SETTINGS, examples, network, squared_error
+
+from hf_llc import LLCEvaluator, LLCResult, batching
+from hf_llc.posterior import Posterior
+from hf_llc.problem import Problem
+
+
+class Branching(nn.Module):
+    """The network, with a question on the way that vmap does not allow."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = network()
+
+    def forward(self, x: Any) -> Any:
+        y = self.inner(x)
+        return y if y.sum().item() < 1e9 else -y
+
+
+def chosen(model: nn.Module, *, num_chains: int = 3, num_processes: int = 1) -> dict[str, Any]:
+    inputs, labels = examples(network())
+    data = {"inputs": inputs, "labels": labels}
+    problem = Problem(model, data, lambda f, b: squared_error(f(b["inputs"]), b["labels"]), n=len(inputs), unit="")
+    posterior = Posterior(problem, nbeta=10.0, localization=1.0)
+    return batching.choose(posterior, num_chains=num_chains, num_processes=num_processes, batch_size=20, seed=0)
+
+
+def compute(output: Path | None = None, **settings: object) -> LLCResult:
+    model = network()
+    evaluator = LLCEvaluator(**{**SETTINGS, **settings})
+    return evaluator.compute(model, data=examples(model), loss_fn=squared_error, output=output)
+
+
+def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[int]:
+    """Let the measurement find these seconds; the list counts how often it was made."""
+    calls: list[int] = []
+
+    def times(first: Any, second: Any) -> tuple[float, float]:
+        calls.append(1)
+        return one, together
+
+    monkeypatch.setattr(batching, "_times", times)
+    return calls
+
+
+def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock(monkeypatch, 1.0, 1.5)  # three chains in half the time of three
+    assert chosen(network()) == {"chain_batch_size": 3, "one": 1000.0, "together": 500.0}
+    assert chosen(network(), num_processes=2)["chain_batch_size"] == 2  # this process's share
+    clock(monkeypatch, 1.0, 2.9)  # 3 % faster is not worth the memory
+    assert chosen(network())["chain_batch_size"] == 1
+
+
+def test_what_cannot_be_batched_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = clock(monkeypatch, 1.0, 0.1)
+    assert chosen(Branching())["chain_batch_size"] == 1
+    assert chosen(network(), num_chains=2, num_processes=2)["chain_batch_size"] == 1
+    assert not calls
+
+
+def test_a_real_measurement_has_both_times() -> None:
+    found = chosen(network())
+    assert found["chain_batch_size"] in (1, 3) and found["one"] > 0 and found["together"] > 0
+
+
+@pytest.mark.parametrize(("seconds", "size"), [((1.0, 1.0), 3), ((1.0, 9.0), 1)], ids=["together", "one by one"])
+def test_auto_is_the_same_as_saying_it(
+    monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], size: int
+) -> None:
+    clock(monkeypatch, *seconds)
+    found, said = compute(chain_batch_size="auto"), compute(chain_batch_size=size)
+    assert found.chain_batch_size == size
+    assert found.llc_per_chain == said.llc_per_chain
+
+
+def test_a_resumed_run_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = clock(monkeypatch, 1.0, 1.0)
+    compute(tmp_path / "whole", chain_batch_size="auto")
+    run = tmp_path / "again"
+    (run / "state").mkdir(parents=True)
+    asked = json.loads((tmp_path / "whole" / "run.json").read_text(encoding="utf-8"))
+    (run / "run.json").write_text(json.dumps(asked), encoding="utf-8")
+    (run / "state" / "batching.json").write_text(json.dumps({"chain_batch_size": 1}), encoding="utf-8")
+    assert compute(run, chain_batch_size="auto").chain_batch_size == 1
+    assert len(calls) == 1
