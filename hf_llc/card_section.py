@@ -83,8 +83,7 @@ def reproduce_command(result: LLCResult, repo_id: str | None = None) -> str | No
     if result.mixed_precision != "no":
         flags["mixed-precision"] = result.mixed_precision
     words = [f"--{name} {shlex.quote(str(value))}" for name, value in flags.items() if value is not None]
-    if result.minimize is not None:
-        words.append("--minimize")
+    words += [f"--{name.replace('_', '-')}" for name in ("adapt_step_size", "minimize") if getattr(result, name)]
     return " \\\n  ".join(["hf-llc estimate", *words])
 
 

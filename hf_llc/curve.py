@@ -36,6 +36,7 @@ _SHARED = (
     "friction",
     "gradient",
     "localization",
+    "adapt_step_size",
     "num_burnin_steps",
     "num_steps_between_draws",
     "nbeta",

@@ -173,6 +173,8 @@ class LLCResult:
     model: dict[str, Any]
     data: dict[str, Any]
     versions: dict[str, str]
+    # burn-in lowered ε further, chain by chain (the trace's step_size)
+    adapt_step_size: bool = False
     # what was done before the chains
     minimize: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None

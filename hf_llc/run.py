@@ -171,6 +171,7 @@ class Run:
             "friction": sample.friction if sample.sampler in UNDERDAMPED else None,
             "gradient": sample.gradient,
             "localization": sample.localization,
+            "adapt_step_size": sample.adapt_step_size,
         }
 
     def _result(

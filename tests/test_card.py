@@ -208,6 +208,7 @@ def test_section_shows_the_curve_and_the_files_beside_it() -> None:
         ({}, None, ["--model some/model", "--revision 000", "--data some/data", "--split validation", "--minimize"]),
         ({"model": {"id": "folder", "revision": None}}, "me/m", ["--model me/m"]),
         ({"minimize": None, "nbeta": 1e-7}, None, ["--nbeta 1e-07"]),
+        ({"sampler": "baoab", "adapt_step_size": True}, None, ["--sampler baoab", "--adapt-step-size"]),
         (
             {"data": {"id": "a b.txt", "max_length": 64, "num_examples": 9}},
             None,
@@ -231,6 +232,7 @@ def test_command_that_makes_it_again(changes: dict[str, Any], repo_id: str | Non
     for name in ("nbeta", "localization", "step_size", "num_chains", "num_draws", "num_burnin_steps", "batch_size"):
         assert getattr(sample, name) == getattr(result, name)
     assert sample.minimize == (result.minimize is not None)
+    assert sample.adapt_step_size == result.adapt_step_size
     assert load.data == result.data["id"] and load.max_length == result.data.get("max_length")
 
 
