@@ -220,7 +220,9 @@ def main() -> None:
     preset = {**PRESETS[args.preset]}
     for name in ("sizes", "networks", "budgets"):
         preset[name] = preset[name] if getattr(args, name) is None else getattr(args, name)
-    experiment = Experiment(args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite)
+    experiment = Experiment(
+        args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite, plot_only=args.plot_only
+    )
     jobs = [
         {"size": size, "sampler": sampler, "budget": budget, "trained": args.trained, "seed": seed}
         for size in preset["sizes"]

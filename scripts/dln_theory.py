@@ -340,7 +340,7 @@ def main() -> None:
     args = parse(__doc__, PRESETS)
     preset = PRESETS[args.preset]
     settings = {"widths": WIDTHS, "num_chains": preset.num_chains, "num_steps": preset.num_steps}
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite)
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs: list[Row] = [
         {"part": "landscape", "landscape": name, "log10_nbeta": log10_nbeta}
         for name in LANDSCAPES

@@ -34,6 +34,7 @@ def parse(description: str | None, presets: Mapping[str, Any], *, more: Callable
     parser.add_argument("--preset", choices=list(presets), default="cpu")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/SCRIPT-PRESET")
     parser.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
+    parser.add_argument("--plot-only", action="store_true", help="only draw the figure of the rows that are there")
     if more is not None:
         more(parser)
     args = parser.parse_args()
@@ -49,15 +50,21 @@ class Experiment:
         folder: where everything goes.
         settings: what the rows depend on; the folder of other settings is refused.
         overwrite: begin anew.
+        plot_only: nothing is to be run; the rows are taken as they are, whatever their settings.
 
     Raises:
-        InputError: the folder holds rows of other settings.
+        InputError: the folder holds rows of other settings, or none where they are only to be drawn.
     """
 
-    def __init__(self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False) -> None:
-        self.folder, self.path = folder, folder / "rows.jsonl"
+    def __init__(
+        self, folder: Path, settings: Mapping[str, Any], *, overwrite: bool = False, plot_only: bool = False
+    ) -> None:
+        self.folder, self.path, self.plot_only = folder, folder / "rows.jsonl", plot_only
         self.processes = Processes()
-        self.processes.main_does(lambda: self._begin(json.loads(json.dumps(settings)), overwrite))
+        if not plot_only:
+            self.processes.main_does(lambda: self._begin(json.loads(json.dumps(settings)), overwrite))
+        elif not self.path.exists():
+            raise InputError("there are no rows to draw", value=str(self.path), remedy="run without --plot-only")
 
     def _begin(self, settings: Row, overwrite: bool) -> None:
         kept = self.folder / "settings.json"
@@ -98,6 +105,8 @@ class Experiment:
         names = sorted({name for job in jobs for name in job})
         done = self.processes.main_does(lambda: {key(row) for row in self.rows()})
         missing = [job for job in jobs if key(job) not in done]
+        if self.plot_only and missing:
+            raise InputError("rows of some jobs are not there", value=missing[0], remedy="run without --plot-only")
         for job in missing if together else self.processes.share(missing):
             begun = time.monotonic()
             with contextlib.nullcontext() if together else alone():

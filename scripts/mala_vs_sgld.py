@@ -188,7 +188,7 @@ def main() -> None:
         "num_steps": preset.num_steps,
         "device": Processes().device.type,
     }
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite)
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = [
         {"n": n, "sampler": sampler, "run": run}
         for n, runs in preset.runs.items()

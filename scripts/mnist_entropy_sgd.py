@@ -308,7 +308,7 @@ def main() -> None:
     # The number of repetitions is not among what rows depend on: a folder may get more of them.
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repetitions"}
     known["data"] = public_name(settings.data)
-    experiment = Experiment(args.output, known, overwrite=args.overwrite)
+    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = [{"optimizer": name, "seed": seed} for seed in range(settings.repetitions) for name in OPTIMIZERS]
     rows = experiment.run(jobs, Work(settings))
     if experiment.processes.is_main:

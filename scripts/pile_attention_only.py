@@ -39,7 +39,6 @@ falls: 5.5, 14.4, 16.8, 32.1, 45.0 at steps 0, 30, 100, 300, 800, where the held
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import shutil
 from collections import Counter
@@ -139,7 +138,6 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--mixed-precision", choices=["no", "bf16"], help="of the training")
     parser.add_argument("--curve", action="store_true", help="λ̂ along the training of seed 0, too")
     parser.add_argument("--model", metavar="NAME", help="estimate this model only: TransformerLens name, id or folder")
-    parser.add_argument("--plot-only", action="store_true", help="draw the figure of the rows that are there")
 
 
 def estimate(job: Row, settings: Settings, model: Any, folder: Path, *, overwrite: bool) -> Row:
@@ -339,10 +337,7 @@ def main() -> None:
     known = {**asdict(settings), "model": args.model}
     known |= {name: public_name(known[name]) for name in ("data", "tokenizer", "model")}  # no path into the file
     del known["seeds"]  # more seeds, more rows
-    kept = folder / "settings.json"
-    if args.plot_only and kept.exists():
-        known = json.loads(kept.read_text(encoding="utf-8"))
-    experiment = Experiment(folder, known, overwrite=args.overwrite)
+    experiment = Experiment(folder, known, overwrite=args.overwrite, plot_only=args.plot_only)
     rows = experiment.rows() if args.plot_only else _run(experiment, settings, args)
     found = [row for row in rows if row["stage"] == "llc"]
     experiment.finish(draw(rows), [{k: row.get(k) for k in NUMBERS} for row in found], claim(rows))

@@ -322,7 +322,7 @@ def main() -> None:
         "num_steps": preset.num_steps,
         "steps_a_loss": preset.steps_a_loss,
     }
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite)
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = [
         {"network": name, "preconditioner": preconditioner, "log10_alpha": log10_alpha, "run": run}
         for sweep in preset.sweeps

@@ -364,7 +364,7 @@ def main() -> None:
     # The sweeps are not among what rows depend on: a folder may get more of them.
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name not in ("sweeps", "seeds")}
     known["data"] = public_name(settings.data)
-    experiment = Experiment(args.output, known, overwrite=args.overwrite)
+    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs: list[Row] = []
     for job in (job for sweep in settings.sweeps for job in sweep.jobs(settings.seeds)):
         if job not in jobs:

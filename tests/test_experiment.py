@@ -44,3 +44,15 @@ def test_rows_of_other_settings_are_refused_unless_overwritten(tmp_path: Path) -
         Experiment(tmp_path, {"steps": 4})
     rows = Experiment(tmp_path, {"steps": 4}, overwrite=True).run(JOBS[:1], lambda job: {"llc": 2.0})
     assert rows[0]["llc"] == 2.0
+
+
+def test_plot_only_does_no_job_and_writes_no_settings(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no rows to draw"):
+        Experiment(tmp_path / "none", {}, plot_only=True)
+    Experiment(tmp_path, {"steps": 3}).run(JOBS[:2], lambda job: {"llc": 1.0})
+    other = Experiment(tmp_path, {"steps": 4}, plot_only=True)
+    never = pytest.fail
+    assert [row["llc"] for row in other.run(JOBS[:2], lambda job: never("a job was done"))] == [1.0, 1.0]
+    with pytest.raises(InputError, match="rows of some jobs are not there"):
+        other.run(JOBS[:3], lambda job: never("a job was done"))
+    assert '"steps": 3' in (tmp_path / "settings.json").read_text(encoding="utf-8")
