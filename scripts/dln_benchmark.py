@@ -1,9 +1,8 @@
 """Deep linear networks of known learning coefficient: figure 4, table 1 and figures J.1–J.3 of arXiv 2308.12108.
 
     python scripts/dln_benchmark.py                                   # 50 networks of 1k and of 10k parameters
-    python scripts/dln_benchmark.py --sizes 100k --networks 20        # one more size
-    python scripts/dln_benchmark.py --sizes 1k 10k --budgets 4        # four times the gradients
-    python scripts/dln_benchmark.py --sizes 1k --networks 10 --trained
+    python scripts/dln_benchmark.py --sizes 100k --networks 20 --trained 0     # one more size
+    python scripts/dln_benchmark.py --samplers auto --budgets 4 --trained 0    # four times the gradients
     torchrun --nproc-per-node 2 scripts/dln_benchmark.py              # networks shared out; the same numbers
     accelerate launch scripts/dln_benchmark.py --preset paper         # 1k … 100M parameters, one GPU or more
 
@@ -13,7 +12,8 @@ itself with the same number of gradients, its pilot chain counted: two chains (o
 budget is small), half burnt, and plain gradients, since labels have no noise that a control variate could remove. The
 exact value is the global learning coefficient, to which a chain at γ = 1 drifts also where w* itself has a local one (a
 column of the rows).
-`--trained` begins at weights found by SGD (learning rate 0.01, momentum 0.9, 50,000 steps) instead of the true ones.
+Chains start at the true weights, and for some networks (`--trained N`, the first N of a size) also at weights found by
+SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
 A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
 same function at less cost (tests/test_deep_linear.py compares the two).
@@ -21,6 +21,7 @@ same function at less cost (tests/test_deep_linear.py compares the two).
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -38,9 +39,9 @@ from hf_llc.result import LLCResult
 from hf_llc.run import solve
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"sizes": ["1k"], "networks": 2, "budgets": [0.1], "trained_steps": 100},
-    "cpu": {"sizes": ["1k", "10k"], "networks": 50, "budgets": [1.0], "trained_steps": 50_000},
-    "paper": {"sizes": list(SIZES), "networks": 100, "budgets": [1.0], "trained_steps": 50_000},
+    "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100},
+    "cpu": {"sizes": ["1k", "10k"], "networks": 50, "trained": 20, "budgets": [1.0], "trained_steps": 50_000},
+    "paper": {"sizes": list(SIZES), "networks": 100, "trained": 100, "budgets": [1.0], "trained_steps": 50_000},
 }
 SAMPLERS = ("paper", "auto")
 BATCH = 500
@@ -176,16 +177,17 @@ def draw(rows: Sequence[Row]) -> Figure:
     for column, sampler in enumerate(samplers):
         panel = axes[column]
         panel.plot([min(exact), max(exact)], [min(exact), max(exact)], color="black", lw=0.8)
-        for number, size in enumerate(sizes):
-            part = [r for r in rows if r["sampler"] == sampler and r["size"] == size and (r["llc"] or 0) > 0]
-            panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ".", ms=5, color=f"C{number}", label=size)
+        for (number, size), is_trained in itertools.product(enumerate(sizes), (False, True)):
+            wanted = (sampler, size, is_trained)
+            part = [r for r in rows if (r["sampler"], r["size"], r["trained"]) == wanted and (r["llc"] or 0) > 0]
+            style = {"marker": "x", "label": f"{size}, trained"} if is_trained else {"marker": ".", "label": size}
+            if part:
+                panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ls="", ms=5, c=f"C{number}", **style)
         panel.set(xscale="log", yscale="log", xlabel="exact λ", ylabel="λ̂", title=sampler)
         panel.legend(frameon=False)
     groups = [(size, sampler) for size in sizes for sampler in samplers]
-    errors = [
-        [100 * r["error"] for r in rows if (r["size"], r["sampler"]) == group and r["error"] is not None]
-        for group in groups
-    ]
+    found = [r for r in rows if r["error"] is not None and not r["trained"]]
+    errors = [[100 * r["error"] for r in found if (r["size"], r["sampler"]) == group] for group in groups]
     axes[-1].boxplot(errors, whis=(5, 95), tick_labels=[f"{size}\n{sampler}" for size, sampler in groups])
     axes[-1].axhline(0, color="black", lw=0.8)
     axes[-1].set(ylabel="relative error (%)", title="box: quartiles, whiskers: 5–95 %", yscale="symlog")
@@ -196,9 +198,10 @@ def sentence(summaries: Sequence[Row]) -> str:
     """Whether the paper's claim is seen: estimates that rank and match the exact values at every size."""
     parts = []
     for s in summaries:
+        name = f"{s['size']} {s['sampler']}{', trained' if s['trained'] else ''}"
         seen = s["median_abs_error"] < 0.1 and s["order_preserved"] > 0.95
         parts.append(
-            f"{s['size']} {s['sampler']}: median error {s['median_abs_error']:.1%}, order {s['order_preserved']:.3f}"
+            f"{name}: median error {s['median_abs_error']:.1%}, order {s['order_preserved']:.3f}"
             f"{'' if seen else ' (not seen)'}"
         )
     return "λ̂ follows the exact learning coefficient (median error under 10 %, 95 % of pairs in order): " + "; ".join(
@@ -214,25 +217,28 @@ def main() -> None:
         parser.add_argument("--networks", type=int)
         parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS))
         parser.add_argument("--budgets", nargs="+", type=float, help="gradients, as multiples of table 1's steps")
-        parser.add_argument("--trained", action="store_true", help="at weights found by SGD, not the true ones")
+        parser.add_argument("--trained", type=int, metavar="N", help="networks a size also at weights found by SGD")
 
     args = parse(__doc__, PRESETS, more=flags)
     preset = {**PRESETS[args.preset]}
-    for name in ("sizes", "networks", "budgets"):
+    for name in ("sizes", "networks", "trained", "budgets"):
         preset[name] = preset[name] if getattr(args, name) is None else getattr(args, name)
     experiment = Experiment(
         args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite, plot_only=args.plot_only
     )
     jobs = [
-        {"size": size, "sampler": sampler, "budget": budget, "trained": args.trained, "seed": seed}
+        {"size": size, "sampler": sampler, "budget": budget, "trained": is_trained, "seed": seed}
+        for is_trained, networks in ((False, preset["networks"]), (True, preset["trained"]))
         for size in preset["sizes"]
         for budget in preset["budgets"]
-        for seed in range(preset["networks"])
+        for seed in range(networks)
         for sampler in args.samplers
     ]
     rows = experiment.run(jobs, lambda job: work(job, trained_steps=preset["trained_steps"]))
-    groups = dict.fromkeys((row["size"], row["sampler"], row["budget"]) for row in rows)
-    summaries = [summary([r for r in rows if (r["size"], r["sampler"], r["budget"]) == g]) for g in groups]
+    groups: dict[tuple[Any, ...], list[Row]] = {}
+    for row in rows:
+        groups.setdefault(tuple(row[name] for name in ("size", "sampler", "budget", "trained")), []).append(row)
+    summaries = [summary(group) for group in groups.values()]
     if experiment.processes.is_main:
         print("\n" + table(summaries))
     experiment.finish(draw(rows), summaries, sentence(summaries))

@@ -79,7 +79,7 @@ def test_training_finds_a_minimum_of_its_own() -> None:
 @pytest.mark.slow
 def test_smoke_on_one_and_two_processes(tmp_path: Path) -> None:
     rows = smoke_on_one_and_two("dln_benchmark", tmp_path)
-    assert {(r["size"], r["sampler"], r["seed"]) for r in rows} == {
-        ("1k", s, i) for s in ("paper", "auto") for i in (0, 1)
+    assert {(r["size"], r["sampler"], r["trained"], r["seed"]) for r in rows} == {
+        ("1k", sampler, *which) for sampler in ("paper", "auto") for which in ((False, 0), (False, 1), (True, 0))
     }
     assert all(r["gradients"] <= 1050 for r in rows)
