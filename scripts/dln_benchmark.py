@@ -21,6 +21,7 @@ same function at less cost (tests/test_deep_linear.py compares the two).
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -40,7 +41,7 @@ from hf_llc.run import solve
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100},
-    "cpu": {"sizes": ["1k", "10k"], "networks": 50, "trained": 20, "budgets": [1.0], "trained_steps": 50_000},
+    "cpu": {"sizes": ["1k", "10k"], "networks": 50, "trained": 10, "budgets": [1.0], "trained_steps": 50_000},
     "paper": {"sizes": list(SIZES), "networks": 100, "trained": 100, "budgets": [1.0], "trained_steps": 50_000},
 }
 SAMPLERS = ("paper", "auto")
@@ -94,12 +95,19 @@ def train(network: DeepLinearNetwork, problem: Problem, steps: int) -> None:
         optimizer.step()
 
 
+@functools.lru_cache(maxsize=1)
+def begin(size: str, seed: int, trained_steps: int) -> tuple[DeepLinearNetwork, Problem]:
+    """A network at the w* that both samplers start from: they leave it as they found it."""
+    network = random_network(size, seed)
+    problem = network.problem(SIZES[size].n, group=BATCH)
+    if trained_steps:
+        train(network, problem, trained_steps)
+    return network, problem
+
+
 def work(job: Row, *, trained_steps: int) -> Row:
     """λ̂ of one network by one sampler."""
-    row, network = SIZES[job["size"]], random_network(job["size"], job["seed"])
-    problem = network.problem(row.n, group=BATCH)
-    if job["trained"]:
-        train(network, problem, trained_steps)
+    network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0)
     result = solve(problem, settled(settings(job["sampler"], job["size"], job["budget"]), problem))
     return found(network, result)
 
