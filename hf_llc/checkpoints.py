@@ -259,8 +259,22 @@ def task_from(names: list[str], settings: Any) -> str | None:
     return task
 
 
+def narrowed(model: torch.nn.Module) -> None:
+    """Keep float32 weights in 16 bits, in place, where that loses nothing: those of a bfloat16 or float16 checkpoint.
+
+    All or none, so that the weights of other checkpoints stay one type. Chains are float32 all the same, see
+    `hf_llc.posterior`: the model then costs two bytes a parameter beside them.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for dtype in (torch.bfloat16, torch.float16):
+        if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
+            for parameter in parameters:
+                parameter.data = parameter.data.to(dtype)
+            return
+
+
 def check_weights(model: torch.nn.Module) -> None:
-    """Weights are there, and finite numbers.
+    """Weights are there, and finite numbers of 32 bits or more.
 
     Raises:
         InputError: the first parameter that is not.
@@ -274,6 +288,13 @@ def check_weights(model: torch.nn.Module) -> None:
                 value=f"{name}: {parameter.dtype}",
                 allowed="floating point",
                 remedy="load the model without quantization",
+            )
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise InputError(
+                "parameters cannot be sampled in this type",
+                value=str(parameter.dtype),
+                allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+                remedy="use dtype float32, with mixed_precision bf16 for speed",
             )
         if not bool(torch.isfinite(parameter).all()):
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")
