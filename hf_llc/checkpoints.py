@@ -117,7 +117,7 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
     """A model by id or folder, on its device, whole."""
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
-    device = _device(config)
+    device = device_of(config)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, **options)
@@ -150,6 +150,33 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
     return model.to(device)
 
 
+def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
+    """A model by id or folder whose config alone is read: its weights are whatever the caller's device makes of them.
+
+    Returns:
+        The model in eval mode, its task, and the type that its checkpoint says it is in (float32 where it does not).
+
+    Raises:
+        InputError: no such model, or no task.
+    """
+    import hf_llc.models  # noqa: F401 - registers this package's architectures
+
+    name = str(config.model)
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    try:
+        settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)
+        dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else torch.float32
+        task = _task_of_checkpoint(settings, config)
+        extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+        auto = getattr(transformers, AUTO_CLASSES[task])
+        model = auto.from_config(settings, dtype=torch.float32, **options, **extra)
+    except InputError:
+        raise
+    except Exception as error:
+        raise model_refusal(error, name, config) from error
+    return model.eval(), task, dtype
+
+
 def _asked_again(name: str, commit: str) -> Exception | None:
     """Why weights that transformers says are missing cannot be had; None: they are missing."""
     try:
@@ -176,7 +203,7 @@ def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
     return own or str(asked)
 
 
-def _device(config: LoadConfig) -> torch.device:
+def device_of(config: LoadConfig) -> torch.device:
     """The device asked for, or this process's own.
 
     Raises:

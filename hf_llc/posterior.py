@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
 from hf_llc.errors import InputError
-from hf_llc.gradient_checkpointing import checkpointed, repeated_layers
 from hf_llc.problem import Problem
 
 _FLAT_LIMIT = 2**15
@@ -79,6 +79,11 @@ def chain_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
     return torch.float32
 
 
+def auto_micro_batch_size(num_positions: int) -> int:
+    """Examples a forward pass at most, of so many tokens each (1: not sequences)."""
+    return max(1, _MICRO_TOKENS // num_positions) if num_positions > 1 else _MICRO_EXAMPLES
+
+
 class Posterior:
     """Losses, gradients and the anchor w*, for any batch of chains.
 
@@ -125,8 +130,7 @@ class Posterior:
         self.anchor = [torch.cat([x.to(self.dtype) for x in flat])] if is_flat else flat
         self.pieces = [len(a) for a in self.anchor]
         self.examples = self._place(problem.examples)
-        few = max(1, _MICRO_TOKENS // problem.num_positions) if problem.num_positions > 1 else _MICRO_EXAMPLES
-        self.micro_batch_size = few if micro_batch_size is None else micro_batch_size
+        self.micro_batch_size = micro_batch_size or auto_micro_batch_size(problem.num_positions)
         self.mixed_precision = mixed_precision
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
@@ -312,6 +316,22 @@ class Posterior:
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             return False
         return True
+
+    def steps_in_backward(self, *, num_chains: int, batch_size: int) -> bool:
+        """Whether `gradient_as_made` is what steps of so many chains on so many examples use."""
+        return self.step_in_backward and num_chains == 1 and batch_size <= self.micro_batch_size
+
+    def activation_bytes(self) -> int:
+        """What a forward pass of one example keeps for its backward pass; see `kept_bytes`."""
+        self.attach(self.start(1))
+
+        def forward() -> Tensor:
+            with self._autocast():
+                return self.problem.losses(self.model, self._batch(slice(0, 1))).sum()
+
+        found = kept_bytes(forward, self.parameters.values(), self._layers)
+        self.release()
+        return found
 
     @functools.cached_property
     def init_gradient(self) -> list[Tensor]:

@@ -96,12 +96,8 @@ class Walk:
             self._of_piece[s.piece].append(i)
         is_controlled = gradient == "control-variate" and not self.batches.is_full
         self._w_star = posterior.start(len(self.chains)) if is_controlled else None
-        self.steps_in_backward = (
-            posterior.step_in_backward
-            and len(self.chains) == 1
-            and not is_controlled
-            and batch_size <= posterior.micro_batch_size
-        )
+        can_stream = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
+        self.steps_in_backward = can_stream and not is_controlled
 
     def _cut(self) -> list[tuple[Tensor, list[Segment]]]:
         """Noise buffer and segments of each chunk."""

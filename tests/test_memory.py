@@ -11,10 +11,10 @@ from tiny import llama
 from torch import Tensor, nn
 
 from hf_llc import streams
+from hf_llc.activations import checkpointed, repeated_layers
 from hf_llc.chains import ChainStore, run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.gradient_checkpointing import checkpointed, repeated_layers
 from hf_llc.kernels import make_kernel, sgld
 from hf_llc.loading import narrowed
 from hf_llc.posterior import Posterior, preserved

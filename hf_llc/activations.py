@@ -1,12 +1,13 @@
-"""Activation checkpointing (Chen et al., arXiv 1604.06174) of any module's layers, in eval mode too."""
+"""What a forward pass keeps for its backward pass: how much that is, and how to keep less (arXiv 1604.06174)."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from hf_llc.errors import InputError
@@ -58,3 +59,31 @@ def checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
             del layer.forward
             if forward is not None:  # someone's own patch of this instance
                 layer.forward = forward
+
+
+def kept_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor], layers: Sequence[nn.Module] = ()) -> int:
+    """Bytes of the tensors that `forward` keeps for its backward pass, each storage once and `weights` left out.
+
+    With `layers` (see `checkpointed`): what is kept all along, and an average layer's while it is computed again.
+    What operations need for themselves meanwhile is not counted.
+    """
+    own = {w.untyped_storage()._cdata for w in weights}
+    whole = _kept(forward, own)
+    if not layers:
+        return whole
+    with checkpointed(layers):
+        outside = _kept(forward, own)
+    return outside + (whole - outside) // len(layers)
+
+
+def _kept(forward: Callable[[], Tensor], own: set[int]) -> int:
+    sizes: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        sizes[x.untyped_storage()._cdata] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        kept = forward()  # alive, and its graph with it, until all were seen: an address stands for one tensor
+    del kept
+    return sum(size for address, size in sizes.items() if address not in own)
