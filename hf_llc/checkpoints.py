@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import os
 from collections.abc import Iterable
@@ -151,10 +153,11 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
 
 
 def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
-    """A model by id or folder whose config alone is read: its weights are whatever the caller's device makes of them.
+    """A model by id or folder whose config alone is read.
 
     Returns:
-        The model in eval mode, its task, and the type that its checkpoint says it is in (float32 where it does not).
+        The model in eval mode without values (device meta), its task, and the type that its checkpoint says it is in
+        (float32 where it does not).
 
     Raises:
         InputError: no such model, or no task.
@@ -169,7 +172,8 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
         task = _task_of_checkpoint(settings, config)
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
         auto = getattr(transformers, AUTO_CLASSES[task])
-        model = auto.from_config(settings, dtype=torch.float32, **options, **extra)
+        with torch.device("meta"):
+            model = auto.from_config(settings, dtype=torch.float32, **options, **extra)
     except InputError:
         raise
     except Exception as error:
@@ -297,7 +301,14 @@ def narrowed(model: torch.nn.Module) -> None:
         if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
             for parameter in parameters:
                 parameter.data = parameter.data.to(dtype)
+            _give_back()
             return
+
+
+def _give_back() -> None:
+    """Freed memory to the system: glibc would keep pieces below 32 MiB, and large chains come in one of their own."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_weights(model: torch.nn.Module) -> None:

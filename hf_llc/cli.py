@@ -272,5 +272,6 @@ def _foreseen(error: Exception, folder: list[Path]) -> str | None:
     if code in _CLOSED and isinstance(error, OSError):
         return f"cannot read or write {error.filename or where} ({error.strerror}); put it right and {again}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory; lower micro_batch_size, chain_batch_size or max_length, and {again}"
+        remedy = "lower micro_batch_size, chain_batch_size or max_length, or set gradient_checkpointing"
+        return f"out of memory; {remedy}, and {again}"
     return None

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from hf_llc.activations import kept_bytes, repeated_layers
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.posterior import Posterior, auto_micro_batch_size
-from hf_llc.problem import auto_batch_size
+from hf_llc.problem import Forward, auto_batch_size
 
 _GIB = 2**30
 
@@ -28,16 +28,16 @@ _COPIES = {
     "rmsprop-sgld": (1, 1),
     "baoab": (1, 2),
     "sgnht": (1, 1),
-    "mala": (0, 4),
-    "hmc": (1, 4),
+    "mala": (0, 5),
+    "hmc": (0, 8),
 }
 """Tensors as large as the weights that each sampler keeps for good (momentum, preconditioner), and those of a measured
-step with whole gradients: the gradients, and the old weights where it looks at acceptance."""
+step with whole gradients: the gradients, and the old weights where it looks at acceptance. Counted, and measured."""
 
 _WHOLE_ONLY = ("mala", "hmc")
 
-_PILOT_COPIES = 8
-"""Of calibration: the momentum and a direction, and gradient differences, weights and products of power iteration."""
+_PILOT_COPIES = 10
+"""Of calibration: momentum, a direction, gradient differences, moved weights, products of power iteration; measured."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Plan:
         device: whose memory is meant.
         weights: w, in the type of chains.
         anchor: w*, in the type of the model.
-        largest: the gradient of the largest parameter; twice where it is tied, and so made in two parts.
+        largest: the gradient of the largest parameter; of a tied one, its two parts and their sum.
         activations: what a forward pass keeps for its backward pass; None: not known.
         activations_of: what was counted.
         available: memory that was free when this was made, the model's own included.
@@ -160,60 +160,65 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
     Raises:
         InputError: no such model, or no layers to checkpoint.
     """
-    from torch._subclasses.fake_tensor import FakeTensorMode
-
     from hf_llc.checkpoints import device_of, skeleton
     from hf_llc.encoding import length_for
 
     device = device_of(load)
+    model, task, kept = skeleton(load)
+    length = 1 if task == "image-classification" else length_for(model, load)
+    batch = sample.batch_size if isinstance(sample.batch_size, int) else auto_batch_size(length)
+    examples = min(batch, sample.micro_batch_size or auto_micro_batch_size(length))
+    layers = repeated_layers(model) if sample.gradient_checkpointing else []
+    try:
+        one, what = _activations(model, task, length, layers), f"{examples} examples, a forward pass without values"
+    except Exception as error:  # a diagnostic: models may look at values
+        one, what = None, f"the forward pass needs values ({type(error).__name__}): add them yourself"
+    wide = torch.float64 if load.dtype == "float64" else torch.float32
+    sampled = sum(p.numel() for p in model.parameters())
+    return Plan(
+        num_parameters=sampled,
+        device=str(device),
+        weights=wide.itemsize * sampled,
+        anchor=min(wide.itemsize, kept.itemsize) * sampled,
+        largest=_largest(model, wide),
+        activations=None if one is None else examples * one * wide.itemsize // 4,
+        activations_of=what + (f", {length:,} tokens each" if length > 1 and one is not None else ""),
+        available=available_bytes(device),
+    )
+
+
+def _activations(model: nn.Module, task: str, length: int, layers: list[nn.Module]) -> int:
+    """Of one example, counted on fake tensors: device meta has no values to look at, and some models look."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
     with FakeTensorMode():
-        model, task, kept = skeleton(load)
-        length = 1 if task == "image-classification" else length_for(model, load)
-        batch = sample.batch_size if isinstance(sample.batch_size, int) else auto_batch_size(length)
-        examples = min(batch, sample.micro_batch_size or auto_micro_batch_size(length))
-        layers = repeated_layers(model) if sample.gradient_checkpointing else []
-        try:
-            one = kept_bytes(lambda: _some_loss(model, task, length), model.parameters(), layers)
-            what = (
-                f"{examples} examples"
-                + (f" of {length:,} tokens" if length > 1 else "")
-                + ", forward pass without values"
-            )
-        except Exception as error:
-            one, what = None, f"the forward pass needs values ({type(error).__name__}): add them yourself"
-        sampled = sum(p.numel() for p in model.parameters())
-        wide = 8 if load.dtype == "float64" else 4
-        return Plan(
-            num_parameters=sampled,
-            device=str(device),
-            weights=wide * sampled,
-            anchor=min(wide, kept.itemsize) * sampled,
-            largest=_largest(model, torch.float64 if wide == 8 else torch.float32),
-            activations=None if one is None else examples * one * wide // 4,
-            activations_of=what,
-            available=available_bytes(device),
-        )
+        buffers = {k: torch.empty(x.shape, dtype=x.dtype) for k, x in model.named_buffers()}
+        weights = {k: torch.empty(x.shape, dtype=x.dtype, requires_grad=True) for k, x in model.named_parameters()}
+
+        def forward(**inputs: Any) -> Any:
+            return torch.func.functional_call(model, {**buffers, **weights}, (), inputs)
+
+        return kept_bytes(lambda: _some_loss(forward, model.config, task, length), weights.values(), layers)
 
 
-def _some_loss(model: Any, task: str, length: int) -> Tensor:
+def _some_loss(forward: Forward, settings: Any, task: str, length: int) -> Tensor:
     """A cross-entropy, whose labels do not matter here, of one example that fits the model."""
     ids = torch.zeros(1, length, dtype=torch.int64)
-    settings = model.config
     if task == "image-classification":
         size = getattr(settings, "image_size", 224)
         height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        output = model(pixel_values=torch.zeros(1, getattr(settings, "num_channels", 3), height, width))
+        output = forward(pixel_values=torch.zeros(1, getattr(settings, "num_channels", 3), height, width))
     elif task == "text2text-generation":
-        output = model(input_ids=ids, decoder_input_ids=ids, use_cache=False)
+        output = forward(input_ids=ids, decoder_input_ids=ids, use_cache=False)
     else:
-        output = model(input_ids=ids, **({"use_cache": False} if task == "text-generation" else {}))
+        output = forward(input_ids=ids, **({"use_cache": False} if task == "text-generation" else {}))
     return torch.log_softmax(output.logits.float(), dim=-1).sum()
 
 
 def _largest(model: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of the largest gradient, or of its two halves where several modules share the parameter."""
+    """Bytes of the largest gradient; where modules share the parameter, autograd adds up two into a third."""
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
-    return max(p.numel() * min(uses[id(p)], 2) for p in model.parameters()) * dtype.itemsize
+    return max(p.numel() * (3 if uses[id(p)] > 1 else 1) for p in model.parameters()) * dtype.itemsize
 
 
 def _gib(size: int) -> str:
