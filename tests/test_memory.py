@@ -94,6 +94,14 @@ def test_steps_in_backward_are_the_steps(
     assert measured is None or np.isfinite(getattr(whole[0], measured)[:, ::20]).all()
 
 
+@pytest.mark.parametrize("sampler", ["sgld", "baoab"])
+def test_steps_in_backward_under_autocast(sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_llc.posterior._FLAT_LIMIT", 0)
+    whole = run(problem(), tmp_path / "a", sampler, mixed_precision="bf16")
+    within = run(problem(), tmp_path / "b", sampler, mixed_precision="bf16", step_in_backward=True)
+    assert_same(whole, within, but=NEEDS_WHOLE_GRADIENTS)
+
+
 def test_small_models_draw_the_same_in_backward(tmp_path: Path) -> None:
     """Whole gradients of small models come in one piece; elementwise steps do not see that."""
     whole, within = run(problem(), tmp_path / "a"), run(problem(), tmp_path / "b", step_in_backward=True)
