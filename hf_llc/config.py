@@ -217,7 +217,7 @@ class SampleConfig:
 
     def _check_memory(self) -> None:
         """Modes that save memory go with one eager chain at a time."""
-        others = {"chain_batch_size": self.chain_batch_size > 1, "compile": self.compile}
+        others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
         whole = {"gradient": self.gradient == "control-variate", "sampler": self.sampler in ("mala", "hmc")}
         clashes = {
             "gradient_checkpointing": others if self.gradient_checkpointing else {},

@@ -103,7 +103,7 @@ class Run:
     def _is_memory_short(self, posterior: Posterior) -> bool:
         """Whether whole gradients do not fit where chains run one by one and need none; for all processes alike."""
         sample = self.asked
-        is_other = sample.compile or sample.chain_batch_size > 1 or sample.gradient == "control-variate"
+        is_other = sample.compile or sample.chain_batch_size != 1 or sample.gradient == "control-variate"
         if is_other or posterior.num_parameters < _LARGE:
             return False
         count = 1 if posterior.device.type == "cuda" else self.processes.count
@@ -162,13 +162,13 @@ class Run:
         if missing is None:
             return found
         text = f"{missing} takes two whole gradients, and steps were taken inside the backward pass"
-        return replace(found, reasons=[*found.reasons, Reason("not measured", text, "more memory", is_note=True)])
+        return replace(found, reasons=[*found.reasons, Reason("not measured", text, "give it more memory", is_note=True)])
 
     @property
     def steps_in_backward(self) -> bool:
         """How the chains of this run take their steps."""
         sample = self.sample
-        size = {"num_chains": sample.chain_batch_size, "batch_size": self.batch_size}
+        size = {"num_chains": int(sample.chain_batch_size), "batch_size": self.batch_size}
         return self.posterior.steps_in_backward(**size) and sample.gradient != "control-variate"
 
     def _moved_localization(self, found: Estimate, name: str, kept: int) -> LocalizationCheck | None:
