@@ -68,9 +68,9 @@ def forward_backward(case: Case) -> Runner:
     return _timed(step)
 
 
-def ours(case: Case, *, chains: int, compiled: bool = False) -> Runner:
+def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool = False) -> Runner:
     """hf_llc's SGLD step as the evaluator runs it, trace included."""
-    posterior = Posterior(case.problem, nbeta=NBETA, localization=GAMMA, compile=compiled)
+    posterior = Posterior(case.problem, nbeta=NBETA, localization=GAMMA, compile=compiled, step_in_backward=in_backward)
     walk = Walk(posterior, list(range(chains)), seed=0, batch_size=case.batch_size)
     kernel = make_kernel("sgld", EPS)
     losses: list[Any] = []
@@ -183,6 +183,7 @@ def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
 CONTENDERS: dict[str, Callable[[Case], Runner]] = {
     "forward + backward": forward_backward,
     "hf_llc, 1 chain": lambda case: ours(case, chains=1),
+    "hf_llc, 1 chain, in backward": lambda case: ours(case, chains=1, in_backward=True),
     "hf_llc, 1 chain, compiled": lambda case: ours(case, chains=1, compiled=True),
     f"hf_llc, {CHAINS} chains": lambda case: ours(case, chains=CHAINS),
     f"hf_llc, {CHAINS} chains, compiled": lambda case: ours(case, chains=CHAINS, compiled=True),

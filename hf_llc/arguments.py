@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
@@ -72,12 +72,12 @@ def _number(text: str) -> int | float | None:
     return None
 
 
-def add_settings(parser: argparse.ArgumentParser) -> None:
-    """One flag a field of `LoadConfig` and `SampleConfig`, with its help and default."""
+def add_settings(parser: argparse.ArgumentParser, *, only: Collection[str] | None = None) -> None:
+    """One flag a field of `LoadConfig` and `SampleConfig` (or those named), with its help and default."""
     for title, config in GROUPS:
         group = parser.add_argument_group(title)
         hints = get_type_hints(config)
-        for item in fields(config):
+        for item in (item for item in fields(config) if only is None or item.name in only):
             _add_flag(group, item, hints[item.name])
 
 

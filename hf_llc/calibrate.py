@@ -117,6 +117,7 @@ def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> 
         step_size, accept_prob, curvature, num_gradients and the path of (step size, acceptance) tried.
     """
     walk = Walk(posterior, [PILOT], seed=seed, batch_size=batch_size)
+    walk.steps_in_backward = False  # acceptance takes two whole gradients
     curvature = Curvature(posterior).refresh(walk.w, walk.batches.indices(0), iterations=10)
     ceiling = 1.0 / max(curvature, 1e-300)
     step_size, low, high = ceiling, 0.0, math.inf

@@ -119,7 +119,7 @@ class ChainStore:
     def load(
         self, chains: Sequence[int], device: torch.device
     ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
-        """The saved weights, trace and state of the kernel; or None, an empty trace and no state."""
+        """The saved weights (on the host), trace and state of the kernel; or None, an empty trace and no state."""
         path = self.path(chains)
         if not path.exists():
             return None, empty_trace(len(chains)), {}
@@ -131,7 +131,7 @@ class ChainStore:
                 for name in names
                 if name.startswith("kernel.")
             }
-            return file.get_tensor("w").to(device), trace, kernel
+            return file.get_tensor("w"), trace, kernel
 
 
 @contextlib.contextmanager
@@ -200,6 +200,7 @@ def run_chains(
     if w is not None:
         walk.w.copy_(w)
         kernel.load_state_dict(state)
+    del w, state  # they would live as long as the chain
     recorder, step = Recorder(trace), trace.shape[1]
     alive = _is_alive(trace)
     flushed = saved = time.monotonic()

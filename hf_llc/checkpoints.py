@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import hashlib
 import os
 from collections.abc import Iterable
@@ -117,7 +119,7 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
     """A model by id or folder, on its device, whole."""
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
-    device = _device(config)
+    device = device_of(config)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, **options)
@@ -150,6 +152,35 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
     return model.to(device)
 
 
+def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
+    """A model by id or folder whose config alone is read.
+
+    Returns:
+        The model in eval mode without values (device meta), its task, and the type that its checkpoint says it is in
+        (float32 where it does not).
+
+    Raises:
+        InputError: no such model, or no task.
+    """
+    import hf_llc.models  # noqa: F401 - registers this package's architectures
+
+    name = str(config.model)
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    try:
+        settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)
+        dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else torch.float32
+        task = _task_of_checkpoint(settings, config)
+        extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+        auto = getattr(transformers, AUTO_CLASSES[task])
+        with torch.device("meta"):
+            model = auto.from_config(settings, dtype=torch.float32, **options, **extra)
+    except InputError:
+        raise
+    except Exception as error:
+        raise model_refusal(error, name, config) from error
+    return model.eval(), task, dtype
+
+
 def _asked_again(name: str, commit: str) -> Exception | None:
     """Why weights that transformers says are missing cannot be had; None: they are missing."""
     try:
@@ -176,7 +207,7 @@ def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
     return own or str(asked)
 
 
-def _device(config: LoadConfig) -> torch.device:
+def device_of(config: LoadConfig) -> torch.device:
     """The device asked for, or this process's own.
 
     Raises:
@@ -259,8 +290,29 @@ def task_from(names: list[str], settings: Any) -> str | None:
     return task
 
 
+def narrowed(model: torch.nn.Module) -> None:
+    """Keep float32 weights in 16 bits, in place, where that loses nothing: those of a bfloat16 or float16 checkpoint.
+
+    All or none, so that the weights of other checkpoints stay one type. Chains are float32 all the same, see
+    `hf_llc.posterior`: the model then costs two bytes a parameter beside them.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for dtype in (torch.bfloat16, torch.float16):
+        if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
+            for parameter in parameters:
+                parameter.data = parameter.data.to(dtype)
+            _give_back()
+            return
+
+
+def _give_back() -> None:
+    """Freed memory to the system: glibc would keep pieces below 32 MiB, and large chains come in one of their own."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 def check_weights(model: torch.nn.Module) -> None:
-    """Weights are there, and finite numbers.
+    """Weights are there, and finite numbers of 32 bits or more.
 
     Raises:
         InputError: the first parameter that is not.
@@ -274,6 +326,13 @@ def check_weights(model: torch.nn.Module) -> None:
                 value=f"{name}: {parameter.dtype}",
                 allowed="floating point",
                 remedy="load the model without quantization",
+            )
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise InputError(
+                "parameters cannot be sampled in this type",
+                value=str(parameter.dtype),
+                allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+                remedy="use dtype float32, with mixed_precision bf16 for speed",
             )
         if not bool(torch.isfinite(parameter).all()):
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")

@@ -31,6 +31,12 @@ _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBI
 _PATIENCE = 3.0
 """Seconds that another process leaves the main one to say what is wrong, before it says so itself."""
 
+_PLANNED = (
+    *("model", "revision", "task", "max_length", "dtype", "device", "attn_implementation", "trust_remote_code"),
+    *("batch_size", "micro_batch_size", "gradient_checkpointing"),
+)
+"""Settings on which the memory of a chain depends."""
+
 _EXIT_CODES = """exit codes: 0 every check passed; 3 estimated, but the verdict is bad (the files are saved);
 2 bad input; 130 interrupted; 1 anything else."""
 
@@ -98,9 +104,16 @@ def _parser() -> argparse.ArgumentParser:
     show.add_argument("folder", metavar="DIR", help="folder of a result, or its result.json")
     show.add_argument("--json", action="store_true", help="print it as JSON")
     show.set_defaults(run=_show, parser=show)
-    doctor = commands.add_parser("doctor", help="say what is installed and what works here", allow_abbrev=False)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is installed, what works here, and whether a model fits",
+        allow_abbrev=False,
+        description="Say what is installed and what works here. With --model: the bytes that its chains need, by "
+        "sampler, whether they fit this machine's memory, and how steps would then be taken; no weights are loaded.",
+    )
+    add_settings(doctor, only=_PLANNED)
     doctor.add_argument("--json", action="store_true", help="print it as JSON")
-    doctor.set_defaults(run=_doctor, parser=doctor)
+    doctor.set_defaults(run=_doctor, parser=doctor, config=None)
     calibrate.add(commands)
     curve.add(commands)
     publish.add(commands)
@@ -163,8 +176,18 @@ def _show(args: argparse.Namespace, _: list[Path]) -> int:
 
 
 def _doctor(args: argparse.Namespace, _: list[Path]) -> int:
-    from hf_llc.doctor import examine, render
     from hf_llc.report import for_encoding
+
+    load, sample = settings_from(args)
+    if load.model is not None:
+        _hush(True)
+        with contextlib.redirect_stdout(sys.stderr):
+            from hf_llc.plan import plan_without_weights
+
+            plan = plan_without_weights(load, sample)
+        print(json.dumps(plan.as_dict(), indent=2) if args.json else for_encoding(plan.render()), flush=True)
+        return OK
+    from hf_llc.doctor import examine, render
 
     checks = examine()
     print(
@@ -249,5 +272,6 @@ def _foreseen(error: Exception, folder: list[Path]) -> str | None:
     if code in _CLOSED and isinstance(error, OSError):
         return f"cannot read or write {error.filename or where} ({error.strerror}); put it right and {again}"
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
-        return f"out of memory; lower micro_batch_size, chain_batch_size or max_length, and {again}"
+        remedy = "lower micro_batch_size, chain_batch_size or max_length, or set gradient_checkpointing"
+        return f"out of memory; {remedy}, and {again}"
     return None

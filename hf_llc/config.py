@@ -167,6 +167,15 @@ class SampleConfig:
     )
     compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
     mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
+    step_in_backward: bool | Literal["auto"] = _setting(
+        "auto",
+        "take a chain's step inside the backward pass, so that its gradients never exist at once: the same draws in "
+        "less memory, without acceptance and heat, which need two gradients; auto: where memory is short "
+        "(hf-llc doctor --model)",
+    )
+    gradient_checkpointing: bool = _setting(
+        False, "compute the activations of layers twice instead of keeping them: less memory, a third more time"
+    )
 
     def __post_init__(self) -> None:
         _check_choices(self)
@@ -198,6 +207,7 @@ class SampleConfig:
         _require(seconds is None or seconds > 0, "max_seconds", seconds, "a number above 0")
         _require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
+        self._check_memory()
         if self.nbeta is not None and self.beta is not None:
             raise InputError("nbeta and beta are both given", remedy="give one: nbeta = n·beta")
         _require(self.nbeta is None or self.nbeta > 0, "nbeta", self.nbeta, "a number above 0")
@@ -210,6 +220,22 @@ class SampleConfig:
                 allowed=f"more than the {kept} steps kept",
                 remedy="raise max_steps or lower num_draws",
             )
+
+    def _check_memory(self) -> None:
+        """Modes that save memory go with one eager chain at a time."""
+        others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
+        whole = {"gradient": self.gradient == "control-variate", "sampler": self.sampler in ("mala", "hmc")}
+        clashes = {
+            "gradient_checkpointing": others if self.gradient_checkpointing else {},
+            "step_in_backward": {**others, **whole} if self.step_in_backward is True else {},
+        }
+        for name, found in clashes.items():
+            for other in (key for key, is_set in found.items() if is_set):
+                raise InputError(
+                    f"{name} does not go with this {other}",
+                    value=getattr(self, other),
+                    remedy=f"leave out one of {name} and {other}",
+                )
 
     @property
     def freeze_after(self) -> int:

@@ -20,14 +20,11 @@ from hf_llc.files import check_writable
 from hf_llc.kernels import FRICTION
 from hf_llc.loading import load_problem
 from hf_llc.posterior import preserved
-from hf_llc.problem import Problem
+from hf_llc.problem import Problem, auto_batch_size
 from hf_llc.refusals import public_name
 from hf_llc.result import LLCResult
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder, fingerprint
-
-_AUTO_TOKENS = 2048
-"""Tokens a step with batch size "auto": a step of a small language model takes a fraction of a second on one core."""
 
 
 class LLCEvaluator:
@@ -196,7 +193,7 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
         InputError: the batch is larger than the data, or the loss cannot be sampled.
     """
     examples = problem.num_examples
-    few = min(32, max(4, _AUTO_TOKENS // problem.num_positions), examples)
+    few = min(auto_batch_size(problem.num_positions), examples)
     size = {"full": examples, "auto": few}.get(str(sample.batch_size), sample.batch_size)
     assert isinstance(size, int)
     if size > examples:

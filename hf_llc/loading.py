@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
@@ -14,7 +15,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from hf_llc import encoding, pixels, tasks
-from hf_llc.checkpoints import AUTO_CLASSES, check_weights, hash_of, open_model, task_from
+from hf_llc.checkpoints import AUTO_CLASSES, check_weights, hash_of, narrowed, open_model, task_from
 from hf_llc.config import LoadConfig
 from hf_llc.datasource import column, is_tensors, materialize, open_data, refuse_parts, tensors_of
 from hf_llc.distributed import process_state
@@ -73,6 +74,8 @@ def load_problem(
         raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
     names = {"inputs": encoded.facts.get("input_column"), "labels": encoded.facts.get("label_column")}
     _check_finite(examples, names)
+    if model_or_pipeline is None or isinstance(model_or_pipeline, (str, os.PathLike)):
+        narrowed(model)  # a model that was given stays as it is
     facts = {**source, **encoded.facts, "num_examples": len(next(iter(examples.values())))}
     about = {**about, "class": type(model).__name__, "tokenizer": _name_of(processor)}
     return Problem(

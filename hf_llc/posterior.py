@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
 
@@ -50,20 +51,37 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that move: those with requires_grad, tied ones once.
 
     Raises:
-        InputError: none, of several types, or of a type too coarse for small steps.
+        InputError: none, or of types that chains cannot have.
     """
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise InputError("the model has no parameter to sample", remedy="set requires_grad on those that should move")
-    kinds = {p.dtype for p in found.values()}
-    if len(kinds) > 1 or not kinds <= {torch.float32, torch.float64}:
+    chain_dtype(found.values())
+    return found
+
+
+def chain_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
+    """The type of the chains around these weights: float32 for weights kept in 16 bits (a step is far below theirs).
+
+    Raises:
+        InputError: weights of types that chains cannot have.
+    """
+    kinds = {p.dtype for p in parameters}
+    if kinds == {torch.float64}:
+        return torch.float64
+    if not kinds <= {torch.float32, torch.bfloat16, torch.float16}:
         raise InputError(
             "parameters cannot be sampled in this type",
             value=", ".join(sorted(str(k) for k in kinds)),
-            allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+            allowed="all torch.float32 or all torch.float64",
             remedy="use dtype float32, with mixed_precision bf16 for speed",
         )
-    return found
+    return torch.float32
+
+
+def auto_micro_batch_size(num_positions: int) -> int:
+    """Examples a forward pass at most, of so many tokens each (1: not sequences)."""
+    return max(1, _MICRO_TOKENS // num_positions) if num_positions > 1 else _MICRO_EXAMPLES
 
 
 class Posterior:
@@ -76,9 +94,12 @@ class Posterior:
         micro_batch_size: examples a forward pass at most; None: what suits the kind of data.
         mixed_precision: "bf16" autocasts the forward pass.
         compile: compile loss and gradient with torch.compile.
+        step_in_backward: one chain takes its steps inside the backward pass where it can; see `Walk.sweep`.
+        gradient_checkpointing: keep no activations within layers, and compute them again in the backward pass.
 
     Attributes:
-        anchor: w*, one flat tensor a piece.
+        anchor: w*, one flat tensor a piece, in the model's own type; of large models, the model's own storage.
+        dtype: of chains and gradients.
         pieces: sizes of the flat pieces in which gradients come: one for small models, one a parameter for large.
         init_losses: ℓ_i(w*) of every example, float64 `[example]`.
     """
@@ -92,25 +113,31 @@ class Posterior:
         micro_batch_size: int | None = None,
         mixed_precision: str = "no",
         compile: bool = False,
+        step_in_backward: bool = False,
+        gradient_checkpointing: bool = False,
     ) -> None:
         self.problem, self.model = problem, problem.model
         self.nbeta, self.localization = nbeta, localization
         self.parameters = sampled_parameters(self.model)
-        first = next(iter(self.parameters.values()))
-        self.device, self.dtype = first.device, first.dtype
+        self.device = next(iter(self.parameters.values())).device
+        self.dtype = chain_dtype(self.parameters.values())
         self.sizes = [p.numel() for p in self.parameters.values()]
         self.num_parameters = sum(self.sizes)
-        flat = [p.detach().reshape(-1) for p in self.parameters.values()]
-        self.anchor = [torch.cat(flat)] if self.num_parameters <= _FLAT_LIMIT else flat
+        self._home = [p.data for p in self.parameters.values()]
+        flat = [x.reshape(-1) for x in self._home]
+        self.step_in_backward = step_in_backward and not compile
+        is_flat = self.num_parameters <= _FLAT_LIMIT and not self.step_in_backward
+        self.anchor = [torch.cat([x.to(self.dtype) for x in flat])] if is_flat else flat
         self.pieces = [len(a) for a in self.anchor]
         self.examples = self._place(problem.examples)
-        few = max(1, _MICRO_TOKENS // problem.num_positions) if problem.num_positions > 1 else _MICRO_EXAMPLES
-        self.micro_batch_size = few if micro_batch_size is None else micro_batch_size
+        self.micro_batch_size = micro_batch_size or auto_micro_batch_size(problem.num_positions)
         self.mixed_precision = mixed_precision
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
         self._graph = torch.compile(self._functional, dynamic=False) if compile else None
-        self.init_losses = self.example_losses()
+        self._layers = repeated_layers(self.model) if gradient_checkpointing else []
+        self.init_losses = self.example_losses(self.start(1))
+        self.release()
         self.init_loss = float(self.init_losses.mean())
 
     def _place(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -123,7 +150,8 @@ class Posterior:
         return self.problem.num_examples
 
     def start(self, num_chains: int) -> Tensor:
-        """Chains at w*: a new buffer `[chain, parameter]`."""
+        """Chains at w*: a new buffer `[chain, parameter]`. The one attached last is let go of before."""
+        self.release()
         w = torch.empty(num_chains, self.num_parameters, dtype=self.dtype, device=self.device)
         for part, anchor in zip(torch.split(w, self.pieces, dim=1), self.anchor, strict=True):
             part.copy_(anchor)
@@ -146,6 +174,12 @@ class Posterior:
             ]
         self._attached = w
 
+    def release(self) -> None:
+        """Let go of the chain attached last: the model is at w* again, in its own storage and type."""
+        for parameter, home in zip(self.parameters.values(), self._home, strict=True):
+            parameter.data = home
+        self._leaves, self._attached = list(self.parameters.values()), None
+
     def _one_chain(self, parameters: list[Tensor], batch: dict[str, Tensor]) -> Tensor:
         """ℓ_i of a batch with these parameters put into the model."""
         named = dict(zip(self.parameters, parameters, strict=True))
@@ -161,7 +195,7 @@ class Posterior:
         if self._graph is not None:
             with torch.no_grad():
                 return self._graph([leaf.detach() for leaf in leaves], batch, stacked, size)
-        with torch.enable_grad():
+        with torch.enable_grad(), checkpointed([] if stacked else self._layers):
             losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
             total = losses.sum() / size
         return losses.detach(), torch.autograd.grad(total, leaves, allow_unused=True)
@@ -227,6 +261,54 @@ class Posterior:
         pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
         return loss.reshape(num_chains) / size, pieces
 
+    def gradient_as_made(self, w: Tensor, indices: Tensor | None, consume: Callable[[int, Tensor], None]) -> Tensor:
+        """L_B(w), float64 `[1]`; ∇L_B(w) is handed over parameter by parameter while the backward pass makes it.
+
+        When `consume(number, gradient [1, size])` is called, nothing in the rest of the backward pass reads that
+        parameter any more: it may move it. Parameters that the loss does not use come last, with zeros.
+
+        Args:
+            w: `[1, parameter]`.
+            indices: int64 `[1, m]`, m at most `micro_batch_size`; None for all examples.
+            consume: called once for each parameter.
+
+        Raises:
+            InputError: the model reads a weight beside its gradient, so that it may not move yet.
+        """
+        self.attach(w)
+        (batch,) = self._micro_batches(indices, 1)
+        size = self.num_examples if indices is None else indices.shape[1]
+        waiting = {p: i for i, p in enumerate(self.parameters.values())}
+
+        @torch.no_grad()
+        def hand_over(parameter: Any) -> None:
+            grad, parameter.grad = parameter.grad, None
+            assert grad is not None
+            consume(waiting.pop(parameter), grad.reshape(1, -1))
+            torch.autograd.graph.increment_version(parameter)  # autograd then refuses to read what has moved
+
+        for parameter in waiting:
+            parameter.grad = None
+        hooks = [p.register_post_accumulate_grad_hook(hand_over) for p in waiting]
+        try:
+            with torch.enable_grad(), checkpointed(self._layers), self._autocast():
+                losses = self.problem.losses(self.model, batch)
+                (losses.sum() / size).backward(inputs=list(waiting))
+        except RuntimeError as error:
+            if "modified by an inplace operation" not in str(error):
+                raise
+            raise InputError(
+                "the model reads a weight beside its gradient, which step_in_backward has moved by then",
+                value=type(self.model).__name__,
+                remedy="set step_in_backward false",
+            ) from error
+        finally:
+            for hook in hooks:
+                hook.remove()
+        for parameter, number in list(waiting.items()):
+            consume(number, torch.zeros_like(parameter).reshape(1, -1))
+        return losses.detach().sum(-1, dtype=torch.float64).reshape(1) / size
+
     def can_batch_chains(self) -> bool:
         """Whether the module runs under vmap: found by trying two chains on one example."""
         try:
@@ -235,16 +317,31 @@ class Posterior:
             return False
         return True
 
+    def steps_in_backward(self, *, num_chains: int, batch_size: int) -> bool:
+        """Whether `gradient_as_made` is what steps of so many chains on so many examples use."""
+        return self.step_in_backward and num_chains == 1 and batch_size <= self.micro_batch_size
+
+    def activation_bytes(self) -> int:
+        """What a forward pass of one example keeps for its backward pass; see `kept_bytes`."""
+        self.attach(self.start(1))
+
+        def forward() -> Tensor:
+            with self._autocast():
+                return self.problem.losses(self.model, self._batch(slice(0, 1))).sum()
+
+        found = kept_bytes(forward, self.parameters.values(), self._layers)
+        self.release()
+        return found
+
     @functools.cached_property
     def init_gradient(self) -> list[Tensor]:
         """∇L_n(w*), computed when first asked for, in flat pieces `[1, size of the piece]`."""
         return self.gradient(self.start(1), None)[1]
 
     @torch.no_grad()
-    def example_losses(self, w: Tensor | None = None) -> Tensor:
-        """ℓ_i(w) of every example at one point (none: where the model is), float64 `[example]`."""
-        if w is not None:
-            self.attach(w)
+    def example_losses(self, w: Tensor) -> Tensor:
+        """ℓ_i(w) of every example at one point `[1, parameter]`, float64 `[example]`."""
+        self.attach(w)
         with self._autocast():
             parts = [self.problem.losses(self.model, batch) for batch in self._micro_batches(None, 1)]
         return torch.cat(parts).to(torch.float64)

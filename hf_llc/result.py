@@ -181,6 +181,9 @@ class LLCResult:
     # what was asked for beside λ̂ at ε
     llc_extrapolated: float | None = None
     llc_extrapolated_se: float | None = None
+    # how memory was saved
+    step_in_backward: bool = False
+    gradient_checkpointing: bool = False
     schema_version: int = SCHEMA_VERSION
     # not part of what is saved as JSON
     trace: Trace | None = field(default=None, repr=False, compare=False)

@@ -23,16 +23,26 @@ from hf_llc.errors import InputError
 from hf_llc.estimate import Estimate, LocalizationCheck
 from hf_llc.estimate import estimate as estimate_llc
 from hf_llc.minimize import minimize
+from hf_llc.plan import plan_of
 from hf_llc.posterior import Posterior, preserved, sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.progress import ProgressBar
-from hf_llc.result import LLCResult, Trace
+from hf_llc.result import LLCResult, Reason, Trace
 from hf_llc.run_folder import RunFolder
 from hf_llc.sampling import Sampling
 from hf_llc.versions import package_versions
 
 _MAX_ATTEMPTS = 3
 """Where settings were left open the chains start again at better ones, twice at most."""
+
+_LARGE = 2**20
+"""Parameters from which it is worth asking whether a chain fits the memory."""
+
+_NOT_MEASURED = {
+    "sgld": "the acceptance that MALA would have",
+    "leimkuhler-matthews": "the heat of gradient noise, which is then not taken off λ̂,",
+    "baoab": "the heat of gradient noise, which is then not taken off λ̂,",
+}
 
 
 class Run:
@@ -57,6 +67,8 @@ class Run:
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)
+        if self.posterior.step_in_backward and self.asked.gradient == "auto":
+            self.asked = replace(self.asked, gradient="plain")
         self.sample = self.asked
         self.moved: dict[str, Any] | None = None
         self.calibration: dict[str, Any] | None = None
@@ -75,6 +87,8 @@ class Run:
             micro_batch_size=sample.micro_batch_size,
             mixed_precision=sample.mixed_precision,
             compile=sample.compile,
+            step_in_backward=sample.step_in_backward is True,
+            gradient_checkpointing=sample.gradient_checkpointing,
         )
         bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
         if len(bad):
@@ -83,7 +97,20 @@ class Run:
                 value=f"example {int(bad[0])}",
                 remedy="check the inputs, the labels and the dtype",
             )
+        if sample.step_in_backward == "auto":
+            posterior.step_in_backward = self._is_memory_short(posterior)
         return posterior
+
+    def _is_memory_short(self, posterior: Posterior) -> bool:
+        """Whether whole gradients do not fit where chains run one by one and need none; for all processes alike."""
+        sample = self.asked
+        is_other = sample.compile or sample.chain_batch_size != 1 or sample.gradient == "control-variate"
+        if is_other or posterior.num_parameters < _LARGE:
+            return False
+        count = 1 if posterior.device.type == "cuda" else self.processes.count
+        return self.processes.main_does(
+            lambda: plan_of(posterior, batch_size=self.batch_size, processes=count).step_in_backward(sample.sampler)
+        )
 
     def prepare(self) -> None:
         """Minimize and calibrate, as far as that was asked for."""
@@ -120,7 +147,7 @@ class Run:
         """λ̂ and the verdict on a trace made at the present settings; see `hf_llc.estimate.estimate`."""
         sample = self.sample
         assert sample.step_size != "auto" and sample.localization != "auto"
-        return estimate_llc(
+        found = estimate_llc(
             trace,
             nbeta=self.nbeta,
             init_loss=self.posterior.init_loss,
@@ -134,6 +161,18 @@ class Run:
             is_full=self.batch_size == self.posterior.num_examples,
             trivial_loss=self.problem.trivial_loss,
         )
+        missing = _NOT_MEASURED.get(sample.sampler) if self.steps_in_backward else None
+        if missing is None:
+            return found
+        text = f"{missing} takes two whole gradients, and steps were taken inside the backward pass"
+        return replace(found, reasons=[*found.reasons, Reason("not measured", text, "give it more memory", is_note=True)])
+
+    @property
+    def steps_in_backward(self) -> bool:
+        """How the chains of this run take their steps."""
+        sample = self.sample
+        size = {"num_chains": int(sample.chain_batch_size), "batch_size": self.batch_size}
+        return self.posterior.steps_in_backward(**size) and sample.gradient != "control-variate"
 
     def _moved_localization(self, found: Estimate, name: str, kept: int) -> LocalizationCheck | None:
         """λ̂ with γ halved and doubled, by chains that go on from where they are, where the draws do not say."""
@@ -201,6 +240,8 @@ class Run:
             chain_batch_size=int(self.sample.chain_batch_size),
             seed=self.sample.seed,
             mixed_precision=self.sample.mixed_precision,
+            step_in_backward=self.steps_in_backward,
+            gradient_checkpointing=self.sample.gradient_checkpointing,
             minimize=self.moved,
             calibration=self.calibration,
             llc_extrapolated=llc,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -18,20 +18,36 @@ class Segment:
 
     Attributes:
         w: current weights, `[chain, k]`.
-        w_star: anchor, `[k]`.
+        anchor: w* in the model's own type, `[k]`.
         noise: where this chunk's noise is put, `[chain, k]`.
         piece: which gradient piece, and `inner`: where in it.
+        chunk: which noise chunk, and `outer`: where in it.
     """
 
     w: Tensor
-    w_star: Tensor
+    anchor: Tensor
     noise: Tensor
     piece: int
     inner: slice
+    chunk: int
+    outer: slice
+
+    @property
+    def w_star(self) -> Tensor:
+        """w* in the type of w: exact, and gone after use where the model keeps it in fewer bytes."""
+        return self.anchor.to(self.w.dtype)
 
     def of(self, pieces: Sequence[Tensor]) -> Tensor:
         """This stretch of a list of pieces (a gradient), `[chain, k]`."""
-        return pieces[self.piece][:, self.inner]
+        return self.of_piece(pieces[self.piece])
+
+    def of_piece(self, piece: Tensor) -> Tensor:
+        """This stretch of its own piece, `[chain, k]`."""
+        return piece[:, self.inner]
+
+
+Update = Callable[[Segment, Tensor], Tensor | None]
+"""Moves the weights of a segment by the gradient `[chain, k]` there; may return a float64 `[chain]` to be added up."""
 
 
 @dataclass
@@ -75,8 +91,13 @@ class Walk:
             seed, chains, num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
         )
         self.chunks = self._cut()
+        self._of_piece: list[list[int]] = [[] for _ in posterior.anchor]
+        for i, s in enumerate(self.segments()):
+            self._of_piece[s.piece].append(i)
         is_controlled = gradient == "control-variate" and not self.batches.is_full
         self._w_star = posterior.start(len(self.chains)) if is_controlled else None
+        can_stream = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
+        self.steps_in_backward = can_stream and not is_controlled
 
     def _cut(self) -> list[tuple[Tensor, list[Segment]]]:
         """Noise buffer and segments of each chunk."""
@@ -92,9 +113,9 @@ class Walk:
             while at < stop:
                 chunk = at // size
                 end = min(stop, (chunk + 1) * size)
-                noise = chunks[chunk][0][:, at - chunk * size : end - chunk * size]
-                inner = slice(at - start, end - start)
-                chunks[chunk][1].append(Segment(self.w[:, at:end], anchor[inner], noise, piece, inner))
+                inner, outer = slice(at - start, end - start), slice(at - chunk * size, end - chunk * size)
+                noise = chunks[chunk][0][:, outer]
+                chunks[chunk][1].append(Segment(self.w[:, at:end], anchor[inner], noise, piece, inner, chunk, outer))
                 at = end
             start = stop
         return chunks
@@ -109,6 +130,65 @@ class Walk:
         for chunk, (buffer, segments) in enumerate(self.chunks):
             self.noise.fill(buffer, step=step, chunk=chunk)
             yield from segments
+
+    @torch.no_grad()
+    def sweep(
+        self,
+        indices: Tensor | None,
+        update: Update,
+        *,
+        noise: int | None,
+        known: tuple[Tensor, list[Tensor]] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Call `update(segment, ∇L_B there)` once for every segment, the gradient taken before any of them moved.
+
+        Either the gradient is finished first and the segments come in order, or, with `steps_in_backward`, they come
+        inside the backward pass as it makes their gradients, none of which outlives its call. The numbers are the same
+        bits.
+
+        Args:
+            indices: minibatch, as `gradient`.
+            update: what to do; it may use the segment's noise.
+            noise: the step whose noise is in the segments; None: none is needed.
+            known: loss and gradient, where they have been computed already.
+
+        Returns:
+            L_B(w) before the moves, and the sum over segments of what `update` returned (None: nothing); `[chain]`.
+        """
+        if known is None and self.steps_in_backward:
+            return self._sweep_in_backward(indices, update, noise)
+        loss, grad = self.gradient(indices) if known is None else known
+        segments = self.segments() if noise is None else self.noisy_segments(noise)
+        return loss, _sum([update(s, s.of(grad)) for s in segments])
+
+    def _sweep_in_backward(
+        self, indices: Tensor | None, update: Update, noise: int | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Gradients come in any order: a chunk's noise is drawn at its first segment and kept until its last."""
+        segments = list(self.segments())
+        waiting = [len(mine) for _, mine in self.chunks]
+        open_chunks: dict[int, Tensor] = {}
+        found: list[Tensor | None] = [None] * len(segments)
+
+        def consume(piece: int, grad: Tensor) -> None:
+            for i in self._of_piece[piece]:
+                s = segments[i]
+                if noise is not None:
+                    if s.chunk not in open_chunks:
+                        buffer = torch.empty_like(self.chunks[s.chunk][0])
+                        open_chunks[s.chunk] = self.noise.fill(buffer, step=noise, chunk=s.chunk)
+                    s = replace(s, noise=open_chunks[s.chunk][:, s.outer])
+                found[i] = update(s, s.of_piece(grad))
+                waiting[s.chunk] -= 1
+                if not waiting[s.chunk]:
+                    open_chunks.pop(s.chunk, None)
+
+        loss = self.posterior.gradient_as_made(self.w, indices, consume)
+        return loss, _sum(found)
+
+    def whole_gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
+        """Loss and gradient, as `gradient`; None where gradients never exist at once (`steps_in_backward`)."""
+        return None if self.steps_in_backward else self.gradient(indices)
 
     def gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradient at the current weights, as `Posterior.gradient` gives them.
@@ -148,3 +228,12 @@ class Walk:
         for s in self.segments():
             total += (s.w - s.w_star).square_().sum(dim=1, dtype=torch.float64)
         return total
+
+
+def _sum(parts: Iterable[Tensor | None]) -> Tensor | None:
+    """In the order of the segments, whatever the order in which they were served; None of nothing."""
+    total: Tensor | None = None
+    for part in parts:
+        if part is not None:
+            total = part if total is None else total + part
+    return total

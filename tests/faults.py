@@ -12,7 +12,7 @@ from hf_llc.kernels import psgld
 from hf_llc.kernels.langevin import force
 from hf_llc.posterior import Posterior
 from hf_llc.streams import NoiseStream
-from hf_llc.walk import Walk
+from hf_llc.walk import Segment, Walk
 
 
 def doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,12 +40,11 @@ def wrong_n(monkeypatch: pytest.MonkeyPatch) -> None:
 def no_root_a(monkeypatch: pytest.MonkeyPatch) -> None:
     """The noise of arXiv 2308.12108, eq. 27: without A."""
 
-    def move(walk: Walk, grad: list[Tensor], a: list[Tensor], *, step_size: float, step: int) -> None:
-        for s in walk.noisy_segments(step):
-            s.w.addcmul_(s.of(a), force(walk, s, s.of(grad)), value=-step_size / 2)
-            s.w.add_(s.noise, alpha=math.sqrt(step_size))
+    def diffuse(walk: Walk, s: Segment, grad: Tensor, a: Tensor, step_size: float) -> None:
+        s.w.addcmul_(a, force(walk, s, grad), value=-step_size / 2)
+        s.w.add_(s.noise, alpha=math.sqrt(step_size))
 
-    monkeypatch.setattr(psgld, "preconditioned_move", move)
+    monkeypatch.setattr(psgld, "preconditioned_diffuse", diffuse)
 
 
 def wrong_friction(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from hf_llc.problem import Problem
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import efficiency
 import known
+import memory
 import running
 import scaling
 from models import Case, _token_losses
@@ -194,6 +195,15 @@ def test_a_bit_of_difference_is_seen() -> None:
     other = loss.copy()
     other[0, 0] = np.nextafter(1.0, 2.0)
     assert scaling.difference(replace(one, loss=loss), replace(one, loss=other)) == "loss"
+
+
+def test_a_checkpoint_steps_around_its_own_weights(tmp_path: Path) -> None:
+    llama(tie=True).to(torch.bfloat16).save_pretrained(tmp_path)
+    found = memory.step_checkpoint(tmp_path, device="cpu", gradient_checkpointing=True)
+    assert found["anchor"] == "torch.bfloat16" and found["parameters"] == sum(
+        p.numel() for p in llama(tie=True).parameters()
+    )
+    assert all(map(math.isfinite, found["losses"])) and found["peak_bytes"] > 6 * found["parameters"]
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from targets import power_problem, sample
 from torch import nn
 
 from hf_llc.chains import ChainStore, run_chains
+from hf_llc.checkpoints import check_weights
 from hf_llc.config import SampleConfig, Sampler
 from hf_llc.distributed import chain_batches
 from hf_llc.errors import InputError
@@ -259,4 +260,4 @@ def test_chain_batches_do_not_depend_on_processes() -> None:
 
 def test_low_precision_parameters_are_refused() -> None:
     with pytest.raises(InputError, match=r"bfloat16.*allowed.*float32"):
-        sampled_parameters(nn.Linear(2, 2).to(torch.bfloat16))
+        check_weights(nn.Linear(2, 2).to(torch.bfloat16))

@@ -190,11 +190,11 @@ def test_acceptance_ratio_against_densities(power: int) -> None:
 
 
 def _double_step(monkeypatch: pytest.MonkeyPatch) -> None:
-    move = langevin.move
-    for module in ("sgld", "mala"):
+    diffuse = langevin.diffuse
+    for module in ("sgld", "langevin"):  # the latter for mala
         monkeypatch.setattr(
-            f"hf_llc.kernels.{module}.move",
-            lambda walk, grad, *, step_size, step: move(walk, grad, step_size=2 * step_size, step=step),
+            f"hf_llc.kernels.{module}.diffuse",
+            lambda walk, s, grad, step_size: diffuse(walk, s, grad, 2 * step_size),
         )
 
 

@@ -49,12 +49,11 @@ def test_chains_that_do_not_know_are_not(preconditioner: str) -> None:
 def test_equation_27_as_printed_is_not_invariant(monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: noise without A, as the paper prints it."""
 
-    def move(walk, grad, a, *, step_size, step) -> None:  # type: ignore[no-untyped-def]
-        for s in walk.noisy_segments(step):
-            s.w.addcmul_(s.of(a), force(walk, s, s.of(grad)), value=-step_size / 2)
-            s.w.add_(s.noise, alpha=math.sqrt(step_size))
+    def diffuse(walk, s, grad, a, step_size) -> None:  # type: ignore[no-untyped-def]
+        s.w.addcmul_(a, force(walk, s, grad), value=-step_size / 2)
+        s.w.add_(s.noise, alpha=math.sqrt(step_size))
 
-    monkeypatch.setattr(psgld, "preconditioned_move", move)
+    monkeypatch.setattr(psgld, "preconditioned_diffuse", diffuse)
     with pytest.raises(AssertionError):
         test_a_rescaled_chain_is_the_image_of_the_unscaled_one("known")
 

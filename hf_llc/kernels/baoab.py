@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_llc.curvature import any_direction, follow
 from hf_llc.kernels.kernel import Kernel, pieces_of
 from hf_llc.kernels.langevin import force
-from hf_llc.walk import Step, Walk
+from hf_llc.walk import Segment, Step, Walk
 
 _MARGIN = 1.0
 """ε κ above which a chain lowers its ε: four times that of the pilot, a quarter of the limit of stability."""
@@ -49,8 +49,8 @@ class BAOAB(Kernel):
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move."""
-        loss, grad = walk.gradient(indices)
-        noise = walk.gradient_noise(grad, step) if measure else None
+        known = walk.whole_gradient(indices) if measure else None
+        noise = None if known is None else walk.gradient_noise(known[1], step)
         if not self.state:
             self.state["momentum"] = first_momentum(walk)
             self.state["shrink"] = torch.ones_like(walk.w[:, :1], dtype=torch.float64)
@@ -62,18 +62,20 @@ class BAOAB(Kernel):
         h = epsilon.sqrt().to(walk.w)
         momentum = pieces_of(walk, self.state["momentum"])
         keep, spread = math.exp(-self.friction), math.sqrt(-math.expm1(-2 * self.friction))
-        warmth = torch.zeros_like(walk.w[:, 0], dtype=torch.float64) if measure else None
-        for s in walk.noisy_segments(step):
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
             p = s.of(momentum)
-            p.sub_(force(walk, s, s.of(grad)).mul_(h))
-            if warmth is not None:
-                warmth += p.square().sum(dim=1, dtype=torch.float64)
+            p.sub_(force(walk, s, grad).mul_(h))
+            warmth = p.square().sum(dim=1, dtype=torch.float64) if measure else None
             s.w.addcmul_(p, h, value=0.5)
             p.mul_(keep).add_(s.noise, alpha=spread)
             s.w.addcmul_(p, h, value=0.5)
-        if warmth is None or noise is None:
+            return warmth
+
+        loss, warmth = walk.sweep(indices, update, noise=step, known=known)
+        if warmth is None:
             return Step(loss)
-        heat = epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
+        heat = None if noise is None else epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
         return Step(loss, kinetic_temperature=warmth / walk.w.shape[1], heat=heat, step_size=epsilon[:, 0])
 
     def _watch(self, walk: Walk, indices: Tensor | None) -> None:

@@ -28,13 +28,17 @@ def force(walk: Walk, s: Segment, grad: Tensor) -> Tensor:
     return found
 
 
+def diffuse(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
+    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I) on one segment, in place ([L], Algorithm 1)."""
+    drift(walk, s, grad, step_size)
+    s.w.add_(s.noise, alpha=math.sqrt(step_size))
+
+
 @torch.no_grad()
 def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None:
-    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I), in place ([L], Algorithm 1)."""
-    spread = math.sqrt(step_size)
+    """`diffuse` on all segments."""
     for s in walk.noisy_segments(step):
-        drift(walk, s, s.of(grad), step_size)
-        s.w.add_(s.noise, alpha=spread)
+        diffuse(walk, s, s.of(grad), step_size)
 
 
 @torch.no_grad()
@@ -69,19 +73,15 @@ def log_accept(
     return total
 
 
-@torch.no_grad()
-def grad_dot(walk: Walk, grad: list[Tensor], preconditioner: list[Tensor] | None = None) -> Tensor:
-    """⟨nβ∇L_B, A∇U_B⟩ with U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`.
+def grad_dot(walk: Walk, s: Segment, grad: Tensor, preconditioner: Tensor | None = None) -> Tensor:
+    """⟨nβ∇L_B, A∇U_B⟩ on one segment, U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`.
 
-    A is the diagonal preconditioner in the pieces of the gradient; None: the identity.
+    A is the diagonal preconditioner there; None: the identity.
     """
     nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
-    total = torch.zeros(len(walk.chains), dtype=torch.float64, device=walk.w.device)
-    for s in walk.segments():
-        pull = nbeta * s.of(grad).double()
-        both = pull * (pull + gamma * (s.w - s.w_star).double())
-        total += (both if preconditioner is None else both * s.of(preconditioner)).sum(1)
-    return total
+    pull = nbeta * grad.double()
+    both = pull * (pull + gamma * (s.w - s.w_star).double())
+    return (both if preconditioner is None else both * preconditioner).sum(1)
 
 
 def accept_prob(log_ratio: Tensor) -> Tensor:

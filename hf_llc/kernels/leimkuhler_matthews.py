@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_llc.kernels.kernel import Kernel
 from hf_llc.kernels.langevin import drift
-from hf_llc.walk import Step, Walk
+from hf_llc.walk import Segment, Step, Walk
 
 
 class LeimkuhlerMatthews(Kernel):
@@ -22,12 +22,15 @@ class LeimkuhlerMatthews(Kernel):
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move. ξ_t is drawn again instead of kept: there is no state."""
-        loss, grad = walk.gradient(indices)
-        noise = walk.gradient_noise(grad, step) if measure else None
+        known = walk.whole_gradient(indices) if measure else None
+        noise = None if known is None else walk.gradient_noise(known[1], step)
         spread = math.sqrt(self.step_size) / 2
-        for s in walk.noisy_segments(step):
-            drift(walk, s, s.of(grad), self.step_size)
+
+        def update(s: Segment, grad: Tensor) -> None:
+            drift(walk, s, grad, self.step_size)
             s.w.add_(s.noise, alpha=spread)
+
+        loss, _ = walk.sweep(indices, update, noise=step, known=known)
         for s in walk.noisy_segments(step + 1):
             s.w.add_(s.noise, alpha=spread)
         return Step(loss, heat=None if noise is None else self.step_size * noise / 8)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from hf_llc.kernels.kernel import Kernel, pieces_of
 from hf_llc.kernels.langevin import force, grad_dot
-from hf_llc.walk import Step, Walk
+from hf_llc.walk import Segment, Step, Walk
 
 
 class PreconditionedSGLD(Kernel):
@@ -30,10 +30,14 @@ class PreconditionedSGLD(Kernel):
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move."""
-        loss, grad = walk.gradient(indices)
         a = pieces_of(walk, self._fixed.to(walk.w).expand_as(walk.w))
-        dot = grad_dot(walk, grad, a) if measure else None
-        preconditioned_move(walk, grad, a, step_size=self.step_size, step=step)
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
+            dot = grad_dot(walk, s, grad, s.of(a)) if measure else None
+            preconditioned_diffuse(walk, s, grad, s.of(a), self.step_size)
+            return dot
+
+        loss, dot = walk.sweep(indices, update, noise=step)
         return Step(loss, grad_dot=dot)
 
 
@@ -55,36 +59,54 @@ class AdaptiveSGLD(Kernel):
     def __init__(self, step_size: float, *, freeze_after: int) -> None:
         super().__init__(step_size)
         self.freeze_after = freeze_after
-        self._frozen: list[Tensor] | None = None
+        self._frozen_largest: Tensor | None = None
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move, and in burn-in one more squared gradient."""
-        loss, grad = walk.gradient(indices)
+        known = None
         if not self.state:
-            self.state["square_avg"] = torch.cat([g.square() for g in grad], dim=1)
+            known = self._first(walk, indices)
         square_avg = pieces_of(walk, self.state["square_avg"])
         is_frozen = step >= self.freeze_after
-        a = self._frozen if is_frozen and self._frozen is not None else self._preconditioner(square_avg)
-        self._frozen = a if is_frozen else None
-        dot = grad_dot(walk, grad, a) if measure else None
-        preconditioned_move(walk, grad, a, step_size=self.step_size, step=step)
-        if not is_frozen:
-            for v, g in zip(square_avg, grad, strict=True):
-                v.lerp_(g.square(), 1 - self._DECAY)
+        largest = self._frozen_largest if is_frozen and self._frozen_largest is not None else _largest(square_avg)
+        self._frozen_largest = largest if is_frozen else None
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
+            v = s.of(square_avg)
+            a = (1 + self._FLOOR) / ((v / largest).sqrt_() + self._FLOOR)
+            dot = grad_dot(walk, s, grad, a) if measure else None
+            preconditioned_diffuse(walk, s, grad, a, self.step_size)
+            if not is_frozen:
+                v.lerp_(grad.square(), 1 - self._DECAY)
+            return dot
+
+        loss, dot = walk.sweep(indices, update, noise=step, known=known)
         return Step(loss, grad_dot=dot)
 
-    def _preconditioner(self, square_avg: list[Tensor]) -> list[Tensor]:
-        """A in the pieces of the gradient."""
-        largest = torch.stack([v.amax(dim=1) for v in square_avg]).amax(dim=0)[:, None]
-        scale = largest.clamp_min(torch.finfo(largest.dtype).tiny)  # a loss without gradient: A = 11 throughout
-        return [(1 + self._FLOOR) / ((v / scale).sqrt_() + self._FLOOR) for v in square_avg]
+    def _first(self, walk: Walk, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
+        """V of the first gradient, whose largest value must be known before anything moves.
+
+        Returns:
+            That gradient for the move, or None where it is never whole: it is then made once more.
+        """
+        self.state["square_avg"] = torch.empty_like(walk.w)
+        square_avg, known = pieces_of(walk, self.state["square_avg"]), walk.whole_gradient(indices)
+
+        def square(s: Segment, grad: Tensor) -> None:
+            torch.mul(grad, grad, out=s.of(square_avg))
+
+        walk.sweep(indices, square, noise=None, known=known)
+        return known
 
 
-def preconditioned_move(walk: Walk, grad: list[Tensor], a: list[Tensor], *, step_size: float, step: int) -> None:
-    """w ← w − (ε/2) A ∇U_B(w) + √(εA) ξ, in place; A in the pieces of the gradient."""
-    half, spread = step_size / 2, math.sqrt(step_size)
-    for s in walk.noisy_segments(step):
-        scale = s.of(a)
-        s.w.addcmul_(scale, force(walk, s, s.of(grad)), value=-half)
-        s.w.addcmul_(scale.sqrt(), s.noise, value=spread)
+def _largest(square_avg: list[Tensor]) -> Tensor:
+    """max V of each chain, `[chain, 1]`; above 0, so that a loss without gradient has A = 11 throughout."""
+    largest = torch.stack([v.amax(dim=1) for v in square_avg]).amax(dim=0)[:, None]
+    return largest.clamp_min(torch.finfo(largest.dtype).tiny)
+
+
+def preconditioned_diffuse(walk: Walk, s: Segment, grad: Tensor, a: Tensor, step_size: float) -> None:
+    """w ← w − (ε/2) A ∇U_B(w) + √(εA) ξ on one segment, in place; A there."""
+    s.w.addcmul_(a, force(walk, s, grad), value=-step_size / 2)
+    s.w.addcmul_(a.sqrt(), s.noise, value=math.sqrt(step_size))

@@ -7,8 +7,8 @@ from torch import Tensor
 
 from hf_llc.kernels.kernel import Kernel, pieces_of
 from hf_llc.kernels.langevin import grad_dot
-from hf_llc.kernels.psgld import preconditioned_move
-from hf_llc.walk import Step, Walk
+from hf_llc.kernels.psgld import preconditioned_diffuse
+from hf_llc.walk import Segment, Step, Walk
 
 
 class RMSPropSGLD(Kernel):
@@ -32,13 +32,17 @@ class RMSPropSGLD(Kernel):
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One more squared gradient, then one move."""
-        loss, grad = walk.gradient(indices)
         if not self.state:
             self.state["square_avg"] = torch.zeros_like(walk.w)
         square_avg = pieces_of(walk, self.state["square_avg"])
-        for v, g in zip(square_avg, grad, strict=True):
-            v.mul_(self._DECAY).addcmul_(g, g, value=1 - self._DECAY)
-        a = [1 / (v.sqrt() + self.rmsprop_eps) for v in square_avg]
-        dot = grad_dot(walk, grad, a) if measure else None
-        preconditioned_move(walk, grad, a, step_size=self.step_size, step=step)
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
+            v = s.of(square_avg)
+            v.mul_(self._DECAY).addcmul_(grad, grad, value=1 - self._DECAY)
+            a = 1 / (v.sqrt() + self.rmsprop_eps)
+            dot = grad_dot(walk, s, grad, a) if measure else None
+            preconditioned_diffuse(walk, s, grad, a, self.step_size)
+            return dot
+
+        loss, dot = walk.sweep(indices, update, noise=step)
         return Step(loss, grad_dot=dot)

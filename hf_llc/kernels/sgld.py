@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from hf_llc.kernels.kernel import Kernel
-from hf_llc.kernels.langevin import accept_prob, grad_dot, log_accept, move
-from hf_llc.walk import Step, Walk
+from hf_llc.kernels.langevin import accept_prob, diffuse, grad_dot, log_accept
+from hf_llc.walk import Segment, Step, Walk
 
 
 class SGLD(Kernel):
@@ -17,16 +17,30 @@ class SGLD(Kernel):
     """
 
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One move. `measure` adds one forward and backward pass: the probability with which MALA would accept it."""
-        loss, grad = walk.gradient(indices)
-        old = walk.w.clone() if measure else None
-        dot = grad_dot(walk, grad) if measure else None
-        move(walk, grad, step_size=self.step_size, step=step)
-        if old is None:
-            return Step(loss)
+        """One move. `measure` adds one forward and backward pass: the probability with which MALA would accept it.
+
+        That takes the old weights and two whole gradients, so it is left out where there are none.
+        """
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
+            dot = grad_dot(walk, s, grad) if measure else None
+            diffuse(walk, s, grad, self.step_size)
+            return dot
+
+        before = walk.whole_gradient(indices) if measure else None
+        old = None if before is None else walk.w.clone()
+        loss, dot = walk.sweep(indices, update, noise=step, known=before)
+        if before is None or old is None:
+            return Step(loss, grad_dot=dot)
         new_loss, new_grad = walk.gradient(indices)
         ratio = log_accept(
-            walk, old=old, old_loss=loss, old_grad=grad, new_loss=new_loss, new_grad=new_grad, step_size=self.step_size
+            walk,
+            old=old,
+            old_loss=loss,
+            old_grad=before[1],
+            new_loss=new_loss,
+            new_grad=new_grad,
+            step_size=self.step_size,
         )
         return Step(loss, accept_prob(ratio), dot)
 

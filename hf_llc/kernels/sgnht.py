@@ -10,7 +10,7 @@ from torch import Tensor
 from hf_llc.kernels.baoab import first_momentum
 from hf_llc.kernels.kernel import Kernel, pieces_of
 from hf_llc.kernels.langevin import force
-from hf_llc.walk import Step, Walk
+from hf_llc.walk import Segment, Step, Walk
 
 
 class SGNHT(Kernel):
@@ -34,19 +34,21 @@ class SGNHT(Kernel):
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move: kick, drift, half a thermostat, friction, half a thermostat, drift."""
-        loss, grad = walk.gradient(indices)
         if not self.state:
             start = torch.full((len(walk.w), 1), self.friction, dtype=torch.float64, device=walk.w.device)
             self.state.update(momentum=first_momentum(walk), thermostat=start)
         momentum, thermostat = pieces_of(walk, self.state["momentum"]), self.state["thermostat"]
         h, d = math.sqrt(self.step_size), walk.w.shape[1]
         rate = self.friction**2 / 4
-        kicked = torch.zeros_like(thermostat)
-        for s in walk.segments():
+
+        def kick(s: Segment, grad: Tensor) -> Tensor:
             p = s.of(momentum)
-            p.sub_(force(walk, s, s.of(grad)), alpha=h)
+            p.sub_(force(walk, s, grad), alpha=h)
             s.w.add_(p, alpha=h / 2)
-            kicked += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
+            return p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
+
+        loss, kicked = walk.sweep(indices, kick, noise=None)
+        assert kicked is not None
         thermostat.add_(kicked / d - 1, alpha=rate)
         keep, spread = (x.to(walk.w.dtype) for x in self._friction(thermostat))
         rubbed = torch.zeros_like(thermostat)
