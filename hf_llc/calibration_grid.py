@@ -146,7 +146,7 @@ def explore(
     Raises:
         InputError: bad input, refused before any long work.
     """
-    processes, folder = Processes(), RunFolder(output)
+    processes, folder = Processes(sample.data_parallel), RunFolder(output)
     processes.main_does(lambda: str(check_writable(output)))
     problem = load_problem(load.model, load.data, load)
     sample = settled(sample, problem)

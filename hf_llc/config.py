@@ -161,13 +161,16 @@ class SampleConfig:
     seed: int = _setting(0, "seed of noise and batch order")
     save_seconds: float = _setting(20.0, "unfinished chains go to disk this often (with an output folder)")
     chain_batch_size: int = _setting(1, "chains stepped together (vmap); 1: one by one")
+    data_parallel: int = _setting(
+        1, "processes in a group that steps the same chains, each with its share of every minibatch"
+    )
     compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
     mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
 
     def __post_init__(self) -> None:
         _check_choices(self)
         counts = ("num_chains", "num_draws", "num_steps_between_draws", "chain_batch_size", "minimize_steps")
-        for name in (*counts, "num_leapfrog_steps"):
+        for name in (*counts, "num_leapfrog_steps", "data_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         burnin = self.num_burnin_steps
         _require(burnin == "auto" or burnin >= 0, "num_burnin_steps", burnin, "'auto', or 0 or more")

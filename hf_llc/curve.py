@@ -288,7 +288,7 @@ def measure(
     Raises:
         InputError: bad input, before any long work as far as it can be known.
     """
-    processes, output = Processes(), Path(output)
+    processes, output = Processes(sample.data_parallel), Path(output)
     if len(checkpoints) < 2 or len({c.folder for c in checkpoints}) < len(checkpoints):
         names = ", ".join(c.name for c in checkpoints)
         raise InputError("a curve needs two checkpoints or more, each of its own name", value=names)

@@ -155,7 +155,7 @@ def estimate(
 ) -> LLCResult:
     """The whole job on every process; the main one writes the files. See `LLCEvaluator.compute`."""
     begun = time.monotonic()
-    processes = Processes()
+    processes = Processes(sample.data_parallel)
     if output is None and resume:
         raise InputError("resume needs an output folder", remedy="give output")
     if output is not None:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_llc.distributed import Group
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
 
@@ -69,6 +70,9 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 class Posterior:
     """Losses, gradients and the anchor w*, for any batch of chains.
 
+    In a group of processes each runs the model on its share of the examples asked for; what is returned is the sum over
+    the group, the same on all of them. All must ask for the same, in the same order.
+
     Args:
         problem: model at w*, examples, per-example loss.
         nbeta: inverse temperature times n.
@@ -76,6 +80,7 @@ class Posterior:
         micro_batch_size: examples a forward pass at most; None: what suits the kind of data.
         mixed_precision: "bf16" autocasts the forward pass.
         compile: compile loss and gradient with torch.compile.
+        group: the processes that share these chains; None: this one by itself.
 
     Attributes:
         anchor: w*, one flat tensor a piece.
@@ -92,7 +97,9 @@ class Posterior:
         micro_batch_size: int | None = None,
         mixed_precision: str = "no",
         compile: bool = False,
+        group: Group | None = None,
     ) -> None:
+        self.group = Group() if group is None else group
         self.problem, self.model = problem, problem.model
         self.nbeta, self.localization = nbeta, localization
         self.parameters = sampled_parameters(self.model)
@@ -184,10 +191,11 @@ class Posterior:
         return {k: x[indices].to(self.device) for k, x in self.examples.items()}
 
     def _micro_batches(self, indices: Tensor | None, num_chains: int) -> Iterator[dict[str, Tensor]]:
-        """The batch in parts; with one chain without the chain axis."""
+        """This process's share of the batch in parts; with one chain without the chain axis."""
         size, step = (self.num_examples if indices is None else indices.shape[1]), self.micro_batch_size
-        for start in range(0, size, step):
-            stop = min(start + step, size)
+        first, last = self.group.share(size)
+        for start in range(first, last, step):
+            stop = min(start + step, last)
             if indices is not None:
                 part = indices[:, start:stop]
                 yield self._batch(part[0] if num_chains == 1 else part)
@@ -210,10 +218,18 @@ class Posterior:
         Returns:
             The losses, float64 `[chain]`, and the gradient in flat pieces `[chain, size of the piece]`.
         """
+        loss, pieces = self._own_gradient(w, indices)
+        if self.group.size > 1:
+            pieces = [piece.contiguous() for piece in pieces]
+            self.group.sum_([loss, *pieces])
+        return loss, pieces
+
+    def _own_gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """This process's part of `gradient`: over its share of the examples, divided by the number of all of them."""
         self.attach(w)
         num_chains = len(w)
         size = self.num_examples if indices is None else indices.shape[1]
-        loss, total = torch.zeros((), dtype=torch.float64), None
+        loss, total = torch.zeros(num_chains, dtype=torch.float64, device=self.device), None
         for batch in self._micro_batches(indices, num_chains):
             with self._autocast():
                 losses, parts = self._value_and_grad(batch, num_chains > 1, size)
@@ -222,15 +238,17 @@ class Posterior:
                 torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, self._leaves, strict=True)
             ]
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
-        assert total is not None
+        if total is None:  # a share without examples
+            total = [torch.zeros_like(leaf) for leaf in self._leaves]
         flat = [part.reshape(num_chains, -1) for part in total]
         pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
-        return loss.reshape(num_chains) / size, pieces
+        return loss / size, pieces
 
     def can_batch_chains(self) -> bool:
         """Whether the module runs under vmap: found by trying two chains on one example."""
         try:
-            self.gradient(self.start(2), torch.zeros(2, 1, dtype=torch.int64, device=self.device))
+            each = torch.zeros(2, self.group.size, dtype=torch.int64, device=self.device)
+            self._own_gradient(self.start(2), each)
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             return False
         return True
@@ -247,7 +265,13 @@ class Posterior:
             self.attach(w)
         with self._autocast():
             parts = [self.problem.losses(self.model, batch) for batch in self._micro_batches(None, 1)]
-        return torch.cat(parts).to(torch.float64)
+        if self.group.size == 1:
+            return torch.cat(parts).to(torch.float64)
+        losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
+        if parts:
+            losses[slice(*self.group.share(self.num_examples))] = torch.cat(parts).double()
+        self.group.sum_([losses])
+        return losses
 
     def paired_loss(self, indices: Tensor | None, num_chains: int) -> Tensor:
         """L_B(w*) on the same minibatches, float64 `[chain]`, from the cached ℓ_i(w*)."""

@@ -173,6 +173,7 @@ def _subject(result: LLCResult) -> list[tuple[str, str]]:
     count = f"{total:,} parameters" if sampled == total else f"{sampled:,} of {total:,} parameters sampled"
     where = f"{result.device}, {result.dtype}, {result.mode} mode"
     processes = "" if result.num_processes == 1 else f", {result.num_processes} processes"
+    processes += "" if result.data_parallel == 1 else f" in groups of {result.data_parallel}"
     return [
         ("model", f"{_identity(result.model)}   {count}"),
         ("data", _identity(result.data)),

@@ -179,6 +179,8 @@ class LLCResult:
     # what was asked for beside λ̂ at ε
     llc_extrapolated: float | None = None
     llc_extrapolated_se: float | None = None
+    # how it was spread out
+    data_parallel: int = 1
     schema_version: int = SCHEMA_VERSION
     # not part of what is saved as JSON
     trace: Trace | None = field(default=None, repr=False, compare=False)

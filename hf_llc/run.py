@@ -74,6 +74,7 @@ class Run:
             micro_batch_size=sample.micro_batch_size,
             mixed_precision=sample.mixed_precision,
             compile=sample.compile,
+            group=self.processes.group,
         )
         bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
         if len(bad):
@@ -224,7 +225,7 @@ class Run:
             bar.close()
             return w.cpu(), done
 
-        w, done = self.processes.main_does(work)
+        w, done = self.processes.main_group_does(work)
         start = 0
         del self.posterior  # its anchor is the old w*
         for parameter in sampled_parameters(self.problem.model).values():
@@ -235,15 +236,12 @@ class Run:
         return done
 
     def _calibrate(self) -> dict[str, Any]:
-        """What was left open, found once by the main process."""
-
-        def work() -> dict[str, Any]:
-            known = self.folder.decided("calibration")
-            if known is not None:
-                return known
-            return self.folder.decide("calibration", calibrate(self.posterior, self.asked))
-
-        return self.processes.main_does(work)
+        """What was left open, found once by the main process and those of its group."""
+        known = self.processes.main_does(lambda: self.folder.decided("calibration"))
+        if known is None:
+            found = self.processes.main_group_does(lambda: calibrate(self.posterior, self.asked))
+            known = self.processes.main_does(lambda: self.folder.decide("calibration", found))
+        return known
 
     def _cost(self, begun: float) -> dict[str, Any]:
         """Time and memory of this call (a resumed run counts its own part)."""
@@ -271,6 +269,7 @@ class Run:
             "dtype": str(self.posterior.dtype).removeprefix("torch."),
             "device": self.posterior.device.type,
             "num_processes": self.processes.count,
+            "data_parallel": self.processes.group.size,
             "model": provenance.get("model", {}),
             "data": provenance.get("data", {}),
             "versions": package_versions(),
