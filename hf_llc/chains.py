@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 
-from hf_llc.distributed import Group
+from hf_llc.distributed import Group, Spans
 from hf_llc.files import write_atomically
 from hf_llc.kernels import Kernel
 from hf_llc.result import Trace
@@ -117,13 +117,18 @@ class ChainStore:
         write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
 
     def load(
-        self, chains: Sequence[int], device: torch.device, group: Group | None = None
+        self,
+        chains: Sequence[int],
+        device: torch.device,
+        group: Group | None = None,
+        split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
     ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
         """The saved weights, trace and state of the kernel; or None, an empty trace and no state.
 
-        In a group the leader reads for all: the others may not see its files, or see them late.
+        In a group the leader reads for all: the others may not see its files, or see them late. `split` says which of
+        the tensors are cut up, and how.
         """
-        saved = (group or Group()).from_leader(lambda: self._read(chains))
+        saved = (group or Group()).from_leader(lambda: self._read(chains), split)
         if not saved:
             return None, empty_trace(len(chains)), {}
         trace = Trace(**{f.name: saved[f"trace.{f.name}"].cpu().numpy() for f in fields(Trace)})
@@ -225,10 +230,15 @@ def run_chains(
         KeyboardInterrupt: after Ctrl-C, with the state saved. In a group: at any of its processes.
     """
     walk = make_walk()
-    group = walk.posterior.group
-    w, trace, state = store.load(chains, walk.w.device, group)
+    posterior, group = walk.posterior, walk.posterior.group
+
+    def split(name: str) -> Sequence[Spans] | None:
+        is_whole = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.PER_CHAIN
+        return None if is_whole else posterior.split()
+
+    w, trace, state = store.load(chains, walk.w.device, group, split)
     if w is None and origin is not None:
-        w, _, state = origin.load(chains, walk.w.device, group)
+        w, _, state = origin.load(chains, walk.w.device, group, split)
     if trace.shape[1] >= until:
         return first_steps(trace, until)
     if w is not None:
@@ -239,8 +249,10 @@ def run_chains(
     saved, looks = time.monotonic(), Looks(group, step)
 
     def save() -> None:
+        w, state = posterior.whole(walk.w), kernel.state_dict()
+        state = {name: x if name in kernel.PER_CHAIN else posterior.whole(x) for name, x in state.items()}
         if group.leads:
-            store.save(chains, walk.w, recorder.trace(), kernel.state_dict())
+            store.save(chains, w, recorder.trace(), state)
 
     with deferred_interrupt() as is_asked:
         while step < until and alive:

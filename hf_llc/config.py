@@ -164,13 +164,16 @@ class SampleConfig:
     data_parallel: int = _setting(
         1, "processes in a group that steps the same chains, each with its share of every minibatch"
     )
+    parameter_parallel: int = _setting(
+        1, "the same with each holding its share of the weights too (FSDP2), for models that fit on no single device"
+    )
     compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
     mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
 
     def __post_init__(self) -> None:
         _check_choices(self)
         counts = ("num_chains", "num_draws", "num_steps_between_draws", "chain_batch_size", "minimize_steps")
-        for name in (*counts, "num_leapfrog_steps", "data_parallel"):
+        for name in (*counts, "num_leapfrog_steps", "data_parallel", "parameter_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         burnin = self.num_burnin_steps
         _require(burnin == "auto" or burnin >= 0, "num_burnin_steps", burnin, "'auto', or 0 or more")
@@ -188,6 +191,7 @@ class SampleConfig:
             )
         if self.sampler == "hmc" and self.batch_size == "auto":
             raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
+        self._check_shards()
         pull = self.localization
         _require(pull == "auto" or pull >= 0, "localization", pull, "'auto', or 0 or more")
         _require(self.target_se > 0, "target_se", self.target_se, "a number above 0", "0.05 is 5 % of λ̂")
@@ -207,6 +211,23 @@ class SampleConfig:
                 allowed=f"more than the {kept} steps kept",
                 remedy="raise max_steps or lower num_draws",
             )
+
+    def _check_shards(self) -> None:
+        """What a chain whose weights are split cannot do."""
+        if self.parameter_parallel == 1:
+            return
+        for name, value in (
+            ("data_parallel", self.data_parallel > 1),
+            ("chain_batch_size", self.chain_batch_size > 1),
+            ("compile", self.compile),
+            ("minimize", self.minimize),
+        ):
+            if value:
+                raise InputError(
+                    f"{name} does not go with weights split over processes",
+                    value=getattr(self, name),
+                    remedy=f"leave {name} or parameter_parallel out",
+                )
 
     @property
     def freeze_after(self) -> int:

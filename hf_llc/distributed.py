@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import contextvars
 import functools
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
 from torch import Tensor
+from torch.distributed.device_mesh import DeviceMesh
 
 from hf_llc.errors import InputError
 
@@ -45,6 +47,22 @@ def _leave() -> None:
             dist.destroy_process_group()
 
 
+def launched_for_fsdp() -> bool:
+    """Whether accelerate's launcher was told that models are split over the processes.
+
+    Raises:
+        InputError: by FSDP1.
+    """
+    if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
+        return False
+    version = os.environ.get("FSDP_VERSION", "1")
+    if version != "2":
+        raise InputError(
+            "fsdp_version is not 2", value=version, allowed="2", remedy="launch with scripts/accelerate/fsdp.yaml"
+        )
+    return True
+
+
 _is_alone = contextvars.ContextVar("is_alone", default=False)
 
 
@@ -61,9 +79,15 @@ def alone() -> Iterator[None]:
 _BUCKET = 2**20
 """Tensors of fewer elements are summed together in one message."""
 
+_SLAB = 2**26
+"""Elements of each process in one message, where a split tensor is put together or cut up."""
+
+Spans = Sequence[tuple[int, int]]
+"""Where the stretches that a process holds of a long vector begin and end, in order."""
+
 
 class Group:
-    """Processes that step the same chains together, each with its share of every batch. As built: a group of one.
+    """Processes that step the same chains together, each with its share of every batch, and perhaps of the weights.
 
     Every process of a group takes the same steps in the same order, so what depends on a clock, a signal or a file must
     be agreed: see `largest` and `from_leader`.
@@ -115,8 +139,17 @@ class Group:
         dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._handle)
         return found.tolist()
 
-    def from_leader(self, read: Callable[[], Mapping[str, Tensor]]) -> Mapping[str, Tensor]:
-        """What `read` gives the leader, on every process; only the leader need be able to read it."""
+    def from_leader(
+        self,
+        read: Callable[[], Mapping[str, Tensor]],
+        split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
+    ) -> Mapping[str, Tensor]:
+        """What `read` gives the leader, on every process; only the leader need be able to read it.
+
+        Args:
+            read: tensors by name.
+            split: for a name the spans of every process in the last axis, of which each gets its own; None: all of it.
+        """
         if self.size == 1:
             return read()
         mine = read() if self.leads else {}
@@ -124,10 +157,89 @@ class Group:
         dist.broadcast_object_list(names, src=self._leader, group=self._handle, device=self.device)
         found = {}
         for name, shape, dtype in names[0]:
+            spans = split(name)
+            if spans is not None:
+                found[name] = self._scatter(mine.get(name), shape[0], dtype, spans)
+                continue
             here = mine[name].to(self.device) if self.leads else torch.empty(shape, dtype=dtype, device=self.device)
             dist.broadcast(here, src=self._leader, group=self._handle)
             found[name] = here
         return found
+
+    def _scatter(self, whole: Tensor | None, rows: int, dtype: torch.dtype, spans: Sequence[Spans]) -> Tensor:
+        """The leader's `whole [row, element]` cut up: to each process its spans, one after the other."""
+        sizes = [_length(each) for each in spans]
+        own = torch.empty(rows, sizes[self.index], dtype=dtype, device=self.device)
+        for start in range(0, max(sizes), _SLAB):
+            stop = min(start + _SLAB, max(sizes))
+            parts = None
+            if whole is not None:
+                parts = [torch.zeros(rows, stop - start, dtype=dtype) for _ in spans]
+                for part, each in zip(parts, spans, strict=True):
+                    for inside, outside in _overlaps(each, start, stop):
+                        part[:, inside] = whole[:, outside]
+                parts = [part.to(self.device) for part in parts]
+            here = torch.empty(rows, stop - start, dtype=dtype, device=self.device)
+            dist.scatter(here, parts, src=self._leader, group=self._handle)
+            own[:, start:stop] = here[:, : max(0, sizes[self.index] - start)]
+        return own
+
+    def to_leader(self, own: Tensor, spans: Sequence[Spans]) -> Tensor:
+        """The inverse: the whole `[row, element]` on the leader, on the host; nothing of use elsewhere."""
+        if self.size == 1:
+            return own
+        sizes = [_length(each) for each in spans]
+        whole = torch.empty(len(own), sum(sizes) if self.leads else 0, dtype=own.dtype)
+        for start in range(0, max(sizes), _SLAB):
+            stop = min(start + _SLAB, max(sizes))
+            here = own.new_zeros(len(own), stop - start)
+            mine = own[:, start:stop]
+            here[:, : mine.shape[1]] = mine
+            parts = [torch.empty_like(here) for _ in spans] if self.leads else None
+            dist.gather(here, parts, dst=self._leader, group=self._handle)
+            for part, each in zip(parts or [], spans, strict=self.leads):
+                for inside, outside in _overlaps(each, start, stop):
+                    whole[:, outside] = part[:, inside].cpu()
+        return whole
+
+    def exchange(self, value: T) -> list[T]:
+        """The value of every process of the group, in order, on all of them."""
+        if self.size == 1:
+            return [value]
+        values: list[Any] = [None] * self.size
+        dist.all_gather_object(values, value, group=self._handle)
+        return values
+
+    def over(self, x: Tensor, *, largest: bool = False) -> Tensor:
+        """The sum (or the largest) of a small tensor over the group, a new one."""
+        if self.size == 1:
+            return x
+        found = x.clone()
+        dist.all_reduce(found, op=dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self._handle)
+        return found
+
+    def mesh(self) -> DeviceMesh:
+        """The group as torch's sharding takes it."""
+        assert self._handle is not None
+        return DeviceMesh.from_group(self._handle, self.device.type)
+
+    def is_mesh(self, mesh: DeviceMesh) -> bool:
+        """Whether a mesh is of these processes, in this order."""
+        return mesh.mesh.flatten().tolist() == list(range(self._leader, self._leader + self.size))
+
+
+def _length(spans: Spans) -> int:
+    return sum(end - begin for begin, end in spans)
+
+
+def _overlaps(spans: Spans, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
+    """Of columns `start … stop` of the spans put one after the other: where each lies in them, and in the whole."""
+    at = 0
+    for begin, end in spans:
+        low, high = max(at, start), min(at + end - begin, stop)
+        if low < high:
+            yield slice(low - start, high - start), slice(begin + low - at, begin + high - at)
+        at += end - begin
 
 
 @functools.cache
@@ -146,24 +258,26 @@ class Processes:
 
     Args:
         data_parallel: processes in a group that steps the same chains, each with its share of every batch.
+        parameter_parallel: the same where each also holds only its share of the weights.
 
     Raises:
         InputError: the processes cannot be put into groups of that size.
     """
 
-    def __init__(self, data_parallel: int = 1) -> None:
+    def __init__(self, data_parallel: int = 1, *, parameter_parallel: int = 1) -> None:
         self.state = process_state()
         self._is_alone = _is_alone.get()
-        if self.count % data_parallel:
-            sizes = ", ".join(str(k) for k in range(1, self.count + 1) if self.count % k == 0)
-            raise InputError(
-                f"data_parallel does not divide the {self.count} processes of this run",
-                value=data_parallel,
-                allowed=sizes,
-                remedy="launch as many processes as data_parallel, or a multiple",
-            )
-        first = self._index // data_parallel * data_parallel
-        self.group = Group(range(first, first + data_parallel), self.device) if data_parallel > 1 else Group()
+        for name, size in (("data_parallel", data_parallel), ("parameter_parallel", parameter_parallel)):
+            if self.count % size:
+                raise InputError(
+                    f"{name} does not divide the {self.count} processes of this run",
+                    value=size,
+                    allowed=", ".join(str(k) for k in range(1, self.count + 1) if self.count % k == 0),
+                    remedy=f"launch as many processes as {name}, or a multiple",
+                )
+        size = max(data_parallel, parameter_parallel)
+        first = self._index // size * size
+        self.group = Group(range(first, first + size), self.device) if size > 1 else Group()
 
     @property
     def _index(self) -> int:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from hf_llc.distributed import Group
+from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
+from hf_llc.shards import is_shard, local_of, reshard
 
 _FLAT_LIMIT = 2**15
 """Up to this many parameters the gradient is gathered into one flat tensor: fewer, larger operations a step."""
@@ -30,6 +32,8 @@ _MICRO_TOKENS, _MICRO_EXAMPLES = 2**14, 1024
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[nn.Module]:
     """Eval mode inside; on leaving, whatever happened, weights, buffers, gradients, modes and flags are as found."""
+    reshard(model)
+    shards = [(local_of(p), local_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
     modes = [(module, module.training) for module in model.modules()]
     weights = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]
@@ -39,8 +43,13 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+        reshard(model)
+        for shard, values in shards:
+            shard.copy_(values)
         for parameter, data, grad, requires_grad in weights:
-            parameter.data, parameter.grad = data, grad
+            if not is_shard(parameter):
+                parameter.data = data
+            parameter.grad = grad
             parameter.requires_grad_(requires_grad)
         for buffer, value in buffers:
             if not torch.equal(buffer, value):
@@ -51,7 +60,7 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that move: those with requires_grad, tied ones once.
 
     Raises:
-        InputError: none, of several types, or of a type too coarse for small steps.
+        InputError: none, of several types, of a type too coarse for small steps, or on several devices.
     """
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
@@ -63,6 +72,14 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
             value=", ".join(sorted(str(k) for k in kinds)),
             allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
             remedy="use dtype float32, with mixed_precision bf16 for speed",
+        )
+    devices = {str(p.device) for p in found.values()}
+    if len(devices) > 1:
+        raise InputError(
+            "the model is spread over several devices",
+            value=", ".join(sorted(devices)),
+            allowed="one, or shards on processes of their own",
+            remedy="load it without device_map, or launch more processes and give parameter_parallel",
         )
     return found
 
@@ -85,6 +102,7 @@ class Posterior:
     Attributes:
         anchor: w*, one flat tensor a piece.
         pieces: sizes of the flat pieces in which gradients come: one for small models, one a parameter for large.
+        starts: where each of them begins among all parameters, those of other processes included.
         init_losses: ℓ_i(w*) of every example, float64 `[example]`.
     """
 
@@ -105,11 +123,8 @@ class Posterior:
         self.parameters = sampled_parameters(self.model)
         first = next(iter(self.parameters.values()))
         self.device, self.dtype = first.device, first.dtype
-        self.sizes = [p.numel() for p in self.parameters.values()]
-        self.num_parameters = sum(self.sizes)
-        flat = [p.detach().reshape(-1) for p in self.parameters.values()]
-        self.anchor = [torch.cat(flat)] if self.num_parameters <= _FLAT_LIMIT else flat
-        self.pieces = [len(a) for a in self.anchor]
+        self.num_parameters = sum(p.numel() for p in self.parameters.values())
+        self._lay_out()
         self.examples = self._place(problem.examples)
         few = max(1, _MICRO_TOKENS // problem.num_positions) if problem.num_positions > 1 else _MICRO_EXAMPLES
         self.micro_batch_size = few if micro_batch_size is None else micro_batch_size
@@ -119,6 +134,34 @@ class Posterior:
         self._graph = torch.compile(self._functional, dynamic=False) if compile else None
         self.init_losses = self.example_losses()
         self.init_loss = float(self.init_losses.mean())
+
+    def _lay_out(self) -> None:
+        """Sizes, anchor and pieces."""
+        self.sizes = [p.numel() for p in self.parameters.values()]
+        flat = [p.detach().reshape(-1) for p in self.parameters.values()]
+        self.anchor = [torch.cat(flat)] if self.num_parameters <= _FLAT_LIMIT else flat
+        self.pieces = [len(a) for a in self.anchor]
+        self.starts = [0, *itertools.accumulate(self.pieces)][:-1]
+
+    def over_shards(self, x: Tensor, *, largest: bool = False) -> Tensor:
+        """A sum (or maximum) over this process's parameters as one over all parameters."""
+        return x
+
+    def norm(self, w: Tensor) -> Tensor:
+        """‖w‖ over all parameters of a buffer `[chain, parameter]`, `[chain, 1]`."""
+        return w.norm(dim=1, keepdim=True)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This process's part of a vector `[…, all parameters]`."""
+        return whole
+
+    def whole(self, w: Tensor) -> Tensor:
+        """The inverse, on the group's leader only."""
+        return w
+
+    def split(self) -> Sequence[Spans] | None:
+        """Where the parameters of each process of the group lie among all; None: each has them all."""
+        return None
 
     def _place(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         size = sum(x.nbytes for x in examples.values())
@@ -131,7 +174,7 @@ class Posterior:
 
     def start(self, num_chains: int) -> Tensor:
         """Chains at w*: a new buffer `[chain, parameter]`."""
-        w = torch.empty(num_chains, self.num_parameters, dtype=self.dtype, device=self.device)
+        w = torch.empty(num_chains, sum(self.pieces), dtype=self.dtype, device=self.device)
         for part, anchor in zip(torch.split(w, self.pieces, dim=1), self.anchor, strict=True):
             part.copy_(anchor)
         return w

@@ -181,6 +181,7 @@ class LLCResult:
     llc_extrapolated_se: float | None = None
     # how it was spread out
     data_parallel: int = 1
+    parameter_parallel: int = 1
     schema_version: int = SCHEMA_VERSION
     # not part of what is saved as JSON
     trace: Trace | None = field(default=None, repr=False, compare=False)

@@ -28,6 +28,8 @@ from hf_llc.progress import ProgressBar
 from hf_llc.result import LLCResult, Trace
 from hf_llc.run_folder import RunFolder
 from hf_llc.sampling import Sampling
+from hf_llc.sharded_posterior import ShardedPosterior
+from hf_llc.shards import mesh_of
 from hf_llc.versions import package_versions
 
 _MAX_ATTEMPTS = 3
@@ -67,7 +69,8 @@ class Run:
             InputError: the loss there is not finite.
         """
         sample = self.asked
-        posterior = Posterior(
+        kind = Posterior if mesh_of(self.problem.model) is None else ShardedPosterior
+        posterior = kind(
             self.problem,
             nbeta=self.nbeta,
             localization=1.0 if sample.localization == "auto" else sample.localization,
@@ -269,7 +272,8 @@ class Run:
             "dtype": str(self.posterior.dtype).removeprefix("torch."),
             "device": self.posterior.device.type,
             "num_processes": self.processes.count,
-            "data_parallel": self.processes.group.size,
+            "data_parallel": self.sample.data_parallel,
+            "parameter_parallel": self.sample.parameter_parallel,
             "model": provenance.get("model", {}),
             "data": provenance.get("data", {}),
             "versions": package_versions(),

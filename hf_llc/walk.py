@@ -78,35 +78,32 @@ class Walk:
         is_controlled = gradient == "control-variate" and not self.batches.is_full
         self._w_star = posterior.start(len(self.chains)) if is_controlled else None
 
-    def _cut(self) -> list[tuple[Tensor, list[Segment]]]:
-        """Noise buffer and segments of each chunk."""
-        total, size = self.w.shape[1], self.noise.chunk_size
+    def _cut(self) -> list[tuple[int, Tensor, list[Segment]]]:
+        """Number, noise buffer and segments of each chunk that meets the parameters here."""
+        total, size = self.posterior.num_parameters, self.noise.chunk_size
         buffer = torch.empty(len(self.chains), min(size, total), dtype=self.w.dtype, device=self.w.device)
-        chunks: list[tuple[Tensor, list[Segment]]] = [
-            (buffer[:, : min(size, total - start)], []) for start in range(0, total, size)
-        ]
-        start = 0
-        for piece, anchor in enumerate(self.posterior.anchor):
-            stop = start + len(anchor)
-            at = start
+        chunks: dict[int, list[Segment]] = {}
+        columns = torch.split(self.w, self.posterior.pieces, dim=1)
+        for piece, (anchor, start) in enumerate(zip(self.posterior.anchor, self.posterior.starts, strict=True)):
+            at, stop = start, start + len(anchor)
             while at < stop:
                 chunk = at // size
                 end = min(stop, (chunk + 1) * size)
-                noise = chunks[chunk][0][:, at - chunk * size : end - chunk * size]
+                noise = buffer[:, at - chunk * size : end - chunk * size]
                 inner = slice(at - start, end - start)
-                chunks[chunk][1].append(Segment(self.w[:, at:end], anchor[inner], noise, piece, inner))
+                segment = Segment(columns[piece][:, inner], anchor[inner], noise, piece, inner)
+                chunks.setdefault(chunk, []).append(segment)
                 at = end
-            start = stop
-        return chunks
+        return [(chunk, buffer[:, : total - chunk * size], segments) for chunk, segments in chunks.items()]
 
     def segments(self) -> Iterator[Segment]:
         """Every segment; the noise in them is whatever was drawn last."""
-        for _, segments in self.chunks:
+        for _, _, segments in self.chunks:
             yield from segments
 
     def noisy_segments(self, step: int) -> Iterator[Segment]:
         """Every segment with this step's noise in it. Use each before asking for the next."""
-        for chunk, (buffer, segments) in enumerate(self.chunks):
+        for chunk, buffer, segments in self.chunks:
             self.noise.fill(buffer, step=step, chunk=chunk)
             yield from segments
 
@@ -123,11 +120,12 @@ class Walk:
         _, noise = self.posterior.gradient(self._w_star, indices)
         for part, mean in zip(noise, self.posterior.init_gradient, strict=True):
             part.sub_(mean)
+        gained = torch.zeros_like(loss)
         for s in self.segments():
             off = s.of(noise)
             s.of(grad).sub_(off)
-            loss = loss - (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
-        return loss, grad
+            gained += (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
+        return loss - self.posterior.over_shards(gained), grad
 
     def gradient_noise(self, grad: list[Tensor], step: int) -> Tensor:
         """½‖nβ(∇L_B − ∇L_B′)‖², float64 `[chain]`, for this step's gradient and one more, on the next step's batch.
@@ -140,11 +138,11 @@ class Walk:
         _, other = self.gradient(self.batches.indices(step + 1))
         for one, two in zip(grad, other, strict=True):
             total += (one - two).square_().sum(dim=1, dtype=torch.float64)
-        return total * (self.posterior.nbeta**2 / 2)
+        return self.posterior.over_shards(total) * (self.posterior.nbeta**2 / 2)
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""
         total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
         for s in self.segments():
             total += (s.w - s.w_star).square_().sum(dim=1, dtype=torch.float64)
-        return total
+        return self.posterior.over_shards(total)

@@ -55,7 +55,7 @@ def log_accept(
     the number of parameters, without their cancellation.
     """
     nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
-    total = -nbeta * (new_loss - old_loss)
+    total = torch.zeros_like(new_loss)
     at = 0
     for s in walk.segments():
         before = old[:, at : at + s.w.shape[1]].double()
@@ -66,7 +66,7 @@ def log_accept(
         g_after = -nbeta * s.of(new_grad).double() - gamma * (after - anchor)
         total = total - (gamma / 2) * (v * (after + before - 2 * anchor)).sum(1)
         total = total - ((g_before + g_after) * (v / 2 + (step_size / 8) * (g_after - g_before))).sum(1)
-    return total
+    return walk.posterior.over_shards(total) - nbeta * (new_loss - old_loss)
 
 
 @torch.no_grad()
@@ -81,7 +81,7 @@ def grad_dot(walk: Walk, grad: list[Tensor], preconditioner: list[Tensor] | None
         pull = nbeta * s.of(grad).double()
         both = pull * (pull + gamma * (s.w - s.w_star).double())
         total += (both if preconditioner is None else both * s.of(preconditioner)).sum(1)
-    return total
+    return walk.posterior.over_shards(total)
 
 
 def accept_prob(log_ratio: Tensor) -> Tensor:

@@ -65,7 +65,7 @@ class AdaptiveSGLD(Kernel):
             self.state["square_avg"] = torch.cat([g.square() for g in grad], dim=1)
         square_avg = pieces_of(walk, self.state["square_avg"])
         is_frozen = step >= self.freeze_after
-        a = self._frozen if is_frozen and self._frozen is not None else self._preconditioner(square_avg)
+        a = self._frozen if is_frozen and self._frozen is not None else self._preconditioner(walk, square_avg)
         self._frozen = a if is_frozen else None
         dot = grad_dot(walk, grad, a) if measure else None
         preconditioned_move(walk, grad, a, step_size=self.step_size, step=step)
@@ -74,9 +74,11 @@ class AdaptiveSGLD(Kernel):
                 v.lerp_(g.square(), 1 - self._DECAY)
         return Step(loss, grad_dot=dot)
 
-    def _preconditioner(self, square_avg: list[Tensor]) -> list[Tensor]:
+    def _preconditioner(self, walk: Walk, square_avg: list[Tensor]) -> list[Tensor]:
         """A in the pieces of the gradient."""
-        largest = torch.stack([v.amax(dim=1) for v in square_avg]).amax(dim=0)[:, None]
+        none = square_avg[0].new_zeros(len(walk.w))  # a process may hold no parameter
+        largest = torch.stack([none, *(v.amax(dim=1) for v in square_avg if v.shape[1])]).amax(dim=0)[:, None]
+        largest = walk.posterior.over_shards(largest, largest=True)
         scale = largest.clamp_min(torch.finfo(largest.dtype).tiny)  # a loss without gradient: A = 11 throughout
         return [(1 + self._FLOOR) / ((v / scale).sqrt_() + self._FLOOR) for v in square_avg]
 
