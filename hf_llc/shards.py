@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -26,6 +28,18 @@ def local_of(tensor: Tensor) -> Tensor:
 def whole_of(tensor: Tensor) -> Tensor:
     """All of it. All processes that hold a part must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def module_of(model: Any) -> nn.Module | None:
+    """The module itself, or that of a pipeline; None: there is only a name as yet."""
+    inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
+    return inner if isinstance(inner, nn.Module) else None
+
+
+def is_split(model: Any) -> bool:
+    """Whether what was given to be measured is split over processes."""
+    module = module_of(model)
+    return module is not None and any(is_shard(p) for p in module.parameters())
 
 
 def reshard(model: nn.Module) -> None:

@@ -5,13 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from torch import nn
-
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.distributed import Processes, launched_for_fsdp
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
-from hf_llc.shards import mesh_of, shard
+from hf_llc.shards import mesh_of, module_of, shard
 
 
 def spread(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Processes]:
@@ -24,7 +22,7 @@ def spread(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Proce
     Raises:
         InputError: groups of that size cannot be made, or the module given is split in another way, or is whole.
     """
-    module = _module_of(model)
+    module = module_of(model)
     mesh = None if module is None else mesh_of(module)
     asked = sample.parameter_parallel
     if mesh is not None:
@@ -54,19 +52,13 @@ def spread(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Proce
     return sample, processes
 
 
-def _module_of(model: Any) -> nn.Module | None:
-    """The module itself, or that of a pipeline; None: there is only a name as yet."""
-    inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
-    return inner if isinstance(inner, nn.Module) else None
-
-
 def place(load: LoadConfig, sample: SampleConfig, model: Any = None) -> LoadConfig:
     """Where a model that is then split is loaded: on the host, as it may not fit on one device.
 
     Raises:
         InputError: one device is asked for.
     """
-    if sample.parameter_parallel == 1 or _module_of(model) is not None:
+    if sample.parameter_parallel == 1 or module_of(model) is not None:
         return load
     if load.device is not None:
         raise InputError(
