@@ -16,7 +16,6 @@ from typing import Any
 from hf_llc.calibrate import slow_step_size
 from hf_llc.calibration_plot import plot_calibration
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
 from hf_llc.evaluator import settled
 from hf_llc.files import check_writable, write_atomically, write_json
@@ -26,6 +25,7 @@ from hf_llc.refusals import public_name
 from hf_llc.report import number, with_error
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder, fingerprint
+from hf_llc.spread import place, split, spread
 
 SCHEMA_VERSION = 1
 
@@ -146,9 +146,10 @@ def explore(
     Raises:
         InputError: bad input, refused before any long work.
     """
-    processes, folder = Processes(), RunFolder(output)
+    sample, processes = spread(sample)
+    folder = RunFolder(output)
     processes.main_does(lambda: str(check_writable(output)))
-    problem = load_problem(load.model, load.data, load)
+    problem = load_problem(load.model, load.data, place(load, sample))
     sample = settled(sample, problem)
     asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")} | {"calibrate": True}
@@ -156,6 +157,8 @@ def explore(
     processes.main_does(lambda: folder.check(asked, resume=None, overwrite=overwrite))
     if not overwrite and processes.main_does(lambda: (folder.folder / FILES[0]).exists()):
         return Calibration.load(output)
+
+    split(problem, sample, processes)
 
     def begin() -> None:
         folder.begin(asked, overwrite=overwrite)

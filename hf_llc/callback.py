@@ -13,6 +13,7 @@ from datasets.utils.py_utils import temp_seed
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_llc.config import SampleConfig
+from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
 from hf_llc.evaluator import LLCEvaluator
 from hf_llc.result import LLCResult
@@ -71,6 +72,7 @@ class LLCCallback(TrainerCallback):
             )
         names = {item.name for item in fields(SampleConfig)}
         self.evaluator = LLCEvaluator(**{**_BUDGET, **{k: v for k, v in settings.items() if k in names}})
+        Processes(self.evaluator.config.data_parallel)  # refused now rather than at the first measurement
         self.settings = {k: v for k, v in settings.items() if k not in names}
         self.trainer, self.every, self.data = trainer, every, data
         self.results: dict[int, LLCResult] = {}

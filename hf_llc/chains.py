@@ -12,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
+from hf_llc.distributed import Group, Spans
 from hf_llc.files import write_atomically
 from hf_llc.kernels import Kernel
 from hf_llc.result import Trace
@@ -117,21 +117,31 @@ class ChainStore:
         write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
 
     def load(
-        self, chains: Sequence[int], device: torch.device
+        self,
+        chains: Sequence[int],
+        device: torch.device,
+        group: Group | None = None,
+        split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
     ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
-        """The saved weights (on the host), trace and state of the kernel; or None, an empty trace and no state."""
-        path = self.path(chains)
-        if not path.exists():
+        """The saved weights (on the host), trace and state of the kernel; or None, an empty trace and no state.
+
+        In a group the leader reads for all: the others may not see its files, or see them late. `split` says which of
+        the tensors are cut up, and how.
+        """
+        saved = (group or Group()).from_leader(lambda: self._read(chains), split)
+        if not saved:
             return None, empty_trace(len(chains)), {}
-        with safe_open(path, framework="pt") as file:
-            trace = Trace(**{f.name: file.get_tensor(f"trace.{f.name}").numpy() for f in fields(Trace)})
-            names = file.keys()
-            kernel = {
-                name.removeprefix("kernel."): file.get_tensor(name).to(device)
-                for name in names
-                if name.startswith("kernel.")
-            }
-            return file.get_tensor("w"), trace, kernel
+        trace = Trace(**{f.name: saved[f"trace.{f.name}"].cpu().numpy() for f in fields(Trace)})
+        kernel = {
+            name.removeprefix("kernel."): value.to(device)
+            for name, value in saved.items()
+            if name.startswith("kernel.")
+        }
+        return saved["w"], trace, kernel
+
+    def _read(self, chains: Sequence[int]) -> dict[str, torch.Tensor]:
+        path = self.path(chains)
+        return load_file(path) if path.exists() else {}
 
 
 @contextlib.contextmanager
@@ -156,6 +166,34 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+class Looks:
+    """When a loop looks up from its steps, for the clock, for Ctrl-C, for what the device has done.
+
+    A process by itself looks after 50 steps or half a second, or when it was asked to stop. Processes of a group cannot
+    each go by their own clock: at each look they agree on the next, some half a second later.
+    """
+
+    def __init__(self, group: Group, step: int) -> None:
+        self.group, self.step, self.time = group, step, time.monotonic()
+        self.next = step + 1
+
+    def is_due(self, step: int, is_asked: Callable[[], bool]) -> bool:
+        """Whether to look after this step."""
+        if self.group.size > 1:
+            return step >= self.next
+        late = time.monotonic() - self.time > _FLUSH_SECONDS
+        return late or step - self.step >= _FLUSH_STEPS or is_asked()
+
+    def agree(self, step: int, *, stop: bool, save: bool) -> tuple[bool, bool]:
+        """Whether to stop and to save, as any of the group wants; and begin to wait for the next look."""
+        now = time.monotonic()
+        each = (now - self.time) / max(step - self.step, 1)
+        ahead = min(max(int(_FLUSH_SECONDS / max(each, 1e-9)), 1), _FLUSH_STEPS)
+        stops, saves, ahead = self.group.largest(stop, save, ahead)
+        self.step, self.time, self.next = step, now, step + ahead
+        return bool(stops), bool(saves)
 
 
 def run_chains(
@@ -189,12 +227,18 @@ def run_chains(
         The trace of all steps, `[chain, until]`.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, with the state saved.
+        KeyboardInterrupt: after Ctrl-C, with the state saved. In a group: at any of its processes.
     """
     walk = make_walk()
-    w, trace, state = store.load(chains, walk.w.device)
+    posterior, group = walk.posterior, walk.posterior.group
+
+    def split(name: str) -> Sequence[Spans] | None:
+        is_whole = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.PER_CHAIN
+        return None if is_whole else posterior.split()
+
+    w, trace, state = store.load(chains, walk.w.device, group, split)
     if w is None and origin is not None:
-        w, _, state = origin.load(chains, walk.w.device)
+        w, _, state = origin.load(chains, walk.w.device, group, split)
     if trace.shape[1] >= until:
         return first_steps(trace, until)
     if w is not None:
@@ -203,24 +247,31 @@ def run_chains(
     del w, state  # they would live as long as the chain
     recorder, step = Recorder(trace), trace.shape[1]
     alive = _is_alive(trace)
-    flushed = saved = time.monotonic()
+    saved, looks = time.monotonic(), Looks(group, step)
+
+    def save() -> None:
+        w, state = posterior.whole(walk.w), kernel.state_dict()
+        state = {name: x if name in kernel.PER_CHAIN else posterior.whole(x) for name, x in state.items()}
+        if group.leads:
+            store.save(chains, w, recorder.trace(), state)
+
     with deferred_interrupt() as is_asked:
         while step < until and alive:
             _one_step(walk, kernel, recorder, step)
             step += 1
-            now, stop = time.monotonic(), is_asked()
-            if recorder.num_pending >= _FLUSH_STEPS or now - flushed > _FLUSH_SECONDS or step == until or stop:
+            if step == until or looks.is_due(step, is_asked):
                 new = recorder.num_pending
                 recorder.flush()
                 alive = _is_alive(recorder.blocks[-1])
                 report(Progress(list(chains), step, new, recorder.trace()))
-                flushed = now
-                if stop or now - saved > save_seconds:
-                    store.save(chains, walk.w, recorder.trace(), kernel.state_dict())
-                    saved = now
-                if stop:
+                late = time.monotonic() - saved > save_seconds
+                stops, saves = looks.agree(step, stop=is_asked(), save=late)
+                if stops or saves:
+                    save()
+                    saved = time.monotonic()
+                if stops:
                     raise KeyboardInterrupt
-    store.save(chains, walk.w, recorder.trace(), kernel.state_dict())
+    save()
     return padded(recorder.trace(), until)
 
 

@@ -20,6 +20,7 @@ from hf_llc.downloads import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
 from hf_llc.refusals import hub_refusal, model_refusal, public_name
+from hf_llc.shards import whole_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -235,7 +236,7 @@ def _fingerprint(model: torch.nn.Module) -> str:
 def hash_of(tensors: Iterable[torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(whole_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -334,5 +335,5 @@ def check_weights(model: torch.nn.Module) -> None:
                 allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
                 remedy="use dtype float32, with mixed_precision bf16 for speed",
             )
-        if not bool(torch.isfinite(parameter).all()):
+        if not bool(torch.isfinite(whole_of(parameter.detach())).all()):
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")

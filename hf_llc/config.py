@@ -165,6 +165,12 @@ class SampleConfig:
         "chains stepped together (vmap); 1: one by one, the same numbers on any number of processes; auto: all that a "
         "process has, where a short measurement finds that faster",
     )
+    data_parallel: int = _setting(
+        1, "processes in a group that steps the same chains, each with its share of every minibatch"
+    )
+    parameter_parallel: int = _setting(
+        1, "the same with each holding its share of the weights too (FSDP2), for models that fit on no single device"
+    )
     compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
     mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
     step_in_backward: bool | Literal["auto"] = _setting(
@@ -180,7 +186,7 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _check_choices(self)
         counts = ("num_chains", "num_draws", "num_steps_between_draws", "minimize_steps")
-        for name in (*counts, "num_leapfrog_steps"):
+        for name in (*counts, "num_leapfrog_steps", "data_parallel", "parameter_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         together = self.chain_batch_size
         _require(together == "auto" or together >= 1, "chain_batch_size", together, "'auto', or 1 or more")
@@ -200,6 +206,7 @@ class SampleConfig:
             )
         if self.sampler == "hmc" and self.batch_size == "auto":
             raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
+        self._check_shards()
         pull = self.localization
         _require(pull == "auto" or pull >= 0, "localization", pull, "'auto', or 0 or more")
         _require(self.target_se > 0, "target_se", self.target_se, "a number above 0", "0.05 is 5 % of λ̂")
@@ -224,7 +231,12 @@ class SampleConfig:
     def _check_memory(self) -> None:
         """Modes that save memory go with one eager chain at a time."""
         others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
-        whole = {"gradient": self.gradient == "control-variate", "sampler": self.sampler in ("mala", "hmc")}
+        others["parameter_parallel"] = self.parameter_parallel > 1
+        whole = {
+            "data_parallel": self.data_parallel > 1,
+            "gradient": self.gradient == "control-variate",
+            "sampler": self.sampler in ("mala", "hmc"),
+        }
         clashes = {
             "gradient_checkpointing": others if self.gradient_checkpointing else {},
             "step_in_backward": {**others, **whole} if self.step_in_backward is True else {},
@@ -235,6 +247,23 @@ class SampleConfig:
                     f"{name} does not go with this {other}",
                     value=getattr(self, other),
                     remedy=f"leave out one of {name} and {other}",
+                )
+
+    def _check_shards(self) -> None:
+        """What a chain whose weights are split cannot do."""
+        if self.parameter_parallel == 1:
+            return
+        for name, value in (
+            ("data_parallel", self.data_parallel > 1),
+            ("chain_batch_size", self.chain_batch_size != 1),
+            ("compile", self.compile),
+            ("minimize", self.minimize),
+        ):
+            if value:
+                raise InputError(
+                    f"{name} does not go with weights split over processes",
+                    value=getattr(self, name),
+                    remedy=f"leave {name} or parameter_parallel out",
                 )
 
     @property

@@ -31,12 +31,12 @@ def follow(
         The eigenvalues, float64 `[chain]` (0 where the loss is flat or not finite), and the directions.
     """
     base = posterior.gradient(w, indices)[1]
-    length = _REACH * w.norm(dim=1, keepdim=True).clamp_min(1.0)
+    length = _REACH * posterior.norm(w).clamp_min(1.0)
     value = torch.zeros(len(w), dtype=torch.float64, device=w.device)
     for _ in range(iterations):
         moved = posterior.gradient(w + length * direction, indices)[1]
         product = torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
-        size = product.norm(dim=1, keepdim=True)
+        size = posterior.norm(product)
         is_sound = torch.isfinite(size) & (size > 0)
         direction = torch.where(is_sound, product / size, direction)
         value = torch.where(is_sound[:, 0], posterior.nbeta * size[:, 0].double(), value)
@@ -47,7 +47,7 @@ def any_direction(num_chains: int, posterior: Posterior) -> Tensor:
     """Unit vectors to begin with, `[chain, parameter]`, always the same."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(1, posterior.num_parameters, generator=generator, dtype=posterior.dtype)
-    return (v / v.norm()).to(posterior.device).expand(num_chains, -1).clone()
+    return posterior.own(v / v.norm()).to(posterior.device).expand(num_chains, -1).clone()
 
 
 class Curvature:

@@ -289,7 +289,8 @@ def measure(
     Raises:
         InputError: bad input, before any long work as far as it can be known.
     """
-    processes, output = Processes(), Path(output)
+    processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
+    output = Path(output)
     if len(checkpoints) < 2 or len({c.folder for c in checkpoints}) < len(checkpoints):
         names = ", ".join(c.name for c in checkpoints)
         raise InputError("a curve needs two checkpoints or more, each of its own name", value=names)

@@ -14,7 +14,6 @@ import torch
 
 from hf_llc.calibrate import settled_localization
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
-from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.kernels import FRICTION
@@ -25,6 +24,7 @@ from hf_llc.refusals import public_name
 from hf_llc.result import LLCResult
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder, fingerprint
+from hf_llc.spread import place, split, spread
 
 
 class LLCEvaluator:
@@ -152,7 +152,7 @@ def estimate(
 ) -> LLCResult:
     """The whole job on every process; the main one writes the files. See `LLCEvaluator.compute`."""
     begun = time.monotonic()
-    processes = Processes()
+    sample, processes = spread(sample, model_or_pipeline)
     if output is None and resume:
         raise InputError("resume needs an output folder", remedy="give output")
     if output is not None:
@@ -160,7 +160,7 @@ def estimate(
     problem = load_problem(
         load.model if model_or_pipeline is None else model_or_pipeline,
         load.data if dataset is None else dataset,
-        load,
+        place(load, sample, model_or_pipeline),
         loss_fn=loss_fn,
         tokenizer=tokenizer,
         label_mapping=label_mapping,
@@ -174,6 +174,7 @@ def estimate(
             processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
             if not overwrite and processes.main_does(lambda: folder.is_finished):
                 return LLCResult.load(folder.folder)
+        split(problem, sample, processes)
         with preserved(problem.model):
             run = Run(problem, sample, folder, processes, progress)
             processes.main_does(lambda: folder.begin(asked, overwrite=overwrite))

@@ -24,6 +24,7 @@ from hf_llc.errors import InputError
 from hf_llc.labels import LABELS, name_labels
 from hf_llc.problem import Problem
 from hf_llc.refusals import data_refusal, is_of_reading, public_name
+from hf_llc.shards import is_split
 
 _ENCODERS: dict[str, Callable[..., tasks.Encoded]] = {
     "text-generation": encoding.causal_lm,
@@ -64,7 +65,8 @@ def load_problem(
         from hf_llc.embedded import text_path
 
         data = str(text_path())
-    with _first_on_this_machine(), _hushed():
+    together = is_split(model_or_pipeline)  # looking at its weights takes all processes at once
+    with contextlib.nullcontext() if together else _first_on_this_machine(), _hushed():
         model, processor, about = open_model(model_or_pipeline, config, tokenizer)
         check_weights(model)
         task = _task_of(model, config, loss_fn)

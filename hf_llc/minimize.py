@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from hf_llc.chains import deferred_interrupt
+from hf_llc.chains import Looks, deferred_interrupt
+from hf_llc.distributed import Group
 from hf_llc.files import write_atomically
 from hf_llc.posterior import Posterior
 from hf_llc.streams import BatchStream
@@ -106,25 +106,27 @@ def _descend(
     batches = BatchStream(
         _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
     )
-    done = _restore(state, attempt, w, optimizer)
-    saved = shown = time.monotonic()
-    running = math.nan
+    done = _restore(state, attempt, w, optimizer, posterior.group)
+    saved, running, looks = time.monotonic(), math.nan, Looks(posterior.group, done)
     with deferred_interrupt() as is_asked:
         for step in range(done, steps):
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             loss, grad = posterior.gradient(w, batches.indices(step))
             w.grad = torch.cat(grad, dim=1)
             optimizer.step()
-            now = time.monotonic()
-            if now - shown > 0.5 or step + 1 == steps:
-                value = float(loss)
-                running = value if math.isnan(running) else 0.8 * running + 0.2 * value
-                report(step + 1, running)
-                shown = now
-            if now - saved > save_seconds or is_asked() or step + 1 == steps:
-                _save(state, attempt, step + 1, w, optimizer)
-                saved = now
-            if is_asked():
+            is_last = step + 1 == steps
+            if not is_last and not looks.is_due(step + 1, is_asked):
+                continue
+            value = float(loss)
+            running = value if math.isnan(running) else 0.8 * running + 0.2 * value
+            report(step + 1, running)
+            late = time.monotonic() - saved > save_seconds
+            stops, saves = looks.agree(step + 1, stop=is_asked(), save=late or is_last)
+            if stops or saves:
+                if posterior.group.leads:
+                    _save(state, attempt, step + 1, w, optimizer)
+                saved = time.monotonic()
+            if stops:
                 raise KeyboardInterrupt
     w.grad = None
     return w
@@ -133,24 +135,20 @@ def _descend(
 def _save(path: Path, attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> None:
     moments = optimizer.state[w]
     tensors = {"w": w.detach().cpu(), "exp_avg": moments["exp_avg"].cpu(), "exp_avg_sq": moments["exp_avg_sq"].cpu()}
-    write_atomically(
-        path, lambda temporary: save_file(tensors, temporary, metadata={"attempt": str(attempt), "step": str(step)})
-    )
+    tensors["done"] = torch.tensor([attempt, step])
+    write_atomically(path, lambda temporary: save_file(tensors, temporary))
 
 
-def _restore(path: Path, attempt: int, w: Tensor, optimizer: torch.optim.Adam) -> int:
+def _restore(path: Path, attempt: int, w: Tensor, optimizer: torch.optim.Adam, group: Group) -> int:
     """Put a saved state of this attempt back; returns the steps done."""
-    if not path.exists():
+    saved = group.from_leader(lambda: load_file(path) if path.exists() else {})
+    if "done" not in saved or int(saved["done"][0]) != attempt:
         return 0
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata()
-        if int(metadata["attempt"]) != attempt:
-            return 0
-        step = int(metadata["step"])
-        w.copy_(file.get_tensor("w"))
-        optimizer.state[w] = {
-            "step": torch.tensor(float(step)),
-            "exp_avg": file.get_tensor("exp_avg").to(w.device),
-            "exp_avg_sq": file.get_tensor("exp_avg_sq").to(w.device),
-        }
+    step = int(saved["done"][1])
+    w.copy_(saved["w"])
+    optimizer.state[w] = {
+        "step": torch.tensor(float(step)),
+        "exp_avg": saved["exp_avg"].to(w.device),
+        "exp_avg_sq": saved["exp_avg_sq"].to(w.device),
+    }
     return step

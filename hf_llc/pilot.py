@@ -67,9 +67,9 @@ def gradient_noise(
         Q of plain gradients and of ∇L_B(w) − ∇L_B(w*) + ∇L_n(w*).
     """
     there = _difference(posterior, w, first, second)
-    plain = _square(there)
+    plain = _square(posterior, there)
     here = _difference(posterior, anchor, first, second)
-    controlled = _square([a.sub_(b) for a, b in zip(there, here, strict=True)])
+    controlled = _square(posterior, [a.sub_(b) for a, b in zip(there, here, strict=True)])
     return posterior.nbeta**2 * plain / 2, posterior.nbeta**2 * controlled / 2
 
 
@@ -78,8 +78,11 @@ def _difference(posterior: Posterior, w: Tensor, first: Tensor, second: Tensor) 
     return [a.sub_(b) for a, b in zip(one, posterior.gradient(w, second)[1], strict=True)]
 
 
-def _square(parts: list[Tensor]) -> float:
-    return float(sum(part.square().sum(dtype=torch.float64) for part in parts))
+def _square(posterior: Posterior, parts: list[Tensor]) -> float:
+    total = torch.zeros((), dtype=torch.float64, device=posterior.device)
+    for part in parts:
+        total = total + part.square().sum(dtype=torch.float64)
+    return float(posterior.over_shards(total))
 
 
 def settle(step_size: float, ceiling: float, friction: float | None = None) -> tuple[float, float]:

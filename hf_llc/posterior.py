@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -15,8 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
+from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
+from hf_llc.shards import is_shard, local_of, reshard
 
 _FLAT_LIMIT = 2**15
 """Up to this many parameters the gradient is gathered into one flat tensor: fewer, larger operations a step."""
@@ -30,6 +33,8 @@ _MICRO_TOKENS, _MICRO_EXAMPLES = 2**14, 1024
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[nn.Module]:
     """Eval mode inside; on leaving, whatever happened, weights, buffers, gradients, modes and flags are as found."""
+    reshard(model)
+    shards = [(local_of(p), local_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
     modes = [(module, module.training) for module in model.modules()]
     weights = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]
@@ -39,8 +44,13 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
     finally:
         for module, training in modes:
             module.training = training
+        reshard(model)
+        for shard, values in shards:
+            shard.copy_(values)
         for parameter, data, grad, requires_grad in weights:
-            parameter.data, parameter.grad = data, grad
+            if not is_shard(parameter):
+                parameter.data = data
+            parameter.grad = grad
             parameter.requires_grad_(requires_grad)
         for buffer, value in buffers:
             if not torch.equal(buffer, value):
@@ -51,12 +61,20 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that move: those with requires_grad, tied ones once.
 
     Raises:
-        InputError: none, or of types that chains cannot have.
+        InputError: none, of types that chains cannot have, or on several devices.
     """
     found = {name: p for name, p in model.named_parameters() if p.requires_grad}
     if not found:
         raise InputError("the model has no parameter to sample", remedy="set requires_grad on those that should move")
     chain_dtype(found.values())
+    devices = {str(p.device) for p in found.values()}
+    if len(devices) > 1:
+        raise InputError(
+            "the model is spread over several devices",
+            value=", ".join(sorted(devices)),
+            allowed="one, or shards on processes of their own",
+            remedy="load it without device_map, or launch more processes and give parameter_parallel",
+        )
     return found
 
 
@@ -87,6 +105,9 @@ def auto_micro_batch_size(num_positions: int) -> int:
 class Posterior:
     """Losses, gradients and the anchor w*, for any batch of chains.
 
+    In a group of processes each runs the model on its share of the examples asked for; what is returned is the sum over
+    the group, the same on all of them. All must ask for the same, in the same order.
+
     Args:
         problem: model at w*, examples, per-example loss.
         nbeta: inverse temperature times n.
@@ -96,11 +117,13 @@ class Posterior:
         compile: compile loss and gradient with torch.compile.
         step_in_backward: one chain takes its steps inside the backward pass where it can; see `Walk.sweep`.
         gradient_checkpointing: keep no activations within layers, and compute them again in the backward pass.
+        group: the processes that share these chains; None: this one by itself.
 
     Attributes:
         anchor: w*, one flat tensor a piece, in the model's own type; of large models, the model's own storage.
         dtype: of chains and gradients.
         pieces: sizes of the flat pieces in which gradients come: one for small models, one a parameter for large.
+        starts: where each of them begins among all parameters, those of other processes included.
         init_losses: ℓ_i(w*) of every example, float64 `[example]`.
     """
 
@@ -115,20 +138,17 @@ class Posterior:
         compile: bool = False,
         step_in_backward: bool = False,
         gradient_checkpointing: bool = False,
+        group: Group | None = None,
     ) -> None:
+        self.group = Group() if group is None else group
         self.problem, self.model = problem, problem.model
         self.nbeta, self.localization = nbeta, localization
         self.parameters = sampled_parameters(self.model)
         self.device = next(iter(self.parameters.values())).device
         self.dtype = chain_dtype(self.parameters.values())
-        self.sizes = [p.numel() for p in self.parameters.values()]
-        self.num_parameters = sum(self.sizes)
-        self._home = [p.data for p in self.parameters.values()]
-        flat = [x.reshape(-1) for x in self._home]
+        self.num_parameters = sum(p.numel() for p in self.parameters.values())
         self.step_in_backward = step_in_backward and not compile
-        is_flat = self.num_parameters <= _FLAT_LIMIT and not self.step_in_backward
-        self.anchor = [torch.cat([x.to(self.dtype) for x in flat])] if is_flat else flat
-        self.pieces = [len(a) for a in self.anchor]
+        self._lay_out()
         self.examples = self._place(problem.examples)
         self.micro_batch_size = micro_batch_size or auto_micro_batch_size(problem.num_positions)
         self.mixed_precision = mixed_precision
@@ -139,6 +159,36 @@ class Posterior:
         self.init_losses = self.example_losses(self.start(1))
         self.release()
         self.init_loss = float(self.init_losses.mean())
+
+    def _lay_out(self) -> None:
+        """Sizes, anchor and pieces."""
+        self.sizes = [p.numel() for p in self.parameters.values()]
+        self._home = [p.data for p in self.parameters.values()]
+        flat = [x.reshape(-1) for x in self._home]
+        is_flat = self.num_parameters <= _FLAT_LIMIT and not self.step_in_backward
+        self.anchor = [torch.cat([x.to(self.dtype) for x in flat])] if is_flat else flat
+        self.pieces = [len(a) for a in self.anchor]
+        self.starts = [0, *itertools.accumulate(self.pieces)][:-1]
+
+    def over_shards(self, x: Tensor, *, largest: bool = False) -> Tensor:
+        """A sum (or maximum) over this process's parameters as one over all parameters."""
+        return x
+
+    def norm(self, w: Tensor) -> Tensor:
+        """‖w‖ over all parameters of a buffer `[chain, parameter]`, `[chain, 1]`."""
+        return w.norm(dim=1, keepdim=True)
+
+    def own(self, whole: Tensor) -> Tensor:
+        """This process's part of a vector `[…, all parameters]`."""
+        return whole
+
+    def whole(self, w: Tensor) -> Tensor:
+        """The inverse, on the group's leader only."""
+        return w
+
+    def split(self) -> Sequence[Spans] | None:
+        """Where the parameters of each process of the group lie among all; None: each has them all."""
+        return None
 
     def _place(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
         size = sum(x.nbytes for x in examples.values())
@@ -152,7 +202,7 @@ class Posterior:
     def start(self, num_chains: int) -> Tensor:
         """Chains at w*: a new buffer `[chain, parameter]`. The one attached last is let go of before."""
         self.release()
-        w = torch.empty(num_chains, self.num_parameters, dtype=self.dtype, device=self.device)
+        w = torch.empty(num_chains, sum(self.pieces), dtype=self.dtype, device=self.device)
         for part, anchor in zip(torch.split(w, self.pieces, dim=1), self.anchor, strict=True):
             part.copy_(anchor)
         return w
@@ -218,10 +268,11 @@ class Posterior:
         return {k: x[indices].to(self.device) for k, x in self.examples.items()}
 
     def _micro_batches(self, indices: Tensor | None, num_chains: int) -> Iterator[dict[str, Tensor]]:
-        """The batch in parts; with one chain without the chain axis."""
+        """This process's share of the batch in parts; with one chain without the chain axis."""
         size, step = (self.num_examples if indices is None else indices.shape[1]), self.micro_batch_size
-        for start in range(0, size, step):
-            stop = min(start + step, size)
+        first, last = self.group.share(size)
+        for start in range(first, last, step):
+            stop = min(start + step, last)
             if indices is not None:
                 part = indices[:, start:stop]
                 yield self._batch(part[0] if num_chains == 1 else part)
@@ -244,10 +295,18 @@ class Posterior:
         Returns:
             The losses, float64 `[chain]`, and the gradient in flat pieces `[chain, size of the piece]`.
         """
+        loss, pieces = self._own_gradient(w, indices)
+        if self.group.size > 1:
+            pieces = [piece.contiguous() for piece in pieces]
+            self.group.sum_([loss, *pieces])
+        return loss, pieces
+
+    def _own_gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """This process's part of `gradient`: over its share of the examples, divided by the number of all of them."""
         self.attach(w)
         num_chains = len(w)
         size = self.num_examples if indices is None else indices.shape[1]
-        loss, total = torch.zeros((), dtype=torch.float64), None
+        loss, total = torch.zeros(num_chains, dtype=torch.float64, device=self.device), None
         for batch in self._micro_batches(indices, num_chains):
             with self._autocast():
                 losses, parts = self._value_and_grad(batch, num_chains > 1, size)
@@ -256,10 +315,11 @@ class Posterior:
                 torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, self._leaves, strict=True)
             ]
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
-        assert total is not None
+        if total is None:  # a share without examples
+            total = [torch.zeros_like(leaf) for leaf in self._leaves]
         flat = [part.reshape(num_chains, -1) for part in total]
         pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
-        return loss.reshape(num_chains) / size, pieces
+        return loss / size, pieces
 
     def gradient_as_made(self, w: Tensor, indices: Tensor | None, consume: Callable[[int, Tensor], None]) -> Tensor:
         """L_B(w), float64 `[1]`; ∇L_B(w) is handed over parameter by parameter while the backward pass makes it.
@@ -312,14 +372,15 @@ class Posterior:
     def can_batch_chains(self) -> bool:
         """Whether the module runs under vmap: found by trying two chains on one example."""
         try:
-            self.gradient(self.start(2), torch.zeros(2, 1, dtype=torch.int64, device=self.device))
+            each = torch.zeros(2, self.group.size, dtype=torch.int64, device=self.device)
+            self._own_gradient(self.start(2), each)
         except (RuntimeError, ValueError, TypeError, NotImplementedError):
             return False
         return True
 
     def steps_in_backward(self, *, num_chains: int, batch_size: int) -> bool:
         """Whether `gradient_as_made` is what steps of so many chains on so many examples use."""
-        return self.step_in_backward and num_chains == 1 and batch_size <= self.micro_batch_size
+        return self.step_in_backward and self.group.size == num_chains == 1 and batch_size <= self.micro_batch_size
 
     def activation_bytes(self) -> int:
         """What a forward pass of one example keeps for its backward pass; see `kept_bytes`."""
@@ -344,7 +405,13 @@ class Posterior:
         self.attach(w)
         with self._autocast():
             parts = [self.problem.losses(self.model, batch) for batch in self._micro_batches(None, 1)]
-        return torch.cat(parts).to(torch.float64)
+        if self.group.size == 1:
+            return torch.cat(parts).to(torch.float64)
+        losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
+        if parts:
+            losses[slice(*self.group.share(self.num_examples))] = torch.cat(parts).double()
+        self.group.sum_([losses])
+        return losses
 
     def paired_loss(self, indices: Tensor | None, num_chains: int) -> Tensor:
         """L_B(w*) on the same minibatches, float64 `[chain]`, from the cached ℓ_i(w*)."""

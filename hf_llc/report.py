@@ -173,6 +173,8 @@ def _subject(result: LLCResult) -> list[tuple[str, str]]:
     count = f"{total:,} parameters" if sampled == total else f"{sampled:,} of {total:,} parameters sampled"
     where = f"{result.device}, {result.dtype}, {result.mode} mode"
     processes = "" if result.num_processes == 1 else f", {result.num_processes} processes"
+    size = max(result.data_parallel, result.parameter_parallel)
+    processes += "" if size == 1 else f" in groups of {size}"
     return [
         ("model", f"{_identity(result.model)}   {count}"),
         ("data", _identity(result.data)),

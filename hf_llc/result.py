@@ -184,6 +184,9 @@ class LLCResult:
     # how memory was saved
     step_in_backward: bool = False
     gradient_checkpointing: bool = False
+    # how it was spread out
+    data_parallel: int = 1
+    parameter_parallel: int = 1
     schema_version: int = SCHEMA_VERSION
     # not part of what is saved as JSON
     trace: Trace | None = field(default=None, repr=False, compare=False)

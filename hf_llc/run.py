@@ -30,6 +30,8 @@ from hf_llc.progress import ProgressBar
 from hf_llc.result import LLCResult, Reason, Trace
 from hf_llc.run_folder import RunFolder
 from hf_llc.sampling import Sampling
+from hf_llc.sharded_posterior import ShardedPosterior
+from hf_llc.shards import mesh_of
 from hf_llc.versions import package_versions
 
 _MAX_ATTEMPTS = 3
@@ -80,7 +82,8 @@ class Run:
             InputError: the loss there is not finite.
         """
         sample = self.asked
-        posterior = Posterior(
+        kind = Posterior if mesh_of(self.problem.model) is None else ShardedPosterior
+        posterior = kind(
             self.problem,
             nbeta=self.nbeta,
             localization=1.0 if sample.localization == "auto" else sample.localization,
@@ -89,6 +92,7 @@ class Run:
             compile=sample.compile,
             step_in_backward=sample.step_in_backward is True,
             gradient_checkpointing=sample.gradient_checkpointing,
+            group=self.processes.group,
         )
         bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
         if len(bad):
@@ -104,7 +108,12 @@ class Run:
     def _is_memory_short(self, posterior: Posterior) -> bool:
         """Whether whole gradients do not fit where chains run one by one and need none; for all processes alike."""
         sample = self.asked
-        is_other = sample.compile or sample.chain_batch_size != 1 or sample.gradient == "control-variate"
+        is_other = (
+            self.processes.group.size > 1
+            or sample.compile
+            or sample.chain_batch_size != 1
+            or sample.gradient == "control-variate"
+        )
         if is_other or posterior.num_parameters < _LARGE:
             return False
         count = 1 if posterior.device.type == "cuda" else self.processes.count
@@ -165,7 +174,9 @@ class Run:
         if missing is None:
             return found
         text = f"{missing} takes two whole gradients, and steps were taken inside the backward pass"
-        return replace(found, reasons=[*found.reasons, Reason("not measured", text, "give it more memory", is_note=True)])
+        return replace(
+            found, reasons=[*found.reasons, Reason("not measured", text, "give it more memory", is_note=True)]
+        )
 
     @property
     def steps_in_backward(self) -> bool:
@@ -269,7 +280,7 @@ class Run:
             bar.close()
             return w.cpu(), done
 
-        w, done = self.processes.main_does(work)
+        w, done = self.processes.main_group_does(work)
         start = 0
         del self.posterior  # its anchor is the old w*
         for parameter in sampled_parameters(self.problem.model).values():
@@ -280,15 +291,12 @@ class Run:
         return done
 
     def _calibrate(self) -> dict[str, Any]:
-        """What was left open, found once by the main process."""
-
-        def work() -> dict[str, Any]:
-            known = self.folder.decided("calibration")
-            if known is not None:
-                return known
-            return self.folder.decide("calibration", calibrate(self.posterior, self.asked))
-
-        return self.processes.main_does(work)
+        """What was left open, found once by the main process and those of its group."""
+        known = self.processes.main_does(lambda: self.folder.decided("calibration"))
+        if known is None:
+            found = self.processes.main_group_does(lambda: calibrate(self.posterior, self.asked))
+            known = self.processes.main_does(lambda: self.folder.decide("calibration", found))
+        return known
 
     def _batching(self) -> dict[str, Any]:
         """How many chains to step together, measured once by the main process."""
@@ -334,6 +342,8 @@ class Run:
             "dtype": str(self.posterior.dtype).removeprefix("torch."),
             "device": self.posterior.device.type,
             "num_processes": self.processes.count,
+            "data_parallel": self.sample.data_parallel,
+            "parameter_parallel": self.sample.parameter_parallel,
             "model": provenance.get("model", {}),
             "data": provenance.get("data", {}),
             "versions": package_versions(),

@@ -14,6 +14,7 @@ from torch import nn
 from hf_llc.config import differences
 from hf_llc.errors import InputError
 from hf_llc.files import write_json
+from hf_llc.shards import whole_of
 
 
 def fingerprint(model: nn.Module, examples: dict[str, torch.Tensor]) -> str:
@@ -21,7 +22,7 @@ def fingerprint(model: nn.Module, examples: dict[str, torch.Tensor]) -> str:
     digest = hashlib.sha256()
     for tensor in [*model.state_dict().values(), *examples.values()]:
         if isinstance(tensor, torch.Tensor):
-            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+            digest.update(whole_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 

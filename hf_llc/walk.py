@@ -99,35 +99,31 @@ class Walk:
         can_stream = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
         self.steps_in_backward = can_stream and not is_controlled
 
-    def _cut(self) -> list[tuple[Tensor, list[Segment]]]:
-        """Noise buffer and segments of each chunk."""
-        total, size = self.w.shape[1], self.noise.chunk_size
+    def _cut(self) -> list[tuple[int, Tensor, list[Segment]]]:
+        """Number, noise buffer and segments of each chunk that meets the parameters here."""
+        total, size = self.posterior.num_parameters, self.noise.chunk_size
         buffer = torch.empty(len(self.chains), min(size, total), dtype=self.w.dtype, device=self.w.device)
-        chunks: list[tuple[Tensor, list[Segment]]] = [
-            (buffer[:, : min(size, total - start)], []) for start in range(0, total, size)
-        ]
-        start = 0
-        for piece, anchor in enumerate(self.posterior.anchor):
-            stop = start + len(anchor)
-            at = start
+        chunks: dict[int, list[Segment]] = {}
+        columns = torch.split(self.w, self.posterior.pieces, dim=1)
+        for piece, (anchor, start) in enumerate(zip(self.posterior.anchor, self.posterior.starts, strict=True)):
+            at, stop = start, start + len(anchor)
             while at < stop:
                 chunk = at // size
                 end = min(stop, (chunk + 1) * size)
                 inner, outer = slice(at - start, end - start), slice(at - chunk * size, end - chunk * size)
-                noise = chunks[chunk][0][:, outer]
-                chunks[chunk][1].append(Segment(self.w[:, at:end], anchor[inner], noise, piece, inner, chunk, outer))
+                where = (columns[piece][:, inner], anchor[inner], buffer[:, outer], piece, inner, chunk, outer)
+                chunks.setdefault(chunk, []).append(Segment(*where))
                 at = end
-            start = stop
-        return chunks
+        return [(chunk, buffer[:, : total - chunk * size], segments) for chunk, segments in chunks.items()]
 
     def segments(self) -> Iterator[Segment]:
         """Every segment; the noise in them is whatever was drawn last."""
-        for _, segments in self.chunks:
+        for _, _, segments in self.chunks:
             yield from segments
 
     def noisy_segments(self, step: int) -> Iterator[Segment]:
         """Every segment with this step's noise in it. Use each before asking for the next."""
-        for chunk, (buffer, segments) in enumerate(self.chunks):
+        for chunk, buffer, segments in self.chunks:
             self.noise.fill(buffer, step=step, chunk=chunk)
             yield from segments
 
@@ -139,6 +135,7 @@ class Walk:
         *,
         noise: int | None,
         known: tuple[Tensor, list[Tensor]] | None = None,
+        sums: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
         """Call `update(segment, ∇L_B there)` once for every segment, the gradient taken before any of them moved.
 
@@ -151,22 +148,35 @@ class Walk:
             update: what to do; it may use the segment's noise.
             noise: the step whose noise is in the segments; None: none is needed.
             known: loss and gradient, where they have been computed already.
+            sums: add up what `update` returns.
 
         Returns:
-            L_B(w) before the moves, and the sum over segments of what `update` returned (None: nothing); `[chain]`.
+            L_B(w) before the moves, and the sum over all parameters of what `update` returned (None: not asked for);
+            `[chain]`.
         """
         if known is None and self.steps_in_backward:
-            return self._sweep_in_backward(indices, update, noise)
-        loss, grad = self.gradient(indices) if known is None else known
-        segments = self.segments() if noise is None else self.noisy_segments(noise)
-        return loss, _sum([update(s, s.of(grad)) for s in segments])
+            loss, parts = self._sweep_in_backward(indices, update, noise)
+        else:
+            loss, grad = self.gradient(indices) if known is None else known
+            segments = self.segments() if noise is None else self.noisy_segments(noise)
+            parts = [update(s, s.of(grad)) for s in segments]
+        return loss, self._total(parts) if sums else None
+
+    def _total(self, parts: Iterable[Tensor | None]) -> Tensor:
+        """In the order of the segments, whatever the order in which they were served, and over all shards."""
+        total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
+        for part in parts:
+            assert part is not None
+            total = total + part
+        return self.posterior.over_shards(total)
 
     def _sweep_in_backward(
         self, indices: Tensor | None, update: Update, noise: int | None
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Tensor, list[Tensor | None]]:
         """Gradients come in any order: a chunk's noise is drawn at its first segment and kept until its last."""
         segments = list(self.segments())
-        waiting = [len(mine) for _, mine in self.chunks]
+        buffers = {chunk: buffer for chunk, buffer, _ in self.chunks}
+        waiting = {chunk: len(mine) for chunk, _, mine in self.chunks}
         open_chunks: dict[int, Tensor] = {}
         found: list[Tensor | None] = [None] * len(segments)
 
@@ -175,7 +185,7 @@ class Walk:
                 s = segments[i]
                 if noise is not None:
                     if s.chunk not in open_chunks:
-                        buffer = torch.empty_like(self.chunks[s.chunk][0])
+                        buffer = torch.empty_like(buffers[s.chunk])
                         open_chunks[s.chunk] = self.noise.fill(buffer, step=noise, chunk=s.chunk)
                     s = replace(s, noise=open_chunks[s.chunk][:, s.outer])
                 found[i] = update(s, s.of_piece(grad))
@@ -184,7 +194,7 @@ class Walk:
                     open_chunks.pop(s.chunk, None)
 
         loss = self.posterior.gradient_as_made(self.w, indices, consume)
-        return loss, _sum(found)
+        return loss, found
 
     def whole_gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
         """Loss and gradient, as `gradient`; None where gradients never exist at once (`steps_in_backward`)."""
@@ -203,11 +213,12 @@ class Walk:
         _, noise = self.posterior.gradient(self._w_star, indices)
         for part, mean in zip(noise, self.posterior.init_gradient, strict=True):
             part.sub_(mean)
+        gained = torch.zeros_like(loss)
         for s in self.segments():
             off = s.of(noise)
             s.of(grad).sub_(off)
-            loss = loss - (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
-        return loss, grad
+            gained += (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
+        return loss - self.posterior.over_shards(gained), grad
 
     def gradient_noise(self, grad: list[Tensor], step: int) -> Tensor:
         """½‖nβ(∇L_B − ∇L_B′)‖², float64 `[chain]`, for this step's gradient and one more, on the next step's batch.
@@ -220,20 +231,11 @@ class Walk:
         _, other = self.gradient(self.batches.indices(step + 1))
         for one, two in zip(grad, other, strict=True):
             total += (one - two).square_().sum(dim=1, dtype=torch.float64)
-        return total * (self.posterior.nbeta**2 / 2)
+        return self.posterior.over_shards(total) * (self.posterior.nbeta**2 / 2)
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""
         total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
         for s in self.segments():
             total += (s.w - s.w_star).square_().sum(dim=1, dtype=torch.float64)
-        return total
-
-
-def _sum(parts: Iterable[Tensor | None]) -> Tensor | None:
-    """In the order of the segments, whatever the order in which they were served; None of nothing."""
-    total: Tensor | None = None
-    for part in parts:
-        if part is not None:
-            total = part if total is None else total + part
-    return total
+        return self.posterior.over_shards(total)

@@ -1,6 +1,7 @@
 """A small estimate as a program of its own, for tests that launch it under several processes or kill it.
 
 python worker.py OUTPUT '{"num_chains": 3, …}'
+python worker.py OUTPUT '[{…}, {…}]'              one after the other, into OUTPUT/0, OUTPUT/1 …
 """
 
 from __future__ import annotations
@@ -56,4 +57,9 @@ def run(output: str, settings: dict[str, object]) -> None:
 
 
 if __name__ == "__main__":
-    run(sys.argv[1], json.loads(sys.argv[2]))
+    asked = json.loads(sys.argv[2])
+    if isinstance(asked, dict):
+        run(sys.argv[1], asked)
+    else:
+        for number, each in enumerate(asked):
+            run(f"{sys.argv[1]}/{number}", each)

@@ -41,6 +41,8 @@ class BAOAB(Kernel):
         freeze_after: steps in which ε may fall.
     """
 
+    PER_CHAIN = ("shrink",)
+
     def __init__(self, step_size: float, *, friction: float, freeze_after: int = 0) -> None:
         super().__init__(step_size)
         self.friction = friction
@@ -72,11 +74,12 @@ class BAOAB(Kernel):
             s.w.addcmul_(p, h, value=0.5)
             return warmth
 
-        loss, warmth = walk.sweep(indices, update, noise=step, known=known)
+        loss, warmth = walk.sweep(indices, update, noise=step, known=known, sums=measure)
         if warmth is None:
             return Step(loss)
         heat = None if noise is None else epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
-        return Step(loss, kinetic_temperature=warmth / walk.w.shape[1], heat=heat, step_size=epsilon[:, 0])
+        warmth = warmth / walk.posterior.num_parameters
+        return Step(loss, kinetic_temperature=warmth, heat=heat, step_size=epsilon[:, 0])
 
     def _watch(self, walk: Walk, indices: Tensor | None) -> None:
         """Lower ε where κ asks for it."""

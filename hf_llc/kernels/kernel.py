@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -15,8 +16,10 @@ class Kernel(ABC):
 
     Momenta, preconditioners and thermostats live in `state`, named tensors with a leading chain axis, made at the first
     step and saved with the chains: everything else that a step uses must follow from (seed, chain, step), or a resumed
-    run is not the run.
+    run is not the run. The other axis is that of the parameters, but for those named in `PER_CHAIN`.
     """
+
+    PER_CHAIN: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, step_size: float) -> None:
         self.step_size = step_size

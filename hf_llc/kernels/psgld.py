@@ -37,7 +37,7 @@ class PreconditionedSGLD(Kernel):
             preconditioned_diffuse(walk, s, grad, s.of(a), self.step_size)
             return dot
 
-        loss, dot = walk.sweep(indices, update, noise=step)
+        loss, dot = walk.sweep(indices, update, noise=step, sums=measure)
         return Step(loss, grad_dot=dot)
 
 
@@ -69,7 +69,7 @@ class AdaptiveSGLD(Kernel):
             known = self._first(walk, indices)
         square_avg = pieces_of(walk, self.state["square_avg"])
         is_frozen = step >= self.freeze_after
-        largest = self._frozen_largest if is_frozen and self._frozen_largest is not None else _largest(square_avg)
+        largest = self._frozen_largest if is_frozen and self._frozen_largest is not None else _largest(walk, square_avg)
         self._frozen_largest = largest if is_frozen else None
 
         def update(s: Segment, grad: Tensor) -> Tensor | None:
@@ -81,7 +81,7 @@ class AdaptiveSGLD(Kernel):
                 v.lerp_(grad.square(), 1 - self._DECAY)
             return dot
 
-        loss, dot = walk.sweep(indices, update, noise=step, known=known)
+        loss, dot = walk.sweep(indices, update, noise=step, known=known, sums=measure)
         return Step(loss, grad_dot=dot)
 
     def _first(self, walk: Walk, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
@@ -100,9 +100,11 @@ class AdaptiveSGLD(Kernel):
         return known
 
 
-def _largest(square_avg: list[Tensor]) -> Tensor:
+def _largest(walk: Walk, square_avg: list[Tensor]) -> Tensor:
     """max V of each chain, `[chain, 1]`; above 0, so that a loss without gradient has A = 11 throughout."""
-    largest = torch.stack([v.amax(dim=1) for v in square_avg]).amax(dim=0)[:, None]
+    none = walk.w.new_zeros(len(walk.w))  # a process may hold no parameter
+    largest = torch.stack([none, *(v.amax(dim=1) for v in square_avg if v.shape[1])]).amax(dim=0)[:, None]
+    largest = walk.posterior.over_shards(largest, largest=True)
     return largest.clamp_min(torch.finfo(largest.dtype).tiny)
 
 

@@ -44,5 +44,5 @@ class RMSPropSGLD(Kernel):
             preconditioned_diffuse(walk, s, grad, a, self.step_size)
             return dot
 
-        loss, dot = walk.sweep(indices, update, noise=step)
+        loss, dot = walk.sweep(indices, update, noise=step, sums=measure)
         return Step(loss, grad_dot=dot)

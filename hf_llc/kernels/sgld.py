@@ -29,7 +29,7 @@ class SGLD(Kernel):
 
         before = walk.whole_gradient(indices) if measure else None
         old = None if before is None else walk.w.clone()
-        loss, dot = walk.sweep(indices, update, noise=step, known=before)
+        loss, dot = walk.sweep(indices, update, noise=step, known=before, sums=measure)
         if before is None or old is None:
             return Step(loss, grad_dot=dot)
         new_loss, new_grad = walk.gradient(indices)

@@ -27,6 +27,8 @@ class SGNHT(Kernel):
         friction: Ah, the friction without gradient noise, dimensionless; above 0.
     """
 
+    PER_CHAIN = ("thermostat",)
+
     def __init__(self, step_size: float, *, friction: float) -> None:
         super().__init__(step_size)
         self.friction = friction
@@ -38,18 +40,18 @@ class SGNHT(Kernel):
             start = torch.full((len(walk.w), 1), self.friction, dtype=torch.float64, device=walk.w.device)
             self.state.update(momentum=first_momentum(walk), thermostat=start)
         momentum, thermostat = pieces_of(walk, self.state["momentum"]), self.state["thermostat"]
-        h, d = math.sqrt(self.step_size), walk.w.shape[1]
+        h, d = math.sqrt(self.step_size), walk.posterior.num_parameters
         rate = self.friction**2 / 4
 
         def kick(s: Segment, grad: Tensor) -> Tensor:
             p = s.of(momentum)
             p.sub_(force(walk, s, grad), alpha=h)
             s.w.add_(p, alpha=h / 2)
-            return p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
+            return p.square().sum(dim=1, dtype=torch.float64)
 
-        loss, kicked = walk.sweep(indices, kick, noise=None)
+        loss, kicked = walk.sweep(indices, kick, noise=None, sums=True)
         assert kicked is not None
-        thermostat.add_(kicked / d - 1, alpha=rate)
+        thermostat.add_(kicked[:, None] / d - 1, alpha=rate)
         keep, spread = (x.to(walk.w.dtype) for x in self._friction(thermostat))
         rubbed = torch.zeros_like(thermostat)
         for s in walk.noisy_segments(step):
@@ -57,6 +59,7 @@ class SGNHT(Kernel):
             p.mul_(keep).addcmul_(s.noise, spread)
             s.w.add_(p, alpha=h / 2)
             rubbed += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
+        rubbed = walk.posterior.over_shards(rubbed)
         thermostat.add_(rubbed / d - 1, alpha=rate)
         return Step(loss, kinetic_temperature=(kicked + rubbed)[:, 0] / (2 * d) if measure else None)
 

@@ -1,0 +1,130 @@
+"""One chain's minibatch split over processes: the steps of one process, to rounding."""
+
+from __future__ import annotations
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from launch import ROOT, assert_equal, environment, port, torchrun, worker, workers
+
+from hf_llc.config import SampleConfig
+from hf_llc.distributed import Group, Processes, alone
+from hf_llc.errors import InputError
+from hf_llc.result import LLCResult
+
+CASES: dict[str, dict[str, object]] = {
+    "uneven shares": {"batch_size": 7},
+    "shares without an example": {"batch_size": 3, "chain_batch_size": 3, "sampler": "leimkuhler-matthews"},
+    "control variates, micro-batches": {
+        "sampler": "baoab", "gradient": "control-variate", "adapt_step_size": True, "num_burnin_steps": 150,
+        "micro_batch_size": 3,
+    },
+    "full batches, Metropolis": {"sampler": "mala", "batch_size": "full"},
+    "everything automatic": {
+        "step_size": "auto", "num_burnin_steps": "auto", "minimize": True, "minimize_steps": 50, "max_steps": 400,
+        "num_draws": 40,
+    },
+    "an acceptance to calibrate by": {"sampler": "sgld", "step_size": "auto", "compile": False},
+}  # fmt: skip
+
+
+def assert_close(one: LLCResult, other: LLCResult, case: str) -> None:
+    """Equal to rounding, for as long as these chains do not amplify it."""
+    assert one.trace is not None and other.trace is not None
+    for name, tolerance in (("loss", 1e-4), ("init_loss", 1e-9), ("accept_prob", 1e-2), ("sq_distance", 1e-4),
+                            ("heat", 1e-2), ("kinetic_temperature", 1e-3)):  # fmt: skip
+        a, b = (getattr(result.trace, name)[:, :100] for result in (one, other))
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=1e-9, err_msg=f"{case}: {name}")
+    assert one.step_size == pytest.approx(other.step_size, rel=1e-2), case
+    assert one.llc == pytest.approx(other.llc, rel=1e-2), case
+
+
+@pytest.mark.slow
+def test_a_split_batch_is_the_batch(tmp_path: Path) -> None:
+    """Two processes, four, and two groups of two take the steps of one: chains, minimizer, calibration, diagnostics.
+
+    What a group does is the same bit for bit, whatever other groups there are.
+    """
+    whole = workers([sys.executable], tmp_path / "whole", list(CASES.values()))
+    found: dict[tuple[int, int], list[LLCResult]] = {}
+    for processes, k in ((2, 2), (4, 2), (4, 4)):
+        cases = [{**case, "data_parallel": k} for case in CASES.values()]
+        found[processes, k] = workers(torchrun(processes), tmp_path / f"{processes}-{k}", cases)
+        for case, one, result in zip(CASES, whole, found[processes, k], strict=True):
+            assert (result.num_processes, result.data_parallel) == (processes, k)
+            assert_close(one, result, case)
+    for one, other in zip(found[2, 2], found[4, 2], strict=True):
+        assert_equal(one, other)
+
+
+LONG = {"num_draws": 1200, "num_burnin_steps": 400, "num_chains": 2, "minimize": True, "minimize_steps": 800,
+        "sampler": "baoab", "data_parallel": 2, "save_seconds": 0.1}  # fmt: skip
+
+
+@pytest.mark.slow
+def test_killed_and_resumed(tmp_path: Path) -> None:
+    """kill -9 at random moments, then a polite word to one process of the group: in the end the undisturbed trace.
+
+    The polite word is for the second process only, at whatever step it then is: both must stop after the same one.
+    """
+    moments, output = random.Random(0), tmp_path / "killed"
+    for attempt, kind in enumerate(("minimize", "chains", "chains", "chains")):
+        group = [_process(rank, output, LONG, where) for where in [port()] for rank in range(2)]
+        before = _newest(output, kind)
+        while _newest(output, kind) <= before and all(process.poll() is None for process in group):
+            time.sleep(0.02)
+        time.sleep(moments.uniform(0, 0.3))
+        assert all(process.poll() is None for process in group), "the run was over, or broke, before it could be killed"
+        if attempt < 3:
+            for process in group:
+                process.kill()
+        else:
+            group[1].send_signal(signal.SIGTERM)
+        for process in group:
+            process.wait(timeout=60)
+    assert not (output / "result.json").exists()
+    killed = worker(torchrun(2), output, **LONG)
+    assert_equal(worker(torchrun(2), tmp_path / "whole", **LONG), killed)
+
+
+def _newest(output: Path, kind: str) -> float:
+    """When a state of this kind was last saved; 0 if none was."""
+    return max((path.stat().st_mtime for path in output.rglob(f"{kind}*.safetensors")), default=0.0)
+
+
+def _process(rank: int, output: Path, settings: dict[str, object], where: str) -> subprocess.Popen[bytes]:
+    """One process of two, without a launcher that would end the other one."""
+    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    return subprocess.Popen(
+        [sys.executable, str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)],
+        env={**environment(), **place, "MASTER_PORT": where},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def test_shares_cover_every_example_once() -> None:
+    group = Group()
+    for size in (0, 1, 3, 4, 10, 11):
+        group.size, seen = 4, []
+        for group.index in range(4):
+            start, stop = group.share(size)
+            seen.extend(range(start, stop))
+            assert stop - start in (size // 4, size // 4 + 1)
+        assert seen == list(range(size))
+
+
+def test_one_process_has_no_group_of_two() -> None:
+    with pytest.raises(InputError, match=r"data_parallel does not divide the 1 processes .*got 2; allowed: 1; launch"):
+        Processes(2)
+    with alone(), pytest.raises(InputError, match="data_parallel"):
+        Processes(3)
+    with pytest.raises(InputError, match="data_parallel is out of range"):
+        SampleConfig(data_parallel=0)
