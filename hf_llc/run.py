@@ -162,7 +162,9 @@ class Run:
         if missing is None:
             return found
         text = f"{missing} takes two whole gradients, and steps were taken inside the backward pass"
-        return replace(found, reasons=[*found.reasons, Reason("not measured", text, "give it more memory", is_note=True)])
+        return replace(
+            found, reasons=[*found.reasons, Reason("not measured", text, "give it more memory", is_note=True)]
+        )
 
     @property
     def steps_in_backward(self) -> bool:
