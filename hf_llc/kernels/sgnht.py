@@ -51,7 +51,8 @@ class SGNHT(Kernel):
 
         loss, kicked = walk.sweep(indices, kick, noise=None, sums=True)
         assert kicked is not None
-        thermostat.add_(kicked[:, None] / d - 1, alpha=rate)
+        kicked = kicked[:, None]
+        thermostat.add_(kicked / d - 1, alpha=rate)
         keep, spread = (x.to(walk.w.dtype) for x in self._friction(thermostat))
         rubbed = torch.zeros_like(thermostat)
         for s in walk.noisy_segments(step):
