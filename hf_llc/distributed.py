@@ -6,6 +6,7 @@ import atexit
 import contextlib
 import contextvars
 import functools
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -43,6 +44,8 @@ def process_state() -> PartialState:
 
 def _leave() -> None:
     if dist.is_initialized():
+        _handle_of.cache_clear()  # what still holds a group, as models that were split do, keeps its threads alive
+        gc.collect()
         with contextlib.suppress(Exception):  # too late to say anything useful
             dist.destroy_process_group()
 

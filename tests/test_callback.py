@@ -15,8 +15,8 @@ import pytest
 import torch
 import train_worker
 import transformers
+from launch import ROOT, environment, torchrun
 from safetensors.torch import load_file
-from test_distributed import ROOT, _environment, _torchrun
 from worker import examples, network, squared_error
 
 from hf_llc import LLCCallback, LLCEvaluator
@@ -138,7 +138,7 @@ def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None
 
 def _train(launcher: list[str], output: Path, every: str | None) -> dict[str, Any]:
     command = [*launcher, str(ROOT / "tests" / "train_worker.py"), str(output), json.dumps(every)]
-    done = subprocess.run(command, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "record.json").read_text())
 
@@ -146,8 +146,8 @@ def _train(launcher: list[str], output: Path, every: str | None) -> dict[str, An
 @pytest.mark.slow
 def test_two_processes_do_not_notice_either(tmp_path: Path) -> None:
     """DistributedDataParallel on two processes: the same losses and weights, the chains on both."""
-    bare = _train(_torchrun(2), tmp_path / "bare", None)
-    measured = _train(_torchrun(2), tmp_path / "measured", "epoch")
+    bare = _train(torchrun(2), tmp_path / "bare", None)
+    measured = _train(torchrun(2), tmp_path / "measured", "epoch")
     assert (bare["num_processes"], measured["num_processes"]) == (2, 2)
     assert measured["wrapped"] == "DistributedDataParallel"
     assert without_llc(measured["log"]) == without_llc(bare["log"])

@@ -17,8 +17,8 @@ import tiny
 import torch
 from curve_factory import series
 from hub import Hub
+from launch import ROOT, environment, torchrun
 from PIL import Image
-from test_distributed import ROOT, _environment, _torchrun
 from test_hub_client import put_data, put_model
 from worker import network, squared_error
 
@@ -371,11 +371,11 @@ def test_two_processes_draw_the_curve_of_one(tmp_path: Path) -> None:
 
     def run(launcher: list[str], output: str) -> Any:
         argv = [*launcher, script, *command(files, "--output", output, "--quiet", "--num-chains", "4")]
-        done = subprocess.run(argv, env=_environment(), capture_output=True, text=True, timeout=240, check=False)
+        done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=240, check=False)
         assert (tmp_path / output / "curve.json").exists(), done.stderr[-3000:]
         return json.loads((tmp_path / output / "curve.json").read_text())
 
-    one, two = run([sys.executable], "one"), run(_torchrun(2), "two")
+    one, two = run([sys.executable], "one"), run(torchrun(2), "two")
     assert one == two
     assert LLCResult.load(tmp_path / "two" / "step2").num_processes == 2
 

@@ -13,7 +13,7 @@ import pytest
 import tiny
 import torch
 import transformers
-from test_distributed import ROOT
+from launch import ROOT
 
 from hf_llc import LLCEvaluator, LLCResult, LoadConfig
 from hf_llc.errors import InputError
