@@ -144,7 +144,8 @@ def test_estimate_takes_the_settings(tmp_path: Path, capsys: pytest.CaptureFixtu
     saved = json.loads((tmp_path / "c" / "calibration.json").read_text())
     assert len(saved["cells"]) == 10 and saved["num_gradients"] > 0 and saved["found"]["path"]
     yaml = read_yaml("c/calibrated.yaml")
-    assert "auto" not in {value for name, value in yaml.items() if name != "num_burnin_steps"}
+    left = {name for name, value in yaml.items() if value == "auto"}
+    assert left <= {"num_burnin_steps", "step_in_backward"}  # the second asks each machine how much memory it has
     assert main(["estimate", *SMALL, "--config", "c/calibrated.yaml", "--output", "e"]) in (0, 3)
     result = LLCResult.load("e")
     assert result.calibration is None and result.num_chains == 3
