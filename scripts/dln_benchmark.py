@@ -15,6 +15,9 @@ column of the rows).
 Chains start at the true weights, and for some networks (`--trained N`, the first N of a size) also at weights found by
 SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
+`cpu` took 67 minutes of one core of a machine that did other work beside it (27 of them the trained networks); what to
+expect of it is in docs/results/dln_benchmark. `paper` has not been run.
+
 A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
 same function at less cost (tests/test_deep_linear.py compares the two).
 """
