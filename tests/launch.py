@@ -30,8 +30,16 @@ def environment() -> dict[str, str]:
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
 
 
-def torchrun(count: int) -> list[str]:
-    return [str(BIN / "torchrun"), "--nproc-per-node", str(count), "--master-port", port()]
+def torchrun(count: int, *, logs: Path | None = None) -> list[str]:
+    """The launcher's command line; with `logs`, `printed` of that folder is what each process printed."""
+    more = [] if logs is None else ["--log-dir", str(logs), "--tee", "3"]
+    return [str(BIN / "torchrun"), "--nproc-per-node", str(count), "--master-port", port(), *more]
+
+
+def printed(logs: Path) -> list[str]:
+    """What each process of a run under torchrun printed, from its own file: torchrun's own print can tear a line."""
+    files = sorted(logs.glob("*/attempt_0/*/stdout.log"), key=lambda file: int(file.parent.name))
+    return [file.read_text(encoding="utf-8") for file in files]
 
 
 def accelerate(count: int) -> list[str]:
@@ -50,17 +58,19 @@ def accelerate(count: int) -> list[str]:
 
 def workers(launcher: list[str], output: Path, settings: list[dict[str, object]]) -> list[LLCResult]:
     """One launch for all these settings, one after the other."""
-    command = [*launcher, str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    _work(launcher, output, settings)
     return [LLCResult.load(output / str(number)) for number in range(len(settings))]
 
 
 def worker(launcher: list[str], output: Path, **settings: object) -> LLCResult:
+    _work(launcher, output, settings)
+    return LLCResult.load(output)
+
+
+def _work(launcher: list[str], output: Path, settings: object) -> None:
     command = [*launcher, str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
-    return LLCResult.load(output)
 
 
 def assert_equal(one: LLCResult, other: LLCResult) -> None:

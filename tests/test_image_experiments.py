@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-import socket
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -15,10 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from script_runner import ROOT, smoke_on_one_and_two
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+sys.path.insert(0, str(ROOT / "scripts"))
 import mnist_entropy_sgd
 import resnet_cifar10
 import resnet_figure
@@ -26,8 +23,6 @@ from classifiers import MADE_UP, Images, evaluated, judged, llc, load_images, mi
 
 from hf_llc import LLCEvaluator
 from hf_llc.errors import InputError
-
-ROOT = Path(__file__).parents[1]
 
 SAMPLING = {"num_chains": 2, "num_draws": 12, "num_burnin_steps": 3, "batch_size": 16, "step_size": 1e-5}
 
@@ -207,38 +202,7 @@ def test_the_papers_sweeps_share_their_base_runs() -> None:
     assert len(set(jobs)) == len(jobs) - 2 - 2
 
 
-def _environment() -> dict[str, str]:
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
-
-
-def _rows(command: list[str], output: Path) -> tuple[list[dict[str, Any]], str]:
-    arguments = [*command, "--preset", "smoke", "--output", str(output)]
-    done = subprocess.run(arguments, env=_environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = (output / "rows.jsonl").read_text(encoding="utf-8").splitlines()
-    return [json.loads(line) for line in lines], done.stdout
-
-
-def _sorted(rows: list[dict[str, Any]]) -> list[str]:
-    return sorted(json.dumps({k: v for k, v in row.items() if k != "seconds"}, sort_keys=True) for row in rows)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("script", "count"), [("mnist_entropy_sgd.py", 4), ("resnet_cifar10.py", 6)])
+@pytest.mark.parametrize(("script", "count"), [("mnist_entropy_sgd", 4), ("resnet_cifar10", 6)])
 def test_a_script_gives_the_same_rows_by_one_process_and_by_two(tmp_path: Path, script: str, count: int) -> None:
-    path = str(ROOT / "scripts" / script)
-    alone, _ = _rows([sys.executable, path], tmp_path / "one")
-    assert len(alone) == count
-    for name in ("figure.png", "figure.csv", "claim.txt"):
-        assert (tmp_path / "one" / name).stat().st_size > 0
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    torchrun = str(Path(sys.executable).parent / "torchrun")
-    launcher = [torchrun, "--nproc-per-node", "2", "--master-port", port, "--tee", "1", path]
-    together, said = _rows(launcher, tmp_path / "two")
-    by_rank = [sum(f"{rank}]:" in line and ", seconds" in line for line in said.splitlines()) for rank in (0, 1)]
-    assert by_rank == [count // 2] * 2
-    assert _sorted(together) == _sorted(alone)
-    _, again = _rows([sys.executable, path], tmp_path / "two")  # nothing is left to do: the figure is drawn anew
-    assert ", seconds" not in again
+    assert len(smoke_on_one_and_two(script, tmp_path)) == count

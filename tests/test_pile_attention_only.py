@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ import numpy as np
 import pytest
 import torch
 from hub import Hub
+from launch import environment, printed, torchrun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_llc.embedded import model_path, text_path
@@ -202,15 +202,9 @@ def test_claim_of_a_single_model_says_what_it_is() -> None:
 # Whole runs
 
 
-def _run(output: Path, *more: str, processes: int = 1) -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    torchrun = [str(Path(sys.executable).with_name("torchrun")), "--nproc-per-node", str(processes)]
-    launcher = [sys.executable] if processes == 1 else [*torchrun, "--master-port", port, "--tee", "3"]
+def _run(output: Path, *more: str, launcher: Sequence[str] = (sys.executable,)) -> str:
     command = [*launcher, str(SCRIPT), "--preset", "smoke", "--output", str(output), *more]
-    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300, check=False)
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return done.stdout
 
@@ -229,8 +223,9 @@ def test_two_processes_share_the_work_and_find_what_one_finds(tmp_path: Path) ->
     rows = _found(one)
     assert len(rows) == 2 + 4 + 2
     assert rows["llc seed-0/step-10 paper"]["init_loss"] > rows["llc seed-0/step-20 paper"]["init_loss"]
-    shared = _run(two, "--curve", processes=2)
-    assert "[default0]:stage train, seed 0" in shared and "[default1]:stage train, seed 1" in shared
+    _run(two, "--curve", launcher=torchrun(2, logs=tmp_path / "logs"))
+    first, second = printed(tmp_path / "logs")
+    assert "stage train, seed 0" in first and "stage train, seed 1" in second
     same = [name for name in rows["llc seed-0/step-20 ours"] if name not in ("seconds",)]
     for key, row in _found(two).items():
         assert {k: row.get(k) for k in same} == {k: rows[key].get(k) for k in same}, key
