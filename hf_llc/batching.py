@@ -1,4 +1,4 @@
-"""How many chains to step together: as many as a process has where a short measurement finds that faster."""
+"""How many chains to step together: as many as each process has where a short measurement finds that faster."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from hf_llc.posterior import Posterior
-from hf_llc.streams import BatchStream
+from hf_llc.walk import Walk
 
 _ROUNDS = 5
 """Both ways take turns, so that what else the machine does hits both; the fastest of each counts."""
@@ -19,20 +19,20 @@ _WORTH = 0.9
 """Batched chains have to take less than this part of the time: they take more memory."""
 
 
-def choose(posterior: Posterior, *, num_chains: int, num_processes: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """Time a gradient of one chain and of a process's share of the chains, by vmap.
+def choose(posterior: Posterior, *, num_chains: int, num_groups: int, batch_size: int, seed: int) -> dict[str, Any]:
+    """Time a gradient of one chain and of a process's share of the chains, by vmap. All processes of a group ask.
 
     Args:
         posterior: whose gradients.
         num_chains: of the estimate.
-        num_processes: that share them.
+        num_groups: of processes that share them.
         batch_size: examples a step.
         seed: of the batches.
 
     Returns:
         `chain_batch_size`, and the milliseconds a chain-step of either way (`one`, `together`; None: not possible).
     """
-    share = math.ceil(num_chains / num_processes)
+    share = math.ceil(num_chains / num_groups)
     if share == 1:
         return {"chain_batch_size": 1, "one": None, "together": None}
     one = _gradient(posterior, 1, batch_size, seed)
@@ -48,13 +48,10 @@ def choose(posterior: Posterior, *, num_chains: int, num_processes: int, batch_s
 
 def _gradient(posterior: Posterior, count: int, batch_size: int, seed: int) -> Callable[[], Tensor]:
     """A gradient of `count` chains at w*; done once already, so that what is made on first use is made."""
-    w = posterior.start(count)
-    batches = BatchStream(
-        seed, range(count), num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
-    )
+    walk = Walk(posterior, range(count), seed=seed, batch_size=batch_size)
 
     def once() -> Tensor:
-        return posterior.gradient(w, batches.indices(0))[0]
+        return walk.gradient(walk.batches.indices(0))[0]
 
     once()
     return once

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import os
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,7 @@ from hf_llc.downloads import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.encoding import is_transformer_lens
 from hf_llc.errors import InputError
 from hf_llc.refusals import hub_refusal, model_refusal, public_name
-from hf_llc.shards import whole_of
+from hf_llc.shards import hash_of, whole_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -231,13 +229,6 @@ def device_of(config: LoadConfig) -> torch.device:
 def _fingerprint(model: torch.nn.Module) -> str:
     """A hash of weights and buffers (batch norm's averages shape the loss too)."""
     return hash_of(value for value in model.state_dict().values() if isinstance(value, torch.Tensor))
-
-
-def hash_of(tensors: Iterable[torch.Tensor]) -> str:
-    digest = hashlib.sha256()
-    for tensor in tensors:
-        digest.update(whole_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
 
 
 def _check_folder(folder: Path, config: LoadConfig) -> None:

@@ -15,7 +15,7 @@ import transformers
 from transformers import PreTrainedModel
 
 from hf_llc import encoding, pixels, tasks
-from hf_llc.checkpoints import AUTO_CLASSES, check_weights, hash_of, narrowed, open_model, task_from
+from hf_llc.checkpoints import AUTO_CLASSES, check_weights, narrowed, open_model, task_from
 from hf_llc.config import LoadConfig
 from hf_llc.datasource import column, is_tensors, materialize, open_data, refuse_parts, tensors_of
 from hf_llc.distributed import process_state
@@ -24,7 +24,7 @@ from hf_llc.errors import InputError
 from hf_llc.labels import LABELS, name_labels
 from hf_llc.problem import Problem
 from hf_llc.refusals import data_refusal, is_of_reading, public_name
-from hf_llc.shards import is_split
+from hf_llc.shards import hash_of, is_split
 
 _ENCODERS: dict[str, Callable[..., tasks.Encoded]] = {
     "text-generation": encoding.causal_lm,

@@ -8,6 +8,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -125,10 +126,11 @@ class Run:
         """Minimize and calibrate, as far as that was asked for."""
         self.moved = self._minimize() if self.asked.minimize else None
         if self.asked.step_size == "auto":
-            self.calibration = self._calibrate()
+            self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
             self.sample = apply(self.calibration, self.asked)
         if self.asked.chain_batch_size == "auto":
-            self.sample = replace(self.sample, chain_batch_size=self._batching()["chain_batch_size"])
+            found = self._decided("batching", self._batching)
+            self.sample = replace(self.sample, chain_batch_size=found["chain_batch_size"])
         self.sampling = Sampling(self.posterior, processes=self.processes, state=self.folder.state, show=self.show)
 
     def result(self, begun: float) -> LLCResult:
@@ -290,31 +292,23 @@ class Run:
         self.posterior = self._posterior()
         return done
 
-    def _calibrate(self) -> dict[str, Any]:
-        """What was left open, found once by the main process and those of its group."""
-        known = self.processes.main_does(lambda: self.folder.decided("calibration"))
+    def _decided(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `work` finds out, once a run: by the main process and those of its group, whose gradients are sums."""
+        known = self.processes.main_does(lambda: self.folder.decided(name))
         if known is None:
-            found = self.processes.main_group_does(lambda: calibrate(self.posterior, self.asked))
-            known = self.processes.main_does(lambda: self.folder.decide("calibration", found))
+            found = self.processes.main_group_does(work)
+            known = self.processes.main_does(lambda: self.folder.decide(name, found))
         return known
 
     def _batching(self) -> dict[str, Any]:
-        """How many chains to step together, measured once by the main process."""
-
-        def work() -> dict[str, Any]:
-            known = self.folder.decided("batching")
-            if known is not None:
-                return known
-            found = choose(
-                self.posterior,
-                num_chains=self.sample.num_chains,
-                num_processes=self.processes.count,
-                batch_size=self.batch_size,
-                seed=self.sample.seed,
-            )
-            return self.folder.decide("batching", found)
-
-        return self.processes.main_does(work)
+        """How many chains to step together."""
+        return choose(
+            self.posterior,
+            num_chains=self.sample.num_chains,
+            num_groups=self.processes.count // self.processes.group.size,
+            batch_size=self.batch_size,
+            seed=self.sample.seed,
+        )
 
     def _cost(self, begun: float) -> dict[str, Any]:
         """Time and memory of this call (a resumed run counts its own part)."""

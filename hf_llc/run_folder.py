@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -14,16 +13,13 @@ from torch import nn
 from hf_llc.config import differences
 from hf_llc.errors import InputError
 from hf_llc.files import write_json
-from hf_llc.shards import whole_of
+from hf_llc.shards import hash_of
 
 
 def fingerprint(model: nn.Module, examples: dict[str, torch.Tensor]) -> str:
     """A hash of all weights, buffers and examples: the same run means the same numbers, whatever their names."""
-    digest = hashlib.sha256()
-    for tensor in [*model.state_dict().values(), *examples.values()]:
-        if isinstance(tensor, torch.Tensor):
-            digest.update(whole_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
+    values = [*model.state_dict().values(), *examples.values()]
+    return hash_of(value for value in values if isinstance(value, torch.Tensor))
 
 
 class RunFolder:

@@ -100,6 +100,7 @@ class ShardedPosterior(Posterior):
 
     @torch.no_grad()
     def example_losses(self, w: Tensor) -> Tensor:
+        """`Posterior.example_losses`, each process running the model equally often."""
         self.attach(w)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
         at, _ = self.group.share(self.num_examples)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -28,6 +30,14 @@ def local_of(tensor: Tensor) -> Tensor:
 def whole_of(tensor: Tensor) -> Tensor:
     """All of it. All processes that hold a part must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def hash_of(tensors: Iterable[Tensor]) -> str:
+    """A hash of the values, 16 hexadecimal digits, however they are split. All processes that hold a part must ask."""
+    digest = hashlib.sha256()
+    for tensor in tensors:
+        digest.update(whole_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
 
 
 def module_of(model: Any) -> nn.Module | None:

@@ -7,38 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from test_evaluator import Branching, compute
 from torch import nn
-from worker import SETTINGS, examples, network, squared_error
+from worker import examples, network, squared_error
 
-from hf_llc import LLCEvaluator, LLCResult, batching
+from hf_llc import batching
 from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 
 
-class Branching(nn.Module):
-    """The network, with a question on the way that vmap does not allow."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = network()
-
-    def forward(self, x: Any) -> Any:
-        y = self.inner(x)
-        return y if y.sum().item() < 1e9 else -y
-
-
-def chosen(model: nn.Module, *, num_chains: int = 3, num_processes: int = 1) -> dict[str, Any]:
+def chosen(model: nn.Module, *, num_chains: int = 3, num_groups: int = 1) -> dict[str, Any]:
     inputs, labels = examples(network())
     data = {"inputs": inputs, "labels": labels}
     problem = Problem(model, data, lambda f, b: squared_error(f(b["inputs"]), b["labels"]), n=len(inputs), unit="")
     posterior = Posterior(problem, nbeta=10.0, localization=1.0)
-    return batching.choose(posterior, num_chains=num_chains, num_processes=num_processes, batch_size=20, seed=0)
-
-
-def compute(output: Path | None = None, **settings: object) -> LLCResult:
-    model = network()
-    evaluator = LLCEvaluator(**{**SETTINGS, **settings})
-    return evaluator.compute(model, data=examples(model), loss_fn=squared_error, output=output)
+    return batching.choose(posterior, num_chains=num_chains, num_groups=num_groups, batch_size=20, seed=0)
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[int]:
@@ -56,7 +39,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[
 def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     clock(monkeypatch, 1.0, 1.5)  # three chains in half the time of three
     assert chosen(network()) == {"chain_batch_size": 3, "one": 1000.0, "together": 500.0}
-    assert chosen(network(), num_processes=2)["chain_batch_size"] == 2  # this process's share
+    assert chosen(network(), num_groups=2)["chain_batch_size"] == 2  # this process's share
     clock(monkeypatch, 1.0, 2.9)  # 3 % faster is not worth the memory
     assert chosen(network())["chain_batch_size"] == 1
 
@@ -64,7 +47,7 @@ def test_the_faster_way_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_be_batched_is_not_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = clock(monkeypatch, 1.0, 0.1)
     assert chosen(Branching())["chain_batch_size"] == 1
-    assert chosen(network(), num_chains=2, num_processes=2)["chain_batch_size"] == 1
+    assert chosen(network(), num_chains=2, num_groups=2)["chain_batch_size"] == 1
     assert not calls
 
 

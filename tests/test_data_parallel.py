@@ -31,6 +31,7 @@ CASES: dict[str, dict[str, object]] = {
         "step_size": "auto", "num_burnin_steps": "auto", "minimize": True, "minimize_steps": 50, "max_steps": 400,
         "num_draws": 40,
     },
+    "a measurement that all take part in": {"batch_size": 7, "chain_batch_size": "auto"},
     "an acceptance to calibrate by": {"sampler": "sgld", "step_size": "auto", "compile": False},
 }  # fmt: skip
 
@@ -60,8 +61,9 @@ def test_a_split_batch_is_the_batch(tmp_path: Path) -> None:
         for case, one, result in zip(CASES, whole, found[processes, k], strict=True):
             assert (result.num_processes, result.data_parallel) == (processes, k)
             assert_close(one, result, case)
-    for one, other in zip(found[2, 2], found[4, 2], strict=True):
-        assert_equal(one, other)
+    for case, one, other in zip(CASES.values(), found[2, 2], found[4, 2], strict=True):
+        if case.get("chain_batch_size") != "auto":  # a measurement may end either way: equal only to rounding
+            assert_equal(one, other)
 
 
 LONG = {"num_draws": 1200, "num_burnin_steps": 400, "num_chains": 2, "minimize": True, "minimize_steps": 800,
