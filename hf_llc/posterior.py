@@ -163,6 +163,7 @@ class Posterior:
     def _lay_out(self) -> None:
         """Sizes, anchor and pieces."""
         self.sizes = [p.numel() for p in self.parameters.values()]
+        self._shapes = [p.shape for p in self.parameters.values()]
         self._home = [p.data for p in self.parameters.values()]
         flat = [x.reshape(-1) for x in self._home]
         is_flat = self.num_parameters <= _FLAT_LIMIT and not self.step_in_backward
@@ -211,18 +212,21 @@ class Posterior:
         """Make `w` the place where the model's parameters live, until another one is attached."""
         if self._attached is w:
             return
-        columns = torch.split(w, self.sizes, dim=1)
-        shapes = [p.shape for p in self.parameters.values()]
+        views = self._views(w)
         if len(w) == 1:
-            for parameter, column, shape in zip(self.parameters.values(), columns, shapes, strict=True):
-                parameter.data = column[0].view(shape)
+            for parameter, view in zip(self.parameters.values(), views, strict=True):
+                parameter.data = view
             self._leaves = list(self.parameters.values())
         else:
-            self._leaves = [
-                c.unflatten(1, s).detach().requires_grad_() if s else c[:, 0].detach().requires_grad_()
-                for c, s in zip(columns, shapes, strict=True)
-            ]
+            self._leaves = [view.detach().requires_grad_() for view in views]
         self._attached = w
+
+    def _views(self, w: Tensor) -> list[Tensor]:
+        """The parameters in their shapes, with the chain axis in front where there are several."""
+        columns = zip(torch.split(w, self.sizes, dim=1), self._shapes, strict=True)
+        if len(w) == 1:
+            return [column[0].view(shape) for column, shape in columns]
+        return [column.unflatten(1, shape) if shape else column[:, 0] for column, shape in columns]
 
     def release(self) -> None:
         """Let go of the chain attached last: the model is at w* again, in its own storage and type."""
@@ -239,33 +243,42 @@ class Posterior:
 
         return self.problem.losses(forward, batch)
 
-    def _value_and_grad(self, batch: dict[str, Tensor], stacked: bool, size: int) -> tuple[Tensor, Sequence[Any]]:
-        """Per-example losses and the gradient of their sum over `size`. One eager chain runs the model as it stands."""
-        leaves = self._leaves
+    def _value_and_grad(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
+        """Summed losses, float64 `[chain]`, and the gradient of them over `size`, in flat pieces."""
         if self._graph is not None:
             with torch.no_grad():
-                return self._graph([leaf.detach() for leaf in leaves], batch, stacked, size)
+                return self._graph(w, batch, size)
+        leaves, stacked = self._leaves, len(w) > 1
         with torch.enable_grad(), checkpointed([] if stacked else self._layers):
             losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
             total = losses.sum() / size
-        return losses.detach(), torch.autograd.grad(total, leaves, allow_unused=True)
+        grads = torch.autograd.grad(total, leaves, allow_unused=True)
+        found = [torch.zeros_like(x) if grad is None else grad for grad, x in zip(grads, leaves, strict=True)]
+        return self._flat(w, losses.detach(), found)
 
-    def _functional(
-        self, leaves: list[Tensor], batch: dict[str, Tensor], stacked: bool, size: int
-    ) -> tuple[Tensor, Sequence[Any]]:
+    def _functional(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         """The same as one graph for torch.compile, forward and backward pass together."""
 
         def total(leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
-            losses = (torch.vmap(self._one_chain) if stacked else self._one_chain)(leaves, batch)
+            losses = (torch.vmap(self._one_chain) if len(w) > 1 else self._one_chain)(leaves, batch)
             return losses.sum() / size, losses
 
-        grads, losses = torch.func.grad(total, has_aux=True)(leaves)
-        return losses, grads
+        grads, losses = torch.func.grad(total, has_aux=True)(self._views(w))
+        return self._flat(w, losses, grads)
+
+    def _flat(self, w: Tensor, losses: Tensor, grads: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        flat = [grad.reshape(len(w), -1) for grad in grads]
+        pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
+        return losses.sum(-1, dtype=torch.float64).reshape(-1), pieces
 
     def _batch(self, indices: Tensor | slice) -> dict[str, Tensor]:
-        if isinstance(indices, Tensor):
-            return {k: x[indices.to(x.device)].to(self.device) for k, x in self.examples.items()}
-        return {k: x[indices].to(self.device) for k, x in self.examples.items()}
+        if isinstance(indices, slice):
+            return {k: x[indices].to(self.device) for k, x in self.examples.items()}
+        flat, shape = indices.flatten(), indices.shape  # index_select copies whole rows: faster than x[indices]
+        return {
+            k: x.index_select(0, flat.to(x.device)).unflatten(0, shape).to(self.device)
+            for k, x in self.examples.items()
+        }
 
     def _micro_batches(self, indices: Tensor | None, num_chains: int) -> Iterator[dict[str, Tensor]]:
         """This process's share of the batch in parts; with one chain without the chain axis."""
@@ -309,17 +322,12 @@ class Posterior:
         loss, total = torch.zeros(num_chains, dtype=torch.float64, device=self.device), None
         for batch in self._micro_batches(indices, num_chains):
             with self._autocast():
-                losses, parts = self._value_and_grad(batch, num_chains > 1, size)
-            loss = loss + losses.sum(-1, dtype=torch.float64)
-            parts = [
-                torch.zeros_like(leaf) if part is None else part for part, leaf in zip(parts, self._leaves, strict=True)
-            ]
+                losses, parts = self._value_and_grad(w, batch, size)
+            loss = loss + losses
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
         if total is None:  # a share without examples
-            total = [torch.zeros_like(leaf) for leaf in self._leaves]
-        flat = [part.reshape(num_chains, -1) for part in total]
-        pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
-        return loss / size, pieces
+            total = [torch.zeros(num_chains, count, dtype=self.dtype, device=self.device) for count in self.pieces]
+        return loss / size, total
 
     def gradient_as_made(self, w: Tensor, indices: Tensor | None, consume: Callable[[int, Tensor], None]) -> Tensor:
         """L_B(w), float64 `[1]`; ∇L_B(w) is handed over parameter by parameter while the backward pass makes it.
