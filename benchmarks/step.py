@@ -204,7 +204,7 @@ def measure(case: Case, *, seconds: float, rounds: int) -> dict[str, float | str
             with _quiet():
                 runner = make(case)
                 if "compiled" in name:
-                    runner(1)
+                    runner(1)  # compiles; the next one tells how long a step takes
                 once = runner(1)
                 if once < SLOW:
                     once = runner(3)
