@@ -174,9 +174,8 @@ def problems(args: argparse.Namespace) -> Iterator[Known]:
         yield from deep_linear(args.networks)
     if "stories" in args.cases:
         folder = args.output / "stories"
-        case = stories(args.data, folder)
+        case = stories(args.data, folder, device=args.device)
         if args.reference:
-            case.problem.model.to(args.device)
             make_reference(case, folder, localization=STORIES_LOCALIZATION, steps=args.reference_steps)
         given = None if args.llc is None else (args.llc, args.se)
         yield referred(case, folder, localization=STORIES_LOCALIZATION, given=given)

@@ -90,13 +90,19 @@ def deep_linear(count: int, *, size: str = "1k", n: int | None = None, batch_siz
 
 
 def stories(
-    data: Path, folder: Path, *, max_examples: int | None = None, minimize_steps: int = _MINIMIZE_STEPS
+    data: Path,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    max_examples: int | None = None,
+    minimize_steps: int = _MINIMIZE_STEPS,
 ) -> Case:
     """stories260K on windows of 256 tokens of its validation text, at ŵ.
 
     Args:
         data: folder that holds stories260K and tinystories_val.
         folder: where ŵ is kept.
+        device: of the model.
         max_examples: windows at most.
         minimize_steps: gradient steps to ŵ.
 
@@ -109,7 +115,7 @@ def stories(
                 "no such data", value=str(data / name), remedy="give --data or set HF_LLC_DATA, or leave the case out"
             )
     text = next(iter(sorted((data / "tinystories_val").glob("*.txt"))))
-    config = LoadConfig(max_length=256, max_examples=max_examples, device="cpu")
+    config = LoadConfig(max_length=256, max_examples=max_examples, device=device)
     problem = load_problem(str(data / "stories260K"), str(text), config)
     case = Case("stories260K, 8×256 tokens", problem, 8, True)
     at_minimum(case, folder, steps=minimize_steps)

@@ -99,13 +99,14 @@ def one(name: str, parameters: int) -> float:
     return (watch.bytes - watch.start_bytes) / case.num_parameters
 
 
-def write_checkpoint(size: str, folder: Path) -> None:
+def write_checkpoint(size: str, folder: Path, device: str) -> None:
     """A random decoder of that size, made in bfloat16."""
     from transformers import Qwen2Config, Qwen2ForCausalLM
 
     config = Qwen2Config(**SIZES[size], num_key_value_heads=2, vocab_size=151_936, tie_word_embeddings=True)
     torch.manual_seed(0)
-    Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
+    with torch.device(device):
+        Qwen2ForCausalLM._from_config(config, dtype=torch.bfloat16).save_pretrained(folder)
 
 
 def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) -> dict[str, Any]:
@@ -194,7 +195,7 @@ def main() -> None:
         print(one(args.only, args.parameters))
         return
     if args.write is not None:
-        write_checkpoint(args.language_model, Path(args.write))
+        write_checkpoint(args.language_model, Path(args.write), args.device)
         print("true")
         return
     if args.step is not None:

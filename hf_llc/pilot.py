@@ -197,11 +197,12 @@ class Pilot:
 
     def _block(self, kernel: BAOAB, start: int) -> float:
         """Fifty steps; the mean of nβ(L_B(w_t) − L_B(w*)), NaN where the chain broke."""
-        total = 0.0
+        excess = []
         for step in range(start, start + _BLOCK):
             indices = self.walk.batches.indices(step)
             loss = kernel.step(self.walk, indices, step=step, measure=False).loss
-            total += float(loss - self.posterior.paired_loss(indices, 1))
+            excess.append(loss - self.posterior.paired_loss(indices, 1))
+        total = sum(torch.cat(excess).tolist())  # a device is waited for once
         self.spent += _BLOCK * (2 if self.gradient == "control-variate" else 1)
         return self.posterior.nbeta * total / _BLOCK
 

@@ -18,14 +18,15 @@ from torch import Tensor, nn
 from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
 from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
+from hf_llc.graphs import Graphs
 from hf_llc.problem import Problem
 from hf_llc.shards import is_shard, local_of, reshard
 
-_FLAT_LIMIT = 2**15
+_FLAT_LIMIT, _GPU_FLAT_LIMIT = 2**15, 2**24
 """Up to this many parameters the gradient is gathered into one flat tensor: fewer, larger operations a step."""
 
 _RESIDENT_BYTES = 2 * 2**30
-"""Examples up to this size are kept on the model's device."""
+"""Examples up to this size are kept on the model's device; on a GPU up to a quarter of what is free there."""
 
 _MICRO_TOKENS, _MICRO_EXAMPLES = 2**14, 1024
 
@@ -123,6 +124,7 @@ class Posterior:
         anchor: w*, one flat tensor a piece, in the model's own type; of large models, the model's own storage.
         dtype: of chains and gradients.
         pieces: sizes of the flat pieces in which gradients come: one for small models, one a parameter for large.
+        is_flat: whether the model is small in this sense.
         starts: where each of them begins among all parameters, those of other processes included.
         init_losses: ℓ_i(w*) of every example, float64 `[example]`.
     """
@@ -154,7 +156,8 @@ class Posterior:
         self.mixed_precision = mixed_precision
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
-        self._graph = torch.compile(self._functional, dynamic=False) if compile else None
+        self._compiled = torch.compile(self._functional, dynamic=False) if compile else None
+        self._graphs = Graphs() if self.device.type == "cuda" else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.init_losses = self.example_losses(self.start(1))
         self.release()
@@ -166,8 +169,9 @@ class Posterior:
         self._shapes = [p.shape for p in self.parameters.values()]
         self._home = [p.data for p in self.parameters.values()]
         flat = [x.reshape(-1) for x in self._home]
-        is_flat = self.num_parameters <= _FLAT_LIMIT and not self.step_in_backward
-        self.anchor = [torch.cat([x.to(self.dtype) for x in flat])] if is_flat else flat
+        limit = _GPU_FLAT_LIMIT if self.device.type == "cuda" else _FLAT_LIMIT
+        self.is_flat = self.num_parameters <= limit and not self.step_in_backward
+        self.anchor = [torch.cat([x.to(self.dtype) for x in flat])] if self.is_flat else flat
         self.pieces = [len(a) for a in self.anchor]
         self.starts = [0, *itertools.accumulate(self.pieces)][:-1]
 
@@ -192,8 +196,10 @@ class Posterior:
         return None
 
     def _place(self, examples: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        size = sum(x.nbytes for x in examples.values())
-        return {k: x.to(self.device) if size <= _RESIDENT_BYTES else x for k, x in examples.items()}
+        size, limit = sum(x.nbytes for x in examples.values()), _RESIDENT_BYTES
+        if self.device.type == "cuda":
+            limit = torch.cuda.mem_get_info(self.device)[0] // 4
+        return {k: x.to(self.device) if size <= limit else x for k, x in examples.items()}
 
     @property
     def num_examples(self) -> int:
@@ -245,11 +251,12 @@ class Posterior:
 
     def _value_and_grad(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         """Summed losses, float64 `[chain]`, and the gradient of them over `size`, in flat pieces."""
-        if self._graph is not None:
-            with torch.no_grad():
-                return self._graph(w, batch, size)
+        if self._compiled is not None:
+            with torch.no_grad(), self._autocast():
+                return self._compiled(w, batch, size)
+        self.attach(w)
         leaves, stacked = self._leaves, len(w) > 1
-        with torch.enable_grad(), checkpointed([] if stacked else self._layers):
+        with torch.enable_grad(), checkpointed([] if stacked else self._layers), self._autocast():
             losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
             total = losses.sum() / size
         grads = torch.autograd.grad(total, leaves, allow_unused=True)
@@ -268,7 +275,7 @@ class Posterior:
 
     def _flat(self, w: Tensor, losses: Tensor, grads: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
         flat = [grad.reshape(len(w), -1) for grad in grads]
-        pieces = [torch.cat(flat, dim=1)] if len(self.pieces) == 1 else flat
+        pieces = [torch.cat(flat, dim=1)] if self.is_flat else flat
         return losses.sum(-1, dtype=torch.float64).reshape(-1), pieces
 
     def _batch(self, indices: Tensor | slice) -> dict[str, Tensor]:
@@ -316,13 +323,14 @@ class Posterior:
 
     def _own_gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """This process's part of `gradient`: over its share of the examples, divided by the number of all of them."""
-        self.attach(w)
         num_chains = len(w)
         size = self.num_examples if indices is None else indices.shape[1]
         loss, total = torch.zeros(num_chains, dtype=torch.float64, device=self.device), None
         for batch in self._micro_batches(indices, num_chains):
-            with self._autocast():
+            if self._graphs is None:
                 losses, parts = self._value_and_grad(w, batch, size)
+            else:
+                losses, parts = self._graphs.gradient(self._value_and_grad, w, batch, size)
             loss = loss + losses
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
         if total is None:  # a share without examples

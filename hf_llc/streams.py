@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import struct
 from collections.abc import Sequence
 from hashlib import blake2b
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -32,16 +34,27 @@ class NoiseStream:
     Element i of chain c at step t belongs to chunk i // chunk_size, which has its own generator seed
     hash(seed, c, t, chunk). So a chain's noise does not depend on which chains run beside it, on the process, or on
     what was drawn before; only the kind of device matters. (torch's CPU generator keeps 32 bits of the seed: two
-    chunks of a long run may share their numbers, at unrelated places and times.)
+    chunks of a long run may share their numbers, at unrelated places and times.) On a GPU with Triton each element is
+    a function of (seed, c, t, i) by itself.
+
+    Attributes:
+        philox: `hf_llc.philox.Philox`, whose kernels draw the noise where they use it; None without Triton.
     """
 
     def __init__(self, seed: int, chains: Sequence[int], device: torch.device) -> None:
         self.seed, self.chains = seed, list(chains)
         self.generator = torch.Generator(device=device)
         self.chunk_size = CHUNK.get(device.type, ACCELERATOR_CHUNK)
+        self.philox: Any = None
+        if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+            from hf_llc.philox import Philox
+
+            self.philox = Philox(counter_seed(seed, purpose="noise") >> 1, chains, device)
 
     def fill(self, out: Tensor, *, step: int, chunk: int) -> Tensor:
         """Overwrite `out`, shape `[chain, elements of the chunk]`, with the noise of this step and chunk."""
+        if self.philox is not None:
+            return self.philox.fill(out, step=step, start=chunk * self.chunk_size)
         for row, chain in zip(out, self.chains, strict=True):
             self.generator.manual_seed(counter_seed(self.seed, chain, step, chunk, purpose="noise"))
             row.normal_(generator=self.generator)

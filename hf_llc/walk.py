@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,6 +23,7 @@ class Segment:
         noise: where this chunk's noise is put, `[chain, k]`.
         piece: which gradient piece, and `inner`: where in it.
         chunk: which noise chunk, and `outer`: where in it.
+        start: where it begins among all parameters, those of other processes included.
     """
 
     w: Tensor
@@ -31,6 +33,7 @@ class Segment:
     inner: slice
     chunk: int
     outer: slice
+    start: int
 
     @property
     def w_star(self) -> Tensor:
@@ -98,6 +101,7 @@ class Walk:
         self._w_star = posterior.start(len(self.chains)) if is_controlled else None
         can_stream = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
         self.steps_in_backward = can_stream and not is_controlled
+        self.philox: Any = self.noise.philox if posterior.dtype == torch.float32 else None
 
     def _cut(self) -> list[tuple[int, Tensor, list[Segment]]]:
         """Number, noise buffer and segments of each chunk that meets the parameters here."""
@@ -111,7 +115,7 @@ class Walk:
                 chunk = at // size
                 end = min(stop, (chunk + 1) * size)
                 inner, outer = slice(at - start, end - start), slice(at - chunk * size, end - chunk * size)
-                where = (columns[piece][:, inner], anchor[inner], buffer[:, outer], piece, inner, chunk, outer)
+                where = (columns[piece][:, inner], anchor[inner], buffer[:, outer], piece, inner, chunk, outer, at)
                 chunks.setdefault(chunk, []).append(Segment(*where))
                 at = end
         return [(chunk, buffer[:, : total - chunk * size], segments) for chunk, segments in chunks.items()]
@@ -121,10 +125,11 @@ class Walk:
         for _, _, segments in self.chunks:
             yield from segments
 
-    def noisy_segments(self, step: int) -> Iterator[Segment]:
-        """Every segment with this step's noise in it. Use each before asking for the next."""
+    def noisy_segments(self, step: int | None) -> Iterator[Segment]:
+        """Every segment with this step's noise in it (None: with none). Use each before asking for the next."""
         for chunk, buffer, segments in self.chunks:
-            self.noise.fill(buffer, step=step, chunk=chunk)
+            if step is not None:
+                self.noise.fill(buffer, step=step, chunk=chunk)
             yield from segments
 
     @torch.no_grad()
@@ -158,8 +163,7 @@ class Walk:
             loss, parts = self._sweep_in_backward(indices, update, noise)
         else:
             loss, grad = self.gradient(indices) if known is None else known
-            segments = self.segments() if noise is None else self.noisy_segments(noise)
-            parts = [update(s, s.of(grad)) for s in segments]
+            parts = [update(s, s.of(grad)) for s in self.noisy_segments(noise)]
         return loss, self._total(parts) if sums else None
 
     def _total(self, parts: Iterable[Tensor | None]) -> Tensor:

@@ -39,6 +39,7 @@ from experiment import Experiment, Row, parse
 from matplotlib.figure import Figure
 
 from hf_llc.config import SampleConfig
+from hf_llc.distributed import Processes
 from hf_llc.evaluator import settled
 from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
 from hf_llc.problem import Problem
@@ -86,16 +87,17 @@ def settings(sampler: str, size: str, budget: float) -> SampleConfig:
 
 def train(network: DeepLinearNetwork, problem: Problem, steps: int) -> None:
     """Replace the true weights by those that SGD finds from a fresh start, in place."""
-    model = network.model
+    model, device = network.model, Processes().device
     generator = torch.Generator().manual_seed(network.seed)
     for parameter in model.parameters():
         sd = parameter.shape[1] ** -0.5
-        torch.nn.init.trunc_normal_(parameter, std=sd, a=-2 * sd, b=2 * sd, generator=generator)
+        start = torch.empty(parameter.shape)
+        parameter.data.copy_(torch.nn.init.trunc_normal_(start, std=sd, a=-2 * sd, b=2 * sd, generator=generator))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9)
     order = torch.randint(problem.num_examples, (steps,), generator=generator).tolist()
     for index in order:
         optimizer.zero_grad()
-        batch = {name: x[index : index + 1] for name, x in problem.examples.items()}
+        batch = {name: x[index : index + 1].to(device) for name, x in problem.examples.items()}
         problem.losses(model, batch).mean().backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
@@ -106,6 +108,7 @@ def begin(size: str, seed: int, trained_steps: int) -> tuple[DeepLinearNetwork, 
     """A network at the w* that both samplers start from: they leave it as they found it."""
     network = random_network(size, seed)
     problem = network.problem(SIZES[size].n, group=BATCH)
+    problem.model.to(Processes().device)
     if trained_steps:
         train(network, problem, trained_steps)
     return network, problem
@@ -248,7 +251,9 @@ def main() -> None:
         for seed in range(networks)
         for sampler in args.samplers
     ]
-    rows = experiment.run(jobs, lambda job: work(job, trained_steps=preset["trained_steps"]))
+    rows = experiment.run(
+        jobs, lambda job: work(job, trained_steps=preset["trained_steps"]), unit=("size", "seed", "trained")
+    )
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in ("size", "sampler", "budget", "trained")), []).append(row)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import csv
+import itertools
 import json
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -88,7 +89,14 @@ class Experiment:
                 continue
         return found
 
-    def run(self, jobs: Sequence[Row], work: Callable[[Row], Row], *, together: bool = False) -> list[Row]:
+    def run(
+        self,
+        jobs: Sequence[Row],
+        work: Callable[[Row], Row],
+        *,
+        together: bool = False,
+        unit: Sequence[str] | None = None,
+    ) -> list[Row]:
         """Do the jobs that are not done, this process its share, and return all rows in the order of the jobs.
 
         Args:
@@ -97,17 +105,23 @@ class Experiment:
                 process to be alone.
             together: it does not: all processes do every job, one after the other, for work that shares itself out
                 over them, as `LLCEvaluator.compute` does with its chains.
+            unit: jobs that agree in these settings are done by one process, one after the other: what they have in
+                common `work` may keep.
         """
 
-        def key(row: Row) -> str:
-            return json.dumps({name: row[name] for name in names if name in row}, sort_keys=True)
+        def key(row: Row, only: Sequence[str] | None = None) -> str:
+            return json.dumps({name: row[name] for name in only or names if name in row}, sort_keys=True)
 
         names = sorted({name for job in jobs for name in job})
         done = self.processes.main_does(lambda: {key(row) for row in self.rows()})
         missing = [job for job in jobs if key(job) not in done]
         if self.plot_only and missing:
             raise InputError("rows of some jobs are not there", value=missing[0], remedy="run without --plot-only")
-        for job in missing if together else self.processes.share(missing):
+        units: dict[str, list[Row]] = {}
+        for job in missing:
+            units.setdefault(key(job, unit), []).append(job)
+        mine = missing if together else itertools.chain.from_iterable(self.processes.share(list(units.values())))
+        for job in mine:
             begun = time.monotonic()
             with contextlib.nullcontext() if together else alone():
                 found = work(job)

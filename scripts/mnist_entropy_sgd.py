@@ -295,6 +295,7 @@ def more(parser: Any) -> None:
     """The script's own flags."""
     parser.add_argument("--data", help="Hub id or folder of MNIST")
     parser.add_argument("--repetitions", type=int, help="networks an optimizer")
+    parser.add_argument("--epochs", type=int, help="λ̂ where the preset measures it before, and at the end")
 
 
 def main() -> None:
@@ -305,6 +306,9 @@ def main() -> None:
     settings: Settings = dataclasses.replace(
         PRESETS[args.preset], **{name: value for name, value in flags.items() if value is not None}
     )
+    if args.epochs is not None:
+        measured = (*(epoch for epoch in settings.measured if epoch < args.epochs), args.epochs)
+        settings = dataclasses.replace(settings, epochs=args.epochs, measured=measured)
     # The number of repetitions is not among what rows depend on: a folder may get more of them.
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repetitions"}
     known["data"] = public_name(settings.data)

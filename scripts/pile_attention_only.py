@@ -136,6 +136,8 @@ def flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seeds", type=int, metavar="N", help="how many models")
     parser.add_argument("--steps", type=int, metavar="N", help="training steps")
     parser.add_argument("--mixed-precision", choices=["no", "bf16"], help="of the training")
+    parser.add_argument("--ways", nargs="+", choices=list(WAYS), default=list(WAYS), help="of estimating λ̂")
+    parser.add_argument("--num-chains", type=int, metavar="N", help="chains of each estimate")
     parser.add_argument("--curve", action="store_true", help="λ̂ along the training of seed 0, too")
     parser.add_argument("--model", metavar="NAME", help="estimate this model only: TransformerLens name, id or folder")
 
@@ -193,6 +195,11 @@ def open_transformer_lens(name: str) -> Any:
     return hooked.eval()
 
 
+def _used(rows: Sequence[Row]) -> dict[str, str]:
+    """The ways in which something was estimated."""
+    return {way: name for way, name in WAYS.items() if any(row.get("settings") == way for row in rows)}
+
+
 def last(rows: Sequence[Row], way: str) -> list[Row]:
     """The estimates of the trained models in one way, in the order of their seeds."""
     found = [row for row in rows if row["stage"] == "llc" and row["settings"] == way]
@@ -214,7 +221,7 @@ def claim(rows: Sequence[Row]) -> str:
         found = (f"{number(r['llc'])} with {WAYS[r['settings']]} ({r['verdict']}; {_damage([r])})" for r in single)
         return f"{single[0]['model']}: λ̂ = " + ", ".join(found) + "."
     words = []
-    for way, name in WAYS.items():
+    for way, name in _used(rows).items():
         found = last(rows, way)
         values = [row["llc"] for row in found if row["llc"] is not None]
         if len(values) < 3:
@@ -250,7 +257,7 @@ def draw(rows: Sequence[Row]) -> Any:
 
     trained = [row for row in rows if row["stage"] == "train"]
     along = [row for row in rows if row["stage"] == "llc" and row["settings"] == "paper" and row["seed"] == 0]
-    count = bool(trained) + len(WAYS) + (len(along) > 1)
+    count = bool(trained) + len(_used(rows)) + (len(along) > 1)
     figure = Figure(figsize=(3.7 * count, 3.5), layout="constrained")
     FigureCanvasAgg(figure)
     panels = list(np.atleast_1d(figure.subplots(1, count)))
@@ -260,7 +267,7 @@ def draw(rows: Sequence[Row]) -> Any:
             axes.plot(*zip(*row["curve"], strict=True), lw=1, alpha=0.7)
         axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)")
         axes.set_title(f"{len(trained)} trainings", fontsize=9)
-    for way, name in WAYS.items():
+    for way, name in _used(rows).items():
         _draw_seeds(panels.pop(0), last(rows, way), name)
     if len(along) > 1:
         _draw_curve(panels.pop(0), sorted(along, key=lambda row: row["step"]))
@@ -314,7 +321,7 @@ NUMBERS = (
 """Columns of figure.csv, a row an estimate."""
 
 
-def jobs(settings: Settings, *, curve: bool) -> tuple[list[Row], list[Row]]:
+def jobs(settings: Settings, ways: Sequence[str], *, curve: bool) -> tuple[list[Row], list[Row]]:
     """Trainings, and estimates of what they leave."""
     trainings: list[Row] = [{"stage": "train", "seed": seed} for seed in range(settings.seeds)]
     points = [("ours", seed, settings.steps) for seed in range(settings.seeds)]
@@ -323,6 +330,7 @@ def jobs(settings: Settings, *, curve: bool) -> tuple[list[Row], list[Row]]:
     estimates: list[Row] = [
         {"stage": "llc", "model": f"seed-{seed}/step-{step}", "seed": seed, "step": step, "settings": way}
         for way, seed, step in points
+        if way in ways
     ]
     return trainings, estimates
 
@@ -333,6 +341,9 @@ def main() -> None:
     transformers.utils.logging.disable_progress_bar()
     given = ("data", "subset", "tokenizer", "seeds", "steps", "mixed_precision")
     settings = replace(PRESETS[args.preset], **{k: getattr(args, k) for k in given if getattr(args, k) is not None})
+    if args.num_chains is not None:
+        fewer = {way: replace(getattr(settings, way), num_chains=args.num_chains) for way in WAYS}
+        settings = replace(settings, **fewer)
     folder = args.output if args.model is None else args.output / Path(args.model).name
     known = {**asdict(settings), "model": args.model}
     known |= {name: public_name(known[name]) for name in ("data", "tokenizer", "model")}  # no path into the file
@@ -351,7 +362,7 @@ def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -
     if args.model is None:
         tokenizer = cut_tokenizer(AutoTokenizer.from_pretrained(settings.tokenizer), settings.vocab_size)
         processes.main_does(lambda: windows(settings, tokenizer, folder))
-        trainings, estimates = jobs(settings, curve=args.curve)
+        trainings, estimates = jobs(settings, args.ways, curve=args.curve)
         done = experiment.run(trainings, lambda job: train(settings, job["seed"], tokenizer, folder))
         opened = {job["model"]: str(folder / "models" / job["model"]) for job in estimates}
     else:
@@ -360,7 +371,7 @@ def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -
         tokenizer = AutoTokenizer.from_pretrained(args.model) if model is None else model.tokenizer
         processes.main_does(lambda: windows(settings, tokenizer, folder))
         name, done = Path(args.model).name, []
-        estimates = [{"stage": "llc", "model": name, "seed": None, "step": None, "settings": way} for way in WAYS]
+        estimates = [{"stage": "llc", "model": name, "seed": None, "step": None, "settings": way} for way in args.ways]
         opened = {name: args.model if model is None else model}
 
     def work(job: Row) -> Row:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from hub import Hub
 
 torch.set_num_threads(1)
+if not torch.cuda.is_available():
+    collect_ignore = ["test_cuda.py"]
 
 
 @pytest.fixture(scope="session")

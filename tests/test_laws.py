@@ -194,7 +194,7 @@ def _double_step(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("sgld", "langevin"):  # the latter for mala
         monkeypatch.setattr(
             f"hf_llc.kernels.{module}.diffuse",
-            lambda walk, s, grad, step_size: diffuse(walk, s, grad, 2 * step_size),
+            lambda walk, s, grad, step_size, step: diffuse(walk, s, grad, 2 * step_size, step=step),
         )
 
 

@@ -138,9 +138,9 @@ def test_gradients_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     given, seen = problem(), []
     diffuse = sgld.diffuse
 
-    def watched(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
+    def watched(walk: Walk, s: Segment, grad: Tensor, step_size: float, *, step: int) -> None:
         seen.append((grad.numel(), sum(p.grad is not None for p in given.model.parameters())))
-        diffuse(walk, s, grad, step_size)
+        diffuse(walk, s, grad, step_size, step=step)
 
     monkeypatch.setattr(sgld, "diffuse", watched)
     with preserved(given.model):

@@ -65,8 +65,16 @@ class BAOAB(Kernel):
         momentum = pieces_of(walk, self.state["momentum"])
         keep, spread = math.exp(-self.friction), math.sqrt(-math.expm1(-2 * self.friction))
 
+        is_fused = walk.philox is not None and not measure
+
         def update(s: Segment, grad: Tensor) -> Tensor | None:
             p = s.of(momentum)
+            if is_fused:
+                walk.philox.baoab(
+                    s.w, p, grad, s.anchor, h, step=step, start=s.start, nbeta=walk.posterior.nbeta,
+                    localization=walk.posterior.localization, keep=keep, spread=spread,
+                )  # fmt: skip
+                return None
             p.sub_(force(walk, s, grad).mul_(h))
             warmth = p.square().sum(dim=1, dtype=torch.float64) if measure else None
             s.w.addcmul_(p, h, value=0.5)
@@ -74,7 +82,7 @@ class BAOAB(Kernel):
             s.w.addcmul_(p, h, value=0.5)
             return warmth
 
-        loss, warmth = walk.sweep(indices, update, noise=step, known=known, sums=measure)
+        loss, warmth = walk.sweep(indices, update, noise=None if is_fused else step, known=known, sums=measure)
         if warmth is None:
             return Step(loss)
         heat = None if noise is None else epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8

@@ -28,17 +28,28 @@ def force(walk: Walk, s: Segment, grad: Tensor) -> Tensor:
     return found
 
 
-def diffuse(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
+def noise_of(walk: Walk, step: int) -> int | None:
+    """The step whose noise `diffuse` wants to find in its segments; None where it draws its own."""
+    return step if walk.philox is None else None
+
+
+def diffuse(walk: Walk, s: Segment, grad: Tensor, step_size: float, *, step: int) -> None:
     """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I) on one segment, in place ([L], Algorithm 1)."""
-    drift(walk, s, grad, step_size)
-    s.w.add_(s.noise, alpha=math.sqrt(step_size))
+    spread = math.sqrt(step_size)
+    if walk.philox is None:
+        drift(walk, s, grad, step_size)
+        s.w.add_(s.noise, alpha=spread)
+        return
+    half, posterior = step_size / 2, walk.posterior
+    pull, push = half * posterior.localization, half * posterior.nbeta
+    walk.philox.diffuse(s.w, grad, s.anchor, step=step, start=s.start, pull=pull, push=push, spread=spread)
 
 
 @torch.no_grad()
 def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None:
     """`diffuse` on all segments."""
-    for s in walk.noisy_segments(step):
-        diffuse(walk, s, s.of(grad), step_size)
+    for s in walk.noisy_segments(noise_of(walk, step)):
+        diffuse(walk, s, s.of(grad), step_size, step=step)
 
 
 @torch.no_grad()

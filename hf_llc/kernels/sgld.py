@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from hf_llc.kernels.kernel import Kernel
-from hf_llc.kernels.langevin import accept_prob, diffuse, grad_dot, log_accept
+from hf_llc.kernels.langevin import accept_prob, diffuse, grad_dot, log_accept, noise_of
 from hf_llc.walk import Segment, Step, Walk
 
 
@@ -24,12 +24,12 @@ class SGLD(Kernel):
 
         def update(s: Segment, grad: Tensor) -> Tensor | None:
             dot = grad_dot(walk, s, grad) if measure else None
-            diffuse(walk, s, grad, self.step_size)
+            diffuse(walk, s, grad, self.step_size, step=step)
             return dot
 
         before = walk.whole_gradient(indices) if measure else None
         old = None if before is None else walk.w.clone()
-        loss, dot = walk.sweep(indices, update, noise=step, known=before, sums=measure)
+        loss, dot = walk.sweep(indices, update, noise=noise_of(walk, step), known=before, sums=measure)
         if before is None or old is None:
             return Step(loss, grad_dot=dot)
         new_loss, new_grad = walk.gradient(indices)

@@ -1,0 +1,88 @@
+"""CUDA graphs: the hundreds of small kernels of a gradient recorded once and started by one launch.
+
+A GPU runs the kernels of a small model faster than Python can launch them. What is recorded works on buffers of its
+own; weights and batch are copied in, loss and gradient copied out, so that it serves any chain.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_MOST = 2**26
+"""Weights of all chains up to which gradients are recorded: the buffers take room, and larger models need it less."""
+
+_LOG = logging.getLogger(__name__)
+
+Gradient = Callable[[Tensor, dict[str, Tensor], int], tuple[Tensor, list[Tensor]]]
+"""(weights `[chain, parameter]`, batch, examples) → losses and gradient in pieces, as in `Posterior`."""
+
+
+@dataclass
+class _Recording:
+    graph: torch.cuda.CUDAGraph
+    inputs: list[Tensor]
+    losses: Tensor
+    pieces: list[Tensor]
+
+    def replay(self, inputs: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        for mine, given in zip(self.inputs, inputs, strict=True):
+            mine.copy_(given)
+        self.graph.replay()
+        return self.losses.clone(), [piece.clone() for piece in self.pieces]
+
+
+class Graphs:
+    """Recordings of a posterior's gradient, one for each shape of its arguments, made when it is first met.
+
+    A model that cannot be recorded (its code waits for the device) runs as it is.
+    """
+
+    def __init__(self) -> None:
+        self._recordings: dict[Hashable, _Recording] = {}
+        self._pool: Any = None
+        self._is_possible = True
+
+    def gradient(
+        self, work: Gradient, w: Tensor, batch: Mapping[str, Tensor], size: int
+    ) -> tuple[Tensor, list[Tensor]]:
+        """`work(w, batch, size)`."""
+        batch = dict(batch)
+        if not self._is_possible or w.numel() > _MOST:
+            return work(w, batch, size)
+        key = (w.shape, size, *((name, x.shape, x.dtype) for name, x in batch.items()))
+        if key not in self._recordings:
+            recording = self._record(work, w, batch, size)
+            if recording is None:
+                self._is_possible = False
+                self._recordings.clear()
+                return work(w, batch, size)
+            self._recordings[key] = recording
+        return self._recordings[key].replay([w, *batch.values()])
+
+    def _record(self, work: Gradient, w: Tensor, batch: dict[str, Tensor], size: int) -> _Recording | None:
+        """None: it cannot be done. What is wrong with `work` itself is raised, as without recording."""
+        w = w.clone()
+        batch = {name: x.clone() for name, x in batch.items()}
+        current, side = torch.cuda.current_stream(w.device), torch.cuda.Stream(w.device)
+        side.wait_stream(current)
+        with torch.cuda.stream(side):  # libraries set themselves up, which cannot be recorded
+            for _ in range(2):
+                work(w, batch, size)
+        current.wait_stream(side)
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        graph = torch.cuda.CUDAGraph()
+        try:
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                losses, pieces = work(w, batch, size)
+        except RuntimeError as error:
+            _LOG.info("no CUDA graph of this model: %s", str(error).splitlines()[0] if str(error) else error)
+            torch.cuda.synchronize(w.device)
+            return None
+        return _Recording(graph, [w, *batch.values()], losses, pieces)
