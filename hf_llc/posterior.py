@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
 from hf_llc.distributed import Group, Spans
@@ -251,12 +252,17 @@ class Posterior:
 
     def _value_and_grad(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         """Summed losses, float64 `[chain]`, and the gradient of them over `size`, in flat pieces."""
-        if self._compiled is not None:
-            with torch.no_grad(), self._autocast():
+        stacked = len(w) > 1
+        with self._autocast(), self._attention() if stacked else contextlib.nullcontext():
+            if self._compiled is None:
+                return self._eager(w, batch, size)
+            with torch.no_grad():
                 return self._compiled(w, batch, size)
+
+    def _eager(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         self.attach(w)
         leaves, stacked = self._leaves, len(w) > 1
-        with torch.enable_grad(), checkpointed([] if stacked else self._layers), self._autocast():
+        with torch.enable_grad(), checkpointed([] if stacked else self._layers):
             losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
             total = losses.sum() / size
         grads = torch.autograd.grad(total, leaves, allow_unused=True)
@@ -299,6 +305,10 @@ class Posterior:
             else:
                 batch = self._batch(slice(start, stop))
                 yield batch if num_chains == 1 else {k: x.expand(num_chains, *x.shape) for k, x in batch.items()}
+
+    def _attention(self) -> contextlib.AbstractContextManager[Any]:
+        """Under vmap a GPU's fused attention fails or is wrong about shapes; written out, it is the same function."""
+        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cuda" else contextlib.nullcontext()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.mixed_precision == "bf16":

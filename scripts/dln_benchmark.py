@@ -164,7 +164,8 @@ def summary(rows: Sequence[Row]) -> Row:
         "gradients": max(row["gradients"] for row in rows),
         "median_abs_error": float(np.median(np.abs(error))), "rms_error": float(np.sqrt(np.mean(error**2))),
         "low_5": float(low), "high_95": float(high),
-        "certain": len(certain), "z_mean": float(z.mean()), "z_sd": float(z.std(ddof=1)),
+        "certain": len(certain), "z_mean": float(z.mean()) if len(z) else math.nan,
+        "z_sd": float(z.std(ddof=1)) if len(z) > 1 else math.nan,
         "order_preserved": order_preserved([r["exact"] for r in kept], [r["llc"] for r in kept]),
     }  # fmt: skip
 

@@ -142,6 +142,32 @@ def test_a_recording_follows_the_weights_and_the_batch() -> None:
                     assert float(losses[chain]) == pytest.approx(float(loss.detach()), rel=1e-5)
 
 
+def test_attention_of_several_chains() -> None:
+    """Gradients of a transformer's chains together against one by one: fused attention does not run under vmap."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=50, n_positions=24, n_embd=32, n_layer=2, n_head=4)).eval()
+        ids = torch.randint(50, (6, 24))
+
+    def losses(forward: Any, batch: Any) -> Tensor:
+        logits = forward(input_ids=batch["ids"], use_cache=False).logits[:, :-1]
+        return nn.functional.cross_entropy(logits.mT, batch["ids"][:, 1:], reduction="none").mean(1)
+
+    given = on_gpu(Problem(model, {"ids": ids}, losses, n=6, unit="nats"))
+    with preserved(given.model):
+        posterior = Posterior(given, nbeta=1.0, localization=0.0)
+        w = posterior.start(3)
+        w += 0.01 * torch.randn(w.shape, generator=torch.Generator(GPU).manual_seed(0), device=GPU)
+        indices = torch.tensor([[0, 1], [2, 3], [4, 5]], device=GPU)
+        together = posterior.gradient(w, indices)[1]
+        each = [posterior.gradient(w[i : i + 1].clone(), indices[i : i + 1])[1] for i in range(3)]
+    for piece, *parts in zip(together, *each, strict=True):
+        torch.testing.assert_close(piece, torch.cat(parts), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:TensorFloat32")
 @pytest.mark.parametrize("options", [{"compile": True}, {"mixed_precision": "bf16"}])
 def test_options_stay_near(options: dict[str, Any], tmp_path: Path) -> None:
     """Compiled: to rounding. bfloat16: the trace to a few percent, and weights that went somewhere."""
