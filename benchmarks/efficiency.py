@@ -52,8 +52,8 @@ from step import _quiet
 from hf_llc.curvature import Curvature
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_json
-from hf_llc.posterior import preserved
 from hf_llc.versions import package_versions
+from hf_llc.weights import preserved
 
 Contender = Callable[[Known, float, int], Curve]
 """(problem, seconds, seed) → its running estimates."""

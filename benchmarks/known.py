@@ -24,11 +24,12 @@ from hf_llc.files import write_atomically, write_json
 from hf_llc.loading import load_problem
 from hf_llc.minimize import minimize
 from hf_llc.models.deep_linear import SIZES, random_network
-from hf_llc.posterior import Posterior, preserved, sampled_parameters
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.run import solve
 from hf_llc.run_folder import fingerprint
 from hf_llc.versions import package_versions
+from hf_llc.weights import preserved, sampled_parameters
 
 STORIES_LOCALIZATION = 35_000.0
 """γ at which stories260K's flat directions relax within a run (README)."""

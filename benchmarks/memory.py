@@ -76,8 +76,8 @@ def one(name: str, parameters: int) -> float:
     from models import Case, _squared_losses
 
     from hf_llc.checkpoints import narrowed
-    from hf_llc.posterior import preserved
     from hf_llc.problem import Problem
+    from hf_llc.weights import preserved
 
     contender, is_narrow = NAMES[name]
     width, depth = 1000, max(1, round(parameters / 1e6))
@@ -116,9 +116,10 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
     from hf_llc.checkpoints import narrowed, open_model
     from hf_llc.config import LoadConfig
     from hf_llc.kernels import make_kernel
-    from hf_llc.posterior import Posterior, preserved
+    from hf_llc.posterior import Posterior
     from hf_llc.problem import Problem
     from hf_llc.walk import Walk
+    from hf_llc.weights import preserved
 
     model, _, _ = open_model(str(folder), LoadConfig(device=device), None)
     narrowed(model)

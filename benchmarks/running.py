@@ -30,9 +30,9 @@ from hf_llc.distributed import alone
 from hf_llc.estimate import estimate
 from hf_llc.evaluator import settled
 from hf_llc.kernels import make_kernel
-from hf_llc.posterior import preserved
 from hf_llc.run import solve
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 DEVINTERP = {"step_size": 0.01, "chains": 4, "draws": 200, "batch_size": 32}
 """`SGMCMC.sgld`'s lr; `sample`'s chains, draws (no burn-in) and batch size."""

@@ -31,12 +31,12 @@ from hf_llc.evaluator import settled
 from hf_llc.files import write_json
 from hf_llc.loading import load_problem
 from hf_llc.models.deep_linear import random_network
-from hf_llc.posterior import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult, Trace
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder
 from hf_llc.versions import package_versions
+from hf_llc.weights import preserved
 
 CHAINS = 4
 STEPS = {"embedded": 200, "linear": 4000}

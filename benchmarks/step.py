@@ -31,9 +31,10 @@ import torch
 from models import Case, canonical_estimator, cases
 
 from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.versions import package_versions
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 NBETA, GAMMA, EPS = 10.0, 1.0, 1e-9
 CHAINS = 8

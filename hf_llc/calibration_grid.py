@@ -20,12 +20,12 @@ from hf_llc.errors import InputError
 from hf_llc.evaluator import settled
 from hf_llc.files import check_writable, write_atomically, write_json
 from hf_llc.loading import load_problem
-from hf_llc.posterior import preserved
 from hf_llc.refusals import public_name
 from hf_llc.report import number, with_error
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder, fingerprint
 from hf_llc.spread import place, split, spread
+from hf_llc.weights import preserved
 
 SCHEMA_VERSION = 1
 

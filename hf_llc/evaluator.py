@@ -18,13 +18,13 @@ from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.kernels import FRICTION
 from hf_llc.loading import load_problem
-from hf_llc.posterior import preserved
 from hf_llc.problem import Problem, auto_batch_size
 from hf_llc.refusals import public_name
 from hf_llc.result import LLCResult
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder, fingerprint
 from hf_llc.spread import place, split, spread
+from hf_llc.weights import preserved
 
 
 class LLCEvaluator:

@@ -1,13 +1,13 @@
 """CUDA graphs: the hundreds of small kernels of a gradient recorded once and started by one launch.
 
 A GPU runs the kernels of a small model faster than Python can launch them. What is recorded works on buffers of its
-own; weights and batch are copied in, loss and gradient copied out, so that it serves any chain.
+own; weights and indices are copied in, loss and gradient copied out, so that it serves any chain.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +19,22 @@ _MOST = 2**26
 
 _LOG = logging.getLogger(__name__)
 
-Gradient = Callable[[Tensor, dict[str, Tensor], int], tuple[Tensor, list[Tensor]]]
-"""(weights `[chain, parameter]`, batch, examples) → losses and gradient in pieces, as in `Posterior`."""
+Gradient = Callable[[Tensor, Tensor | None], tuple[Tensor, list[Tensor]]]
+"""(weights `[chain, parameter]`, indices of the batch `[chain, m]` or None) → losses and gradient in pieces."""
 
 
 @dataclass
 class _Recording:
     graph: torch.cuda.CUDAGraph
-    inputs: list[Tensor]
+    w: Tensor
+    indices: Tensor | None
     losses: Tensor
     pieces: list[Tensor]
 
-    def replay(self, inputs: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
-        for mine, given in zip(self.inputs, inputs, strict=True):
-            mine.copy_(given)
+    def replay(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        self.w.copy_(w)
+        if self.indices is not None and indices is not None:
+            self.indices.copy_(indices)
         self.graph.replay()
         return self.losses.clone(), [piece.clone() for piece in self.pieces]
 
@@ -48,41 +50,37 @@ class Graphs:
         self._pool: Any = None
         self._is_possible = True
 
-    def gradient(
-        self, work: Gradient, w: Tensor, batch: Mapping[str, Tensor], size: int
-    ) -> tuple[Tensor, list[Tensor]]:
-        """`work(w, batch, size)`."""
-        batch = dict(batch)
+    def gradient(self, work: Gradient, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
+        """`work(w, indices)`, which must depend on nothing else that changes."""
         if not self._is_possible or w.numel() > _MOST:
-            return work(w, batch, size)
-        key = (w.shape, size, *((name, x.shape, x.dtype) for name, x in batch.items()))
+            return work(w, indices)
+        key = (w.shape, None if indices is None else indices.shape)
         if key not in self._recordings:
-            recording = self._record(work, w, batch, size)
+            recording = self._record(work, w, indices)
             if recording is None:
                 self._is_possible = False
                 self._recordings.clear()
-                return work(w, batch, size)
+                return work(w, indices)
             self._recordings[key] = recording
-        return self._recordings[key].replay([w, *batch.values()])
+        return self._recordings[key].replay(w, indices)
 
-    def _record(self, work: Gradient, w: Tensor, batch: dict[str, Tensor], size: int) -> _Recording | None:
+    def _record(self, work: Gradient, w: Tensor, indices: Tensor | None) -> _Recording | None:
         """None: it cannot be done. What is wrong with `work` itself is raised, as without recording."""
-        w = w.clone()
-        batch = {name: x.clone() for name, x in batch.items()}
+        w, indices = w.clone(), None if indices is None else indices.clone()
         current, side = torch.cuda.current_stream(w.device), torch.cuda.Stream(w.device)
         side.wait_stream(current)
         with torch.cuda.stream(side):  # libraries set themselves up, which cannot be recorded
             for _ in range(2):
-                work(w, batch, size)
+                work(w, indices)
         current.wait_stream(side)
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         graph = torch.cuda.CUDAGraph()
         try:
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                losses, pieces = work(w, batch, size)
+                losses, pieces = work(w, indices)
         except RuntimeError as error:
             _LOG.info("no CUDA graph of this model: %s", str(error).splitlines()[0] if str(error) else error)
             torch.cuda.synchronize(w.device)
             return None
-        return _Recording(graph, [w, *batch.values()], losses, pieces)
+        return _Recording(graph, w, indices, losses, pieces)

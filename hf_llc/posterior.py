@@ -9,11 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
@@ -21,7 +21,7 @@ from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
 from hf_llc.graphs import Graphs
 from hf_llc.problem import Problem
-from hf_llc.shards import is_shard, local_of, reshard
+from hf_llc.weights import chain_dtype, sampled_parameters
 
 _FLAT_LIMIT, _GPU_FLAT_LIMIT = 2**15, 2**24
 """Up to this many parameters the gradient is gathered into one flat tensor: fewer, larger operations a step."""
@@ -29,74 +29,10 @@ _FLAT_LIMIT, _GPU_FLAT_LIMIT = 2**15, 2**24
 _RESIDENT_BYTES = 2 * 2**30
 """Examples up to this size are kept on the model's device; on a GPU up to a quarter of what is free there."""
 
+_MOST_RECORDED = 8
+"""Forward passes up to which a gradient is recorded as one CUDA graph."""
+
 _MICRO_TOKENS, _MICRO_EXAMPLES = 2**14, 1024
-
-
-@contextlib.contextmanager
-def preserved(model: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode inside; on leaving, whatever happened, weights, buffers, gradients, modes and flags are as found."""
-    reshard(model)
-    shards = [(local_of(p), local_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
-    modes = [(module, module.training) for module in model.modules()]
-    weights = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
-    buffers = [(b, b.clone()) for b in model.buffers()]
-    model.eval()
-    try:
-        yield model
-    finally:
-        for module, training in modes:
-            module.training = training
-        reshard(model)
-        for shard, values in shards:
-            shard.copy_(values)
-        for parameter, data, grad, requires_grad in weights:
-            if not is_shard(parameter):
-                parameter.data = data
-            parameter.grad = grad
-            parameter.requires_grad_(requires_grad)
-        for buffer, value in buffers:
-            if not torch.equal(buffer, value):
-                buffer.data.copy_(value)
-
-
-def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that move: those with requires_grad, tied ones once.
-
-    Raises:
-        InputError: none, of types that chains cannot have, or on several devices.
-    """
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not found:
-        raise InputError("the model has no parameter to sample", remedy="set requires_grad on those that should move")
-    chain_dtype(found.values())
-    devices = {str(p.device) for p in found.values()}
-    if len(devices) > 1:
-        raise InputError(
-            "the model is spread over several devices",
-            value=", ".join(sorted(devices)),
-            allowed="one, or shards on processes of their own",
-            remedy="load it without device_map, or launch more processes and give parameter_parallel",
-        )
-    return found
-
-
-def chain_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
-    """The type of the chains around these weights: float32 for weights kept in 16 bits (a step is far below theirs).
-
-    Raises:
-        InputError: weights of types that chains cannot have.
-    """
-    kinds = {p.dtype for p in parameters}
-    if kinds == {torch.float64}:
-        return torch.float64
-    if not kinds <= {torch.float32, torch.bfloat16, torch.float16}:
-        raise InputError(
-            "parameters cannot be sampled in this type",
-            value=", ".join(sorted(str(k) for k in kinds)),
-            allowed="all torch.float32 or all torch.float64",
-            remedy="use dtype float32, with mixed_precision bf16 for speed",
-        )
-    return torch.float32
 
 
 def auto_micro_batch_size(num_positions: int) -> int:
@@ -158,7 +94,8 @@ class Posterior:
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
         self._compiled = torch.compile(self._functional, dynamic=False) if compile else None
-        self._graphs = Graphs() if self.device.type == "cuda" else None
+        is_resident = all(x.device == self.device for x in self.examples.values())
+        self._graphs = Graphs() if self.device.type == "cuda" and is_resident else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.init_losses = self.example_losses(self.start(1))
         self.release()
@@ -333,14 +270,17 @@ class Posterior:
 
     def _own_gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """This process's part of `gradient`: over its share of the examples, divided by the number of all of them."""
+        size = self.num_examples if indices is None else indices.shape[1]
+        if self._graphs is None or size > _MOST_RECORDED * self.micro_batch_size:
+            return self._gradient_of_share(w, indices)
+        return self._graphs.gradient(self._gradient_of_share, w, indices)
+
+    def _gradient_of_share(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         num_chains = len(w)
         size = self.num_examples if indices is None else indices.shape[1]
         loss, total = torch.zeros(num_chains, dtype=torch.float64, device=self.device), None
         for batch in self._micro_batches(indices, num_chains):
-            if self._graphs is None:
-                losses, parts = self._value_and_grad(w, batch, size)
-            else:
-                losses, parts = self._graphs.gradient(self._value_and_grad, w, batch, size)
+            losses, parts = self._value_and_grad(w, batch, size)
             loss = loss + losses
             total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
         if total is None:  # a share without examples

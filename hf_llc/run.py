@@ -25,7 +25,7 @@ from hf_llc.estimate import Estimate, LocalizationCheck
 from hf_llc.estimate import estimate as estimate_llc
 from hf_llc.minimize import minimize
 from hf_llc.plan import plan_of
-from hf_llc.posterior import Posterior, preserved, sampled_parameters
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.progress import ProgressBar
 from hf_llc.result import LLCResult, Reason, Trace
@@ -34,6 +34,7 @@ from hf_llc.sampling import Sampling
 from hf_llc.sharded_posterior import ShardedPosterior
 from hf_llc.shards import mesh_of
 from hf_llc.versions import package_versions
+from hf_llc.weights import preserved, sampled_parameters
 
 _MAX_ATTEMPTS = 3
 """Where settings were left open the chains start again at better ones, twice at most."""

@@ -264,7 +264,7 @@ def _first_device(model: torch.nn.Module) -> torch.device:
 
 
 def _check_loss_fn(losses: Losses, model: torch.nn.Module, examples: dict[str, Tensor]) -> None:
-    from hf_llc.posterior import preserved
+    from hf_llc.weights import preserved
 
     device = _first_device(model)
     with preserved(model), torch.no_grad():
@@ -293,7 +293,7 @@ def _mean_output_loss(
     loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module, inputs: Tensor, labels: Tensor
 ) -> float | None:
     """L_n of the predictor that always says the model's mean output; None where outputs have no mean."""
-    from hf_llc.posterior import preserved
+    from hf_llc.weights import preserved
 
     device = _first_device(model)
     try:

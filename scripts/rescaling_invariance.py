@@ -46,10 +46,11 @@ from torch import Tensor, nn
 
 from hf_llc.distributed import Processes
 from hf_llc.kernels import SGLD, AdaptiveSGLD, Kernel, PreconditionedSGLD
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.streams import counter_seed
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

@@ -342,7 +342,7 @@ def more(parser: Any) -> None:
     parser.add_argument("--stem", choices=("imagenet", "cifar"), help="default: imagenet, as the authors ran it")
     parser.add_argument("--batch-norm", choices=("eval", "batch"), help="statistics while sampling; default: eval")
     parser.add_argument("--seeds", type=int, help="networks a setting")
-    parser.add_argument("--steps", type=int, help="of training; λ̂ where the preset measures it before, and at the end")
+    parser.add_argument("--steps", type=int, help="of training; λ̂ then is that of its end alone")
     parser.add_argument("--sweep", choices=TRAINING, nargs="+", help="these sweeps only")
 
 
@@ -352,8 +352,7 @@ def chosen(args: Any) -> Settings:
     flags = {"data": args.data, "stem": args.stem, "batch_norm": args.batch_norm, "seeds": args.seeds}
     settings = dataclasses.replace(settings, **{name: value for name, value in flags.items() if value is not None})
     if args.steps is not None:
-        measured = (*(step for step in settings.measured if step < args.steps), args.steps)
-        settings = dataclasses.replace(settings, steps=args.steps, measured=measured)
+        settings = dataclasses.replace(settings, steps=args.steps, measured=(args.steps,))
     if args.sweep:
         kept = tuple(sweep for sweep in settings.sweeps if sweep.name in args.sweep)
         settings = dataclasses.replace(settings, sweeps=kept)

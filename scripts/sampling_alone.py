@@ -11,10 +11,11 @@ from collections.abc import Sequence
 
 from hf_llc.chains import ChainStore, run_chains
 from hf_llc.kernels import Kernel
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.result import Trace
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 
 def sample_alone(

@@ -13,10 +13,11 @@ from hf_llc.chains import ChainStore, run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.estimate import llc_draws
 from hf_llc.kernels import Kernel, make_kernel
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.result import Trace
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 
 class Power(nn.Module):

@@ -21,11 +21,11 @@ from hf_llc.cli import main
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import Processes, alone
 from hf_llc.evaluator import settled
-from hf_llc.posterior import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
 from hf_llc.run import Run
 from hf_llc.run_folder import RunFolder
+from hf_llc.weights import preserved
 
 H = torch.logspace(-1, 0, 8, dtype=torch.float64)
 

@@ -19,10 +19,11 @@ from hf_llc.config import SampleConfig, Sampler
 from hf_llc.distributed import chain_batches
 from hf_llc.errors import InputError
 from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior, preserved, sampled_parameters
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.streams import BatchStream, NoiseStream, uniform
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved, sampled_parameters
 
 CPU = torch.device("cpu")
 NBETA, GAMMA, EPS = 20.0, 1.0, 0.002

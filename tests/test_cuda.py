@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from hf_llc import posterior as posterior_module
 from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.streams import NoiseStream
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 GPU = torch.device("cuda")
 H = torch.linspace(0.2, 2.0, 6)

@@ -18,8 +18,9 @@ from hf_llc.errors import InputError
 from hf_llc.kernels import HMC
 from hf_llc.models import DeepLinearConfig, DeepLinearModel
 from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
+from hf_llc.weights import preserved
 
 
 def network(widths: list[int], ranks: list[int], *, seed: int = 1) -> DeepLinearNetwork:

@@ -15,9 +15,10 @@ from hf_llc.config import SampleConfig
 from hf_llc.kernels import AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
 from hf_llc.kernels.langevin import force
 from hf_llc.pilot import effective_step_size
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA = 25.0, 3.0

@@ -13,9 +13,10 @@ from targets import assert_mean, draws_of, expected_llc, power_problem, sample
 
 from hf_llc import diagnostics
 from hf_llc.kernels import langevin, make_kernel
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.streams import NoiseStream
 from hf_llc.walk import Walk
+from hf_llc.weights import preserved
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA = 25.0, 3.0

@@ -17,10 +17,11 @@ from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.kernels import make_kernel, sgld
 from hf_llc.loading import narrowed
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.result import Trace
 from hf_llc.walk import Segment, Walk
+from hf_llc.weights import preserved
 
 LAW = {"nbeta": 20.0, "localization": 5.0}
 IN_BACKWARD = ("sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht")

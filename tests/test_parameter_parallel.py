@@ -19,9 +19,9 @@ from torch import nn
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.distributed import Group, _overlaps, launched_for_fsdp
 from hf_llc.errors import InputError
-from hf_llc.posterior import sampled_parameters
 from hf_llc.result import LLCResult
 from hf_llc.spread import place, spread
+from hf_llc.weights import sampled_parameters
 
 CASES: dict[str, dict[str, object]] = {
     "sgld, two chains, two measured steps": {"sampler": "sgld", "num_chains": 2, "num_burnin_steps": 20},

@@ -20,10 +20,11 @@ from hf_llc.distributed import Processes
 from hf_llc.evaluator import settled
 from hf_llc.kernels import BAOAB
 from hf_llc.pilot import Pilot, effective_step_size, gradient_noise, settle
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.run import solve
 from hf_llc.sampling import Sampling
+from hf_llc.weights import preserved
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA, SPREAD = 25.0, 3.0, 2.0

@@ -16,8 +16,9 @@ from hf_llc.cli import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.plan import Plan, _of_group, available_bytes, plan_of, plan_without_weights
-from hf_llc.posterior import Posterior, preserved
+from hf_llc.posterior import Posterior
 from hf_llc.result import LLCResult
+from hf_llc.weights import preserved
 
 CPU = torch.device("cpu")
 QUICK = {"num_chains": 1, "num_draws": 21, "num_burnin_steps": 4, "step_size": 1e-7, "localization": 10.0, "seed": 1}
