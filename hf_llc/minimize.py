@@ -111,7 +111,7 @@ def _descend(
     with deferred_interrupt() as is_asked:
         for step in range(done, steps):
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            loss, grad = posterior.gradient(w, batches.indices(step))
+            loss, grad = posterior.gradient(w, batches.in_turn(step))
             w.grad = torch.cat(grad, dim=1)
             optimizer.step()
             is_last = step + 1 == steps

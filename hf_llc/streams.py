@@ -62,10 +62,13 @@ class NoiseStream:
 
 
 class BatchStream:
-    """Each chain shuffles the examples once and walks them in segments of m, over and over ([L], Algorithm 1).
+    """Each chain shuffles the examples once and lays them in a circle; a batch is a segment of m of them.
 
-    The walk is cyclic: a segment that reaches the end of the shuffled examples goes on at their start, so that every
-    example is used equally often and every batch has m examples, whether or not m divides their number.
+    Chains take a segment that begins anywhere, drawn for every step. [L], Algorithm 1, walks the segments in turn
+    instead, which biases λ̂: what earlier batches of an epoch did to w leans against the batch that is to come (together
+    they sum to nothing), so that L_B(w) − L_B(w*) is above L_n(w) − L_n(w*) on average, by up to ε(nβ)²/4 times the
+    variance of ∇L_B; and the heat of gradient noise is no longer what independent batches bring. A segment that does
+    not depend on the past has neither fault (tests/test_kernel_laws.py).
     """
 
     def __init__(
@@ -77,15 +80,21 @@ class BatchStream:
         orders = []
         for chain in chains if not self.is_full else []:
             generator.manual_seed(counter_seed(seed, chain, purpose="batches"))
-            orders.append(torch.randperm(num_examples, generator=generator))
+            order = torch.randperm(num_examples, generator=generator)
+            orders.append(torch.cat([order, order[: batch_size - 1]]))  # the circle cut open
+        self.seed = seed
         self.orders = torch.stack(orders).to(device) if orders else None
 
     def indices(self, step: int) -> Tensor | None:
-        """Examples of this step's batch, int64 `[chain, m]`; None means all of them, in order."""
+        """Examples of this step's batch, int64 `[chain, m]`, a view; None means all of them, in order."""
+        return self._from(counter_seed(self.seed, step, purpose="batch"))
+
+    def in_turn(self, step: int) -> Tensor | None:
+        """The same for training, which wants every example equally often: segment after segment."""
+        return self._from(step * self.batch_size)
+
+    def _from(self, start: int) -> Tensor | None:
         if self.orders is None:
             return None
-        start = step * self.batch_size % self.num_examples
-        stop = start + self.batch_size
-        if stop <= self.num_examples:
-            return self.orders[:, start:stop]
-        return torch.cat([self.orders[:, start:], self.orders[:, : stop - self.num_examples]], dim=1)
+        start %= self.num_examples
+        return self.orders[:, start : start + self.batch_size]

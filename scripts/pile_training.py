@@ -150,7 +150,7 @@ def train(settings: Training, seed: int, tokenizer: Any, folder: Path) -> Row:
             _keep(model, tokenizer, here / f"step-{step}")
         if step == settings.steps:
             break
-        indices = order.indices(step)
+        indices = order.in_turn(step)
         assert indices is not None
         ids = torch.from_numpy(data[np.sort(indices[0].numpy())].astype(np.int64)).to(accelerator.device)
         loss = model(input_ids=ids, labels=ids).loss

@@ -239,12 +239,12 @@ def test_uniform_numbers_are_uniform() -> None:
 
 
 @pytest.mark.parametrize(("n", "m"), [(23, 4), (10, 3), (8, 8), (5, 1)])
-def test_batches_use_every_example_equally(n: int, m: int) -> None:
+def test_batches_in_turn_use_every_example_equally(n: int, m: int) -> None:
     """Over n steps each example is used m times; within a batch none twice."""
     stream = BatchStream(0, [0, 1], num_examples=n, batch_size=m, device=CPU)
     counts = torch.zeros(2, n)
     for step in range(n):
-        indices = stream.indices(step)
+        indices = stream.in_turn(step)
         if indices is None:
             assert m == n
             return
@@ -253,6 +253,21 @@ def test_batches_use_every_example_equally(n: int, m: int) -> None:
         for chain in range(2):
             counts[chain] += torch.bincount(indices[chain], minlength=n)
     assert (counts == m).all()
+
+
+def test_batches_of_chains_begin_anywhere_and_depend_on_the_step_alone() -> None:
+    """All n beginnings come up about equally often, whatever came before; each is n distinct examples in a circle."""
+    n, m, steps = 7, 3, 7000
+    stream = BatchStream(0, [0, 1], num_examples=n, batch_size=m, device=CPU)
+    assert stream.orders is not None
+    drawn = [stream.indices(step) for step in range(steps)]
+    first = np.array([int((stream.orders[0, :n] == indices[0, 0]).nonzero()) for indices in drawn])  # type: ignore[index]
+    assert (np.abs(np.bincount(first, minlength=n) - steps / n) < 5 * np.sqrt(steps / n)).all()
+    pairs = np.bincount(n * first[:-1] + first[1:], minlength=n * n)
+    assert (np.abs(pairs - steps / n**2) < 5 * np.sqrt(steps / n**2)).all()
+    again = BatchStream(0, [1], num_examples=n, batch_size=m, device=CPU).indices(13)
+    assert again is not None and torch.equal(again[0], drawn[13][1])  # type: ignore[index]
+    assert all(len(set(row.tolist())) == m for indices in drawn[:50] for row in indices)  # type: ignore[union-attr]
 
 
 def test_chain_batches_do_not_depend_on_processes() -> None:

@@ -17,6 +17,7 @@ from hf_llc.kernels.langevin import force
 from hf_llc.pilot import effective_step_size
 from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
+from hf_llc.streams import BatchStream
 from hf_llc.walk import Walk
 from hf_llc.weights import preserved
 
@@ -88,10 +89,12 @@ def test_thermostat_law() -> None:
 SPREAD, SMALL = 0.2, 0.004
 
 
-def _noisy(sampler: str, *, gradient: str = "plain") -> tuple[np.ndarray, np.ndarray]:
+def _noisy(
+    sampler: str, *, gradient: str = "plain", num_examples: int = 1000, spread: float = SPREAD
+) -> tuple[np.ndarray, np.ndarray]:
     """λ̂ draws and kinetic temperature with gradient noise of sd nβ·SPREAD in the force, a fresh example each step."""
     trace = sample(
-        shifted_problem(H, num_examples=1000, spread=SPREAD),
+        shifted_problem(H, num_examples=num_examples, spread=spread),
         sampler=sampler,
         step_size=SMALL,
         num_chains=60,
@@ -111,6 +114,17 @@ def test_sgld_under_gradient_noise() -> None:
     heated = clean * (1 + SMALL * (NBETA * SPREAD) ** 2 / 4)
     assert_mean(_noisy("sgld")[0], heated)
     assert_mean(_noisy("sgld", gradient="control-variate")[0], clean)
+
+
+def test_noise_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same law where every example comes back each tenth step; walked in turn, the loss leans on its batch."""
+    few = {"num_examples": 10, "spread": 4 * SPREAD}
+    clean = expected_llc(H.numpy(), sampler="sgld", step_size=SMALL, **LAW)
+    heated = clean * (1 + SMALL * (NBETA * 4 * SPREAD) ** 2 / 4)
+    assert_mean(_noisy("sgld", **few)[0], heated)
+    monkeypatch.setattr(BatchStream, "indices", BatchStream.in_turn)
+    with pytest.raises(AssertionError, match="standard errors"):
+        assert_mean(_noisy("sgld", **few)[0], heated)
 
 
 def test_baoab_under_gradient_noise() -> None:
