@@ -14,7 +14,7 @@ import math
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,11 @@ from torch import Tensor
 from hf_llc.calibrate import apply, calibrate, slow_step_size
 from hf_llc.chains import ChainStore, join_chains, run_chains
 from hf_llc.config import SampleConfig
+from hf_llc.diagnostics import mean_of
 from hf_llc.distributed import alone
 from hf_llc.estimate import estimate
 from hf_llc.evaluator import settled
+from hf_llc.heat import Spectrum, heating_share, noise_spectrum
 from hf_llc.kernels import make_kernel
 from hf_llc.run import solve
 from hf_llc.walk import Walk
@@ -124,6 +126,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
             sample = apply(calibrate(posterior, sample), sample)
         assert isinstance(sample.batch_size, int) and sample.step_size != "auto"
         store, size, epsilon = ChainStore(folder), sample.batch_size, sample.step_size
+        spectrum: Spectrum | None = None
 
         def walk(chain: int) -> Callable[[], Walk]:
             return lambda: Walk(posterior, [chain], seed=seed, batch_size=size, gradient=sample.gradient)
@@ -133,8 +136,18 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
                 run_chains(walk(c), make_kernel(sample.sampler, epsilon, sample), [c], until=steps, store=store)
                 for c in range(chains)
             ]
+            trace = join_chains(traces)
+            heat, excess = mean_of(trace.heat[:, steps // 2 :]), trace.loss - trace.init_loss
+            if spectrum is None and heat > 0.02 * known.nbeta * abs(excess[:, steps // 2 :].mean()):
+                w, _, _ = store.load([0], posterior.device)
+                assert w is not None
+                spectrum = noise_spectrum(
+                    posterior, w.to(posterior.device), seed=seed, batch_size=size, gradient=sample.gradient
+                )
+            if spectrum is not None:
+                trace = replace(trace, heat=trace.heat * heating_share(spectrum, known.localization))
             found = estimate(
-                join_chains(traces), nbeta=known.nbeta, init_loss=posterior.init_loss, sampler=sample.sampler,
+                trace, nbeta=known.nbeta, init_loss=posterior.init_loss, sampler=sample.sampler,
                 localization=known.localization, step_size=epsilon, slow_step_size=slow_step_size(sample),
                 num_burnin_steps=steps // 2, num_steps_between_draws=max(1, steps // 400),
                 is_full=size == posterior.num_examples,

@@ -19,10 +19,11 @@ from hf_llc import diagnostics
 from hf_llc.batching import choose
 from hf_llc.calibrate import UNDERDAMPED, apply, calibrate, mended, slow_step_size
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import Processes, alone
+from hf_llc.distributed import Processes, alone, chain_batches
 from hf_llc.errors import InputError
 from hf_llc.estimate import Estimate, LocalizationCheck
 from hf_llc.estimate import estimate as estimate_llc
+from hf_llc.heat import NUM_GRADIENTS, Spectrum, heating_share, noise_spectrum
 from hf_llc.minimize import minimize
 from hf_llc.plan import plan_of
 from hf_llc.posterior import Posterior
@@ -38,6 +39,9 @@ from hf_llc.weights import preserved, sampled_parameters
 
 _MAX_ATTEMPTS = 3
 """Where settings were left open the chains start again at better ones, twice at most."""
+
+_LITTLE_HEAT = 0.02
+"""Part of λ̂ below which the heat of gradient noise is taken as it is: at most."""
 
 _LARGE = 2**20
 """Parameters from which it is worth asking whether a chain fits the memory."""
@@ -141,6 +145,7 @@ class Run:
         for attempt in range(_MAX_ATTEMPTS):
             name = f"attempt-{attempt}"
             trace, burnin, thinning = self.sampling.until_flat(self.sample, name)
+            trace = self._heated(trace, burnin, name)
             found = self.judge(trace, burnin, thinning)
             better = mended(self.sample, self.asked, found)
             if better is None or attempt + 1 == _MAX_ATTEMPTS:
@@ -154,6 +159,30 @@ class Run:
             found = found if moved is None else self.judge(trace, burnin, thinning, moved=moved)
         extrapolated = self._extrapolated(found, name, trace.shape[1] - burnin) if self.sample.extrapolate else None
         return self._result(found, trace, burnin, thinning, extrapolated, begun)
+
+    def _heated(self, trace: Trace, burnin: int, name: str) -> Trace:
+        """The trace with that part of the gradient noise's heat which reaches λ̂; looked for where it would matter.
+
+        `Trace.heat` of the chains takes all noise to be in directions that the loss holds (`hf_llc.heat`).
+        """
+        heat = diagnostics.mean_of(trace.heat[:, burnin:])
+        excess = self.nbeta * (trace.loss - trace.init_loss)[:, burnin:].mean()
+        if not heat > _LITTLE_HEAT * abs(excess):
+            return trace
+        spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": self._noise_spectrum(name)})["spectrum"]
+        self.sampling.num_gradients += NUM_GRADIENTS
+        assert self.sample.localization != "auto"
+        return replace(trace, heat=trace.heat * heating_share(spectrum, self.sample.localization))
+
+    def _noise_spectrum(self, name: str) -> Spectrum:
+        """Of the gradients of this run's chains, where the first of them ended."""
+        sample = self.sample
+        assert isinstance(sample.batch_size, int) and sample.chain_batch_size != "auto"
+        first = chain_batches(sample.num_chains, sample.chain_batch_size)[0]
+        w = self.sampling.end(name, first)
+        return noise_spectrum(
+            self.posterior, w[:1], seed=sample.seed, batch_size=sample.batch_size, gradient=sample.gradient
+        )
 
     def judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
         """λ̂ and the verdict on a trace made at the present settings; see `hf_llc.estimate.estimate`."""

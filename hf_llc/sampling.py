@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from torch import Tensor
 
 from hf_llc import diagnostics
 from hf_llc.calibrate import slow_step_size
@@ -81,6 +82,15 @@ class Sampling:
         trace = self._run_to(sample, store, until=steps, burnin=steps // 2, origin=origin, number=number)
         self.num_gradients += self._gradients_of(sample, trace)
         return trace
+
+    def end(self, name: str, chains: list[int]) -> Tensor:
+        """Where these chains, one batch of them, ended: this process's part of `[chain, parameter]`."""
+        device, group = self.posterior.device, self.posterior.group
+        w, _, _ = ChainStore(self.state / name).load(
+            chains, device, group, lambda tensor: self.posterior.split() if tensor == "w" else None
+        )
+        assert w is not None
+        return w.to(device)
 
     @np.errstate(over="ignore", invalid="ignore")  # as in `estimate`
     def _is_over(self, sample: SampleConfig, trace: Trace, burnin: int, thinning: int, begun: float) -> bool:

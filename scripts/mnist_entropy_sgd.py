@@ -97,6 +97,7 @@ class Settings:
             "batch_size": 512,
             "step_size": 1e-5,
             "localization": 100.0,
+            "chain_batch_size": "auto",
         }
     )
 

@@ -1,0 +1,54 @@
+"""Which share of the gradient noise reaches λ̂: against what it is on quadratics, and in a run."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from targets import expected_llc, shifted_problem
+
+from hf_llc import run as run_module
+from hf_llc.config import SampleConfig
+from hf_llc.evaluator import settled
+from hf_llc.heat import heating_share, noise_spectrum
+from hf_llc.posterior import Posterior
+from hf_llc.run import solve
+from hf_llc.weights import preserved
+
+NBETA = 100.0
+
+
+def test_share_of_a_quadratic() -> None:
+    """Noise that is equally strong everywhere: the mean of nβh/(nβh + γ), at every γ."""
+    h = torch.cat([torch.full((300,), 0.01), torch.full((300,), 1.0), torch.full((20,), 50.0)])
+    problem = shifted_problem(h, num_examples=1000, spread=1.0)
+    with preserved(problem.model):
+        posterior = Posterior(problem, nbeta=NBETA, localization=1.0)
+        spectrum = noise_spectrum(posterior, posterior.start(1), seed=0, batch_size=4, gradient="plain")
+    for localization in (0.0, 0.1, 1.0, 30.0, 1e4):
+        exact = float((NBETA * h / (NBETA * h + localization)).mean())
+        assert heating_share(spectrum, localization) == pytest.approx(exact, abs=0.05)
+
+
+def test_without_noise_all_of_it_counts() -> None:
+    """What cannot be told is taken as it was: all of the heat at every γ."""
+    problem = shifted_problem(torch.ones(50), num_examples=100, spread=0.0)
+    with preserved(problem.model):
+        posterior = Posterior(problem, nbeta=NBETA, localization=1.0)
+        spectrum = noise_spectrum(posterior, posterior.start(1), seed=0, batch_size=4, gradient="plain")
+    assert heating_share(spectrum, 7.0) == pytest.approx(1.0)
+
+
+def test_heat_of_directions_that_localization_holds_is_not_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Most noise lies where γ holds the chain: λ̂ is right with the share, and far too low without it."""
+    h = torch.cat([torch.full((40,), 2.0), torch.full((760,), 0.002)])
+    problem = shifted_problem(h, num_examples=1000, spread=0.055)
+    asked = SampleConfig(
+        sampler="baoab", step_size=0.002, friction=0.3, gradient="plain", nbeta=NBETA, localization=20.0, batch_size=4,
+        num_chains=4, num_burnin_steps=600, num_draws=1500, chain_batch_size=4, check_localization=False,
+    )  # fmt: skip
+    exact = expected_llc(h.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=20.0)
+    result = solve(problem, settled(asked, problem))
+    assert abs(result.llc - exact) < 4 * result.llc_se and result.llc_se < 0.03 * exact
+    monkeypatch.setattr(run_module, "heating_share", lambda spectrum, localization: 1.0)
+    other = solve(problem, settled(asked, problem))
+    assert other.llc < 0.75 * exact
