@@ -171,7 +171,7 @@ def estimate(
 
 def is_step_too_large(found: Estimate) -> bool:
     """The finite step and gradient noise add more than a tenth of a positive λ̂, and more than its stated error."""
-    return found.llc > 0 and found.step_size_bias > max(0.1 * found.llc, found.llc_se)
+    return found.llc > 0 and found.step_size_bias > max(diagnostics.MOST_HEAT * found.llc, found.llc_se)
 
 
 def lower_by(found: Estimate) -> float | None:

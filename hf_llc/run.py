@@ -239,11 +239,15 @@ class Run:
         return 2 * llc - found.llc, math.hypot(2 * error, found.llc_se)
 
     def _elsewhere(self, sample: SampleConfig, name: str, *, number: int, steps: int) -> tuple[float, float]:
-        """λ̂ ± its error at other settings: the later half of `steps` steps that go on from the chains of `name`."""
+        """λ̂ ± its error at other settings: the later half of `steps` steps that go on from the chains of `name`.
+
+        The heat of gradient noise is taken off here as in `estimate`, or the difference of the two would hold it.
+        """
         trace = self.sampling.go_on(sample, name, number=number, steps=steps)
         excess = self.nbeta * (trace.loss - trace.init_loss)
         draws = diagnostics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // sample.num_draws))
-        return float(draws.mean()), diagnostics.standard_error(draws)
+        heat = diagnostics.mean_of(trace.heat[:, steps // 2 :])
+        return float(draws.mean()) - (heat if math.isfinite(heat) else 0.0), diagnostics.standard_error(draws)
 
     def _settings(self) -> dict[str, Any]:
         """What sampling used that may have been found rather than given."""

@@ -207,6 +207,27 @@ def test_localization_is_looked_at_by_runs_where_weights_do_not_allow() -> None:
         assert change[f"{name}_se"] < 0.2 * abs(truth) and abs(change[name] - truth) < 4 * change[f"{name}_se"]
 
 
+def test_heat_is_taken_off_where_localization_is_looked_at_and_off_the_extrapolation() -> None:
+    """Under label noise: λ̂ at γ/2, 2γ and ε → 0 without the heat that λ̂ itself is without.
+
+    The heat is as large as the change at 2γ, which would read as none at all if it were left in.
+    """
+    h = torch.full((1000,), 2.0)
+    problem = shifted_problem(h, num_examples=1000, spread=0.335)
+    asked = sample(step_size=0.004, friction=0.5, localization=5.0, num_burnin_steps=300, num_draws=600, batch_size=4,
+                   gradient="plain", chain_batch_size=4, extrapolate=True)  # fmt: skip
+    result = solve(problem, settled(asked, problem))
+    exact = {
+        g: expected_llc(h.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=g) for g in (2.5, 5, 10)
+    }
+    change, truth = result.localization_sensitivity, {"halved": exact[2.5] - exact[5], "doubled": exact[10] - exact[5]}
+    assert result.verdict == "trustworthy" and result.step_size_bias > 0.8 * abs(truth["doubled"])
+    for name, expected in truth.items():
+        assert abs(change[name] - expected) < 0.25 * abs(expected)
+    assert result.llc_extrapolated is not None
+    assert abs(result.llc_extrapolated - exact[5]) < 0.4 * result.step_size_bias
+
+
 def test_heat_capacity_of_a_quadratic() -> None:
     """½ Σ (nβh/a)², with minibatches too, whose own variance is far larger."""
     problem = shifted_problem(H, num_examples=1000, spread=1.0)
@@ -248,6 +269,17 @@ def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Pat
     then = sampling.go_on(replace(asked, step_size=0.015), "here", number=1, steps=240)
     assert first.step_size[:, 440].min() < 0.02
     np.testing.assert_allclose(then.step_size[:, ::20], np.tile(first.step_size[:, 440:441] / 2, (1, 12)))
+
+
+@pytest.mark.parametrize(("spread", "steps"), [(1.0, 400), (0.3, 1600)])
+def test_chains_far_too_hot_stop_early(tmp_path: Path, spread: float, steps: int) -> None:
+    """They are to start again with a smaller step: that need not wait for an error of 1 %. Cooler ones run on; so do
+    chains whose step size was given."""
+    posterior = posterior_of(shifted_problem(H, num_examples=1000, spread=spread))
+    asked = sample(step_size=0.004, friction=0.2, gradient="plain", max_steps=1600, target_se=0.01)
+    sampling = Sampling(posterior, processes=Processes(), state=tmp_path, show=False)
+    assert sampling.until_flat(replace(asked, adapt_step_size=True), "found")[0].shape[1] == steps
+    assert sampling.until_flat(asked, "given")[0].shape[1] == 1600
 
 
 def test_a_given_step_size_is_kept() -> None:
