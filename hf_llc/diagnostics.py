@@ -17,9 +17,6 @@ Array = np.ndarray
 HEAT_ERROR = 0.25
 """Relative uncertainty of the heat of gradient noise that is taken off λ̂ (`hf_llc.pilot`)."""
 
-MOST_HEAT = 0.1
-"""Part of λ̂ that a finite step and gradient noise may add; beyond its stated error, the step is too large."""
-
 
 def block_means(values: Array, size: int) -> Array:
     """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`; the first steps that do not fill

@@ -80,6 +80,7 @@ class Run:
         self.sample = self.asked
         self.moved: dict[str, Any] | None = None
         self.calibration: dict[str, Any] | None = None
+        self.spectrum: Spectrum | None = None
 
     def _posterior(self) -> Posterior:
         """The posterior around where the model is now; where γ is still to be found, with a weak one.
@@ -167,12 +168,13 @@ class Run:
         """
         heat = diagnostics.mean_of(trace.heat[:, burnin:])
         excess = self.nbeta * (trace.loss - trace.init_loss)[:, burnin:].mean()
+        self.spectrum = None
         if not heat > _LITTLE_HEAT * abs(excess):
             return trace
-        spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": self._noise_spectrum(name)})["spectrum"]
+        self.spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": self._noise_spectrum(name)})["spectrum"]
         self.sampling.num_gradients += NUM_GRADIENTS
-        assert self.sample.localization != "auto"
-        return replace(trace, heat=trace.heat * heating_share(spectrum, self.sample.localization))
+        assert self.spectrum is not None and self.sample.localization != "auto"
+        return replace(trace, heat=trace.heat * heating_share(self.spectrum, self.sample.localization))
 
     def _noise_spectrum(self, name: str) -> Spectrum:
         """Of the gradients of this run's chains, where the first of them ended."""
@@ -247,6 +249,9 @@ class Run:
         excess = self.nbeta * (trace.loss - trace.init_loss)
         draws = diagnostics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // sample.num_draws))
         heat = diagnostics.mean_of(trace.heat[:, steps // 2 :])
+        if self.spectrum is not None:
+            assert sample.localization != "auto"
+            heat *= heating_share(self.spectrum, sample.localization)
         return float(draws.mean()) - (heat if math.isfinite(heat) else 0.0), diagnostics.standard_error(draws)
 
     def _settings(self) -> dict[str, Any]:

@@ -98,8 +98,7 @@ class Sampling:
 
         Flat means also that burn-in was twice the 2/(ε_eff γ) steps in which flat directions relax: their energy is
         then at 98 % of its final value. A slow climb of many of them is hard to see in the draws. More steps do not
-        mend a chain that broke, nor a w* that is no minimum, nor a heat of gradient noise twice as large as the verdict
-        forgives: where the step size may be lowered, that is to happen soon.
+        mend a chain that broke, nor a w* that is no minimum.
         """
         assert sample.nbeta is not None and sample.localization != "auto"
         if sample.max_seconds is not None:
@@ -117,9 +116,6 @@ class Sampling:
             return True
         if burnin * slow_step_size(sample) * sample.localization < 4 * 0.99:
             return False
-        heat = diagnostics.mean_of(trace.heat[:, burnin:])
-        if sample.adapt_step_size and heat < llc and heat > 2 * max(diagnostics.MOST_HEAT * (llc - heat), error):
-            return True
         is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
         is_mixed = diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1
         return is_flat and is_mixed and error <= sample.target_se * abs(llc)

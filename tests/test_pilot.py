@@ -271,17 +271,6 @@ def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Pat
     np.testing.assert_allclose(then.step_size[:, ::20], np.tile(first.step_size[:, 440:441] / 2, (1, 12)))
 
 
-@pytest.mark.parametrize(("spread", "steps"), [(1.0, 400), (0.3, 1600)])
-def test_chains_far_too_hot_stop_early(tmp_path: Path, spread: float, steps: int) -> None:
-    """They are to start again with a smaller step: that need not wait for an error of 1 %. Cooler ones run on; so do
-    chains whose step size was given."""
-    posterior = posterior_of(shifted_problem(H, num_examples=1000, spread=spread))
-    asked = sample(step_size=0.004, friction=0.2, gradient="plain", max_steps=1600, target_se=0.01)
-    sampling = Sampling(posterior, processes=Processes(), state=tmp_path, show=False)
-    assert sampling.until_flat(replace(asked, adapt_step_size=True), "found")[0].shape[1] == steps
-    assert sampling.until_flat(asked, "given")[0].shape[1] == 1600
-
-
 def test_a_given_step_size_is_kept() -> None:
     problem = power_problem(H, power=4)
     result = solve(problem, settled(sample(step_size=0.004, num_burnin_steps=200, num_draws=50), problem))
