@@ -15,8 +15,9 @@ column of the rows).
 Chains start at the true weights, and for some networks (`--trained N`, the first N of a size) also at weights found by
 SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
-`cpu` took 67 minutes of one core of a machine that did other work beside it (27 of them the trained networks); what to
-expect of it is in docs/results/dln_benchmark. `paper` has not been run. On paper, one GPU of 30 float32 TFLOP/s takes a
+`cpu` takes 12.5 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark. `paper`
+has not been run in full. Two networks of 100k (`auto`, 49,929 gradients each) took 114 and 142 seconds on an H200 that
+did six other jobs beside them: errors −1.8 and −3.7 %, verdict "too few draws". On paper, one GPU of 30 float32 TFLOP/s takes a
 gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its launches, 1 to 1.5 ms
 below: 12 minutes for one network of each size, five times that for both samplers, both weights and the training, so
 100 hours for 100 networks, 70 of them at 100M. Ten networks of 100M with `--trained 0` are 3 hours.
