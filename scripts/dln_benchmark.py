@@ -17,10 +17,10 @@ SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
 `cpu` takes 12.5 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark. `paper`
 has not been run in full. Two networks of 100k (`auto`, 49,929 gradients each) took 114 and 142 seconds on an H200 that
-did six other jobs beside them: errors −1.8 and −3.7 %, verdict "too few draws". On paper, one GPU of 30 float32 TFLOP/s takes a
-gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its launches, 1 to 1.5 ms
-below: 12 minutes for one network of each size, five times that for both samplers, both weights and the training, so
-100 hours for 100 networks, 70 of them at 100M. Ten networks of 100M with `--trained 0` are 3 hours.
+did six other jobs beside them: errors −1.8 and −3.7 %, verdict "too few draws". On paper, one GPU of 30 float32
+TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its launches,
+1 to 1.5 ms below: 12 minutes for one network of each size, five times that for both samplers, both weights and the
+training, so 100 hours for 100 networks, 70 of them at 100M. Ten networks of 100M with `--trained 0` are 3 hours.
 
 A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
 same function at less cost (tests/test_deep_linear.py compares the two).

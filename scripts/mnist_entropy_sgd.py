@@ -17,9 +17,9 @@ depends on that, so the script also compares with SGD at the loss that entropy-S
   ε·nβ, γ/nβ and the number of steps are the paper's. Four minutes of one core's time.
 - `paper`: 784-1024-1024-10 (1,863,690 parameters), all images, 200 epochs at learning rate 0.01 in batches of 512, 10
   repetitions; λ̂ at ε = 1e-5, γ = 100, batches of 512. The authors' notebook of the plotted runs says this learning rate
-  and 80 repetitions (`--repetitions 80`); the job file beside it says 1e-4. An hour of one GPU or more, by the number of
-  gradients (470,000 of training, 320,000 of sampling); run so far: `--epochs 10`, six repetitions, 30 seconds a network
-  on an H200 that did six other jobs beside them (below).
+  and 80 repetitions (`--repetitions 80`); the job file beside it says 1e-4. An hour of one GPU or more, by the number
+  of gradients (470,000 of training, 320,000 of sampling); run so far: `--epochs 10`, six repetitions, 30 seconds a
+  network on an H200 that did six other jobs beside them (below).
 
 Figure N.1: λ̂ about 1000 for both, entropy-SGD lower. Measured with `cpu` (mean and sd over repetitions):
 

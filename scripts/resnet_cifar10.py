@@ -18,8 +18,8 @@ gained in the steps there are (the last tenth, or third), and measures how sharp
 - `paper`: width 64 (11,181,642 parameters), all images, 5 seeds, SGLD in batches of 2,048 at ε = 2e-7 (5e-8 for L2),
   last 200 of 2,000 steps. The number of training steps, 30,000, and the base, learning rate 0.01 with batches of 512
   (128 for momentum), are ours: the base is where the paper's curves meet. Not run: 42 settings × 5 seeds, about 13
-  PFLOP each, some twenty minutes of a GPU that does 10 TFLOP/s. `--steps 1000 --sweep learning_rate --seeds 1` on an H200
-  that did six other jobs beside it had no λ̂ after 210 seconds.
+  PFLOP each, some twenty minutes of a GPU that does 10 TFLOP/s. `--steps 1000 --sweep learning_rate --seeds 1` on an
+  H200 that did six other jobs beside it had no λ̂ after 210 seconds.
 
 λ̂ after training, paper (read off its figures) and `cpu`, means over seeds:
 
