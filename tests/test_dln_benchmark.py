@@ -78,7 +78,7 @@ def test_training_finds_a_minimum_of_its_own() -> None:
 
 @pytest.mark.slow
 def test_smoke_on_one_and_two_processes(tmp_path: Path) -> None:
-    rows = smoke_on_one_and_two("dln_benchmark", tmp_path)
+    rows = smoke_on_one_and_two("dln_benchmark", tmp_path, unit=2)  # both samplers of a network
     assert {(r["size"], r["sampler"], r["trained"], r["seed"]) for r in rows} == {
         ("1k", sampler, *which) for sampler in ("paper", "auto") for which in ((False, 0), (False, 1), (True, 0))
     }
