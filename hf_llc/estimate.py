@@ -144,8 +144,8 @@ def estimate(
         llc=llc,
         llc_se=llc_se,
         llc_per_chain=(draws.mean(axis=1) - noise).tolist(),
-        llc_uncorrected=float(draws.mean()),
-        llc_plain=float(plain.mean()),
+        llc_uncorrected=float(draws.mean(axis=1).mean()),  # summed as λ̂ is, to the last bit
+        llc_plain=float(plain.mean(axis=1).mean()),
         llc_plain_se=diagnostics.standard_error(plain),
         init_loss=init_loss,
         verdict="",

@@ -28,14 +28,15 @@ def run_script(name: str, output: Path, *arguments: str, processes: int = 1) -> 
 def smoke_on_one_and_two(name: str, folder: Path, *arguments: str, unit: int = 1) -> list[dict[str, Any]]:
     """The smoke preset on one process and on two: the same rows, each process its share, and all files there.
 
-    Jobs are shared out in units of so many.
+    Jobs are shared out in units of so many, whole ones.
     """
     arguments = ("--preset", "smoke", *arguments)
     one, _ = run_script(name, folder / "one", *arguments)
     two, said = run_script(name, folder / "two", *arguments, processes=2)
     assert one == two
     done = [text.count(", seconds ") for text in said]
-    assert len(done) == 2 and sum(done) == len(one) and abs(done[0] - done[1]) <= unit, f"jobs of each: {done}, {said}"
+    is_even = abs(done[0] - done[1]) <= unit and all(count % unit == 0 for count in done)
+    assert len(done) == 2 and sum(done) == len(one) and is_even, f"jobs of each: {done}, {said}"
     for file in ("figure.png", "figure.csv", "claim.txt"):
         assert (folder / "one" / file).stat().st_size > 0 and (folder / "two" / file).stat().st_size > 0
     for finished in ("one", "two"):

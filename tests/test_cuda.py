@@ -89,7 +89,7 @@ def test_kernels_that_draw_for_themselves_take_the_same_steps(sampler: str) -> N
 
 
 def test_the_modes_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Recorded or not, flat or not, inside the backward pass, resumed, two chains together: to rounding at most."""
+    """The same twice bit for bit; recorded or not, flat or not, inside the backward pass: to rounding."""
     plain = run(on_gpu(problem()), tmp_path / "plain")
     again = run(on_gpu(problem()), tmp_path / "again")
     assert_same(plain, again)
