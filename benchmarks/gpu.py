@@ -68,10 +68,7 @@ def bandwidth(parameters: int) -> dict[str, float]:
 
 def many() -> dict[str, float]:
     """Microseconds a chain-step of the ReLU network: a loop over chains, and a hundred of them together."""
-    (case,) = cases(["relu"])
-    case.problem.model.cuda()
-    for name, x in case.problem.examples.items():
-        case.problem.examples[name] = x.cuda()
+    (case,) = cases(["relu"], "cuda")
     found = {}
     with preserved(case.problem.model), _quiet():
         runners = {"forward + backward": forward_backward(case), "a loop": ours(case, chains=1)}

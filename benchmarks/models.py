@@ -74,8 +74,8 @@ def _regression(name: str, model: nn.Module, inputs: int, outputs: int, batch_si
     return Case(name, problem, batch_size, False)
 
 
-def cases(names: list[str]) -> list[Case]:
-    """The cases called `names`: relu, linear, gpt2, attention-only."""
+def cases(names: list[str], device: str = "cpu") -> list[Case]:
+    """The cases called `names` (relu, linear, gpt2, attention-only), models and data on a device."""
     from transformers import GPT2Config, GPT2LMHeadModel
 
     from hf_llc.models import AttentionOnlyConfig, AttentionOnlyForCausalLM
@@ -107,5 +107,7 @@ def cases(names: list[str]) -> list[Case]:
     torch.manual_seed(0)
     made = [makers[name]() for name in names]
     for case in made:
-        case.problem.model.eval()
+        case.problem.model.to(device).eval()
+        for name, x in case.problem.examples.items():
+            case.problem.examples[name] = x.to(device)
     return made

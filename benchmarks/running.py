@@ -26,11 +26,10 @@ from torch import Tensor
 from hf_llc.calibrate import apply, calibrate, slow_step_size
 from hf_llc.chains import ChainStore, join_chains, run_chains
 from hf_llc.config import SampleConfig
-from hf_llc.diagnostics import mean_of
 from hf_llc.distributed import alone
 from hf_llc.estimate import estimate
 from hf_llc.evaluator import settled
-from hf_llc.heat import Spectrum, heating_share, noise_spectrum
+from hf_llc.heat import Spectrum, heating_share, matters, noise_spectrum
 from hf_llc.kernels import make_kernel
 from hf_llc.run import solve
 from hf_llc.walk import Walk
@@ -137,8 +136,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
                 for c in range(chains)
             ]
             trace = join_chains(traces)
-            heat, excess = mean_of(trace.heat[:, steps // 2 :]), trace.loss - trace.init_loss
-            if spectrum is None and heat > 0.02 * known.nbeta * abs(excess[:, steps // 2 :].mean()):
+            if spectrum is None and matters(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
                 w, _, _ = store.load([0], posterior.device)
                 assert w is not None
                 spectrum = noise_spectrum(

@@ -262,10 +262,7 @@ def main() -> None:
 
     logging.disable(logging.WARNING)
     table: dict[str, dict[str, float | str]] = {}
-    for case in cases(args.cases):
-        case.problem.model.to(args.device)
-        for name, x in case.problem.examples.items():
-            case.problem.examples[name] = x.to(args.device)
+    for case in cases(args.cases, args.device):
         with preserved(case.problem.model):
             table[case.name] = measure(case, seconds=args.seconds, rounds=args.rounds)
         floor = table[case.name]["forward + backward"]

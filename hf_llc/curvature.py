@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -13,6 +15,23 @@ of a gradient, well below the distance over which the Hessian of a network chang
 
 STABLE = 0.25
 """ε κ of samplers with momentum to begin with: h = 0.5/√κ; they are stable below ε κ = 4."""
+
+
+def hessian_product(
+    posterior: Posterior, w: Tensor, indices: Tensor | None, base: Sequence[Tensor], direction: Tensor
+) -> Tensor:
+    """∇²L_B(w) v by a gradient difference, `[chain, parameter]`; one gradient.
+
+    Args:
+        posterior: gradients.
+        w: `[chain, parameter]`.
+        indices: minibatches, int64 `[chain, m]`; None: all examples.
+        base: ∇L_B(w) in pieces, as `Posterior.gradient` gives it.
+        direction: v, unit vectors, `[chain, parameter]`.
+    """
+    length = _REACH * posterior.norm(w).clamp_min(1.0)
+    moved = posterior.gradient(w + length * direction, indices)[1]
+    return torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
 
 
 def follow(
@@ -31,11 +50,9 @@ def follow(
         The eigenvalues, float64 `[chain]` (0 where the loss is flat or not finite), and the directions.
     """
     base = posterior.gradient(w, indices)[1]
-    length = _REACH * posterior.norm(w).clamp_min(1.0)
     value = torch.zeros(len(w), dtype=torch.float64, device=w.device)
     for _ in range(iterations):
-        moved = posterior.gradient(w + length * direction, indices)[1]
-        product = torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
+        product = hessian_product(posterior, w, indices, base, direction)
         size = posterior.norm(product)
         is_sound = torch.isfinite(size) & (size > 0)
         direction = torch.where(is_sound, product / size, direction)

@@ -15,7 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from hf_llc import diagnostics
+from hf_llc.curvature import hessian_product
 from hf_llc.posterior import Posterior
+from hf_llc.result import Trace
 from hf_llc.walk import Walk
 
 HEAT = -3
@@ -27,8 +30,8 @@ _PRODUCTS = 6
 _BATCHES = 16
 """The Hessian is that of so many batches: that of few has a noise of its own, on the scale of γ or above."""
 
-_REACH = 1e-3
-"""Products are gradient differences over this distance, relative to ‖w‖, as in `hf_llc.curvature`."""
+_LITTLE = 0.02
+"""Part of λ̂ below which the heat of gradient noise is taken as it is: at most."""
 
 NUM_GRADIENTS = 4 + _BATCHES * (_PRODUCTS + 1)
 """What it costs, in gradients of a batch, at most."""
@@ -36,6 +39,12 @@ NUM_GRADIENTS = 4 + _BATCHES * (_PRODUCTS + 1)
 
 Spectrum = list[list[float]]
 """Curvatures nβh and the shares of the noise's power at them: nodes and weights of the quadrature."""
+
+
+def matters(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> bool:
+    """Whether the heat that the chains measured is more than a little of λ̂, so that its share is worth finding."""
+    excess = nbeta * (trace.loss - trace.init_loss)[:, num_burnin_steps:].mean()
+    return diagnostics.mean_of(trace.heat[:, num_burnin_steps:]) > _LITTLE * abs(excess)
 
 
 def heating_share(spectrum: Spectrum, localization: float) -> float:
@@ -79,14 +88,12 @@ def _quadrature(posterior: Posterior, w: Tensor, noise: Tensor, indices: Tensor)
     size = float(posterior.norm(noise))
     if not size > 0 or not np.isfinite(size):
         return _UNKNOWN
-    base = torch.cat(posterior.gradient(w, indices)[1], dim=1)
-    length = _REACH * float(posterior.norm(w).clamp_min(1.0))
+    base = posterior.gradient(w, indices)[1]
     before, v, beta = torch.zeros_like(noise), noise / size, 0.0
     diagonal: list[float] = []
     beside: list[float] = []
     for _ in range(_PRODUCTS):
-        moved = torch.cat(posterior.gradient(w + length * v, indices)[1], dim=1)
-        product = (moved - base).mul_(posterior.nbeta / length).sub_(before, alpha=beta)
+        product = hessian_product(posterior, w, indices, base, v).mul_(posterior.nbeta).sub_(before, alpha=beta)
         alpha = float(posterior.over_shards((product.double() * v).sum()))
         product.sub_(v, alpha=alpha)
         diagonal.append(alpha)

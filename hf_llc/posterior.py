@@ -189,8 +189,7 @@ class Posterior:
 
     def _value_and_grad(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         """Summed losses, float64 `[chain]`, and the gradient of them over `size`, in flat pieces."""
-        stacked = len(w) > 1
-        with self._autocast(), self._attention() if stacked else contextlib.nullcontext():
+        with self._autocast(), self._attention(len(w)):
             if self._compiled is None:
                 return self._eager(w, batch, size)
             with torch.no_grad():
@@ -243,9 +242,10 @@ class Posterior:
                 batch = self._batch(slice(start, stop))
                 yield batch if num_chains == 1 else {k: x.expand(num_chains, *x.shape) for k, x in batch.items()}
 
-    def _attention(self) -> contextlib.AbstractContextManager[Any]:
+    def _attention(self, num_chains: int) -> contextlib.AbstractContextManager[Any]:
         """Under vmap a GPU's fused attention fails or is wrong about shapes; written out, it is the same function."""
-        return sdpa_kernel(SDPBackend.MATH) if self.device.type == "cuda" else contextlib.nullcontext()
+        is_fused = num_chains > 1 and self.device.type == "cuda"
+        return sdpa_kernel(SDPBackend.MATH) if is_fused else contextlib.nullcontext()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
         if self.mixed_precision == "bf16":

@@ -23,7 +23,7 @@ from hf_llc.distributed import Processes, alone, chain_batches
 from hf_llc.errors import InputError
 from hf_llc.estimate import Estimate, LocalizationCheck
 from hf_llc.estimate import estimate as estimate_llc
-from hf_llc.heat import NUM_GRADIENTS, Spectrum, heating_share, noise_spectrum
+from hf_llc.heat import NUM_GRADIENTS, Spectrum, heating_share, matters, noise_spectrum
 from hf_llc.minimize import minimize
 from hf_llc.plan import plan_of
 from hf_llc.posterior import Posterior
@@ -39,9 +39,6 @@ from hf_llc.weights import preserved, sampled_parameters
 
 _MAX_ATTEMPTS = 3
 """Where settings were left open the chains start again at better ones, twice at most."""
-
-_LITTLE_HEAT = 0.02
-"""Part of λ̂ below which the heat of gradient noise is taken as it is: at most."""
 
 _LARGE = 2**20
 """Parameters from which it is worth asking whether a chain fits the memory."""
@@ -166,10 +163,8 @@ class Run:
 
         `Trace.heat` of the chains takes all noise to be in directions that the loss holds (`hf_llc.heat`).
         """
-        heat = diagnostics.mean_of(trace.heat[:, burnin:])
-        excess = self.nbeta * (trace.loss - trace.init_loss)[:, burnin:].mean()
         self.spectrum = None
-        if not heat > _LITTLE_HEAT * abs(excess):
+        if not matters(trace, nbeta=self.nbeta, num_burnin_steps=burnin):
             return trace
         self.spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": self._noise_spectrum(name)})["spectrum"]
         self.sampling.num_gradients += NUM_GRADIENTS

@@ -29,6 +29,7 @@ class ShardedPosterior(Posterior):
         self._held = [local_of(p) for p in self.parameters.values()]
         self.anchor = [held.reshape(-1).clone() for held in self._held]
         self.pieces = self.sizes = [len(a) for a in self.anchor]
+        self.is_flat = False
         offsets = [0, *itertools.accumulate(p.numel() for p in self.parameters.values())][:-1]
         self.spans: list[list[tuple[int, int]]] = []
         at = list(offsets)
