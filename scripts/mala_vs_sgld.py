@@ -16,13 +16,13 @@ gradients add, by hf_llc's own estimate.
 Expect, with the authors' numbers for their own random network of these widths in brackets (±: standard error):
 
     n            SGLD                  MALA                  fastest chain, SGLD and MALA
-    100          54.4 ± 1.1  [55]      55.7 ± 0.9  [54]      4.6 s and 5.9 s
-    316          86.8 ± 1.6  [87]      87.0 ± 2.0  [86]      4.6 s and 6.5 s
-    1,000       135.0 ± 1.2 [137]     131.2 ± 2.0 [140]      6.4 s and 13 s
-    3,162       202.3 ± 0.5 [211]     198.5 ± 2.8 [215]      5.4 s and 25 s
-    10,000      283.4 ± 1.5 [295]     273.4 ± 6.9 [296]      10 s and 120 s
+    100          54.4 ± 1.1  [55]      55.7 ± 0.9  [54]      2.7 s and 3.6 s
+    316          86.8 ± 1.5  [87]      87.0 ± 2.0  [86]      2.7 s and 3.9 s
+    1,000       135.0 ± 1.2 [137]     131.2 ± 2.0 [140]      2.7 s and 4.8 s
+    3,162       202.2 ± 0.6 [211]     198.5 ± 2.8 [215]      2.7 s and 12 s
+    10,000      283.0 ± 1.6 [295]     273.4 ± 6.9 [296]      2.7 s and 31 s
 
-All 60 chains of `cpu`: 20 minutes of one thread of a 2-core machine that others were using too. `paper` takes a GPU
+All 60 chains of `cpu`: six minutes of one thread of a 2-core machine, the other core at work too. `paper` takes a GPU
 about half an hour (an estimate: it has not been run).
 """
 
