@@ -139,7 +139,7 @@ class SampleConfig:
     )
     adapt_step_size: bool = _setting(
         False,
-        "baoab: in burn-in each chain lowers its ε to 1/κ where its curvature κ has grown so far; on if ε is auto",
+        "baoab: each chain lowers its ε to 1/κ where its curvature κ has grown so far; on if ε is auto",
     )
     friction: float | Literal["auto"] = _setting(
         "auto",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import math
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +77,6 @@ class Sampling:
         """
         store = ChainStore(self.state / f"{name}-{number}")
         origin = ChainStore(self.state / name)
-        sample = replace(sample, adapt_step_size=False)  # the chains did that in their burn-in
         trace = self._run_to(sample, store, until=steps, burnin=steps // 2, origin=origin, number=number)
         self.num_gradients += self._gradients_of(sample, trace)
         return trace

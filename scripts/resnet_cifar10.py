@@ -13,7 +13,7 @@ verdict calls no minimum is drawn as a cross and left out of the trend, which is
 As in the paper the chains are far from equilibrium: γ = 1 relaxes flat directions in 2/(εγ) = 10⁷ steps, λ̂ is the loss
 gained in the steps there are (the last tenth, or third), and measures how sharp the valley is.
 
-- `cpu`: width 16 (703,386 parameters), 500 images of 16 × 16, 1,000 steps, 3 seeds, 27 networks: six minutes of one core.
+- `cpu`: width 16 (703,386 parameters), 500 images of 16 × 16, 1,000 steps, 3 seeds, 27 networks: six minutes of a core.
 - `paper`: width 64 (11,181,642 parameters), all images, 5 seeds, SGLD in batches of 2,048 at ε = 2e-7 (5e-8 for L2),
   last 200 of 2,000 steps. The number of training steps, 30,000, and the base, learning rate 0.01 with batches of 512
   (128 for momentum), are ours: the base is where the paper's curves meet. Not run: 42 settings × 5 seeds, about 13

@@ -12,7 +12,7 @@ from targets import assert_mean, draws_of, expected_llc, power_problem, sample, 
 from torch import Tensor, nn
 
 from hf_llc.config import SampleConfig
-from hf_llc.kernels import AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
+from hf_llc.kernels import BAOAB, AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
 from hf_llc.kernels.langevin import force
 from hf_llc.pilot import effective_step_size
 from hf_llc.posterior import Posterior
@@ -291,3 +291,15 @@ def test_planted_faults_are_caught(
     fault(monkeypatch)
     with pytest.raises(AssertionError, match="standard errors"):
         check()
+
+
+def test_a_step_size_that_falls_in_the_kept_draws_leaves_their_law() -> None:
+    """Against quadrature, on a loss without a largest curvature: ε falls in kept draws, by half and more."""
+    h, kernel = H.double().numpy(), BAOAB(0.015, friction=0.2, adapt_step_size=True)
+    trace = sample(power_problem(H, power=4), sampler=kernel, num_chains=60, steps=2000, **LAW)
+    measured = trace.step_size[:, ::20]
+    assert measured[:, -1].min() < measured[:, 20].min() < 0.015
+    w = np.linspace(-4, 4, 20001)[:, None]
+    energy = NBETA * 0.5 * h * w**4
+    weight = np.exp(-energy - 0.5 * GAMMA * w**2)
+    assert_mean(draws_of(trace, nbeta=NBETA, burnin=400), float((energy * weight).sum(0) @ (1 / weight.sum(0))))

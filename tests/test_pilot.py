@@ -242,24 +242,24 @@ def test_heat_capacity_of_a_quadratic() -> None:
 
 
 def test_chains_lower_their_step_where_the_curvature_grows() -> None:
-    """w⁴ is flat at w* and stiff away from it: ε falls in burn-in and stays from then on."""
+    """w⁴ is flat at w* and stiff away from it: ε falls, whenever that is seen, and never rises again."""
     problem = power_problem(H, power=4)
-    kernel = BAOAB(0.03, friction=0.2, freeze_after=400)
-    trace = trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=4, steps=800)
+    kernel = BAOAB(0.03, friction=0.2, adapt_step_size=True)
+    trace = trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=4, steps=1600)
     measured = trace.step_size[:, ::20]
     assert (np.diff(measured, axis=1) <= 0).all() and (measured[:, 0] == 0.03).all()
-    assert (measured[:, 20:] == measured[:, -1:]).all() and measured[0, -1] != measured[1, -1]
+    assert (measured[:, -1] < measured[:, 40]).any() and measured[0, -1] != measured[1, -1]
     assert measured[:, -1].min() < 0.02 and measured[:, -1].max() <= 0.03
     calls: list[int] = []
     inner = problem.losses
     problem.losses = lambda forward, batch: calls.append(1) or inner(forward, batch)  # type: ignore[assignment]
-    kernel = BAOAB(0.03, friction=0.2, freeze_after=400)
+    kernel = BAOAB(0.03, friction=0.2, adapt_step_size=True)
     trace_of(problem, sampler=kernel, nbeta=NBETA, localization=GAMMA, num_chains=1, steps=800)
     assert len(calls) - 1 == kernel.num_gradients(steps=800, measured=40, is_full=True)
 
 
 def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Path) -> None:
-    """`extrapolate` and `hf-llc calibrate` depend on it: at ε/2 each chain takes half of what it had come down to."""
+    """`extrapolate` and `hf-llc calibrate` need it: at ε/2 chains take half of what they had come down to, or less."""
     problem = power_problem(H, power=4)
     asked = sample(
         step_size=0.03, friction=0.2, gradient="plain", adapt_step_size=True, num_burnin_steps=400, num_draws=50
@@ -268,7 +268,8 @@ def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Pat
     first, *_ = sampling.until_flat(asked, "here")
     then = sampling.go_on(replace(asked, step_size=0.015), "here", number=1, steps=240)
     assert first.step_size[:, 440].min() < 0.02
-    np.testing.assert_allclose(then.step_size[:, ::20], np.tile(first.step_size[:, 440:441] / 2, (1, 12)))
+    np.testing.assert_allclose(then.step_size[:, :101:20], np.tile(first.step_size[:, 440:441] / 2, (1, 6)))
+    assert (np.diff(then.step_size[:, ::20], axis=1) <= 0).all()
 
 
 def test_a_given_step_size_is_kept() -> None:

@@ -49,9 +49,7 @@ def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -
         case "rmsprop-sgld":
             return RMSPropSGLD(step_size, rmsprop_eps=_FIELD_EPS)
         case "baoab":
-            return BAOAB(
-                step_size, friction=friction, freeze_after=sample.freeze_after if sample.adapt_step_size else 0
-            )
+            return BAOAB(step_size, friction=friction, adapt_step_size=sample.adapt_step_size)
         case "sgnht":
             return SGNHT(step_size, friction=friction)
         case "mala":

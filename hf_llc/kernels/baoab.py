@@ -30,23 +30,24 @@ class BAOAB(Kernel):
     The kinetic temperature ‖p‖²/d is read after the kick, where on a quadratic it is 1 on average; gradient noise of
     variance V in the force adds h²V to it before friction takes that away.
 
-    With `freeze_after` above 0 each chain watches the largest curvature κ of its own energy for so many steps, and
-    lowers its ε to 1/κ where κ has grown so far: deep networks are stiffer away from w* than at it. Draws are to be
-    kept from then on only. What is saved with the chain is the share of ε that is left, so that a continuation at
-    another ε has that share of it.
+    With `adapt_step_size` each chain watches the largest curvature κ of its own energy and lowers its ε to 1/κ where κ
+    has grown so far: deep networks are stiffer away from w* than at it, and ever stiffer while flat directions spread.
+    Kept draws are no exception: ε only falls, so that it changes ever more seldom, and every ε is to sample one law; an
+    ε that stayed behind the curvature would not. What is saved with the chain is the share of ε that is left, so that
+    a continuation at another ε has that share of it.
 
     Args:
         step_size: ε = h², the largest.
         friction: ζh, the share of momentum lost in a step, dimensionless; above 0.
-        freeze_after: steps in which ε may fall.
+        adapt_step_size: ε may fall.
     """
 
     PER_CHAIN = ("shrink",)
 
-    def __init__(self, step_size: float, *, friction: float, freeze_after: int = 0) -> None:
+    def __init__(self, step_size: float, *, friction: float, adapt_step_size: bool = False) -> None:
         super().__init__(step_size)
         self.friction = friction
-        self.freeze_after = freeze_after
+        self.adapt_step_size = adapt_step_size
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
@@ -56,9 +57,9 @@ class BAOAB(Kernel):
         if not self.state:
             self.state["momentum"] = first_momentum(walk)
             self.state["shrink"] = torch.ones_like(walk.w[:, :1], dtype=torch.float64)
-            if self.freeze_after:
+            if self.adapt_step_size:
                 self.state["direction"] = any_direction(len(walk.w), walk.posterior)
-        if 0 < step < self.freeze_after and step % _WATCH_EVERY == 0:
+        if self.adapt_step_size and step > 0 and step % _WATCH_EVERY == 0:
             self._watch(walk, indices)
         epsilon = self.step_size * self.state["shrink"]
         h = epsilon.sqrt().to(walk.w)
@@ -99,7 +100,7 @@ class BAOAB(Kernel):
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
         """One a step, one more where gradient noise was looked at, and those that watch the curvature."""
-        watched = max(0, (min(steps, self.freeze_after) - 1) // _WATCH_EVERY)
+        watched = max(0, steps - 1) // _WATCH_EVERY if self.adapt_step_size else 0
         return steps + (0 if is_full else measured) + watched * (_WATCH_ITERATIONS + 1)
 
 
