@@ -15,7 +15,7 @@ column of the rows).
 Chains start at the true weights, and for some networks (`--trained N`, the first N of a size) also at weights found by
 SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
-`cpu` takes 12.5 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark. `paper`
+`cpu` takes 10 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark. `paper`
 has not been run in full. Two networks of 100k (`auto`, 49,929 gradients each) took 114 and 142 seconds on an H200 that
 did six other jobs beside them: errors −1.8 and −3.7 %, verdict "too few draws". On paper, one GPU of 30 float32
 TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its launches,
