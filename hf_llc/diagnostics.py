@@ -222,3 +222,14 @@ def mean_of(values: Array) -> float:
     """Mean of the values that were measured; NaN if none was."""
     seen: Any = values[np.isfinite(values)]
     return float(seen.mean()) if seen.size else math.nan
+
+
+def step_share(measured: Array, step_size: float) -> float:
+    """The mean ε of chains that lowered it, as a share of the one they began with; 1 where none did.
+
+    Args:
+        measured: ε where it was measured, else NaN, `[chain, step]`.
+        step_size: ε to begin with.
+    """
+    share = mean_of(measured) / step_size
+    return share if math.isfinite(share) else 1.0

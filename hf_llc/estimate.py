@@ -109,6 +109,7 @@ def estimate(
         trivial_loss: L_n of the best constant predictor, or None.
     """
     slow = step_size if slow_step_size is None else slow_step_size
+    slow *= diagnostics.step_share(trace.step_size[:, num_burnin_steps:], step_size)
     cut = {"nbeta": nbeta, "num_burnin_steps": num_burnin_steps, "num_steps_between_draws": num_steps_between_draws}
     draws = llc_draws(trace.loss, trace.init_loss, **cut)
     plain = llc_draws(trace.loss, init_loss, **cut)

@@ -94,9 +94,9 @@ class Sampling:
     def _is_over(self, sample: SampleConfig, trace: Trace, burnin: int, thinning: int, begun: float) -> bool:
         """The draws are flat and many enough, or more steps would not mend what is wrong.
 
-        Flat means also that burn-in was twice the 2/(ε_eff γ) steps in which flat directions relax: their energy is
-        then at 98 % of its final value. A slow climb of many of them is hard to see in the draws. More steps do not
-        mend a chain that broke, nor a w* that is no minimum.
+        Flat means also that burn-in was twice the 2/(ε_eff γ) steps in which flat directions relax, at the ε that the
+        chains came down to: their energy is then at 98 % of its final value. A slow climb of many of them is hard to
+        see in the draws. More steps do not mend a chain that broke, nor a w* that is no minimum.
         """
         assert sample.nbeta is not None and sample.localization != "auto"
         if sample.max_seconds is not None:
@@ -112,7 +112,9 @@ class Sampling:
         dip = diagnostics.deepest_dip(sample.nbeta * (trace.loss - trace.init_loss))
         if diagnostics.is_dipping(dip, llc, float(draws.std())):
             return True
-        if burnin * slow_step_size(sample) * sample.localization < 4 * 0.99:
+        assert sample.step_size != "auto"
+        slow = slow_step_size(sample) * diagnostics.step_share(trace.step_size[:, :burnin], sample.step_size)
+        if burnin * slow * sample.localization < 4 * 0.99:
             return False
         is_flat = not diagnostics.is_drifting(diagnostics.drift(draws), llc, error)
         is_mixed = diagnostics.ess(draws) >= 10 * len(draws) and diagnostics.r_hat(draws) <= 1.1

@@ -272,6 +272,20 @@ def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Pat
     assert (np.diff(then.step_size[:, ::20], axis=1) <= 0).all()
 
 
+def test_burn_in_is_as_long_as_the_steps_that_chains_came_down_to_ask_for(tmp_path: Path) -> None:
+    """400 steps of it would do at the ε that chains began with; by then their own have fallen."""
+    gamma, epsilon = 0.0554, 0.018
+    asked = sample(
+        step_size=epsilon, friction=0.2, gradient="plain", adapt_step_size=True, localization=gamma, num_draws=400,
+        target_se=1.0,
+    )  # fmt: skip
+    sampling = Sampling(posterior_of(power_problem(H, power=4)), processes=Processes(), state=tmp_path, show=False)
+    trace, burnin, _ = sampling.until_flat(asked, "here")
+    relaxed = gamma / math.tanh(0.1) * np.nanmean(trace.step_size[:, :400]) * 400
+    assert gamma / math.tanh(0.1) * epsilon * 400 > 3.96 > relaxed
+    assert np.isfinite(trace.loss).all() and burnin == 800
+
+
 def test_a_given_step_size_is_kept() -> None:
     problem = power_problem(H, power=4)
     result = solve(problem, settled(sample(step_size=0.004, num_burnin_steps=200, num_draws=50), problem))
