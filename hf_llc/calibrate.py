@@ -11,10 +11,11 @@ from typing import Any
 
 from hf_llc.config import SampleConfig
 from hf_llc.curvature import Curvature
-from hf_llc.estimate import Estimate, lower_by
+from hf_llc.estimate import Estimate
 from hf_llc.kernels import SGLD
 from hf_llc.pilot import PILOT, Pilot, effective_step_size, relaxing_localization, settle
 from hf_llc.posterior import Posterior
+from hf_llc.verdict import lower_by
 from hf_llc.walk import Walk
 
 UNDERDAMPED = ("baoab", "sgnht")

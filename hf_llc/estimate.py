@@ -1,4 +1,4 @@
-"""Trace + nβ → λ̂, its standard error, its diagnostics and the verdict on it. Arrays only."""
+"""Trace + nβ → λ̂, its standard error and its diagnostics; `hf_llc.verdict` judges them. Arrays only."""
 
 from __future__ import annotations
 
@@ -10,22 +10,9 @@ import numpy as np
 
 from hf_llc import diagnostics
 from hf_llc.result import Reason, Trace
+from hf_llc.verdict import findings, named
 
 Array = np.ndarray
-
-_VERDICTS = (
-    "diverged",
-    "stuck",
-    "left the basin",
-    "not a minimum",
-    "negative",
-    "step size too large",
-    "drifting",
-    "chains disagree",
-    "too few draws",
-    "localization dominates",
-)
-"""In order of precedence: an estimate that fails several checks is called by the first."""
 
 EXACT = ("mala", "hmc")
 """Samplers whose law does not depend on the step size."""
@@ -109,7 +96,7 @@ def estimate(
         trivial_loss: L_n of the best constant predictor, or None.
     """
     slow = step_size if slow_step_size is None else slow_step_size
-    slow *= diagnostics.step_share(trace.step_size[:, num_burnin_steps:], step_size)
+    share = diagnostics.step_share(trace.step_size[:, num_burnin_steps:], step_size)
     cut = {"nbeta": nbeta, "num_burnin_steps": num_burnin_steps, "num_steps_between_draws": num_steps_between_draws}
     draws = llc_draws(trace.loss, trace.init_loss, **cut)
     plain = llc_draws(trace.loss, init_loss, **cut)
@@ -153,7 +140,7 @@ def estimate(
         reasons=[],
         **found,
     )
-    reasons = _findings(
+    reasons = findings(
         draft,
         excess,
         draws,
@@ -161,246 +148,10 @@ def estimate(
         nbeta=nbeta,
         localization=localization,
         step_size=step_size,
-        slow=slow,
+        slow=slow * share,
         sampler=sampler,
         loss=trace.loss,
+        spreading=spreading if missing else None,
+        share=share,
     )
-    if missing:
-        reasons.append(_spreading(spreading, step_size=slow, localization=localization))
-    failed = {reason.name for reason in reasons if not reason.is_note}
-    return replace(draft, reasons=reasons, verdict=next((name for name in _VERDICTS if name in failed), "trustworthy"))
-
-
-def is_step_too_large(found: Estimate) -> bool:
-    """The finite step and gradient noise add more than a tenth of a positive λ̂, and more than its stated error."""
-    return found.llc > 0 and found.step_size_bias > max(0.1 * found.llc, found.llc_se)
-
-
-def lower_by(found: Estimate) -> float | None:
-    """The part of ε that chains should start again with, None where a smaller one would not mend anything."""
-    if found.verdict == "diverged":
-        return 0.25
-    if found.verdict in ("not a minimum", "left the basin") or not is_step_too_large(found):
-        return None
-    return _smaller(found)
-
-
-def _smaller(found: Estimate) -> float:
-    """The part of ε at which that share would be a twentieth; from an eighth to a half."""
-    return min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
-
-
-def _findings(
-    found: Estimate,
-    excess: Array,
-    draws: Array,
-    *,
-    trivial_loss: float | None,
-    nbeta: float,
-    localization: float,
-    step_size: float,
-    slow: float,
-    sampler: str,
-    loss: Array,
-) -> list[Reason]:
-    """Every check that failed, in order of precedence, each with its remedy; then the notes."""
-    broken = diagnostics.first_non_finite(loss)
-    if broken:
-        chain, step = broken[0]
-        return [
-            Reason(
-                "diverged",
-                f"the loss of chain {chain} was not finite at step {step} ({len(broken)} of {len(loss)} chains)",
-                f"lower step_size, to {step_size / 4:.1e} or less",
-            )
-        ]
-    stuck = diagnostics.stuck_chains(draws)
-    if stuck:
-        return [
-            Reason(
-                "stuck",
-                f"chain {stuck[0]} did not move ({len(stuck)} of {len(draws)} chains)",
-                f"{'lower' if sampler == 'mala' else 'raise'} step_size",
-            )
-        ]
-    reasons = _basin(found, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta)
-    reasons += _step_size(found, step_size=step_size, sampler=sampler)
-    reasons += _mixing(found, draws, steps=excess.shape[1], step_size=slow, localization=localization)
-    return reasons + _thermometers(found)
-
-
-def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float | None, nbeta: float) -> list[Reason]:
-    """Is w* a minimum, and did the chains stay near it?"""
-    reasons, llc, llc_se, init_loss = [], found.llc, found.llc_se, found.init_loss
-    if trivial_loss is not None and trivial_loss > init_loss:
-        lost = (found.mean_loss - init_loss) / (trivial_loss - init_loss)
-        if lost > 0.5:
-            how = "above" if lost >= 1 else f"{lost:.0%} of the way to"
-            reasons.append(
-                Reason(
-                    "left the basin",
-                    f"the mean loss {found.mean_loss:.4g}, from {init_loss:.4g} at w*, is {how} the "
-                    f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
-                    f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization",
-                )
-            )
-    elif trivial_loss is not None:
-        reasons.append(
-            Reason(
-                "not a minimum",
-                f"the loss {init_loss:.4g} at w* is no better than {trivial_loss:.4g} of a constant predictor",
-                "use data that the model was trained for, or minimize",
-            )
-        )
-    dip = diagnostics.deepest_dip(excess)
-    if diagnostics.is_dipping(dip, llc, float(draws.std())):
-        reasons.append(
-            Reason(
-                "not a minimum",
-                f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
-                f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
-                "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)",
-            )
-        )
-    if llc < 0:
-        sure = llc < -2 * llc_se
-        reasons.append(
-            Reason(
-                "negative",
-                f"λ̂ = {llc:.4g} is below zero" + ("" if sure else ", within its error"),
-                "set minimize" if sure else "raise num_draws, or minimize",
-            )
-        )
-    change, error = found.localization_sensitivity["doubled"], found.localization_sensitivity["doubled_se"]
-    is_flat = not diagnostics.is_drifting(found.plateau, llc, llc_se)
-    if is_flat and change < -0.4 * abs(llc) and change < -3 * error:  # λ̂ ∝ 1/γ would lose a half
-        reasons.append(
-            Reason(
-                "localization dominates",
-                f"λ̂ changes by {change:.3g} when γ is doubled",
-                "lower localization",
-            )
-        )
-    return reasons
-
-
-def _thermometers(found: Estimate) -> list[Reason]:
-    """Notes where momentum or the spread of the loss is not as hot as the law says."""
-    notes, llc = [], found.llc
-    if abs(found.kinetic_temperature - 1) > 0.01:
-        notes.append(
-            Reason(
-                "kinetic temperature",
-                f"momenta are at {found.kinetic_temperature:.3f} of the temperature meant",
-                "raise friction or lower step_size" if found.kinetic_temperature > 1 else "lower step_size",
-                is_note=True,
-            )
-        )
-    apart, error = found.heat_capacity - llc, math.hypot(found.heat_capacity_se, found.llc_se)
-    if llc > 0 and abs(apart) > max(0.5 * llc, 3 * error):
-        notes.append(
-            Reason(
-                "heat capacity",
-                f"the variance of nβL gives {found.heat_capacity:.3g} ± {found.heat_capacity_se:.2g} for λ, its mean "
-                f"{llc:.3g}: the loss is not near its singular form at this temperature, or not equilibrated",
-                "raise num_draws; if it stays, read λ̂ as that of this nβ and γ",
-                is_note=True,
-            )
-        )
-    return notes
-
-
-def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reason]:
-    """Is the step small enough for the law to be the one meant?"""
-    if is_step_too_large(found):
-        return [
-            Reason(
-                "step size too large",
-                f"the finite step and gradient noise add about {found.step_size_bias:.3g} to λ̂ = {found.llc:.4g}",
-                f"lower step_size, to about {_smaller(found) * step_size:.1e}, or raise batch_size"
-                + (" or friction" if math.isfinite(found.kinetic_temperature) else ""),
-            )
-        ]
-    if found.accept_prob < 0.5 and sampler == "sgld":
-        return [
-            Reason(
-                "step size too large",
-                f"MALA would accept only {found.accept_prob:.0%} of the steps",
-                f"lower step_size, to about {step_size / 2:.1e}",
-            )
-        ]
-    if found.accept_prob < 0.9:
-        return [
-            Reason("acceptance", f"acceptance {found.accept_prob:.2f} is below 0.9", "lower step_size", is_note=True)
-        ]
-    return []
-
-
-def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, localization: float) -> Reason:
-    """Flat directions relax in 2/(εγ) steps: that should be below a quarter of the steps."""
-    longer = "num_burnin_steps (max_steps, if it is auto)"
-    needed = 8 / (step_size * steps)
-    if localization >= needed:
-        remedy = f"raise {longer}, to {2 * steps:,} or more"
-    else:
-        longest = f", or {longer}, to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
-        remedy = f"raise localization, to about {needed:.2g}{longest}: flat directions relax in 2/(εγ) steps"
-    return Reason(
-        "drifting",
-        f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half (error "
-        f"{plateau['drift_se']:.2g}): not yet flat after {steps:,} steps",
-        remedy,
-    )
-
-
-def _spreading(spreading: dict[str, float], *, step_size: float, localization: float) -> Reason:
-    """A note: λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
-    needed = f", or steps to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
-    return Reason(
-        "still spreading",
-        f"since the burn-in ‖w − w*‖ grew from {spreading['was']:.3g} to {spreading['distance']:.3g} and λ̂ changed by "
-        f"{spreading['change']:+.3g}, which is in its error: γ does not hold the flat directions yet",
-        f"raise localization{needed}",
-        is_note=True,
-    )
-
-
-def _mixing(found: Estimate, draws: Array, *, steps: int, step_size: float, localization: float) -> list[Reason]:
-    """Have the chains arrived, do they agree, and are there enough draws?"""
-    reasons, plateau = [], found.plateau
-    if diagnostics.is_drifting(plateau, found.llc, found.llc_se):
-        reasons.append(_drifting(plateau, steps=steps, step_size=step_size, localization=localization))
-    if found.r_hat > 1.1:
-        reasons.append(
-            Reason(
-                "chains disagree",
-                f"r̂ = {found.r_hat:.2f} is above 1.1",
-                "raise num_burnin_steps (max_steps, if it is auto) and num_draws",
-            )
-        )
-    if not found.ess >= 10 * len(draws):
-        reasons.append(
-            Reason(
-                "too few draws",
-                f"only {found.ess:.0f} effective draws in {len(draws)} chains",
-                "raise num_draws (max_steps, if burn-in is auto)",
-            )
-        )
-    elif found.llc_se > 0.25 * abs(found.llc):
-        reasons.append(
-            Reason(
-                "too few draws",
-                f"the standard error {found.llc_se:.2g} is over a quarter of λ̂ = {found.llc:.3g}",
-                "raise num_draws, num_chains or batch_size",
-            )
-        )
-    if len(draws) == 1:
-        reasons.append(
-            Reason(
-                "one chain",
-                "with one chain, disagreement between chains cannot be seen",
-                "use num_chains 2 or more",
-                is_note=True,
-            )
-        )
-    return reasons
+    return replace(draft, reasons=reasons, verdict=named(reasons))

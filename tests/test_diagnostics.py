@@ -142,6 +142,27 @@ def test_chains_that_still_spread_carry_what_may_be_missing(is_measured: bool) -
     assert not [r for r in done.reasons if "spread" in r.name]
 
 
+@pytest.mark.parametrize(
+    ("share", "localization", "is_named"), [(0.2, 1.0, True), (0.9, 1.0, False), (0.2, 99.0, False)]
+)
+def test_steps_that_fell_far_are_named_where_soft_directions_need_longer(
+    share: float, localization: float, is_named: bool
+) -> None:
+    """1,000 draws at ε = 0.2·1e-3 relax curvatures from 8/(0.2·1e-3·1000) = 40 on."""
+    trace = trace_of(10 + ar1(0.5, chains=4, draws=1000))
+    trace.step_size = np.full((4, 1000), share * 1e-3)
+    settings = {
+        "nbeta": 100.0,
+        "init_loss": 1.0,
+        "sampler": "baoab",
+        "num_burnin_steps": 0,
+        "num_steps_between_draws": 1,
+    }
+    found = estimate(trace, localization=localization, step_size=1e-3, **settings)
+    named = [reason for reason in found.reasons if reason.name == "stiffer than at w*"]
+    assert len(named) == is_named and (not is_named or ("20%" in named[0].text and "below 40" in named[0].text))
+
+
 def test_localization_that_decides_is_named() -> None:
     """Energy and distance that move together as they do when γ, not the loss, bounds the chain."""
     rng = np.random.default_rng(0)
