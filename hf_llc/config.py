@@ -206,7 +206,6 @@ class SampleConfig:
             )
         if self.sampler == "hmc" and self.batch_size == "auto":
             raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
-        self._check_shards()
         pull = self.localization
         _require(pull == "auto" or pull >= 0, "localization", pull, "'auto', or 0 or more")
         _require(self.target_se > 0, "target_se", self.target_se, "a number above 0", "0.05 is 5 % of λ̂")
@@ -214,7 +213,7 @@ class SampleConfig:
         _require(seconds is None or seconds > 0, "max_seconds", seconds, "a number above 0")
         _require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "0 or more")
         _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
-        self._check_memory()
+        self._check_modes()
         if self.nbeta is not None and self.beta is not None:
             raise InputError("nbeta and beta are both given", remedy="give one: nbeta = n·beta")
         _require(self.nbeta is None or self.nbeta > 0, "nbeta", self.nbeta, "a number above 0")
@@ -228,18 +227,16 @@ class SampleConfig:
                 remedy="raise max_steps or lower num_draws",
             )
 
-    def _check_memory(self) -> None:
-        """Modes that save memory go with one eager chain at a time."""
+    def _check_modes(self) -> None:
+        """Modes that save memory go with one eager chain at a time; weights that are split, with little else."""
         others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
-        others["parameter_parallel"] = self.parameter_parallel > 1
-        whole = {
-            "data_parallel": self.data_parallel > 1,
-            "gradient": self.gradient == "control-variate",
-            "sampler": self.sampler in ("mala", "hmc"),
-        }
+        split = {"parameter_parallel": self.parameter_parallel > 1}
+        groups = {"data_parallel": self.data_parallel > 1}
+        whole = {"gradient": self.gradient == "control-variate", "sampler": self.sampler in ("mala", "hmc")}
         clashes = {
-            "gradient_checkpointing": others if self.gradient_checkpointing else {},
-            "step_in_backward": {**others, **whole} if self.step_in_backward is True else {},
+            "parameter_parallel": groups | others | {"minimize": self.minimize} if self.parameter_parallel > 1 else {},
+            "gradient_checkpointing": others | split if self.gradient_checkpointing else {},
+            "step_in_backward": others | split | groups | whole if self.step_in_backward is True else {},
         }
         for name, found in clashes.items():
             for other in (key for key, is_set in found.items() if is_set):
@@ -247,23 +244,6 @@ class SampleConfig:
                     f"{name} does not go with this {other}",
                     value=getattr(self, other),
                     remedy=f"leave out one of {name} and {other}",
-                )
-
-    def _check_shards(self) -> None:
-        """What a chain whose weights are split cannot do."""
-        if self.parameter_parallel == 1:
-            return
-        for name, value in (
-            ("data_parallel", self.data_parallel > 1),
-            ("chain_batch_size", self.chain_batch_size != 1),
-            ("compile", self.compile),
-            ("minimize", self.minimize),
-        ):
-            if value:
-                raise InputError(
-                    f"{name} does not go with weights split over processes",
-                    value=getattr(self, name),
-                    remedy=f"leave {name} or parameter_parallel out",
                 )
 
     @property

@@ -180,8 +180,8 @@ def test_what_cannot_be_done_is_refused_on_every_process(tmp_path: Path) -> None
     )
     assert done.returncode == 0, done.stderr[-3000:]
     said = (
-        "not split'; allowed", "on DeviceMesh", r"split as \(_?S", "compile does not go with weights split",
-        "minimize does not go", "parameter_parallel splits models that hf_llc loads",
+        "not split'; allowed", "on DeviceMesh", r"split as \(_?S", "parameter_parallel does not go with this compile",
+        "does not go with this minimize", "parameter_parallel splits models that hf_llc loads",
     )  # fmt: skip
     for rank in range(2):
         lines = (tmp_path / f"said-{rank}").read_text(encoding="utf-8").splitlines()
@@ -192,7 +192,7 @@ def test_what_cannot_be_done_is_refused_on_every_process(tmp_path: Path) -> None
 
 def test_settings_that_do_not_go_together() -> None:
     for name, value in (("data_parallel", 2), ("chain_batch_size", 2), ("compile", True), ("minimize", True)):
-        with pytest.raises(InputError, match=f"{name} does not go with weights split"):
+        with pytest.raises(InputError, match=f"parameter_parallel does not go with this {name}"):
             SampleConfig(**{"parameter_parallel": 2, name: value})
     with pytest.raises(InputError, match="parameter_parallel does not divide the 1 processes"):
         spread(SampleConfig(parameter_parallel=2))
