@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_llc import diagnostics
 from hf_llc.result import Reason, Trace
-from hf_llc.verdict import findings, named
+from hf_llc.verdict import STIFFER, findings, named
 
 Array = np.ndarray
 
@@ -78,8 +78,10 @@ def estimate(
     Where the sampler measured the noise of its gradients (BAOAB, Leimkuhler–Matthews), the heat ε_eff Q/8 that it adds
     (`hf_llc.pilot`) is taken off, and a quarter of it goes into the standard error. It is exact for soft directions of
     a quadratic loss, and too much where γ, not the loss, confines the noisy directions: `Run` has scaled it by the
-    share that reaches λ̂ (`hf_llc.heat`) where that matters. Where the chains still move
-    away from w*, the change of λ̂ since the burn-in goes into the error too (`diagnostics.spreading`).
+    share that reaches λ̂ (`hf_llc.heat`) where that matters. Where the chains still move away from w*, the change of λ̂
+    since the burn-in goes into the error too (`diagnostics.spreading`). Burn-in and draws are a doubling of the time;
+    where the loss has become so much stiffer on the way that ε fell below a half, λ̂ may climb as much in each doubling
+    that is left until flat directions have relaxed, at twice their 2/(ε_eff γ) steps, and all of it goes in.
 
     Args:
         trace: every step of every chain, burn-in included.
@@ -119,7 +121,10 @@ def estimate(
         noise = np.zeros(len(draws))
     llc, heat = float((draws.mean(axis=1) - noise).mean()), float(noise.mean())
     spreading = diagnostics.spreading(excess, trace.sq_distance, num_burnin_steps)
-    missing = spreading["change"] if math.isfinite(spreading["change"]) else 0.0
+    if share < STIFFER:
+        relaxed = slow * diagnostics.step_share(trace.step_size, step_size) * excess.shape[1] * localization
+        spreading["doublings"] = math.log2(4 / relaxed) if 0 < relaxed < 2 else 1.0
+    missing = spreading["change"] * spreading["doublings"] if math.isfinite(spreading["change"]) else 0.0
     llc_se = math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat, missing)
     if is_corrected or sampler in EXACT:
         found["step_size_bias"] = heat

@@ -30,7 +30,7 @@ _VERDICTS = (
 )
 """In order of precedence: an estimate that fails several checks is called by the first."""
 
-_STIFFER = 0.5
+STIFFER = 0.5
 """Share of ε that chains come down to, below which the result says so."""
 
 
@@ -116,7 +116,7 @@ def findings(
     if spreading is not None:
         reasons.append(_spreading(spreading, step_size=slow, localization=localization))
     relaxed = 8 / (slow * excess.shape[1])  # as in `_drifting`
-    if share < _STIFFER and relaxed > localization:
+    if share < STIFFER and relaxed > localization:
         reasons.append(_stiffer(share, relaxed=relaxed))
     return reasons
 
@@ -248,10 +248,12 @@ def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, locali
 def _spreading(spreading: dict[str, float], *, step_size: float, localization: float) -> Reason:
     """A note: λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
     needed = f", or steps to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
+    count = spreading["doublings"]
+    times = "" if count == 1 else f", {count:.1f} times: for each doubling of the steps that flat directions still need"
     return Reason(
         "still spreading",
         f"since the burn-in ‖w − w*‖ grew from {spreading['was']:.3g} to {spreading['distance']:.3g} and λ̂ changed by "
-        f"{spreading['change']:+.3g}, which is in its error: γ does not hold the flat directions yet",
+        f"{spreading['change']:+.3g}, which is in its error{times}: γ does not hold the flat directions yet",
         f"raise localization{needed}",
         is_note=True,
     )

@@ -124,22 +124,27 @@ def test_chains_that_still_spread_carry_what_may_be_missing(is_measured: bool) -
     """λ̂ climbs by 4 each time that the steps double, too slowly for its own draws to show; the distance tells."""
     steps = np.arange(1, 1601)
     excess = 50 + 4 * np.log2(steps / 1600) + 2 * ar1(0.5, chains=4, draws=1600, seed=3)
-    found: dict[bool, Any] = {}
-    for spreads in (True, False):
+    found: dict[str, Any] = {}
+    for kind in ("still", "done", "stiffer"):
         trace = trace_of(excess)
-        trace.sq_distance = (steps / 100 if spreads else 16.0) + ar1(0.5, chains=4, draws=1600, seed=4) / 10
+        if kind == "stiffer":
+            trace.step_size = np.full(excess.shape, 0.25e-6)
+        trace.sq_distance = (16.0 if kind == "done" else steps / 100) + ar1(0.5, chains=4, draws=1600, seed=4) / 10
         if not is_measured:
             trace.sq_distance[:, np.arange(1600) % 20 != 0] = np.nan
-        found[spreads] = estimate(
+        found[kind] = estimate(
             trace, nbeta=100.0, init_loss=1.0, localization=1.0, step_size=1e-6, sampler="sgld",
             num_burnin_steps=800, num_steps_between_draws=1,
         )  # fmt: skip
-    still, done = found[True], found[False]
+    still, done, stiffer = found["still"], found["done"], found["stiffer"]
     grown = 4 * (np.log2(steps[800:]).mean() - np.log2(steps[400:800]).mean())
     assert still.llc == done.llc and done.llc_se < grown / 4
     assert still.llc_se == pytest.approx(math.hypot(done.llc_se, grown), rel=0.05)
     assert [r.name for r in still.reasons if "spread" in r.name] == ["still spreading"]
     assert not [r for r in done.reasons if "spread" in r.name]
+    doublings = math.log2(4 / (0.25e-6 * 1600))  # until 4/(εγ) steps: λ̂ would then be 4 times as many higher
+    assert stiffer.llc_se == pytest.approx(math.hypot(done.llc_se, grown * doublings), rel=0.05)
+    assert f"{doublings:.1f} times" in next(r.text for r in stiffer.reasons if r.name == "still spreading")
 
 
 @pytest.mark.parametrize(
