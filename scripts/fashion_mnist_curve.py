@@ -37,7 +37,7 @@ SETTINGS = {
     "batch-size": 64,
     "localization": 2000,
     "step-size": 5e-6,
-    "num-chains": 2,
+    "num-chains": 4,
     "num-burnin-steps": 200,
     "num-draws": 200,
     "output": "runs/fashion_mnist_curve",
