@@ -10,10 +10,10 @@ The loss is the cross-entropy on 4,000 training images. The checkpoints come fro
 not minima of it, so each is first taken to a minimum nearby (`minimize`, 200 steps). γ = 2000 and ε = 5e-6 let flat
 directions relax in 2/(εγ) = 200 steps, the length of the burn-in. `network` shows what `--factory` asks for.
 
-Expected: λ̂ = 8.4 ± 1.8, 7.7 ± 1.7, 7.7 ± 1.9, 7.7 ± 2.0, 7.4 ± 1.8, 7.3 ± 1.8, 7.1 ± 1.8; the loss falls from 0.336 to 0.160.
-Batches of 64 examples leave each λ̂ an error of a quarter, the border of "too few draws", which the verdict says of the
-fourth and the seventh (`--num-draws` narrows it). All checkpoints are given the same noise and minibatches, so their
-errors go together: from the first to the last λ̂ falls by 1.24 ± 0.33 (paired over draws).
+Expected: λ̂ = 8.4 ± 1.8, 7.7 ± 1.7, 7.7 ± 1.9, 7.7 ± 2.0, 7.4 ± 1.8, 7.3 ± 1.8, 7.1 ± 1.8; the loss falls from 0.336 to
+0.160. Batches of 64 examples leave each λ̂ an error of a quarter, the border of "too few draws", which the verdict says
+of the fourth and the seventh (`--num-draws` narrows it). All checkpoints are given the same noise and minibatches, so
+their errors go together: from the first to the last λ̂ falls by 1.24 ± 0.33 (paired over draws).
 """
 
 from __future__ import annotations
