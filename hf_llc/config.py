@@ -248,7 +248,7 @@ class SampleConfig:
 
     @property
     def freeze_after(self) -> int:
-        """Steps in which a sampler may adapt: the burn-in, or the shortest that an automatic one can turn out."""
+        """Steps in which psgld adapts: the burn-in, or the shortest that an automatic one can turn out."""
         if self.num_burnin_steps != "auto":
             return self.num_burnin_steps
         kept = self.num_draws * self.num_steps_between_draws

@@ -102,16 +102,15 @@ def spreading(excess: Array, sq_distance: Array, num_burnin_steps: int) -> dict[
 
     Returns:
         `was`, `distance`: root mean square of ‖w − w*‖ over the later half of the burn-in and over the draws; `change`:
-        of λ̂ between them, 0 where the chains have stopped spreading, NaN where that cannot be told; `doublings`: of the
-        time that it stands for, 1.
+        of λ̂ between them, 0 where the chains have stopped spreading, NaN where that cannot be told.
     """
     before = slice(num_burnin_steps // 2, num_burnin_steps)
     seen: Array = np.asarray(np.isfinite(sq_distance).all(axis=0))
     early, kept = sq_distance[:, before][:, seen[before]], sq_distance[:, num_burnin_steps:][:, seen[num_burnin_steps:]]
     if early.shape[1] < 2 or kept.shape[1] < 4 or not np.isfinite(excess).all():
-        return {"was": math.nan, "distance": math.nan, "change": math.nan, "doublings": 1.0}
+        return {"was": math.nan, "distance": math.nan, "change": math.nan}
     was, now, trend = float(early.mean()), float(kept.mean()), drift(kept)
-    found = {"was": math.sqrt(was), "distance": math.sqrt(now), "doublings": 1.0}
+    found = {"was": math.sqrt(was), "distance": math.sqrt(now)}
     if now < 1.1 * was or trend["drift"] < 0 or trend["p_value"] >= 0.01:
         return found | {"change": 0.0}
     return found | {"change": float(excess[:, num_burnin_steps:].mean() - excess[:, before].mean())}

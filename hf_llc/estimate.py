@@ -121,10 +121,11 @@ def estimate(
         noise = np.zeros(len(draws))
     llc, heat = float((draws.mean(axis=1) - noise).mean()), float(noise.mean())
     spreading = diagnostics.spreading(excess, trace.sq_distance, num_burnin_steps)
+    missing = spreading["change"] if math.isfinite(spreading["change"]) else 0.0
     if share < STIFFER:
-        relaxed = slow * diagnostics.step_share(trace.step_size, step_size) * excess.shape[1] * localization
-        spreading["doublings"] = math.log2(4 / relaxed) if 0 < relaxed < 2 else 1.0
-    missing = spreading["change"] * spreading["doublings"] if math.isfinite(spreading["change"]) else 0.0
+        missing *= _doublings(
+            slow * diagnostics.step_share(trace.step_size, step_size) * excess.shape[1] * localization
+        )
     llc_se = math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat, missing)
     if is_corrected or sampler in EXACT:
         found["step_size_bias"] = heat
@@ -156,7 +157,17 @@ def estimate(
         slow=slow * share,
         sampler=sampler,
         loss=trace.loss,
-        spreading=spreading if missing else None,
+        spreading=spreading,
+        missing=missing,
         share=share,
     )
     return replace(draft, reasons=reasons, verdict=named(reasons))
+
+
+def _doublings(relaxed: float) -> float:
+    """Of the steps, until flat directions have relaxed; 1 where they nearly have, or γ is 0 and they never will.
+
+    Args:
+        relaxed: ε_eff γ times the steps so far; 4 when they have.
+    """
+    return math.log2(4 / relaxed) if 0 < relaxed < 2 else 1.0

@@ -98,7 +98,7 @@ class Sampling:
         chains came down to: their energy is then at 98 % of its final value. A slow climb of many of them is hard to
         see in the draws. More steps do not mend a chain that broke, nor a w* that is no minimum.
         """
-        assert sample.nbeta is not None and sample.localization != "auto"
+        assert sample.nbeta is not None and sample.localization != "auto" and sample.step_size != "auto"
         if sample.max_seconds is not None:
             used = self.processes.main_does(lambda: time.monotonic() - begun)
             if 2 * used > sample.max_seconds:
@@ -112,7 +112,6 @@ class Sampling:
         dip = diagnostics.deepest_dip(sample.nbeta * (trace.loss - trace.init_loss))
         if diagnostics.is_dipping(dip, llc, float(draws.std())):
             return True
-        assert sample.step_size != "auto"
         slow = slow_step_size(sample) * diagnostics.step_share(trace.step_size[:, :burnin], sample.step_size)
         if burnin * slow * sample.localization < 4 * 0.99:
             return False

@@ -71,7 +71,8 @@ def findings(
     slow: float,
     sampler: str,
     loss: Array,
-    spreading: dict[str, float] | None,
+    spreading: dict[str, float],
+    missing: float,
     share: float,
 ) -> list[Reason]:
     """Every check that failed, in order of precedence, each with its remedy; then the notes.
@@ -87,7 +88,8 @@ def findings(
         slow: ε_eff that the draws were made at.
         sampler: its name.
         loss: of every step, `[chain, step]`.
-        spreading: how far the chains have come (`diagnostics.spreading`), where they still move away from w*.
+        spreading: how far the chains have come (`diagnostics.spreading`).
+        missing: what is in the error because they still move away from w*; 0: they do not.
         share: mean ε of the draws, as a part of the one to begin with.
     """
     broken = diagnostics.first_non_finite(loss)
@@ -113,9 +115,9 @@ def findings(
     reasons += _step_size(found, step_size=step_size, sampler=sampler)
     reasons += _mixing(found, draws, steps=excess.shape[1], step_size=slow, localization=localization)
     reasons += _thermometers(found)
-    if spreading is not None:
-        reasons.append(_spreading(spreading, step_size=slow, localization=localization))
-    relaxed = 8 / (slow * excess.shape[1])  # as in `_drifting`
+    if missing:
+        reasons.append(_spreading(spreading, missing, step_size=slow, localization=localization))
+    relaxed = _relaxed_from(slow, excess.shape[1])
     if share < STIFFER and relaxed > localization:
         reasons.append(_stiffer(share, relaxed=relaxed))
     return reasons
@@ -228,10 +230,15 @@ def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reaso
     return []
 
 
+def _relaxed_from(step_size: float, steps: int) -> float:
+    """The curvature of directions that relax, in 2/(εa) steps, within a quarter of the steps; γ should be above it."""
+    return 8 / (step_size * steps)
+
+
 def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, localization: float) -> Reason:
-    """Flat directions relax in 2/(εγ) steps: that should be below a quarter of the steps."""
+    """What would let flat directions relax."""
     longer = "num_burnin_steps (max_steps, if it is auto)"
-    needed = 8 / (step_size * steps)
+    needed = _relaxed_from(step_size, steps)
     if localization >= needed:
         remedy = f"raise {longer}, to {2 * steps:,} or more"
     else:
@@ -245,10 +252,10 @@ def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, locali
     )
 
 
-def _spreading(spreading: dict[str, float], *, step_size: float, localization: float) -> Reason:
+def _spreading(spreading: dict[str, float], missing: float, *, step_size: float, localization: float) -> Reason:
     """A note: λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
     needed = f", or steps to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
-    count = spreading["doublings"]
+    count = missing / spreading["change"]
     times = "" if count == 1 else f", {count:.1f} times: for each doubling of the steps that flat directions still need"
     return Reason(
         "still spreading",
