@@ -8,8 +8,9 @@ Step size: h = √ε is half of 1/√κ, κ the largest curvature of the energy 
 where ε_eff is also the ε of the overdamped dynamics that slow directions see: a direction of curvature a relaxes in
 2/(ε_eff a) steps. (A kick η displaces w by (h²/2)·coth(ζh/2)·η in the end, a thermal kick by h/(1 − e^{−ζh}) each: the
 ratio of the two diffusions is the relative heat (ε/4)·coth(ζh/2)·Var η.) So the friction is the least that keeps this
-below its share of λ̂, whatever the batch size. A control variate doubles the cost of a step and is taken where it more
-than halves Q. Localization: the least whose flat directions relax in a twentieth of the steps allowed.
+below its share of λ̂, whatever the batch size; of the noise only the part that the loss, not γ, holds counts
+(`hf_llc.heat`). A control variate doubles the cost of a step and is taken where it more than halves Q. Localization:
+the least whose flat directions relax in a twentieth of the steps allowed.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from torch import Tensor
 from hf_llc.config import SampleConfig
 from hf_llc.curvature import STABLE, Curvature
 from hf_llc.diagnostics import HEAT_ERROR
+from hf_llc.heat import NUM_GRADIENTS, Spectrum, heating_share, noise_spectrum
 from hf_llc.kernels import BAOAB
 from hf_llc.posterior import Posterior
 from hf_llc.walk import Walk
@@ -42,6 +44,12 @@ _HEAT_SHARE = 3
 
 _FRICTION = (0.05, 3.0)
 """Below: momentum that lasts longer than a few oscillations of slow directions gains nothing. Above: overdamped."""
+
+_NOISY = 0.25
+"""Friction from which on it pays to find out which part of the noise heats λ̂."""
+
+_LEAST_SHARE = 0.1
+"""A smaller part is not told from none."""
 
 
 def effective_step_size(step_size: float, friction: float | None) -> float:
@@ -138,6 +146,7 @@ class Pilot:
         self.curvature = Curvature(posterior)
         self.step_size, self.friction = 1.0, 1.0
         self.path: list[dict[str, Any]] = []
+        self.spectrum: Spectrum | None = None
         self.spent = 0
 
     def _walk(self, w: Tensor | None) -> Walk:
@@ -166,6 +175,9 @@ class Pilot:
                 self.curvature.loss = 4 * self.curvature.value
             self.curvature.refresh(self.walk.w, self.walk.batches.indices((block + 1) * _BLOCK), iterations=3)
             looks.append(self._look((block + 1) * _BLOCK))
+            is_noisy = self.friction >= _NOISY and not self.posterior.step_in_backward  # memory is then short
+            if is_noisy and block + 1 in (blocks // 2, blocks):
+                self.spectrum = self._spectrum()
             self.path.append({
                 "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
                 "gradient": self.gradient, "localization": self.posterior.localization,
@@ -195,10 +207,32 @@ class Pilot:
                     self.spent += -(-self.posterior.num_examples // self.batch_size)
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
-        self.step_size, self.friction = settle(step_size, 8 * share / noise if noise > 0 else math.inf, friction)
+        ceiling = self._ceiling(step_size, 8 * share / noise) if noise > 0 else math.inf
+        self.step_size, self.friction = settle(step_size, ceiling, friction)
         if self.sample.localization == "auto":
             slow = effective_step_size(self.step_size, self.friction)
             self.posterior.localization = relaxing_localization(slow, self.sample)
+
+    def _ceiling(self, step_size: float, allowed: float) -> float:
+        """The largest ε_eff with ε_eff·ω at most `allowed`; both grow with ε_eff where γ falls with it."""
+        if self.spectrum is None:
+            return allowed
+        low, high = allowed, max(allowed, effective_step_size(step_size, _FRICTION[0]))
+        for _ in range(40):
+            middle = math.sqrt(low * high)
+            localization = self.posterior.localization
+            if self.sample.localization == "auto":
+                localization = relaxing_localization(middle, self.sample)
+            share = max(heating_share(self.spectrum, localization), _LEAST_SHARE)
+            low, high = (middle, high) if middle * share <= allowed else (low, middle)
+        return low
+
+    def _spectrum(self) -> Spectrum:
+        """Where in the spectrum of the loss the noise of the pilot's gradients lies."""
+        self.spent += NUM_GRADIENTS
+        return noise_spectrum(
+            self.posterior, self.walk.w, seed=self.sample.seed, batch_size=self.batch_size, gradient=self.gradient
+        )
 
     def _block(self, kernel: BAOAB, start: int) -> float:
         """Fifty steps; the mean of nβ(L_B(w_t) − L_B(w*)), NaN where the chain broke."""

@@ -88,6 +88,21 @@ def test_label_noise_asks_for_the_control_variate() -> None:
     assert calibrate(posterior, sample(batch_size=1, gradient="plain"))["friction"] > 1
 
 
+@pytest.mark.parametrize("localization", [GAMMA, "auto"])
+def test_noise_that_localization_holds_asks_for_no_friction(localization: float | str) -> None:
+    """Noise equally strong everywhere: of it the mean of nβh/(nβh + γ) heats λ̂, and is what friction keeps low."""
+    h, spread, batch_size = torch.cat([torch.full((200,), 2.0), torch.full((600,), 0.002)]), 0.5, 4
+    posterior = posterior_of(shifted_problem(h, num_examples=1000, spread=spread))
+    asked = sample(localization=localization, gradient="plain", batch_size=batch_size)
+    pilot = Pilot(posterior, asked)
+    pilot.run()
+    share = float((NBETA * h / (NBETA * h + posterior.localization)).mean())
+    power = len(h) * (NBETA * spread) ** 2 / batch_size
+    heat = effective_step_size(pilot.step_size, pilot.friction) / 8 * power * share
+    assert 0.1 < share < 0.5 and pilot.friction > 0.05
+    assert heat == pytest.approx(asked.target_se / 0.25 / 3 * pilot.llc, rel=0.2)
+
+
 def test_localization_lets_flat_directions_relax_in_a_twentieth_of_the_steps() -> None:
     asked = sample(localization="auto", max_steps=4000)
     found = apply(calibrate(posterior_of(power_problem(H), 1.0), asked), asked)
