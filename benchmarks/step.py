@@ -80,15 +80,20 @@ def forward_backward(case: Case) -> Runner:
 
 
 def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool = False) -> Runner:
-    """hf_llc's SGLD step as the evaluator runs it, trace included."""
+    """hf_llc's SGLD step as the evaluator runs it, trace included, which it puts together every fifty steps."""
     posterior = Posterior(case.problem, nbeta=NBETA, localization=GAMMA, compile=compiled, step_in_backward=in_backward)
     walk = Walk(posterior, list(range(chains)), seed=0, batch_size=case.batch_size)
     kernel = make_kernel("sgld", EPS)
-    losses: list[Any] = []
+    losses: list[torch.Tensor] = []
+    trace: list[Any] = []
 
     def step(t: int) -> None:
         indices = walk.batches.indices(t)
-        losses.append((kernel.step(walk, indices, step=t, measure=False).loss, posterior.paired_loss(indices, chains)))
+        losses.append(kernel.step(walk, indices, step=t, measure=False).loss)
+        losses.append(posterior.paired_loss(indices, chains))
+        if len(losses) == 100:
+            trace.append(torch.stack(losses).cpu().numpy())
+            losses.clear()
 
     return _timed(step, chains)
 

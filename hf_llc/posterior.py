@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
+from hf_llc.compiled import Compiled
 from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
 from hf_llc.graphs import Graphs
@@ -93,9 +94,9 @@ class Posterior:
         self.mixed_precision = mixed_precision
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
-        self._compiled = torch.compile(self._functional, dynamic=False) if compile else None
-        is_resident = all(x.device == self.device for x in self.examples.values())
-        self._graphs = Graphs() if self.device.type == "cuda" and is_resident else None
+        self._compiled = Compiled(self._functional) if compile else None
+        self._is_resident = all(x.device == self.device for x in self.examples.values())
+        self._graphs = Graphs() if self.device.type == "cuda" and self._is_resident else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.init_losses = self.example_losses(self.start(1))
         self.release()
@@ -187,8 +188,8 @@ class Posterior:
 
         return self.problem.losses(forward, batch)
 
-    def _value_and_grad(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
-        """Summed losses, float64 `[chain]`, and the gradient of them over `size`, in flat pieces."""
+    def _value_and_grad(self, w: Tensor, batch: Any, size: int) -> tuple[Tensor, list[Tensor]]:
+        """The sum of the losses over `size`, float64 `[chain]`, and its gradient, in flat pieces."""
         with self._autocast(), self._attention(len(w)):
             if self._compiled is None:
                 return self._eager(w, batch, size)
@@ -203,44 +204,52 @@ class Posterior:
             total = losses.sum() / size
         grads = torch.autograd.grad(total, leaves, allow_unused=True)
         found = [torch.zeros_like(x) if grad is None else grad for grad, x in zip(grads, leaves, strict=True)]
-        return self._flat(w, losses.detach(), found)
+        return self._flat(w, losses.detach(), found, size)
 
-    def _functional(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
-        """The same as one graph for torch.compile, forward and backward pass together."""
+    def _functional(self, w: Tensor, batch: dict[str, Tensor] | Tensor, size: int) -> tuple[Tensor, list[Tensor]]:
+        """The same as one graph for torch.compile, forward and backward pass together, and the gathering of the batch
+        where it comes as indices."""
+        if isinstance(batch, Tensor):
+            batch = {k: x[batch] for k, x in self.examples.items()}
 
         def total(leaves: list[Tensor]) -> tuple[Tensor, Tensor]:
             losses = (torch.vmap(self._one_chain) if len(w) > 1 else self._one_chain)(leaves, batch)
             return losses.sum() / size, losses
 
         grads, losses = torch.func.grad(total, has_aux=True)(self._views(w))
-        return self._flat(w, losses, grads)
+        return self._flat(w, losses, grads, size)
 
-    def _flat(self, w: Tensor, losses: Tensor, grads: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+    def _flat(self, w: Tensor, losses: Tensor, grads: Sequence[Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         flat = [grad.reshape(len(w), -1) for grad in grads]
         pieces = [torch.cat(flat, dim=1)] if self.is_flat else flat
-        return losses.sum(-1, dtype=torch.float64).reshape(-1), pieces
+        return losses.sum(-1, dtype=torch.float64).reshape(-1) / size, pieces
 
-    def _batch(self, indices: Tensor | slice) -> dict[str, Tensor]:
-        if isinstance(indices, slice):
-            return {k: x[indices].to(self.device) for k, x in self.examples.items()}
-        flat, shape = indices.flatten(), indices.shape  # index_select copies whole rows: faster than x[indices]
+    def _batch(self, part: Tensor | slice) -> dict[str, Tensor]:
+        if isinstance(part, slice):
+            return {k: x[part].to(self.device) for k, x in self.examples.items()}
+        flat, shape = part.flatten(), part.shape  # index_select copies whole rows: faster than x[part]
         return {
             k: x.index_select(0, flat.to(x.device)).unflatten(0, shape).to(self.device)
             for k, x in self.examples.items()
         }
 
-    def _micro_batches(self, indices: Tensor | None, num_chains: int) -> Iterator[dict[str, Tensor]]:
-        """This process's share of the batch in parts; with one chain without the chain axis."""
+    def _parts(self, indices: Tensor | None, num_chains: int) -> Iterator[Tensor | slice]:
+        """This process's share of the batch in micro-batches; with one chain without the chain axis."""
         size, step = (self.num_examples if indices is None else indices.shape[1]), self.micro_batch_size
         first, last = self.group.share(size)
         for start in range(first, last, step):
-            stop = min(start + step, last)
-            if indices is not None:
-                part = indices[:, start:stop]
-                yield self._batch(part[0] if num_chains == 1 else part)
+            span = slice(start, min(start + step, last))
+            if indices is None:
+                yield span
             else:
-                batch = self._batch(slice(start, stop))
-                yield batch if num_chains == 1 else {k: x.expand(num_chains, *x.shape) for k, x in batch.items()}
+                yield indices[0, span] if num_chains == 1 else indices[:, span]
+
+    def _micro_batches(self, indices: Tensor | None, num_chains: int) -> Iterator[dict[str, Tensor]]:
+        """The examples of `_parts`."""
+        for part in self._parts(indices, num_chains):
+            batch = self._batch(part)
+            is_shared = indices is None and num_chains > 1
+            yield {k: x.expand(num_chains, *x.shape) for k, x in batch.items()} if is_shared else batch
 
     def _attention(self, num_chains: int) -> contextlib.AbstractContextManager[Any]:
         """Under vmap a GPU's fused attention fails or is wrong about shapes; written out, it is the same function."""
@@ -276,16 +285,18 @@ class Posterior:
         return self._graphs.gradient(self._gradient_of_share, w, indices)
 
     def _gradient_of_share(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        num_chains = len(w)
+        num_chains, found = len(w), None
         size = self.num_examples if indices is None else indices.shape[1]
-        loss, total = torch.zeros(num_chains, dtype=torch.float64, device=self.device), None
-        for batch in self._micro_batches(indices, num_chains):
-            losses, parts = self._value_and_grad(w, batch, size)
-            loss = loss + losses
-            total = parts if total is None else [a.add_(b) for a, b in zip(total, parts, strict=True)]
-        if total is None:  # a share without examples
-            total = [torch.zeros(num_chains, count, dtype=self.dtype, device=self.device) for count in self.pieces]
-        return loss / size, total
+        gathers = self._compiled is not None and self._is_resident and indices is not None
+        for batch in (self._parts if gathers else self._micro_batches)(indices, num_chains):
+            loss, pieces = self._value_and_grad(w, batch, size)
+            if found is not None:
+                loss, pieces = loss + found[0], [a.add_(b) for a, b in zip(pieces, found[1], strict=True)]
+            found = loss, pieces
+        if found is None:  # a share without examples
+            loss = torch.zeros(num_chains, dtype=torch.float64, device=self.device)
+            found = loss, [torch.zeros(num_chains, k, dtype=self.dtype, device=self.device) for k in self.pieces]
+        return found
 
     def gradient_as_made(self, w: Tensor, indices: Tensor | None, consume: Callable[[int, Tensor], None]) -> Tensor:
         """L_B(w), float64 `[1]`; ∇L_B(w) is handed over parameter by parameter while the backward pass makes it.

@@ -55,7 +55,7 @@ class NoiseStream:
         """Overwrite `out`, shape `[chain, elements of the chunk]`, with the noise of this step and chunk."""
         if self.philox is not None:
             return self.philox.fill(out, step=step, start=chunk * self.chunk_size)
-        for row, chain in zip(out, self.chains, strict=True):
+        for row, chain in zip(out.unbind(), self.chains, strict=True):
             self.generator.manual_seed(counter_seed(self.seed, chain, step, chunk, purpose="noise"))
             row.normal_(generator=self.generator)
         return out
