@@ -10,7 +10,7 @@ import numpy as np
 
 from hf_llc import diagnostics
 from hf_llc.result import Reason, Trace
-from hf_llc.verdict import STIFFER, findings, named
+from hf_llc.verdict import STIFFER, Evidence, findings, named
 
 Array = np.ndarray
 
@@ -146,21 +146,21 @@ def estimate(
         reasons=[],
         **found,
     )
-    reasons = findings(
-        draft,
-        excess,
-        draws,
+    seen = Evidence(
+        loss=trace.loss,
+        excess=excess,
+        draws=draws,
         trivial_loss=trivial_loss,
         nbeta=nbeta,
         localization=localization,
         step_size=step_size,
+        share=share,
         slow=slow * share,
         sampler=sampler,
-        loss=trace.loss,
         spreading=spreading,
         missing=missing,
-        share=share,
     )
+    reasons = findings(draft, seen)
     return replace(draft, reasons=reasons, verdict=named(reasons))
 
 

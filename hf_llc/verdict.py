@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -59,73 +60,82 @@ def _smaller(found: Estimate) -> float:
     return min(0.5, max(0.125, 0.05 * abs(found.llc) / found.step_size_bias))
 
 
-def findings(
-    found: Estimate,
-    excess: Array,
-    draws: Array,
-    *,
-    trivial_loss: float | None,
-    nbeta: float,
-    localization: float,
-    step_size: float,
-    slow: float,
-    sampler: str,
-    loss: Array,
-    spreading: dict[str, float],
-    missing: float,
-    share: float,
-) -> list[Reason]:
-    """Every check that failed, in order of precedence, each with its remedy; then the notes.
+@dataclass(frozen=True)
+class Evidence:
+    """What the checks look at beside the estimate.
 
-    Args:
-        found: the estimate.
+    Attributes:
+        loss: L_B(w_t) of every step, `[chain, step]`.
         excess: nβ(L_B(w_t) − L_B(w*)), every step, `[chain, step]`.
         draws: `[chain, draw]`.
         trivial_loss: L_n of the best constant predictor, or None.
         nbeta: inverse temperature times n.
         localization: γ.
         step_size: ε to begin with.
+        share: mean ε of the draws, as a part of that.
         slow: ε_eff that the draws were made at.
         sampler: its name.
-        loss: of every step, `[chain, step]`.
         spreading: how far the chains have come (`diagnostics.spreading`).
         missing: what is in the error because they still move away from w*; 0: they do not.
-        share: mean ε of the draws, as a part of the one to begin with.
     """
-    broken = diagnostics.first_non_finite(loss)
+
+    loss: Array
+    excess: Array
+    draws: Array
+    trivial_loss: float | None
+    nbeta: float
+    localization: float
+    step_size: float
+    share: float
+    slow: float
+    sampler: str
+    spreading: dict[str, float]
+    missing: float
+
+    @property
+    def steps(self) -> int:
+        """Of a chain, burn-in included."""
+        return self.excess.shape[1]
+
+    @property
+    def relaxed(self) -> float:
+        """The curvature of directions that relax, in 2/(ε_eff a) steps, within a quarter of the steps; γ should be
+        above it."""
+        return 8 / (self.slow * self.steps)
+
+
+def findings(found: Estimate, seen: Evidence) -> list[Reason]:
+    """Every check that failed, in order of precedence, each with its remedy; then the notes."""
+    broken = diagnostics.first_non_finite(seen.loss)
     if broken:
         chain, step = broken[0]
         return [
             Reason(
                 "diverged",
-                f"the loss of chain {chain} was not finite at step {step} ({len(broken)} of {len(loss)} chains)",
-                f"lower step_size, to {step_size / 4:.1e} or less",
+                f"the loss of chain {chain} was not finite at step {step} ({len(broken)} of {len(seen.loss)} chains)",
+                f"lower step_size, to {seen.step_size / 4:.1e} or less",
             )
         ]
-    stuck = diagnostics.stuck_chains(draws)
+    stuck = diagnostics.stuck_chains(seen.draws)
     if stuck:
         return [
             Reason(
                 "stuck",
-                f"chain {stuck[0]} did not move ({len(stuck)} of {len(draws)} chains)",
-                f"{'lower' if sampler == 'mala' else 'raise'} step_size",
+                f"chain {stuck[0]} did not move ({len(stuck)} of {len(seen.draws)} chains)",
+                f"{'lower' if seen.sampler == 'mala' else 'raise'} step_size",
             )
         ]
-    reasons = _basin(found, excess, draws, trivial_loss=trivial_loss, nbeta=nbeta)
-    reasons += _step_size(found, step_size=step_size, sampler=sampler)
-    reasons += _mixing(found, draws, steps=excess.shape[1], step_size=slow, localization=localization)
-    reasons += _thermometers(found)
-    if missing:
-        reasons.append(_spreading(spreading, missing, step_size=slow, localization=localization))
-    relaxed = _relaxed_from(slow, excess.shape[1])
-    if share < STIFFER and relaxed > localization:
-        reasons.append(_stiffer(share, relaxed=relaxed))
+    reasons = _basin(found, seen) + _step_size(found, seen) + _mixing(found, seen) + _thermometers(found)
+    if seen.missing:
+        reasons.append(_spreading(seen))
+    if seen.share < STIFFER and seen.relaxed > seen.localization:
+        reasons.append(_stiffer(seen))
     return reasons
 
 
-def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float | None, nbeta: float) -> list[Reason]:
+def _basin(found: Estimate, seen: Evidence) -> list[Reason]:
     """Is w* a minimum, and did the chains stay near it?"""
-    reasons, llc, llc_se, init_loss = [], found.llc, found.llc_se, found.init_loss
+    reasons, llc, llc_se, init_loss, trivial_loss = [], found.llc, found.llc_se, found.init_loss, seen.trivial_loss
     if trivial_loss is not None and trivial_loss > init_loss:
         lost = (found.mean_loss - init_loss) / (trivial_loss - init_loss)
         if lost > 0.5:
@@ -135,7 +145,7 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
                     "left the basin",
                     f"the mean loss {found.mean_loss:.4g}, from {init_loss:.4g} at w*, is {how} the "
                     f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
-                    f"raise nbeta above {nbeta:.4g} (the principled value is n / ln n) or raise localization",
+                    f"raise nbeta above {seen.nbeta:.4g} (the principled value is n / ln n) or raise localization",
                 )
             )
     elif trivial_loss is not None:
@@ -146,8 +156,8 @@ def _basin(found: Estimate, excess: Array, draws: Array, *, trivial_loss: float 
                 "use data that the model was trained for, or minimize",
             )
         )
-    dip = diagnostics.deepest_dip(excess)
-    if diagnostics.is_dipping(dip, llc, float(draws.std())):
+    dip = diagnostics.deepest_dip(seen.excess)
+    if diagnostics.is_dipping(dip, llc, float(seen.draws.std())):
         reasons.append(
             Reason(
                 "not a minimum",
@@ -204,23 +214,23 @@ def _thermometers(found: Estimate) -> list[Reason]:
     return notes
 
 
-def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reason]:
+def _step_size(found: Estimate, seen: Evidence) -> list[Reason]:
     """Is the step small enough for the law to be the one meant?"""
     if is_step_too_large(found):
         return [
             Reason(
                 "step size too large",
                 f"the finite step and gradient noise add about {found.step_size_bias:.3g} to λ̂ = {found.llc:.4g}",
-                f"lower step_size, to about {_smaller(found) * step_size:.1e}, or raise batch_size"
+                f"lower step_size, to about {_smaller(found) * seen.step_size:.1e}, or raise batch_size"
                 + (" or friction" if math.isfinite(found.kinetic_temperature) else ""),
             )
         ]
-    if found.accept_prob < 0.5 and sampler == "sgld":
+    if found.accept_prob < 0.5 and seen.sampler == "sgld":
         return [
             Reason(
                 "step size too large",
                 f"MALA would accept only {found.accept_prob:.0%} of the steps",
-                f"lower step_size, to about {step_size / 2:.1e}",
+                f"lower step_size, to about {seen.step_size / 2:.1e}",
             )
         ]
     if found.accept_prob < 0.9:
@@ -230,58 +240,60 @@ def _step_size(found: Estimate, *, step_size: float, sampler: str) -> list[Reaso
     return []
 
 
-def _relaxed_from(step_size: float, steps: int) -> float:
-    """The curvature of directions that relax, in 2/(εa) steps, within a quarter of the steps; γ should be above it."""
-    return 8 / (step_size * steps)
-
-
-def _drifting(plateau: dict[str, float], *, steps: int, step_size: float, localization: float) -> Reason:
+def _drifting(found: Estimate, seen: Evidence) -> Reason:
     """What would let flat directions relax."""
     longer = "num_burnin_steps (max_steps, if it is auto)"
-    needed = _relaxed_from(step_size, steps)
-    if localization >= needed:
-        remedy = f"raise {longer}, to {2 * steps:,} or more"
+    if seen.localization >= seen.relaxed:
+        remedy = f"raise {longer}, to {2 * seen.steps:,} or more"
     else:
-        longest = f", or {longer}, to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
-        remedy = f"raise localization, to about {needed:.2g}{longest}: flat directions relax in 2/(εγ) steps"
+        longest = f", or {longer}, to about {_enough(seen)}" if seen.localization > 0 else ""
+        remedy = f"raise localization, to about {seen.relaxed:.2g}{longest}: flat directions relax in 2/(εγ) steps"
+    drift, error = found.plateau["drift"], found.plateau["drift_se"]
     return Reason(
         "drifting",
-        f"λ̂ of the later half of the draws is {plateau['drift']:+.3g} from that of the earlier half (error "
-        f"{plateau['drift_se']:.2g}): not yet flat after {steps:,} steps",
+        f"λ̂ of the later half of the draws is {drift:+.3g} from that of the earlier half (error {error:.2g}): not yet "
+        f"flat after {seen.steps:,} steps",
         remedy,
     )
 
 
-def _spreading(spreading: dict[str, float], missing: float, *, step_size: float, localization: float) -> Reason:
+def _enough(seen: Evidence) -> str:
+    """Steps in which flat directions relax four times over."""
+    return f"{8 / (seen.slow * seen.localization):.2g}"
+
+
+def _spreading(seen: Evidence) -> Reason:
     """A note: λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
-    needed = f", or steps to about {8 / (step_size * localization):.2g}" if localization > 0 else ""
-    count = missing / spreading["change"]
+    needed = f", or steps to about {_enough(seen)}" if seen.localization > 0 else ""
+    was, distance, change = (seen.spreading[name] for name in ("was", "distance", "change"))
+    count = seen.missing / change
     times = "" if count == 1 else f", {count:.1f} times: for each doubling of the steps that flat directions still need"
     return Reason(
         "still spreading",
-        f"since the burn-in ‖w − w*‖ grew from {spreading['was']:.3g} to {spreading['distance']:.3g} and λ̂ changed by "
-        f"{spreading['change']:+.3g}, which is in its error{times}: γ does not hold the flat directions yet",
+        f"since the burn-in ‖w − w*‖ grew from {was:.3g} to {distance:.3g} and λ̂ changed by {change:+.3g}, which is in "
+        f"its error{times}: γ does not hold the flat directions yet",
         f"raise localization{needed}",
         is_note=True,
     )
 
 
-def _stiffer(share: float, *, relaxed: float) -> Reason:
+def _stiffer(seen: Evidence) -> Reason:
     """A note: the chains are where the loss is stiffer, and their clock runs more slowly."""
+    relaxed = f"{seen.relaxed:.2g}"
     return Reason(
         "stiffer than at w*",
-        f"steps fell to {share:.0%} of what w* allows: directions of curvature below {relaxed:.2g} have not relaxed, "
+        f"steps fell to {seen.share:.0%} of what w* allows: directions of curvature below {relaxed} have not relaxed, "
         "and what they add to λ̂ may be missing",
-        f"raise localization, to about {relaxed:.2g}, or num_draws (max_steps, if burn-in is auto)",
+        f"raise localization, to about {relaxed}, or num_draws (max_steps, if burn-in is auto)",
         is_note=True,
     )
 
 
-def _mixing(found: Estimate, draws: Array, *, steps: int, step_size: float, localization: float) -> list[Reason]:
+def _mixing(found: Estimate, seen: Evidence) -> list[Reason]:
     """Have the chains arrived, do they agree, and are there enough draws?"""
-    reasons, plateau = [], found.plateau
-    if diagnostics.is_drifting(plateau, found.llc, found.llc_se):
-        reasons.append(_drifting(plateau, steps=steps, step_size=step_size, localization=localization))
+    reasons, num_chains = [], len(seen.draws)
+    if diagnostics.is_drifting(found.plateau, found.llc, found.llc_se):
+        reasons.append(_drifting(found, seen))
     if found.r_hat > 1.1:
         reasons.append(
             Reason(
@@ -290,11 +302,11 @@ def _mixing(found: Estimate, draws: Array, *, steps: int, step_size: float, loca
                 "raise num_burnin_steps (max_steps, if it is auto) and num_draws",
             )
         )
-    if not found.ess >= 10 * len(draws):
+    if not found.ess >= 10 * num_chains:
         reasons.append(
             Reason(
                 "too few draws",
-                f"only {found.ess:.0f} effective draws in {len(draws)} chains",
+                f"only {found.ess:.0f} effective draws in {num_chains} chains",
                 "raise num_draws (max_steps, if burn-in is auto)",
             )
         )
@@ -306,7 +318,7 @@ def _mixing(found: Estimate, draws: Array, *, steps: int, step_size: float, loca
                 "raise num_draws, num_chains or batch_size",
             )
         )
-    if len(draws) == 1:
+    if num_chains == 1:
         reasons.append(
             Reason(
                 "one chain",

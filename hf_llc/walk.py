@@ -46,7 +46,7 @@ class Segment:
 
     def of_piece(self, piece: Tensor) -> Tensor:
         """This stretch of its own piece, `[chain, k]`."""
-        return piece[:, self.inner]
+        return piece if piece.shape == self.w.shape else piece[:, self.inner]
 
 
 Update = Callable[[Segment, Tensor], Tensor | None]
