@@ -176,7 +176,7 @@ class Pilot:
             self.curvature.refresh(self.walk.w, self.walk.batches.indices((block + 1) * _BLOCK), iterations=3)
             looks.append(self._look((block + 1) * _BLOCK))
             is_noisy = self.friction >= _NOISY and not self.posterior.step_in_backward  # memory is then short
-            if is_noisy and block + 1 in (blocks // 2, blocks):
+            if is_noisy and block > 0 and (self.spectrum is None or block + 1 == blocks):
                 self.spectrum = self._spectrum()
             self.path.append({
                 "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
