@@ -90,9 +90,26 @@ def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> Sample
         factor = lower_by(found)
         if factor is not None:
             return replace(sample, **_lower(sample, asked, factor, is_broken=found.verdict == "diverged"))
-    if asked.localization == "auto" and found.verdict in ("left the basin", "drifting", "chains disagree"):
-        return replace(sample, localization=float(f"{4 * sample.localization:.2g}"))
+    if asked.localization == "auto":
+        localization = float(f"{_relocalized(sample, found.verdict):.2g}")
+        if localization != sample.localization:
+            return replace(sample, localization=localization)
     return None
+
+
+def _relocalized(sample: SampleConfig, verdict: str) -> float:
+    """γ four times stronger where the chains do not stay or settle, half as strong where γ makes up λ̂.
+
+    It goes down to half of what `relaxing_localization` asks for, where flat directions relax in a tenth of the steps.
+    Chains that do not settle there are not sent back: what they lack is steps, and their verdict says so.
+    """
+    assert sample.localization != "auto"
+    is_weakened = sample.localization < 0.99 * relaxing_localization(slow_step_size(sample), sample)
+    if verdict == "left the basin" or (verdict in ("drifting", "chains disagree") and not is_weakened):
+        return 4 * sample.localization
+    if verdict == "localization dominates" and not is_weakened:
+        return sample.localization / 2
+    return sample.localization
 
 
 def _lower(sample: SampleConfig, asked: SampleConfig, factor: float, *, is_broken: bool) -> dict[str, Any]:

@@ -145,6 +145,9 @@ class Run:
             trace, burnin, thinning = self.sampling.until_flat(self.sample, name)
             trace = self._heated(trace, burnin, name)
             found = self.judge(trace, burnin, thinning)
+            if found.verdict == "trustworthy":
+                moved = self._moved_localization(found, name, trace.shape[1] - burnin)
+                found = found if moved is None else self.judge(trace, burnin, thinning, moved=moved)
             better = mended(self.sample, self.asked, found)
             if better is None or attempt + 1 == _MAX_ATTEMPTS:
                 break
@@ -152,9 +155,6 @@ class Run:
             self.sample = better
         if self.calibration is not None:
             self.calibration |= {"attempts": tried}
-        if found.verdict == "trustworthy":
-            moved = self._moved_localization(found, name, trace.shape[1] - burnin)
-            found = found if moved is None else self.judge(trace, burnin, thinning, moved=moved)
         extrapolated = self._extrapolated(found, name, trace.shape[1] - burnin) if self.sample.extrapolate else None
         return self._result(found, trace, burnin, thinning, extrapolated, begun)
 

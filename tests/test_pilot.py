@@ -142,10 +142,12 @@ class TestMended:
             problem = power_problem(H)
         return solve(problem, settled(sample(step_size=0.004, num_burnin_steps=50, num_draws=50), problem))
 
-    def _after(self, found: Any, *, asked: SampleConfig | None = None, **changes: Any) -> SampleConfig | None:
+    def _after(
+        self, found: Any, *, asked: SampleConfig | None = None, localization: float = 10.0, **changes: Any
+    ) -> SampleConfig | None:
         for name, value in changes.items():
             setattr(found, name, value)
-        now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=10.0)
+        now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=localization)
         auto = sample(step_size="auto", localization="auto") if asked is None else asked
         return mended(now, auto, found)
 
@@ -162,6 +164,14 @@ class TestMended:
         after = self._after(found, verdict=verdict)
         assert after is not None and (after.localization, after.step_size) == (40.0, 0.004)
 
+    @pytest.mark.parametrize(("before", "expected"), [(10.0, 5.0), (0.5, 0.25), (0.4, None), (0.25, None)])
+    def test_weaker_localization(self, found: Any, before: float, expected: float | None) -> None:
+        """By halves, down to where flat directions relax in a tenth of the steps; from there nothing sends it back."""
+        after = self._after(found, localization=before, verdict="localization dominates")
+        assert (None if after is None else after.localization) == expected
+        settled_again = self._after(found, localization=before, verdict="chains disagree")
+        assert (settled_again is None) == (before < 0.5)
+
     @pytest.mark.parametrize("verdict", ["trustworthy", "not a minimum", "negative", "stuck"])
     def test_nothing_helps(self, found: Any, verdict: str) -> None:
         assert self._after(found, verdict=verdict) is None
@@ -170,6 +180,19 @@ class TestMended:
         given = sample(step_size=0.004, friction=0.2, localization=10.0)
         assert self._after(found, asked=given, verdict="diverged") is None
         assert self._after(found, asked=given, verdict="drifting") is None
+
+
+def test_localization_that_makes_up_llc_is_weakened_before_the_verdict_says_so() -> None:
+    """λ̂ of directions at nβh far below γ is as 1/γ: tried at half of it, and said."""
+    problem = shifted_problem(
+        torch.cat([torch.full((2,), 2.0), torch.full((400,), 4e-4)]), num_examples=1000, spread=0.01
+    )
+    asked = sample(batch_size=4, localization="auto", max_steps=1000, num_chains=4, chain_batch_size=4)
+    result = solve(problem, settled(asked, problem))
+    assert result.calibration is not None
+    (first,) = result.calibration["attempts"]
+    assert (first["verdict"], result.verdict) == ("localization dominates",) * 2
+    assert result.localization == pytest.approx(first["localization"] / 2, rel=0.03)
 
 
 def test_a_given_step_size_needs_no_pilot() -> None:
