@@ -191,10 +191,7 @@ class Posterior:
     def _value_and_grad(self, w: Tensor, batch: Any, size: int) -> tuple[Tensor, list[Tensor]]:
         """The sum of the losses over `size`, float64 `[chain]`, and its gradient, in flat pieces."""
         with self._autocast(), self._attention(len(w)):
-            if self._compiled is None:
-                return self._eager(w, batch, size)
-            with torch.no_grad():
-                return self._compiled(w, batch, size)
+            return self._eager(w, batch, size) if self._compiled is None else self._compiled(w, batch, size)
 
     def _eager(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         self.attach(w)
@@ -394,4 +391,4 @@ class Posterior:
         """L_B(w*) on the same minibatches, float64 `[chain]`, from the cached ℓ_i(w*)."""
         if indices is None:
             return self.init_losses.mean().expand(num_chains)
-        return self.init_losses[indices].mean(dim=1)
+        return self.init_losses.take(indices).mean(1)

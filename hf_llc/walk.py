@@ -38,7 +38,7 @@ class Segment:
     @property
     def w_star(self) -> Tensor:
         """w* in the type of w: exact, and gone after use where the model keeps it in fewer bytes."""
-        return self.anchor.to(self.w.dtype)
+        return self.anchor if self.anchor.dtype == self.w.dtype else self.anchor.to(self.w.dtype)
 
     def of(self, pieces: Sequence[Tensor]) -> Tensor:
         """This stretch of a list of pieces (a gradient), `[chain, k]`."""
