@@ -61,40 +61,57 @@ class NoiseStream:
         return out
 
 
+_BLOCK = 16
+"""Steps whose batches are drawn together."""
+
+
 class BatchStream:
     """Each chain shuffles the examples once and lays them in a circle; a batch is a segment of m of them.
 
-    Chains take a segment that begins anywhere, drawn for every step. [L], Algorithm 1, walks the segments in turn
-    instead, which biases λ̂: what earlier batches of an epoch did to w leans against the batch that is to come (together
-    they sum to nothing), so that L_B(w) − L_B(w*) is above L_n(w) − L_n(w*) on average, by up to ε(nβ)²/4 times the
-    variance of ∇L_B; and the heat of gradient noise is no longer what independent batches bring. A segment that does
-    not depend on the past has neither fault (tests/test_kernel_laws.py).
+    Chains take a segment that begins anywhere, drawn for every step and chain. [L], Algorithm 1, walks the segments in
+    turn instead, which biases λ̂: what earlier batches of an epoch did to w leans against the batch that is to come
+    (together they sum to nothing), so that L_B(w) − L_B(w*) is above L_n(w) − L_n(w*) on average, by up to ε(nβ)²/4
+    times the variance of ∇L_B; and the heat of gradient noise is no longer what independent batches bring. Segments
+    that begin at the same places in all chains would make their losses go together: what w has fitted lately is there.
+    A segment that depends neither on the past nor on other chains has none of this (tests/test_kernel_laws.py).
     """
 
     def __init__(
         self, seed: int, chains: Sequence[int], *, num_examples: int, batch_size: int, device: torch.device
     ) -> None:
-        self.num_examples, self.batch_size = num_examples, batch_size
+        self.seed, self.chains, self.num_examples, self.batch_size = seed, list(chains), num_examples, batch_size
         self.is_full = batch_size == num_examples
-        generator = torch.Generator()
+        self.generator = torch.Generator()
         orders = []
         for chain in chains if not self.is_full else []:
-            generator.manual_seed(counter_seed(seed, chain, purpose="batches"))
-            order = torch.randperm(num_examples, generator=generator)
+            self.generator.manual_seed(counter_seed(seed, chain, purpose="batches"))
+            order = torch.randperm(num_examples, generator=self.generator)
             orders.append(torch.cat([order, order[: batch_size - 1]]))  # the circle cut open
-        self.seed = seed
         self.orders = torch.stack(orders).to(device) if orders else None
+        self._block, self._drawn = -1, torch.empty(0)
 
     def indices(self, step: int) -> Tensor | None:
         """Examples of this step's batch, int64 `[chain, m]`, a view; None means all of them, in order."""
-        return self._from(counter_seed(self.seed, step, purpose="batch"))
+        if self.orders is None:
+            return None
+        block, at = divmod(step, _BLOCK)
+        if block != self._block:
+            self._block, self._drawn = block, self._draw(block, self.orders)
+        return self._drawn[at]
+
+    def _draw(self, block: int, orders: Tensor) -> Tensor:
+        """Batches of the steps of a block, `[step, chain, m]`."""
+        begins = []
+        for chain in self.chains:
+            self.generator.manual_seed(counter_seed(self.seed, chain, block, purpose="batch"))
+            begins.append(torch.randint(self.num_examples, (_BLOCK, 1), generator=self.generator))
+        places = torch.stack(begins).to(orders.device) + torch.arange(self.batch_size, device=orders.device)
+        drawn = orders.gather(1, places.flatten(1)).view_as(places)
+        return drawn.transpose(0, 1).contiguous()
 
     def in_turn(self, step: int) -> Tensor | None:
         """The same for training, which wants every example equally often: segment after segment."""
-        return self._from(step * self.batch_size)
-
-    def _from(self, start: int) -> Tensor | None:
         if self.orders is None:
             return None
-        start %= self.num_examples
+        start = step * self.batch_size % self.num_examples
         return self.orders[:, start : start + self.batch_size]

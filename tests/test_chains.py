@@ -255,16 +255,20 @@ def test_batches_in_turn_use_every_example_equally(n: int, m: int) -> None:
     assert (counts == m).all()
 
 
-def test_batches_of_chains_begin_anywhere_and_depend_on_the_step_alone() -> None:
-    """All n beginnings come up about equally often, whatever came before; each is n distinct examples in a circle."""
+def test_batches_of_chains_begin_anywhere_and_depend_on_chain_and_step_alone() -> None:
+    """All n beginnings come up about equally often, whatever came before and in other chains; no example twice."""
     n, m, steps = 7, 3, 7000
     stream = BatchStream(0, [0, 1], num_examples=n, batch_size=m, device=CPU)
     assert stream.orders is not None
     drawn = [stream.indices(step) for step in range(steps)]
-    first = np.array([int((stream.orders[0, :n] == indices[0, 0]).nonzero()) for indices in drawn])  # type: ignore[index]
+    first, other = (
+        np.array([int((stream.orders[chain, :n] == indices[chain, 0]).nonzero()) for indices in drawn])  # type: ignore[index]
+        for chain in range(2)
+    )
     assert (np.abs(np.bincount(first, minlength=n) - steps / n) < 5 * np.sqrt(steps / n)).all()
-    pairs = np.bincount(n * first[:-1] + first[1:], minlength=n * n)
-    assert (np.abs(pairs - steps / n**2) < 5 * np.sqrt(steps / n**2)).all()
+    for before, after in ((first[:-1], first[1:]), (first, other)):
+        pairs = np.bincount(n * before + after, minlength=n * n)
+        assert (np.abs(pairs - steps / n**2) < 5 * np.sqrt(steps / n**2)).all()
     again = BatchStream(0, [1], num_examples=n, batch_size=m, device=CPU).indices(13)
     assert again is not None and torch.equal(again[0], drawn[13][1])  # type: ignore[index]
     assert all(len(set(row.tolist())) == m for indices in drawn[:50] for row in indices)  # type: ignore[union-attr]

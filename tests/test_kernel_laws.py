@@ -127,6 +127,19 @@ def test_noise_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
         assert_mean(_noisy("sgld", **few)[0], heated)
 
 
+def test_losses_of_chains_do_not_go_together() -> None:
+    """Their mean spreads as that of independent ones does.
+
+    What w has fitted lately is at the places where its batches began. Chains whose batches begin at the same places
+    would all see it at the same steps.
+    """
+    problem = shifted_problem(H, num_examples=40, spread=4 * SPREAD)
+    trace = sample(problem, sampler="sgld", step_size=SMALL, num_chains=40, steps=2200, batch_size=4, **LAW)
+    excess = (trace.loss - trace.init_loss)[:, 200:]
+    alone = excess.var(axis=1).mean() / len(excess)
+    assert excess.mean(axis=0).var() == pytest.approx(alone, rel=0.25)
+
+
 def test_baoab_under_gradient_noise() -> None:
     """Plain it runs hot, as its temperature says; the control variate restores law and temperature."""
     draws, heat = _noisy("baoab")
