@@ -182,7 +182,7 @@ def _basin(found: Estimate, seen: Evidence) -> list[Reason]:
             Reason(
                 "localization dominates",
                 f"λ̂ changes by {change:.3g} when γ is doubled",
-                "lower localization",
+                "lower localization (raise max_steps, if it is auto)",
             )
         )
     return reasons

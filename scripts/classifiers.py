@@ -14,6 +14,7 @@ import datasets
 import numpy as np
 import torch
 from accelerate import Accelerator
+from experiment import from_hub
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -65,11 +66,12 @@ def load_images(data: str, split: str, *, shape: Sequence[int], max_examples: in
         max_examples: as many at most.
 
     Raises:
-        InputError: the data has no images, no classes, or images of another shape.
+        InputError: the Hub refuses the data, or they have no images, no classes, or images of another shape.
     """
     if data == MADE_UP:
         return _made_up(split, shape, max_examples or 200)
-    rows = datasets.load_dataset(data, split=split if max_examples is None else f"{split}[:{max_examples}]")
+    part = split if max_examples is None else f"{split}[:{max_examples}]"
+    rows = from_hub("data set", data, lambda: datasets.load_dataset(data, split=part))
     kinds = {kind: name for name, kind in ((n, type(f)) for n, f in rows.features.items())}
     if datasets.Image not in kinds or datasets.ClassLabel not in kinds:
         raise InputError("the data has no image and class columns", value=", ".join(rows.column_names))

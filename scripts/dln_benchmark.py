@@ -36,7 +36,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, parse, start
 from matplotlib.figure import Figure
 
 from hf_llc.config import SampleConfig
@@ -266,4 +266,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -36,7 +36,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, parse, start
 from sampling_alone import sample_alone
 from scipy import special
 from scipy.optimize import brentq
@@ -361,4 +361,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

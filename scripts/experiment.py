@@ -11,16 +11,52 @@ import contextlib
 import csv
 import itertools
 import json
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_llc.distributed import Processes, alone
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
+from hf_llc.refusals import hub_refusal
 
 Row = dict[str, Any]
+T = TypeVar("T")
+
+
+def start(main: Callable[[], None]) -> None:
+    """`main()`; what its user can mend ends in one line and with hf-llc's exit codes, 2, or 130 after Ctrl-C."""
+    name = Path(sys.argv[0]).name
+    try:
+        main()
+    except InputError as error:
+        print(f"{name}: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"{name}: interrupted; the same command goes on from the jobs that are done", file=sys.stderr)
+        sys.exit(130)
+
+
+def from_hub(what: str, name: str, load: Callable[[], T]) -> T:
+    """`load()`, and one line for what the Hub answers, or why it does not.
+
+    Args:
+        what: "data set" or "tokenizer".
+        name: its id.
+        load: reads it.
+
+    Raises:
+        InputError: the Hub refused it, or cannot be reached.
+    """
+    try:
+        return load()
+    except Exception as error:
+        refusal = hub_refusal(error, what, name, None)
+        if refusal is None:
+            raise
+        raise refusal from error
 
 
 def parse(description: str | None, presets: Mapping[str, Any], *, more: Callable[[Any], None] | None = None) -> Any:

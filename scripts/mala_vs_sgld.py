@@ -34,7 +34,7 @@ from typing import Any
 
 import matplotlib
 import numpy as np
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, parse, start
 from relu_network import ReLUNetwork, own_labels
 from sampling_alone import sample_alone
 
@@ -201,4 +201,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

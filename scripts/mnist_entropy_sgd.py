@@ -57,7 +57,7 @@ from classifiers import (
     prepared,
 )
 from entropy_sgd import NUM_LANGEVIN_STEPS, EntropySGD
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, parse, start
 from scipy import stats
 from torch import nn
 
@@ -324,4 +324,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

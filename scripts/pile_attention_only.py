@@ -53,7 +53,7 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, from_hub, parse, start
 from pile_training import Training, train, windows
 from scipy.stats import chi2
 from transformers import AutoTokenizer
@@ -337,6 +337,10 @@ def jobs(settings: Settings, ways: Sequence[str], *, curve: bool) -> tuple[list[
     return trainings, estimates
 
 
+def _tokenizer(name: str) -> Any:
+    return from_hub("tokenizer", name, lambda: AutoTokenizer.from_pretrained(name))
+
+
 def main() -> None:
     """Text, trainings, estimates, figure."""
     args = parse(__doc__, PRESETS, more=flags)
@@ -362,7 +366,7 @@ def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -
     if args.overwrite:
         processes.main_does(lambda: shutil.rmtree(folder / "models", ignore_errors=True))
     if args.model is None:
-        tokenizer = cut_tokenizer(AutoTokenizer.from_pretrained(settings.tokenizer), settings.vocab_size)
+        tokenizer = cut_tokenizer(_tokenizer(settings.tokenizer), settings.vocab_size)
         processes.main_does(lambda: windows(settings, tokenizer, folder))
         trainings, estimates = jobs(settings, args.ways, curve=args.curve)
         done = experiment.run(trainings, lambda job: train(settings, job["seed"], tokenizer, folder))
@@ -370,7 +374,7 @@ def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -
     else:
         settings = replace(settings, train_windows=0)
         model = open_transformer_lens(args.model)
-        tokenizer = AutoTokenizer.from_pretrained(args.model) if model is None else model.tokenizer
+        tokenizer = _tokenizer(args.model) if model is None else model.tokenizer
         processes.main_does(lambda: windows(settings, tokenizer, folder))
         name, done = Path(args.model).name, []
         estimates = [{"stage": "llc", "model": name, "seed": None, "step": None, "settings": way} for way in args.ways]
@@ -383,4 +387,4 @@ def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -39,7 +39,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, parse, start
 from relu_network import ReLUNetwork, own_labels
 from scipy import stats
 from torch import Tensor, nn
@@ -338,4 +338,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

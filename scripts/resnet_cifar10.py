@@ -43,7 +43,7 @@ from typing import Any
 import matplotlib
 import torch
 from classifiers import MADE_UP, Images, accelerator, evaluated, gradient_of, llc, load_images, minibatches, prepared
-from experiment import Experiment, Row, parse
+from experiment import Experiment, Row, parse, start
 from resnet_figure import claim, figure, table
 from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
@@ -380,4 +380,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    start(main)

@@ -10,7 +10,7 @@ import pytest
 from hf_llc.errors import InputError
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
-from experiment import Experiment
+from experiment import Experiment, from_hub, start
 
 JOBS = [{"size": size, "seed": seed} for size in ("small", "large") for seed in range(2)]
 
@@ -56,3 +56,33 @@ def test_plot_only_does_no_job_and_writes_no_settings(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="rows of some jobs are not there"):
         other.run(JOBS[:3], lambda job: never("a job was done"))
     assert '"steps": 3' in (tmp_path / "settings.json").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "line"),
+    [
+        (InputError("no rows", value=3, remedy="run it first"), 2, "no rows, got 3; run it first"),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the jobs that are done"),
+    ],
+)
+def test_what_a_user_can_mend_is_one_line(
+    raised: BaseException, code: int, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def main() -> None:
+        raise raised
+
+    with pytest.raises(SystemExit) as ended:
+        start(main)
+    assert ended.value.code == code
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said.endswith(f": {line}")
+
+
+def test_a_hub_out_of_reach_is_one_line() -> None:
+    def load() -> None:
+        raise ConnectionError("Couldn't reach 'some/data' on the Hub (OfflineModeIsEnabled)")
+
+    with pytest.raises(InputError, match=r"data set is neither a local path nor in the cache.*got 'some/data'"):
+        from_hub("data set", "some/data", load)
+    with pytest.raises(ZeroDivisionError):
+        from_hub("data set", "some/data", lambda: 1 / 0)
