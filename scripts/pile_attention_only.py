@@ -32,7 +32,7 @@ of the mean, and the 95 % interval of that share.
 So seeds agree, in both ways (of three the sentence says so in the second way only). But with the paper's settings they
 could hardly differ: nβ is so small and γ so weak that from step 30 of the training on all chains are at a loss of 5.6
 to 5.9 nats, above the 5.12 of a constant predictor. λ̂ then is nβ times what there was to lose, and grows as the loss
-falls: 5.6, 14.4, 16.8, 32.0, 44.9 at steps 0, 30, 100, 300, 800, where the held-out loss is 6.55, 5.25, 4.87, 4.17,
+falls: 5.5, 14.4, 16.8, 32.1, 45.0 at steps 0, 30, 100, 300, 800, where the held-out loss is 6.55, 5.25, 4.87, 4.17,
 3.76. hf_llc's λ̂ is of the minimum near each model, a quarter of its length away (loss 3.23 rather than 3.78), and at
 γ = 10,000 counts the stiffer directions only.
 """
