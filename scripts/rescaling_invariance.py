@@ -19,7 +19,7 @@ burn-in; λ̂ from losses on all examples. A job is one chain; no two share thei
 
 The presets differ in α, in runs and in how often L_n is computed: each chain of `cpu` is one of the paper's.
 
-Expect, with A = c²: λ̂ = 165.3, 540.3 and 1112.6 for the three networks (the authors' own of these widths: 166, 537 and
+Expect, with A = c²: λ̂ = 165.3, 540.4 and 1112.8 for the three networks (the authors' own of these widths: 166, 537 and
 1110), at no α from 1e-4 to 1e4 further than 2.4 ± 1.0 % away. On the first network SGLD gives 163 at α = 1, 124 and 100
 at α = 0.3 and 3, 100 and 71 at the ends; the adaptive preconditioner, whose A spans a factor of 11 where α⁴ is needed,
 177 at α = 1, 167 and 154, 110 and 71; curvature at w* 172 … 182. (That preconditioners differ at α = 1 is for want of
