@@ -24,12 +24,12 @@ gained in the steps there are (the last tenth, or third), and measures how sharp
 
 | varied | paper | measured with `cpu` |
 | --- | --- | --- |
-| learning rate | .005 … .2: 7900, 7800, 6650, 5350, 3050 | .02, .05, .2: 23.6, 6.4, 2.2 (ρ = −0.95, p = 1e-4) |
-| batch size | 16 … 1024: 1600, 3500, 5200, 6700, 7400, 7800, 7900 | 50, 125, 250: 6.4, 34, 59 (ρ = 0.95, p = 1e-4) |
-| momentum | 0 → 0.9: 6700 → 850 | 0, 0.5, 0.9: 6.4, 1.6, 0.39 (ρ = −0.90, p = 0.001) |
-| L2 | falls without momentum | 0, .005: 6.4, 9.7; at .02 w* is mostly no minimum: cannot tell |
+| learning rate | .005 … .2: 7900, 7800, 6650, 5350, 3050 | .02, .05, .2: 23.6, 6.0, 2.4 (ρ = −0.90, p = 0.001) |
+| batch size | 16 … 1024: 1600, 3500, 5200, 6700, 7400, 7800, 7900 | 50, 125, 250: 6.0, 35, 59 (ρ = 0.95, p = 1e-4) |
+| momentum | 0 → 0.9: 6700 → 850 | 0, 0.5, 0.9: 6.0, 1.6, 0.38 (ρ = −0.90, p = 0.001) |
+| L2 | falls without momentum | 0, .005: 6.0, 9.5; at .02 w* is mostly no minimum: cannot tell |
 
-Minibatch statistics give the base network 3.3 in place of 6.4. With batches of 10 or 25 the miniature does not fit its
+Minibatch statistics give the base network 3.2 in place of 6.0. With batches of 10 or 25 the miniature does not fit its
 images in 1,000 steps: w* is no minimum, λ̂ is negative.
 """
 
