@@ -8,9 +8,9 @@ Step size: h = √ε is half of 1/√κ, κ the largest curvature of the energy 
 where ε_eff is also the ε of the overdamped dynamics that slow directions see: a direction of curvature a relaxes in
 2/(ε_eff a) steps. (A kick η displaces w by (h²/2)·coth(ζh/2)·η in the end, a thermal kick by h/(1 − e^{−ζh}) each: the
 ratio of the two diffusions is the relative heat (ε/4)·coth(ζh/2)·Var η.) So the friction is the least that keeps this
-below its share of λ̂, whatever the batch size; of the noise only the part that the loss, not γ, holds counts
-(`hf_llc.heat`). A control variate doubles the cost of a step and is taken where it more than halves Q. Localization:
-the least whose flat directions relax in a twentieth of the steps allowed.
+below its share of λ̂, whatever the batch size; where γ is open, only the part of the noise counts that the loss, not γ,
+holds (`hf_llc.heat`): ε_eff decides how strong γ must be. A control variate doubles the cost of a step and is taken
+where it more than halves Q. Localization: the least whose flat directions relax in a twentieth of the steps allowed.
 """
 
 from __future__ import annotations
@@ -175,8 +175,7 @@ class Pilot:
                 self.curvature.loss = 4 * self.curvature.value
             self.curvature.refresh(self.walk.w, self.walk.batches.indices((block + 1) * _BLOCK), iterations=3)
             looks.append(self._look((block + 1) * _BLOCK))
-            is_noisy = self.friction >= _NOISY and not self.posterior.step_in_backward  # memory is then short
-            if is_noisy and block > 0 and (self.spectrum is None or block + 1 == blocks):
+            if self._pays(is_last=block + 1 == blocks) and block > 0:
                 self.spectrum = self._spectrum()
             self.path.append({
                 "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
@@ -214,18 +213,20 @@ class Pilot:
             self.posterior.localization = relaxing_localization(slow, self.sample)
 
     def _ceiling(self, step_size: float, allowed: float) -> float:
-        """The largest ε_eff with ε_eff·ω at most `allowed`; both grow with ε_eff where γ falls with it."""
+        """The largest ε_eff with ε_eff·ω at most `allowed`: γ falls with ε_eff, and ω grows."""
         if self.spectrum is None:
             return allowed
         low, high = allowed, max(allowed, effective_step_size(step_size, _FRICTION[0]))
         for _ in range(40):
             middle = math.sqrt(low * high)
-            localization = self.posterior.localization
-            if self.sample.localization == "auto":
-                localization = relaxing_localization(middle, self.sample)
-            share = max(heating_share(self.spectrum, localization), _LEAST_SHARE)
+            share = max(heating_share(self.spectrum, relaxing_localization(middle, self.sample)), _LEAST_SHARE)
             low, high = (middle, high) if middle * share <= allowed else (low, middle)
         return low
+
+    def _pays(self, *, is_last: bool) -> bool:
+        """Whether to find the spectrum now: where noise asks for friction, and friction for a stronger γ."""
+        is_open = self.sample.localization == "auto" and not self.posterior.step_in_backward  # memory is then short
+        return is_open and self.friction >= _NOISY and (self.spectrum is None or is_last)
 
     def _spectrum(self) -> Spectrum:
         """Where in the spectrum of the loss the noise of the pilot's gradients lies."""
