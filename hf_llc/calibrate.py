@@ -89,7 +89,11 @@ def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> Sample
     if asked.step_size == "auto":
         factor = lower_by(found)
         if factor is not None:
-            return replace(sample, **_lower(sample, asked, factor, is_broken=found.verdict == "diverged"))
+            lower = replace(sample, **_lower(sample, asked, factor, is_broken=found.verdict == "diverged"))
+            if asked.localization == "auto":  # flat directions are slower now
+                least = relaxing_localization(slow_step_size(lower), lower)
+                lower = replace(lower, localization=max(sample.localization, least))
+            return lower
     if asked.localization == "auto":
         localization = float(f"{_relocalized(sample, found.verdict):.2g}")
         if localization != sample.localization:

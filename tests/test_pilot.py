@@ -157,6 +157,15 @@ class TestMended:
     def test_too_hot(self, found: Any) -> None:
         after = self._after(found, verdict="step size too large", llc=2.0, llc_se=0.01, step_size_bias=0.5)
         assert after is not None and slow_step_size(after) == pytest.approx(0.2 * effective_step_size(0.004, 0.2), 0.02)
+        assert after.localization == 10.0
+
+    def test_flat_directions_still_relax_at_the_smaller_step(self, found: Any) -> None:
+        hot = {"verdict": "step size too large", "llc": 2.0, "llc_se": 0.01, "step_size_bias": 0.5}
+        after = self._after(found, localization=0.5, **hot)
+        assert after is not None and after.localization == pytest.approx(2.5, rel=0.02)
+        given = sample(step_size="auto", localization=0.5)
+        kept = self._after(found, asked=given, localization=0.5, **hot)
+        assert kept is not None and kept.localization == 0.5
 
     @pytest.mark.parametrize("verdict", ["left the basin", "drifting", "chains disagree"])
     def test_stronger_localization(self, found: Any, verdict: str) -> None:
