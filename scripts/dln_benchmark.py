@@ -17,7 +17,8 @@ SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
 `cpu` takes 10 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark. `paper`
 has not been run in full. Two networks of 100k (`auto`, 49,929 gradients each) took 114 and 142 seconds on an H200 that
-did six other jobs beside them: errors −1.8 and −3.7 %, verdict "too few draws". On paper, one GPU of 30 float32
+did six other jobs beside them: errors −1.8 and −3.7 %, verdict "too few draws"; the first four on one of two busy cores
+took 8 to 25 minutes each: −4.8, −3.7, −2.8 and +6.8 %, with errors of 1 to 4 %. On paper, one GPU of 30 float32
 TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its launches,
 1 to 1.5 ms below: 12 minutes for one network of each size, five times that for both samplers, both weights and the
 training, so 100 hours for 100 networks, 70 of them at 100M. Ten networks of 100M with `--trained 0` are 3 hours.
