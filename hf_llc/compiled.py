@@ -35,4 +35,5 @@ class Compiled:
         copy = types.FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
         unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # torch below 2.8 checks all it can
         options = None if unchecked is None else {"guard_filter_fn": unchecked}
-        return torch.compile(types.MethodType(copy, self.method.__self__), options=options)
+        # torch remembers sizes by the place of the code, for copies too: not dynamic, or another model's become symbols
+        return torch.compile(types.MethodType(copy, self.method.__self__), dynamic=False, options=options)

@@ -63,6 +63,24 @@ def test_models_of_the_same_shapes_are_kept_apart() -> None:
         check(posterior_of(problem, compile=True), eager, moved(eager, 1), indices)
 
 
+def test_models_of_other_sizes_follow_each_other() -> None:
+    """As a curve or a benchmark brings them; on sequences, whose layers torch cannot batch if sizes are symbols."""
+    for width in (6, 9, 11):
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            model = nn.Sequential(nn.Linear(width, width), nn.Tanh(), nn.Linear(width, width))
+        x = torch.randn(30, 5, width, generator=torch.Generator().manual_seed(0))
+        problem = Problem(
+            model,
+            {"inputs": x},
+            lambda forward, batch: forward(batch["inputs"]).square().mean((-1, -2)),
+            n=30,
+            unit="nats per example",
+        )
+        eager = posterior_of(problem, compile=False)
+        check(posterior_of(problem, compile=True), eager, moved(eager, 2), torch.tensor([[1, 2, 3], [4, 5, 6]]))
+
+
 @pytest.mark.parametrize("micro", [None, 3])
 def test_tied_weights_and_micro_batches(micro: int | None) -> None:
     problem = regression()
