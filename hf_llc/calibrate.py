@@ -74,7 +74,12 @@ def settled_localization(sample: SampleConfig) -> SampleConfig:
     """With γ "auto" the least at which flat directions relax in a twentieth of the steps allowed to a chain."""
     if sample.localization != "auto":
         return sample
-    return replace(sample, localization=relaxing_localization(slow_step_size(sample), sample))
+    return replace(sample, localization=_relaxing(sample))
+
+
+def _relaxing(sample: SampleConfig) -> float:
+    """The γ that `relaxing_localization` asks for at these settings."""
+    return relaxing_localization(slow_step_size(sample), sample)
 
 
 def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> SampleConfig | None:
@@ -91,8 +96,7 @@ def mended(sample: SampleConfig, asked: SampleConfig, found: Estimate) -> Sample
         if factor is not None:
             lower = replace(sample, **_lower(sample, asked, factor, is_broken=found.verdict == "diverged"))
             if asked.localization == "auto":  # flat directions are slower now
-                least = relaxing_localization(slow_step_size(lower), lower)
-                lower = replace(lower, localization=max(sample.localization, least))
+                lower = replace(lower, localization=max(sample.localization, _relaxing(lower)))
             return lower
     if asked.localization == "auto":
         localization = float(f"{_relocalized(sample, found.verdict):.2g}")
@@ -108,7 +112,7 @@ def _relocalized(sample: SampleConfig, verdict: str) -> float:
     Chains that do not settle there are not sent back: what they lack is steps, and their verdict says so.
     """
     assert sample.localization != "auto"
-    is_weakened = sample.localization < 0.99 * relaxing_localization(slow_step_size(sample), sample)
+    is_weakened = sample.localization < 0.99 * _relaxing(sample)
     if verdict == "left the basin" or (verdict in ("drifting", "chains disagree") and not is_weakened):
         return 4 * sample.localization
     if verdict == "localization dominates" and not is_weakened:

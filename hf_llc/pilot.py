@@ -175,7 +175,7 @@ class Pilot:
                 self.curvature.loss = 4 * self.curvature.value
             self.curvature.refresh(self.walk.w, self.walk.batches.indices((block + 1) * _BLOCK), iterations=3)
             looks.append(self._look((block + 1) * _BLOCK))
-            if self._pays(is_last=block + 1 == blocks) and block > 0:
+            if self._pays(is_last=block + 1 == blocks):
                 self.spectrum = self._spectrum()
             self.path.append({
                 "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
@@ -225,8 +225,10 @@ class Pilot:
 
     def _pays(self, *, is_last: bool) -> bool:
         """Whether to find the spectrum now: where noise asks for friction, and friction for a stronger γ."""
-        is_open = self.sample.localization == "auto" and not self.posterior.step_in_backward  # memory is then short
-        return is_open and self.friction >= _NOISY and (self.spectrum is None or is_last)
+        if not self.path or self.posterior.step_in_backward:  # the friction of the first block is a guess; no memory
+            return False
+        is_noisy = self.sample.localization == "auto" and self.friction >= _NOISY
+        return is_noisy and (self.spectrum is None or is_last)
 
     def _spectrum(self) -> Spectrum:
         """Where in the spectrum of the loss the noise of the pilot's gradients lies."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hf_llc.cli import BAD_INPUT, INTERRUPTED
 from hf_llc.distributed import Processes, alone
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
@@ -27,16 +28,16 @@ T = TypeVar("T")
 
 
 def start(main: Callable[[], None]) -> None:
-    """`main()`; what its user can mend ends in one line and with hf-llc's exit codes, 2, or 130 after Ctrl-C."""
+    """`main()`; what its user can mend ends in one line and with hf-llc's exit codes."""
     name = Path(sys.argv[0]).name
     try:
         main()
     except InputError as error:
         print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(2)
+        sys.exit(BAD_INPUT)
     except KeyboardInterrupt:
         print(f"{name}: interrupted; the same command goes on from the jobs that are done", file=sys.stderr)
-        sys.exit(130)
+        sys.exit(INTERRUPTED)
 
 
 def from_hub(what: str, name: str, load: Callable[[], T]) -> T:
