@@ -9,7 +9,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from hf_llc.config import SampleConfig
+from hf_llc.config import UNDERDAMPED, SampleConfig
 from hf_llc.curvature import Curvature
 from hf_llc.estimate import Estimate
 from hf_llc.kernels import SGLD
@@ -17,8 +17,6 @@ from hf_llc.pilot import PILOT, Pilot, effective_step_size, relaxing_localizatio
 from hf_llc.posterior import Posterior
 from hf_llc.verdict import lower_by
 from hf_llc.walk import Walk
-
-UNDERDAMPED = ("baoab", "sgnht")
 
 ACCEPT_TARGET = (0.9, 0.95)
 

@@ -25,6 +25,8 @@ Task = Literal[
 ]
 
 Sampler = Literal["sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht", "mala", "hmc"]
+UNDERDAMPED = ("baoab", "sgnht")
+"""Those with momentum that friction takes away."""
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -105,7 +107,8 @@ class SampleConfig:
 
     sampler: Sampler | Literal["auto"] = _setting(
         "auto",
-        "auto: baoab with everything calibrated, or sgld where step_size is given; sgld: the paper's Algorithm 1; "
+        "auto: baoab with everything calibrated, or sgld where step_size is given and friction is not; sgld: the "
+        "paper's Algorithm 1; "
         "leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
         "preconditioner learnt in burn-in; rmsprop-sgld: never frozen, for comparison; baoab: underdamped; sgnht: "
         "underdamped with a thermostat; mala, hmc: with Metropolis",
@@ -198,6 +201,12 @@ class SampleConfig:
         step = self.step_size
         _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
         _require(self.friction == "auto" or self.friction > 0, "friction", self.friction, "'auto', or a number above 0")
+        if self.friction != "auto" and self.sampler not in ("auto", *UNDERDAMPED):
+            raise InputError(
+                f"{self.sampler} has no friction",
+                value=self.friction,
+                remedy="leave it 'auto', or set sampler to baoab",
+            )
         if self.sampler == "psgld" and self.freeze_after == 0:
             raise InputError("psgld learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
         if self.sampler == "rmsprop-sgld" and step == "auto":

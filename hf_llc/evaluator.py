@@ -13,7 +13,7 @@ from typing import Any, Literal, overload
 import torch
 
 from hf_llc.calibrate import settled_localization
-from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
+from hf_llc.config import UNDERDAMPED, LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.kernels import FRICTION
@@ -188,7 +188,8 @@ def estimate(
 def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
     """The settings with batch size and nβ filled in from the data, and whatever else needs no pilot chain.
 
-    A step size that is given leaves nothing to the pilot: the sampler is then the paper's, γ follows from ε.
+    A step size that is given leaves nothing to the pilot: the sampler is then the paper's, or with a friction given
+    underdamped, and γ follows from ε.
 
     Raises:
         InputError: the batch is larger than the data, or the loss cannot be sampled.
@@ -210,9 +211,11 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
         nbeta = problem.n * (1 / math.log(problem.n) if sample.beta is None else sample.beta)
     sample = replace(sample, batch_size=size, nbeta=nbeta, beta=None)
     if sample.sampler == "auto":
-        sample = replace(sample, sampler="baoab" if sample.step_size == "auto" else "sgld")
+        has_momentum = sample.step_size == "auto" or sample.friction != "auto"
+        sample = replace(sample, sampler="baoab" if has_momentum else "sgld")
     if sample.step_size == "auto":
         return sample
-    friction = FRICTION if sample.friction == "auto" else sample.friction
+    if sample.sampler in UNDERDAMPED and sample.friction == "auto":
+        sample = replace(sample, friction=FRICTION)
     gradient = "plain" if sample.gradient == "auto" else sample.gradient
-    return settled_localization(replace(sample, friction=friction, gradient=gradient))
+    return settled_localization(replace(sample, gradient=gradient))

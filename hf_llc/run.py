@@ -17,8 +17,8 @@ from torch import Tensor
 
 from hf_llc import diagnostics
 from hf_llc.batching import choose
-from hf_llc.calibrate import UNDERDAMPED, apply, calibrate, mended, slow_step_size
-from hf_llc.config import SampleConfig
+from hf_llc.calibrate import apply, calibrate, mended, slow_step_size
+from hf_llc.config import UNDERDAMPED, SampleConfig
 from hf_llc.distributed import Processes, alone, chain_batches
 from hf_llc.errors import InputError
 from hf_llc.estimate import Estimate, LocalizationCheck

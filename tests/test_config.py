@@ -109,6 +109,10 @@ REFUSED = [
     (["--sampler", "adam"], "sampler .* got 'adam'; allowed: 'sgld', 'leimkuhler-matthews'"),
     (["--gradient", "exact"], "gradient .* allowed: 'plain', 'control-variate'"),
     (["--friction", "0"], "friction is out of range, got 0.0; allowed: .auto., or a number above 0"),
+    (
+        ["--sampler", "sgld", "--friction", "0.2"],
+        "sgld has no friction, got 0.2; leave it 'auto', or set sampler to baoab",
+    ),
     (["--num-leapfrog-steps", "0"], "num_leapfrog_steps is out of range"),
     (["--sampler", "hmc"], "hmc needs all examples in every step; set batch_size to 'full'"),
     (["--sampler", "rmsprop-sgld"], "rmsprop-sgld has no automatic step_size; give step_size"),

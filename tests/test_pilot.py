@@ -207,6 +207,8 @@ def test_a_given_step_size_needs_no_pilot() -> None:
     problem = power_problem(H)
     found = settled(SampleConfig(step_size=0.001, nbeta=NBETA, max_steps=1000), problem)
     assert (found.sampler, found.gradient, found.localization) == ("sgld", "plain", 40.0)
+    found = settled(SampleConfig(step_size=0.001, friction=0.1, nbeta=NBETA, max_steps=1000), problem)
+    assert (found.sampler, found.friction) == ("baoab", 0.1)  # friction asks for momentum
 
 
 @pytest.mark.parametrize("gradient", ["plain", "control-variate"])
