@@ -47,6 +47,15 @@ def test_auto_stays_within_the_gradients_of_the_paper(size: str, budget: float) 
     assert pilot + looks + sampled <= budget * SIZES[size].num_steps
 
 
+def test_asymptotic_has_full_batches_and_more_data() -> None:
+    auto, found = (dln_benchmark.settings(name, "1k", 0.1) for name in ("auto", "asymptotic"))
+    assert auto.nbeta is not None and found.nbeta == pytest.approx(100 * auto.nbeta)
+    job = {"size": "1k", "sampler": "asymptotic", "budget": 0.1, "trained": False, "seed": 15}
+    row = dln_benchmark.work(job, trained_steps=0)
+    assert row["heat"] == 0 and row["gradients"] <= 1000
+    assert row["llc"] == pytest.approx(row["exact"], rel=0.25)  # its own error: 1,000 gradients are few
+
+
 def test_summary() -> None:
     rows = [
         row(0, 10.0, 11.0),
