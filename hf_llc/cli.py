@@ -50,9 +50,9 @@ def main(argv: list[str] | None = None) -> int:
     except SystemExit as stop:  # --help, --version
         return stop.code if isinstance(stop.code, int) else OK
     except InputError as error:
-        return _end(BAD_INPUT, f"error: {error}")
+        return end(BAD_INPUT, f"error: {error}")
     except KeyboardInterrupt:
-        return _end(INTERRUPTED, "interrupted: " + _left(folder))
+        return end(INTERRUPTED, "interrupted: " + _left(folder))
     except BrokenPipeError:  # `hf-llc show … | head`
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -62,7 +62,7 @@ def main(argv: list[str] | None = None) -> int:
         if line is None:
             traceback.print_exc()
             line = "this is a fault of hf_llc; please report it with the lines above"
-        return _end(FAULT, f"error: {line}")
+        return end(FAULT, f"error: {line}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -232,16 +232,16 @@ def _is_main() -> bool:
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
-def _end(code: int, line: str, *, sleep: Callable[[float], None] = time.sleep) -> int:
-    """Say one line, once.
+def end(code: int, line: str, *, name: str = "hf-llc", sleep: Callable[[float], None] = time.sleep) -> int:
+    """Say one line, once; returns the exit code.
 
     Usually all processes meet the same error, and the launcher stops the others as soon as the first has ended.
     """
     if _is_main():
-        _print_error(f"hf-llc: {line}")
+        _print_error(f"{name}: {line}")
     elif code != INTERRUPTED:
         sleep(_PATIENCE)
-        _print_error(f"hf-llc: process {os.environ.get('RANK', '?')}: {line}")
+        _print_error(f"{name}: process {os.environ.get('RANK', '?')}: {line}")
     return code
 
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_llc.cli import BAD_INPUT, INTERRUPTED
+from hf_llc.cli import BAD_INPUT, INTERRUPTED, end
 from hf_llc.distributed import Processes, alone
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
@@ -28,16 +28,14 @@ T = TypeVar("T")
 
 
 def start(main: Callable[[], None]) -> None:
-    """`main()`; what its user can mend ends in one line and with hf-llc's exit codes."""
+    """`main()`; what its user can mend ends in one line, said once, and with hf-llc's exit codes."""
     name = Path(sys.argv[0]).name
     try:
         main()
     except InputError as error:
-        print(f"{name}: {error}", file=sys.stderr)
-        sys.exit(BAD_INPUT)
+        sys.exit(end(BAD_INPUT, str(error), name=name))
     except KeyboardInterrupt:
-        print(f"{name}: interrupted; the same command goes on from the jobs that are done", file=sys.stderr)
-        sys.exit(INTERRUPTED)
+        sys.exit(end(INTERRUPTED, "interrupted; the same command goes on from the jobs that are done", name=name))
 
 
 def from_hub(what: str, name: str, load: Callable[[], T]) -> T:

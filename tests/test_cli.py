@@ -204,7 +204,7 @@ def test_other_processes_wait_before_they_complain(
     monkeypatch.setenv("RANK", "1")
     monkeypatch.setattr(cli, "_group", lambda: None)
     waited: list[float] = []
-    assert cli._end(2, "error: x", sleep=waited.append) == 2
+    assert cli.end(2, "error: x", sleep=waited.append) == 2
     assert waited == [cli._PATIENCE]
     assert capsys.readouterr().err == "hf-llc: process 1: error: x\n"
 
