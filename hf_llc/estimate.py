@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 
@@ -104,47 +103,42 @@ def estimate(
     plain = llc_draws(trace.loss, init_loss, **cut)
     excess = nbeta * (trace.loss - trace.init_loss)
     kept = slice(num_burnin_steps, None)
-    found: dict[str, Any] = {
-        "mean_loss": float(trace.loss[:, kept].mean()),
-        "r_hat": diagnostics.r_hat(draws),
-        "ess": diagnostics.ess(draws),
-        "accept_prob": diagnostics.mean_of(trace.accept_prob[:, kept]),
-        "plateau": diagnostics.drift(draws),
-        "localization_sensitivity": diagnostics.reweighted(excess[:, kept], trace.sq_distance[:, kept], localization)
-        if moved is None
-        else moved,
-        "kinetic_temperature": diagnostics.mean_of(trace.kinetic_temperature[:, kept]),
-    }
-    noise = np.array([diagnostics.mean_of(row) for row in trace.heat[:, kept]])
-    is_corrected = bool(np.isfinite(noise).all())
-    if not is_corrected:
-        noise = np.zeros(len(draws))
-    llc, heat = float((draws.mean(axis=1) - noise).mean()), float(noise.mean())
+    noise, is_corrected = _heat_by_chain(trace.heat[:, kept])
+    heat = float(noise.mean())
     spreading = diagnostics.spreading(excess, trace.sq_distance, num_burnin_steps)
     missing = spreading["change"] if math.isfinite(spreading["change"]) else 0.0
     if share < STIFFER:
         missing *= _doublings(
             slow * diagnostics.step_share(trace.step_size, step_size) * excess.shape[1] * localization
         )
-    llc_se = math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat, missing)
-    if is_corrected or sampler in EXACT:
-        found["step_size_bias"] = heat
-    else:
-        found["step_size_bias"] = diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size)
-    found["heat_capacity"], found["heat_capacity_se"] = diagnostics.heat_capacity(
-        excess[:, kept], is_full=is_full, has_momentum=bool(np.isfinite(found["kinetic_temperature"]))
+    is_known = is_corrected or sampler in EXACT
+    bias = heat if is_known else diagnostics.step_size_bias(trace.grad_dot[:, kept], step_size)
+    temperature = diagnostics.mean_of(trace.kinetic_temperature[:, kept])
+    capacity, capacity_se = diagnostics.heat_capacity(
+        excess[:, kept], is_full=is_full, has_momentum=bool(np.isfinite(temperature))
     )
+    if moved is None:
+        moved = diagnostics.reweighted(excess[:, kept], trace.sq_distance[:, kept], localization)
     draft = Estimate(
-        llc=llc,
-        llc_se=llc_se,
+        llc=float((draws.mean(axis=1) - noise).mean()),
+        llc_se=math.hypot(diagnostics.standard_error(draws), diagnostics.HEAT_ERROR * heat, missing),
         llc_per_chain=(draws.mean(axis=1) - noise).tolist(),
         llc_uncorrected=float(draws.mean(axis=1).mean()),  # summed as λ̂ is, to the last bit
         llc_plain=float(plain.mean(axis=1).mean()),
         llc_plain_se=diagnostics.standard_error(plain),
         init_loss=init_loss,
+        mean_loss=float(trace.loss[:, kept].mean()),
+        r_hat=diagnostics.r_hat(draws),
+        ess=diagnostics.ess(draws),
+        accept_prob=diagnostics.mean_of(trace.accept_prob[:, kept]),
+        plateau=diagnostics.drift(draws),
+        localization_sensitivity=moved,
+        step_size_bias=bias,
+        kinetic_temperature=temperature,
+        heat_capacity=capacity,
+        heat_capacity_se=capacity_se,
         verdict="",
         reasons=[],
-        **found,
     )
     seen = Evidence(
         loss=trace.loss,
@@ -162,6 +156,13 @@ def estimate(
     )
     reasons = findings(draft, seen)
     return replace(draft, reasons=reasons, verdict=named(reasons))
+
+
+def _heat_by_chain(heat: Array) -> tuple[Array, bool]:
+    """What gradient noise adds to λ̂ in each chain, `[chain]`, and whether it was measured in all; else zeros."""
+    noise = np.array([diagnostics.mean_of(row) for row in heat])
+    is_measured = bool(np.isfinite(noise).all())
+    return (noise if is_measured else np.zeros(len(noise))), is_measured
 
 
 def _doublings(relaxed: float) -> float:
