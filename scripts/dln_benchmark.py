@@ -47,10 +47,12 @@ import torch
 from experiment import Experiment, Row, parse, start
 from matplotlib.figure import Figure
 
+from hf_llc.calibrate import apply, calibrate
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import Processes
 from hf_llc.evaluator import settled
 from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
+from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
 from hf_llc.run import solve
@@ -126,11 +128,20 @@ def begin(size: str, seed: int, trained_steps: int, group: int) -> tuple[DeepLin
 
 
 def work(job: Row, *, trained_steps: int) -> Row:
-    """λ̂ of one network by one sampler."""
+    """λ̂ of one network by one sampler.
+
+    The pilot chain runs here, and the chains with what it found: `solve` would let chains that turn out too hot start
+    again, which the budget has no gradients for.
+    """
     group = SIZES[job["size"]].n if job["sampler"] == "asymptotic" else BATCH
     network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group)
-    result = solve(problem, settled(settings(job["sampler"], job["size"], job["budget"]), problem))
-    return found(network, result)
+    sample, spent = settled(settings(job["sampler"], job["size"], job["budget"]), problem), 0
+    if sample.step_size == "auto":
+        assert sample.nbeta is not None
+        calibration = calibrate(Posterior(problem, nbeta=sample.nbeta, localization=1.0), sample)
+        sample, spent = apply(calibration, sample), calibration["num_gradients"]
+    row = found(network, solve(problem, sample))
+    return {**row, "gradients": row["gradients"] + spent}
 
 
 def found(network: DeepLinearNetwork, result: LLCResult) -> Row:
