@@ -56,6 +56,7 @@ from hf_llc.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
 from hf_llc.run import solve
+from hf_llc.weights import preserved
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100},
@@ -131,16 +132,21 @@ def work(job: Row, *, trained_steps: int) -> Row:
     """λ̂ of one network by one sampler.
 
     The pilot chain runs here, and the chains with what it found: `solve` would let chains that turn out too hot start
-    again, which the budget has no gradients for.
+    again, which the budget has no gradients for. Those that break, break early: they do.
     """
     group = SIZES[job["size"]].n if job["sampler"] == "asymptotic" else BATCH
     network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group)
-    sample, spent = settled(settings(job["sampler"], job["size"], job["budget"]), problem), 0
-    if sample.step_size == "auto":
-        assert sample.nbeta is not None
+    sample = settled(settings(job["sampler"], job["size"], job["budget"]), problem)
+    if sample.step_size != "auto":
+        return found(network, solve(problem, sample))
+    assert sample.nbeta is not None
+    with preserved(problem.model):
         calibration = calibrate(Posterior(problem, nbeta=sample.nbeta, localization=1.0), sample)
-        sample, spent = apply(calibration, sample), calibration["num_gradients"]
-    row = found(network, solve(problem, sample))
+    result, spent = solve(problem, apply(calibration, sample)), calibration["num_gradients"]
+    if result.verdict == "diverged":
+        spent += result.num_gradients
+        result = solve(problem, sample)
+    row = found(network, result)
     return {**row, "gradients": row["gradients"] + spent}
 
 

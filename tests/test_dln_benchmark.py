@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,19 @@ def test_asymptotic_has_full_batches_and_more_data() -> None:
     row = dln_benchmark.work(job, trained_steps=0)
     assert row["heat"] == 0 and row["gradients"] <= 1000
     assert row["llc"] == pytest.approx(row["exact"], rel=0.25)  # its own error: 1,000 gradients are few
+
+
+def test_chains_that_break_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what they cost is counted; whatever happens, w* is as it was."""
+    job = {"size": "1k", "sampler": "auto", "budget": 0.1, "trained": False, "seed": 15}
+    sound = dln_benchmark.work(job, trained_steps=0)
+    network, _ = dln_benchmark.begin("1k", 15, 0, dln_benchmark.BATCH)
+    before = [p.clone() for p in network.model.parameters()]
+    apply = dln_benchmark.apply
+    monkeypatch.setattr(dln_benchmark, "apply", lambda found, s: replace(apply(found, s), step_size=1.0))
+    broken = dln_benchmark.work(job, trained_steps=0)
+    assert broken["llc"] == sound["llc"] and broken["gradients"] > sound["gradients"]
+    assert all(a.equal(b) for a, b in zip(before, network.model.parameters(), strict=True))
 
 
 def test_summary() -> None:
