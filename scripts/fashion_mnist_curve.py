@@ -14,11 +14,13 @@ Expected: γ = 600, all seven trustworthy, λ̂ falls with the loss:
 
     epoch      1            2            3            4            5            6            7
     λ̂          35.0 ± 1.0   34.0 ± 0.9   33.6 ± 0.8   32.6 ± 0.8   33.7 ± 1.2   32.5 ± 1.2   32.4 ± 0.8
-    reference  REF
+    reference  33.9 ± 0.4   32.9 ± 0.3   32.6 ± 0.5   32.2 ± 0.5   32.6 ± 0.6   32.2 ± 0.6   32.2 ± 0.5
 
 The reference has ten times the draws at a quarter of the step size: `--sampler baoab --step-size 1e-6 --friction 0.2445
 --gradient control-variate --localization 600 --num-burnin-steps 800 --num-draws 2000 --num-steps-between-draws 2
---no-check-localization`, ten minutes a checkpoint.
+--no-check-localization`, ten minutes a checkpoint. All seven are within 1.2 of their combined errors. (They all lie on
+one side: checkpoints are given the same noise and batches, and share its luck.) γ makes up a good part of λ̂ (39 % less
+at 2γ for the last), as the results say.
 """
 
 from __future__ import annotations
