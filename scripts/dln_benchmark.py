@@ -25,11 +25,11 @@ SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 `cpu` takes 10 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark. `paper`
 has not been run in full. Twenty networks of 100k (`auto`, at most 49,926 gradients) took 3 core-hours, 1 to 25 minutes
 each: median error 2.1 %, 5–95 % −7.4 … +7.1 %, none lost, pairs in order 0.953 among them and 0.988 with those of 1k
-and 10k; 0.9 % for the eleven of up to six layers, 5.3 % for the nine deeper ones (one of nine layers 26 % below). On an
-H200 that did six other jobs a network took 114 to 142 seconds. On paper, one GPU of 30 float32
-TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its launches,
-1 to 1.5 ms below: 12 minutes for one network of each size, five times that for both samplers, both weights and the
-training, so 100 hours for 100 networks, 70 of them at 100M. Ten networks of 100M with `--trained 0` are 3 hours.
+and 10k; 0.9 % for the eleven of up to six layers, 5.3 % for the nine deeper ones (one of nine layers is 26 % below, and
+as far with full batches). On an H200 that did six other jobs a network took 114 to 142 seconds. On paper, one GPU of 30
+float32 TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M and, for its
+launches, 1 to 1.5 ms below: 12 minutes for one network of each size, five times that for both samplers, both weights
+and the training, so 100 hours for 100 networks, 70 at 100M. Ten networks of 100M with `--trained 0` are 3 hours.
 
 A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
 same function at less cost (tests/test_deep_linear.py compares the two).
