@@ -108,8 +108,7 @@ class SampleConfig:
     sampler: Sampler | Literal["auto"] = _setting(
         "auto",
         "auto: baoab with everything calibrated, or sgld where step_size is given and friction is not; sgld: the "
-        "paper's Algorithm 1; "
-        "leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
+        "paper's Algorithm 1; leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
         "preconditioner learnt in burn-in; rmsprop-sgld: never frozen, for comparison; baoab: underdamped; sgnht: "
         "underdamped with a thermostat; mala, hmc: with Metropolis",
     )
