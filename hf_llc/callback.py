@@ -44,7 +44,7 @@ class LLCCallback(TrainerCallback):
         InputError: a setting that is unknown or out of range, or a Trainer that shards its weights (FSDP, DeepSpeed).
 
     Example:
-        >>> trainer.add_callback(LLCCallback(trainer, every=500, data=texts, max_examples=500))  # doctest: +SKIP
+        >>> trainer.add_callback(LLCCallback(trainer, every=500, data={"text": texts}))  # doctest: +SKIP
 
         A training loop on accelerate needs no callback:
 

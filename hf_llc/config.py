@@ -263,6 +263,9 @@ class SampleConfig:
         return min(kept, self.max_steps - kept)
 
 
+_OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}
+
+
 def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
     """Build a config from `values`; an unknown key is refused with the nearest known one.
 
@@ -274,6 +277,11 @@ def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
     known = [item.name for item in fields(cls)]
     for key in values:
         if key not in known:
+            owner = next(
+                (name for name, other in _OWNERS.items() if key in {item.name for item in fields(other)}), None
+            )
+            if owner is not None:
+                raise InputError(f"unknown setting {key!r} in {source}", remedy=f"it is a setting of {owner}")
             near = difflib.get_close_matches(key, known, n=1)
             raise InputError(
                 f"unknown setting {key!r} in {source}",

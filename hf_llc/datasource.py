@@ -19,6 +19,7 @@ from hf_llc.downloads import commit_of, verified
 from hf_llc.errors import InputError
 from hf_llc.refusals import data_refusal
 
+_TEXTS = "give texts as a table: {'text': [one, two]}"
 _BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
@@ -27,12 +28,13 @@ def is_tensors(data: Any) -> bool:
     if isinstance(data, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict, str, os.PathLike)):
         return False
     return isinstance(data, (dict, torch.utils.data.Dataset)) or (
-        isinstance(data, (tuple, list)) and not _is_files(data)
+        isinstance(data, (tuple, list)) and len(data) > 0 and not _all_are(data, str, os.PathLike, dict)
     )
 
 
-def _is_files(data: Any) -> bool:
-    return isinstance(data, (tuple, list)) and len(data) > 0 and all(isinstance(x, (str, os.PathLike)) for x in data)
+def _all_are(data: Any, *kinds: type) -> bool:
+    """A list of files or of rows."""
+    return isinstance(data, (tuple, list)) and len(data) > 0 and all(isinstance(x, kinds) for x in data)
 
 
 def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
@@ -52,7 +54,12 @@ def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
     elif isinstance(data, torch.utils.data.Dataset):
         data = _stacked(data, config.max_examples)
     if len(data) != 2 or not all(isinstance(x, Tensor) for x in data):
-        raise InputError("data is not a pair of tensors (inputs, labels)", value=type(data).__name__)
+        kinds = ", ".join(dict.fromkeys(type(x).__name__ for x in data))
+        raise InputError(
+            "data is not a pair of tensors (inputs, labels)",
+            value=f"{type(data).__name__} of {len(data)} ({kinds})",
+            remedy="torch.as_tensor makes tensors of arrays",
+        )
     if data[0].dim() == 0 or data[1].dim() == 0:
         raise InputError("inputs and labels need an example axis", value=tuple(tuple(x.shape) for x in data))
     if len(data[0]) != len(data[1]):
@@ -91,9 +98,10 @@ def open_data(
         InputError: not found, not readable, no such subset or split, or unbounded.
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
-    if isinstance(data, (str, os.PathLike)) or _is_files(data):
-        paths = [Path(data)] if isinstance(data, (str, os.PathLike)) else [Path(each) for each in data]
-        if _is_files(data) or paths[0].exists():
+    if _all_are(data, dict):
+        data = _rows(data)
+    if paths := _paths(data):
+        if isinstance(data, (tuple, list)) or paths[0].exists():
             facts["id"] = ", ".join(p.resolve().name for p in paths)
             opened = _local(paths, config, sample_by)
         else:
@@ -112,11 +120,13 @@ def open_data(
             split=getattr(data, "split", None),
             subset=data.info.config_name if isinstance(data, (Dataset, IterableDataset)) else None,
         )
+    if isinstance(opened, (list, tuple)) and not opened:
+        raise InputError("the data set is empty", value=opened)
     if not isinstance(opened, (Dataset, IterableDataset)):
         raise InputError(
             "data of this kind cannot be used",
             value=type(data).__name__,
-            allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, tensors, torch dataset",
+            allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, rows, tensors, torch dataset",
         )
     if isinstance(opened, IterableDataset) and config.max_examples is None:
         raise InputError("a streamed data set needs a bound", remedy="give max_examples")
@@ -130,6 +140,27 @@ def open_data(
         if len(opened) == 0:
             raise InputError("the data set is empty", value=facts["id"] or "Dataset", remedy="check split and files")
     return opened, facts
+
+
+def _rows(data: Sequence[dict[str, Any]]) -> Dataset:
+    """A list of rows, each a dictionary by column name, as a data set."""
+    try:
+        return Dataset.from_list(list(data))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the rows do not make columns of one kind: {error}", remedy="check their values") from error
+
+
+def _paths(data: Any) -> list[Path]:
+    """What a name or a list of names may stand for; empty where data is something else.
+
+    Raises:
+        InputError: a text, which no file system or Hub would take for a name.
+    """
+    names = [data] if isinstance(data, (str, os.PathLike)) else data if _all_are(data, str, os.PathLike) else []
+    for name in map(str, names):
+        if "\n" in name or max(map(len, name.split("/"))) > 255:
+            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=_TEXTS)
+    return [Path(each) for each in names]
 
 
 def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = None) -> None:
@@ -195,7 +226,8 @@ def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
         return _load(str(path), config, name=path.name, **options)
     for each in paths:
         if not each.is_file():
-            raise InputError("no such data file", value=each.name, remedy="check the path")
+            remedy = "check the path" if len(paths) == 1 else f"check the path; or {_TEXTS}"
+            raise InputError("no such data file", value=each.name, remedy=remedy)
         if each.suffix.lower() not in _BUILDERS:
             raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(_BUILDERS))
         if each.stat().st_size == 0:

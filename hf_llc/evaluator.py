@@ -81,8 +81,8 @@ class LLCEvaluator:
         Args:
             model_or_pipeline: Hub id, local folder, `PreTrainedModel`, `transformers.Pipeline`, TransformerLens model,
                 or any `nn.Module` (with `loss_fn`); None: the tiny model that comes with the package.
-            data: Hub id, local folder or file, `Dataset`, `IterableDataset`, or tensors; None: the text that comes
-                with the package.
+            data: Hub id, local folder or file, `Dataset`, rows, `IterableDataset`, or tensors; None: the text that
+                comes with the package.
             loss_fn: `loss_fn(outputs, labels)` → per-example losses `[batch]` in nats, for a plain module.
             tokenizer: tokenizer or image processor, or its Hub id; None: the model's own.
             feature_extractor: another name for the image processor.

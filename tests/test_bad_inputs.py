@@ -157,8 +157,7 @@ _LINES: dict[str, str] = {}
 def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A tiny model folder and a text that go together."""
     here = tmp_path_factory.mktemp("sound")
-    tiny.llama().save_pretrained(here / "model")
-    tiny.tokenizer().save_pretrained(here / "model")
+    tiny.save_llama(here / "model")
     (here / "text.txt").write_text("\n\n".join(tiny.SENTENCES * 20))
     return here
 

@@ -298,8 +298,7 @@ def put_data(
 def put_model(hub: Hub, tmp_path: Path, name: str = "me/tiny", *, seed: int = 1, **more: Any) -> str:
     """A tiny language model with its tokenizer."""
     root = tmp_path / name.replace("/", "-")
-    tiny.llama(seed=seed).save_pretrained(root)
-    tiny.tokenizer().save_pretrained(root)
+    tiny.save_llama(root, seed=seed)
     return hub.put(name, root, **more)
 
 

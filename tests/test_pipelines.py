@@ -71,6 +71,7 @@ def test_label_mapping_is_the_models_names_for_the_datas_labels(pipe: transforme
         ({"tokenizer": "a", "feature_extractor": "b"}, "tokenizer and feature_extractor are both given"),
         ({"device": 0}, "device is for models loaded by id or folder, got 'cuda:0'"),
         ({"metric": "accuracy"}, "unknown setting 'metric'"),
+        ({"num_chains": 2}, "unknown setting 'num_chains' in .*it is a setting of LLCEvaluator$"),
     ],
 )
 def test_refusals(pipe: transformers.Pipeline, settings: dict[str, Any], message: str) -> None:

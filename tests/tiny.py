@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -72,6 +73,13 @@ def llama(kind: str = "LlamaForCausalLM", *, attn: str = "eager", tie: bool = Fa
         **more,
     )
     return getattr(transformers, kind)(settings).eval()
+
+
+def save_llama(path: Path, *, seed: int = 1) -> Path:
+    """`llama` and its tokenizer in a folder."""
+    llama(seed=seed).save_pretrained(path)
+    tokenizer().save_pretrained(path)
+    return path
 
 
 def bert(kind: str, *, initializer_range: float = 0.3, **more: Any) -> Any:
