@@ -178,13 +178,27 @@ def _long_hmc(source: DeepLinearNetwork, *, nbeta: float, step: float, leaps: in
 
 
 @pytest.mark.slow
-def test_local_coefficient_of_regular_blocks_against_hmc() -> None:
-    """6-6-6-6 with its middle layer of rank 2: all free blocks are regular, λ(w*) = 18; the global value is 15.5."""
-    source = network([6, 6, 6, 6], [6, 2, 6])
-    assert (source.local_coefficient.lower, source.coefficient.learning_coefficient) == (18, 15.5)
+@pytest.mark.parametrize(
+    ("widths", "ranks", "local", "everywhere"),
+    [
+        ([6, 6, 6, 6], [6, 2, 6], 18, 15.5),
+        ([3, 3, 6], [3, 1], 9, 6),
+        ([4, 5, 5, 5], [4, 1, 5], 10, 8.5),
+        ([5, 3, 3, 4], [1, 3, 3], 8, 6),
+    ],
+)
+def test_local_coefficient_of_regular_blocks_against_hmc(
+    widths: list[int], ranks: list[int], local: float, everywhere: float
+) -> None:
+    """A layer of lower rank than the others, all of whose free blocks are regular: λ(w*) is above the global value.
+
+    No product of the other layers has a small singular value here, which would leave its directions to γ.
+    """
+    source = network(widths, ranks)
+    assert (source.local_coefficient.lower, source.coefficient.learning_coefficient) == (local, everywhere)
     llc, error = _long_hmc(source, nbeta=7.2e4, step=0.3, leaps=20, steps=200)
-    assert error < 0.3
-    assert abs(llc - 18) < 0.02 * 18 + 3 * error  # γ takes γ/(nβh + γ) of each direction's share
+    assert error < 0.017 * local
+    assert abs(llc - local) < 0.02 * local + 3 * error  # γ takes γ/(nβh + γ) of each direction's share
 
 
 @pytest.mark.slow
