@@ -135,10 +135,8 @@ def open_data(
     if named is not None and not named.startswith("default"):
         facts["subset"] = facts["subset"] or named
     opened = _unformatted(opened, config.max_examples)
-    if isinstance(opened, Dataset):
-        facts["fingerprint"] = opened._fingerprint
-        if len(opened) == 0:
-            raise InputError("the data set is empty", value=facts["id"] or "Dataset", remedy="check split and files")
+    if isinstance(opened, Dataset) and len(opened) == 0:
+        raise InputError("the data set is empty", value=facts["id"] or "Dataset", remedy="check split and files")
     return opened, facts
 
 

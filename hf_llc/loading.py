@@ -78,7 +78,9 @@ def load_problem(
     _check_finite(examples, names)
     if model_or_pipeline is None or isinstance(model_or_pipeline, (str, os.PathLike)):
         narrowed(model)  # a model that was given stays as it is
-    facts = {**source, **encoded.facts, "num_examples": len(next(iter(examples.values())))}
+    # of the examples themselves: what `datasets` calls fingerprint changes with a file's date
+    facts = {**source, "fingerprint": hash_of(examples.values()), **encoded.facts}
+    facts["num_examples"] = len(next(iter(examples.values())))
     about = {**about, "class": type(model).__name__, "tokenizer": _name_of(processor)}
     return Problem(
         model=model,
@@ -121,7 +123,7 @@ def _encode(
     facts: dict[str, Any] = {}
     if is_tensors(data):
         inputs, labels = tensors_of(data, config)
-        source = {"id": None, "kind": type(data).__name__, "fingerprint": hash_of([inputs, labels])}
+        source = {"id": None, "kind": type(data).__name__}
     else:
         opened, source = open_data(data, config)
         with _refused_if_unread(opened, source, config):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -148,6 +149,21 @@ def test_rows_are_a_table(folder: Path) -> None:
         whole = load_problem(folder, table, LoadConfig(max_length=8))
         assert torch.equal(rows.examples["input_ids"], whole.examples["input_ids"])
     refused("the rows do not make columns of one kind", folder, [{"text": "a"}, {"text": 3}])
+
+
+def test_fingerprint_is_that_of_the_examples(folder: Path, tmp_path: Path) -> None:
+    """The same data have the same one wherever they lie and whenever they were written."""
+
+    def fingerprint(data: Any, **settings: Any) -> str:
+        return load_problem(folder, data, LoadConfig(packing="document", **settings)).provenance["data"]["fingerprint"]
+
+    file = _write("jsonl", tmp_path)
+    of_file = fingerprint(file)
+    os.utime(file, (0, 0))
+    assert (
+        of_file == fingerprint(file) == fingerprint(TEXTS) == fingerprint(TEXTS.to_iterable_dataset(), max_examples=8)
+    )
+    assert of_file != fingerprint(TEXTS, max_examples=7)
 
 
 @pytest.mark.parametrize("make", [list, "\n".join, "".join, lambda texts: [text * 9 for text in texts]])
