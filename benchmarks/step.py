@@ -90,7 +90,7 @@ def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool =
     def step(t: int) -> None:
         indices = walk.batches.indices(t)
         losses.append(kernel.step(walk, indices, step=t, measure=False).loss)
-        losses.append(posterior.paired_loss(indices, chains))
+        losses.append(walk.init_loss(t))
         if len(losses) == 100:
             trace.append(torch.stack(losses).cpu().numpy())
             losses.clear()

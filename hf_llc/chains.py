@@ -286,7 +286,7 @@ def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None
     info = kernel.step(walk, indices, step=step, measure=measure)
     recorder.add(
         loss=info.loss,
-        init_loss=walk.posterior.paired_loss(indices, len(walk.chains)),
+        init_loss=walk.init_loss(step),
         accept_prob=info.accept_prob,
         sq_distance=distance,
         grad_dot=info.grad_dot,

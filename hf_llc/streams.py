@@ -108,12 +108,17 @@ class BatchStream:
 
     def indices(self, step: int) -> Tensor | None:
         """Examples of this step's batch, int64 `[chain, m]`, a view; None means all of them, in order."""
+        found = self.block(step)
+        return None if found is None else found[0][found[1]]
+
+    def block(self, step: int) -> tuple[Tensor, int] | None:
+        """The batches that are drawn together with this step's, int64 `[step, chain, m]`, and which of them is its."""
         if self.orders is None:
             return None
         block, at = divmod(step, _BLOCK)
         if block != self._block:
             self._block, self._drawn = block, self._draw(block, self.orders)
-        return self._drawn[at]
+        return self._drawn, at
 
     def _draw(self, block: int, orders: Tensor) -> Tensor:
         """Batches of the steps of a block, `[step, chain, m]`."""

@@ -101,6 +101,7 @@ class Walk:
         self._w_star = posterior.start(len(self.chains)) if is_controlled else None
         can_stream = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
         self.steps_in_backward = can_stream and not is_controlled
+        self._block, self._init_losses = torch.empty(0), torch.empty(0)
         self.philox: Any = self.noise.philox if posterior.dtype == torch.float32 else None
 
     def _cut(self) -> list[tuple[int, Tensor, list[Segment]]]:
@@ -223,6 +224,17 @@ class Walk:
             s.of(grad).sub_(off)
             gained += (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
         return loss - self.posterior.over_shards(gained), grad
+
+    def init_loss(self, step: int) -> Tensor:
+        """L_B(w*) on this step's batches, float64 `[chain]`; those of batches drawn together are found together."""
+        found = self.batches.block(step)
+        if found is None:
+            return self.posterior.paired_loss(None, len(self.chains))
+        block, at = found
+        if block is not self._block:
+            self._block = block
+            self._init_losses = self.posterior.paired_loss(block.flatten(0, 1), len(self.chains)).view(block.shape[:2])
+        return self._init_losses[at]
 
     def gradient_noise(self, grad: list[Tensor], step: int) -> Tensor:
         """½‖nβ(∇L_B − ∇L_B′)‖², float64 `[chain]`, for this step's gradient and one more, on the next step's batch.
