@@ -267,7 +267,7 @@ _OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
-    """Build a config from `values`; an unknown key is refused with the nearest known one.
+    """Build a config from `values`; an unknown key is refused with where it belongs, or the nearest known one.
 
     Raises:
         InputError: unknown key, or a value the config does not take.

@@ -19,7 +19,7 @@ from hf_llc.downloads import commit_of, verified
 from hf_llc.errors import InputError
 from hf_llc.refusals import data_refusal
 
-_TEXTS = "give texts as a table: {'text': [one, two]}"
+_AS_TABLE = "give texts as a table: {'text': [one, two]}"
 _BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
@@ -157,7 +157,7 @@ def _paths(data: Any) -> list[Path]:
     names = [data] if isinstance(data, (str, os.PathLike)) else data if _all_are(data, str, os.PathLike) else []
     for name in map(str, names):
         if "\n" in name or max(map(len, name.split("/"))) > 255:
-            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=_TEXTS)
+            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=_AS_TABLE)
     return [Path(each) for each in names]
 
 
@@ -224,7 +224,7 @@ def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
         return _load(str(path), config, name=path.name, **options)
     for each in paths:
         if not each.is_file():
-            remedy = "check the path" if len(paths) == 1 else f"check the path; or {_TEXTS}"
+            remedy = "check the path" if len(paths) == 1 else f"check the path; or {_AS_TABLE}"
             raise InputError("no such data file", value=each.name, remedy=remedy)
         if each.suffix.lower() not in _BUILDERS:
             raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(_BUILDERS))

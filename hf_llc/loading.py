@@ -78,9 +78,12 @@ def load_problem(
     _check_finite(examples, names)
     if model_or_pipeline is None or isinstance(model_or_pipeline, (str, os.PathLike)):
         narrowed(model)  # a model that was given stays as it is
-    # of the examples themselves: what `datasets` calls fingerprint changes with a file's date
-    facts = {**source, "fingerprint": hash_of(examples.values()), **encoded.facts}
-    facts["num_examples"] = len(next(iter(examples.values())))
+    facts = {
+        **source,
+        "fingerprint": hash_of(examples.values()),  # that of `datasets` changes with a file's date
+        **encoded.facts,
+        "num_examples": len(next(iter(examples.values()))),
+    }
     about = {**about, "class": type(model).__name__, "tokenizer": _name_of(processor)}
     return Problem(
         model=model,

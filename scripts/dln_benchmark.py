@@ -274,6 +274,9 @@ def main() -> None:
     preset = {**PRESETS[args.preset]}
     for name in ("sizes", "networks", "trained", "budgets"):
         preset[name] = preset[name] if getattr(args, name) is None else getattr(args, name)
+    asked = preset["sizes"]
+    if args.plot_only and args.sizes is None:  # others as far as they are there
+        preset["sizes"] = list(SIZES)
     experiment = Experiment(
         args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite, plot_only=args.plot_only
     )
@@ -285,12 +288,11 @@ def main() -> None:
         for seed in range(networks)
         for sampler in args.samplers
     ]
-    if args.plot_only:  # of whatever number of networks
-        rows = [r for r in experiment.rows() if r["sampler"] in args.samplers and r["budget"] in preset["budgets"]]
-        rows.sort(key=lambda r: (r["trained"], list(SIZES).index(r["size"]), r["seed"], SAMPLERS.index(r["sampler"])))
-    else:
-        work_on = functools.partial(work, trained_steps=preset["trained_steps"])
-        rows = experiment.run(jobs, work_on, unit=("size", "seed", "trained"))
+    there = experiment.rows()
+    jobs = [job for job in jobs if job["size"] in asked or any(job.items() <= row.items() for row in there)]
+    rows = experiment.run(
+        jobs, lambda job: work(job, trained_steps=preset["trained_steps"]), unit=("size", "seed", "trained")
+    )
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in ("size", "sampler", "budget", "trained")), []).append(row)
