@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_llc.products import compile_options
+
 
 class Compiled:
     """A method of (tensor, tensor or mapping of tensors, int), compiled anew for each shape and layout of these.
@@ -34,6 +36,6 @@ class Compiled:
         function = self.method.__func__
         copy = types.FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
         unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # torch below 2.8 checks all it can
-        options = None if unchecked is None else {"guard_filter_fn": unchecked}
+        options = compile_options() | ({} if unchecked is None else {"guard_filter_fn": unchecked})
         # torch remembers sizes by the place of the code, for copies too: not dynamic, or another model's become symbols
-        return torch.compile(types.MethodType(copy, self.method.__self__), dynamic=False, options=options)
+        return torch.compile(types.MethodType(copy, self.method.__self__), dynamic=False, options=options or None)

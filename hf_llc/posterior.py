@@ -22,6 +22,7 @@ from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
 from hf_llc.graphs import Graphs
 from hf_llc.problem import Problem
+from hf_llc.products import during
 from hf_llc.weights import chain_dtype, sampled_parameters
 
 _FLAT_LIMIT, _GPU_FLAT_LIMIT = 2**15, 2**24
@@ -92,6 +93,8 @@ class Posterior:
         self.examples = self._place(problem.examples)
         self.micro_batch_size = micro_batch_size or auto_micro_batch_size(problem.num_positions)
         self.mixed_precision = mixed_precision
+        is_plain = self.device.type == "cpu" and self.dtype == torch.float32 and mixed_precision == "no"
+        self._widest = max((p.numel() for p in self.parameters.values() if p.ndim == 2 and is_plain), default=0)
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
         self._compiled = Compiled(self._functional) if compile else None
@@ -196,10 +199,10 @@ class Posterior:
     def _eager(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         self.attach(w)
         leaves, stacked = self._leaves, len(w) > 1
-        with torch.enable_grad(), checkpointed([] if stacked else self._layers):
+        products = self._products(next(iter(batch.values())).shape[int(stacked)])
+        with torch.enable_grad(), checkpointed([] if stacked else self._layers), products:
             losses = torch.vmap(self._one_chain)(leaves, batch) if stacked else self.problem.losses(self.model, batch)
-            total = losses.sum() / size
-        grads = torch.autograd.grad(total, leaves, allow_unused=True)
+            grads = torch.autograd.grad(losses.sum() / size, leaves, allow_unused=True)
         found = [torch.zeros_like(x) if grad is None else grad for grad, x in zip(grads, leaves, strict=True)]
         return self._flat(w, losses.detach(), found, size)
 
@@ -254,9 +257,12 @@ class Posterior:
         return sdpa_kernel(SDPBackend.MATH) if is_fused else contextlib.nullcontext()
 
     def _autocast(self) -> contextlib.AbstractContextManager[Any]:
-        if self.mixed_precision == "bf16":
-            return torch.autocast(self.device.type, dtype=torch.bfloat16)
-        return contextlib.nullcontext()
+        is_bf16 = self.mixed_precision == "bf16"
+        return torch.autocast(self.device.type, dtype=torch.bfloat16) if is_bf16 else contextlib.nullcontext()
+
+    def _products(self, num_examples: int) -> contextlib.AbstractContextManager[Any]:
+        """For eager passes of so many examples."""
+        return during(num_examples * self.problem.num_positions * self._widest)
 
     def gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """L_B(w) and ∇L_B(w) on each chain's minibatch.
@@ -325,7 +331,7 @@ class Posterior:
             parameter.grad = None
         hooks = [p.register_post_accumulate_grad_hook(hand_over) for p in waiting]
         try:
-            with torch.enable_grad(), checkpointed(self._layers), self._autocast():
+            with torch.enable_grad(), checkpointed(self._layers), self._autocast(), self._products(size):
                 losses = self.problem.losses(self.model, batch)
                 (losses.sum() / size).backward(inputs=list(waiting))
         except RuntimeError as error:
@@ -377,7 +383,7 @@ class Posterior:
     def example_losses(self, w: Tensor) -> Tensor:
         """ℓ_i(w) of every example at one point `[1, parameter]`, float64 `[example]`."""
         self.attach(w)
-        with self._autocast():
+        with self._autocast(), self._products(self.micro_batch_size):
             parts = [self.problem.losses(self.model, batch) for batch in self._micro_batches(None, 1)]
         if self.group.size == 1:
             return torch.cat(parts).to(torch.float64)

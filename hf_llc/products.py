@@ -1,0 +1,110 @@
+"""Float32 matrix products by oneDNN, where torch's own go through an MKL that keeps the CPU to half its width.
+
+MKL takes the AVX-512 units of Intel's CPUs only; oneDNN, which torch brings along and convolutions use anyway, takes
+those of any. `benchmarks/step.py` shows what that is worth. It is the same product to rounding.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+WORTH = 2**21
+"""Multiplications from which a product is handed over: below, the way there takes longer than it saves."""
+
+_CPU = Path("/proc/cpuinfo")
+
+
+@functools.cache
+def is_faster() -> bool:
+    """Whether this is an AVX-512 CPU that MKL keeps short, known by its maker."""
+    if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
+        return False
+    try:
+        about = _CPU.read_text(encoding="utf-8")
+    except OSError:
+        return False
+    return "avx512f" in about and "GenuineIntel" not in about
+
+
+def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    """a·b (+ bias), `[m, k]`·`[k, n]` or both with the same axis in front, in any layout; contiguous."""
+    if a.ndim == 3:
+        return torch.stack([product(x, y) for x, y in zip(a.unbind(), b.unbind(), strict=True)])
+    (m, k), n = a.shape, b.shape[1]
+    if bias is None and not a.is_contiguous() and n * (k + m) < m * k:  # oneDNN copies its left side into order
+        return product(b.t(), a.t()).t().contiguous()
+    return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
+
+
+torch.library.define("hf_llc::product", "(Tensor a, Tensor b, Tensor? bias=None) -> Tensor")
+torch.library.impl("hf_llc::product", "CPU")(product)
+
+
+@torch.library.register_fake("hf_llc::product")
+def _shape_of_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
+    return a.new_empty(*a.shape[:-1], b.shape[-1])
+
+
+_aten = torch.ops.aten
+
+
+def _factors(function: Any, args: Any) -> tuple[Any, ...] | None:
+    """(a, b) or (a, b, bias) where a call of torch is such a product, whatever its size."""
+    if function in (_aten.mm.default, _aten.bmm.default):
+        return args[:2]
+    return (args[1], args[2], args[0]) if function is _aten.addmm.default else None
+
+
+def _is_worth(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
+    is_ours = a.dtype == torch.float32 and a.device.type == "cpu" and (bias is None or bias.ndim == 1)
+    return is_ours and a.shape[-2] * a.shape[-1] * b.shape[-1] >= WORTH
+
+
+class Products(TorchDispatchMode):
+    """Within it, the large products of eager passes, backward ones included, go to oneDNN.
+
+    Every operation takes some microseconds longer, so it is for passes that have such products.
+    """
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """One operation of torch."""
+        factors = None if kwargs else _factors(function, args)
+        if factors is not None and _is_worth(*factors):
+            return product(*factors)
+        return function(*args, **(kwargs or {}))
+
+
+def during(num_multiplications: int) -> contextlib.AbstractContextManager[Any]:
+    """`Products` where its passes have a product of that many multiplications and are the faster for it."""
+    return Products() if num_multiplications >= WORTH and is_faster() else contextlib.nullcontext()
+
+
+def compile_options() -> dict[str, Any]:
+    """For torch.compile: the same in its graphs, where it costs nothing to look."""
+    return {"post_grad_custom_pre_pass": _pass()} if is_faster() else {}
+
+
+def _pass() -> Callable[[torch.fx.Graph], None]:
+    from torch._inductor.custom_graph_pass import CustomGraphPass, get_hash_for_files
+
+    class Pass(CustomGraphPass):
+        """Replaces the large products of a graph."""
+
+        def __call__(self, graph: torch.fx.Graph) -> None:
+            for node in graph.nodes:
+                factors = None if node.op != "call_function" or node.kwargs else _factors(node.target, node.args)
+                if factors is not None and _is_worth(*[factor.meta["val"] for factor in factors]):
+                    node.target, node.args = torch.ops.hf_llc.product.default, factors
+
+        def uuid(self) -> Any:
+            return get_hash_for_files((__file__,))
+
+    return Pass()
