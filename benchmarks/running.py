@@ -3,7 +3,8 @@
 Every contender gets the same model, per-example loss, nβ and γ, one process, and the clock from its call on: loading
 its package is not counted; its calibration, compilation and pass over the data for L_n(w*) are. A contender's running
 estimate is the mean over the later half of the steps so far (devinterp's own defaults: over all of them, which is what
-its `compute_llc` does), read at the same ladder of step counts for all.
+its `compute_llc` does), read after the run at the same ladder of step counts for all. Chains are run in a plain loop,
+hf_llc's and devinterp's: neither keeps its state on disk.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,13 +24,15 @@ from models import canonical_estimator
 from torch import Tensor
 
 from hf_llc.calibrate import apply, calibrate, slow_step_size
-from hf_llc.chains import ChainStore, join_chains, run_chains
+from hf_llc.chains import Recorder, empty_trace, first_steps, join_chains, take_step
 from hf_llc.config import SampleConfig
 from hf_llc.distributed import alone
-from hf_llc.estimate import estimate
+from hf_llc.estimate import Estimate, estimate
 from hf_llc.evaluator import settled
 from hf_llc.heat import Spectrum, heating_share, matters, noise_spectrum
 from hf_llc.kernels import make_kernel
+from hf_llc.posterior import Posterior
+from hf_llc.result import Trace
 from hf_llc.run import solve
 from hf_llc.walk import Walk
 from hf_llc.weights import preserved
@@ -102,12 +104,12 @@ def defaults(known: Known, *, seed: int) -> Curve:
 
 
 def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: float | None = None) -> Curve:
-    """hf_llc's chains for that long, with the running estimates that `until_flat` would look at.
+    """hf_llc's steps for that long in a plain loop, chains in turn, and the estimates that they gave as they went.
 
     Args:
         known: the problem.
         seconds: when to stop.
-        chains: run one by one, in ever longer stretches.
+        chains: run in turn, in ever longer stretches.
         seed: of the chains.
         step_size: of its SGLD; None: its own sampler, calibrated on the clock.
     """
@@ -118,46 +120,49 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
         ),
         known.problem,
     )  # fmt: skip
-    begun, curve = time.perf_counter(), Curve([], [], chains=chains)
-    with alone(), preserved(known.problem.model), tempfile.TemporaryDirectory() as folder:
+    begun, rungs, done = time.perf_counter(), [], 0
+    with alone(), preserved(known.problem.model):
         posterior = known.posterior()
         if step_size is None:
             sample = apply(calibrate(posterior, sample), sample)
         assert isinstance(sample.batch_size, int) and sample.step_size != "auto"
-        store, size, epsilon = ChainStore(folder), sample.batch_size, sample.step_size
+        settings = {"seed": seed, "batch_size": sample.batch_size, "gradient": sample.gradient}
+        walks = [Walk(posterior, [chain], **settings) for chain in range(chains)]
+        kernels = [make_kernel(sample.sampler, sample.step_size, sample) for _ in walks]
+        recorders = [Recorder(empty_trace(1)) for _ in walks]
         spectrum: Spectrum | None = None
-
-        def walk(chain: int) -> Callable[[], Walk]:
-            return lambda: Walk(posterior, [chain], seed=seed, batch_size=size, gradient=sample.gradient)
-
         for steps in ladder():
-            traces = [
-                run_chains(walk(c), make_kernel(sample.sampler, epsilon, sample), [c], until=steps, store=store)
-                for c in range(chains)
-            ]
-            trace = join_chains(traces)
+            for walk, kernel, recorder in zip(walks, kernels, recorders, strict=True):
+                for step in range(done, steps):
+                    take_step(walk, kernel, recorder, step)
+                recorder.flush()
+            done, trace = steps, join_chains([recorder.trace() for recorder in recorders])
             if spectrum is None and matters(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
-                w, _, _ = store.load([0], posterior.device)
-                assert w is not None
-                spectrum = noise_spectrum(
-                    posterior, w.to(posterior.device), seed=seed, batch_size=size, gradient=sample.gradient
-                )
-            if spectrum is not None:
-                trace = replace(trace, heat=trace.heat * heating_share(spectrum, known.localization))
-            found = estimate(
-                trace, nbeta=known.nbeta, init_loss=posterior.init_loss, sampler=sample.sampler,
-                localization=known.localization, step_size=epsilon, slow_step_size=slow_step_size(sample),
-                num_burnin_steps=steps // 2, num_steps_between_draws=max(1, steps // 400),
-                is_full=size == posterior.num_examples,
-            )  # fmt: skip
-            curve.seconds.append(time.perf_counter() - begun)
-            curve.llc.append(found.llc)
-            curve.steps = steps
-            if curve.seconds[-1] > seconds or found.verdict == "diverged":
-                curve.note = found.verdict if found.verdict == "diverged" else ""
+                spectrum = noise_spectrum(posterior, walks[0].w.clone(), **settings)
+            share = 1.0 if spectrum is None else heating_share(spectrum, known.localization)
+            rungs.append((time.perf_counter() - begun, steps, share))
+            if rungs[-1][0] > seconds or not np.isfinite(trace.loss[:, -1]).all():
                 break
-    curve.note = curve.note or f"{sample.sampler}, ε = {epsilon:.2g}, {sample.gradient}"
+        curve = Curve([], [], done, chains)
+        for stamp, steps, share in rungs:
+            curve.seconds.append(stamp)
+            found = _estimate(known, posterior, sample, first_steps(trace, steps), share)
+            curve.llc.append(found.llc)
+    curve.note = "diverged" if found.verdict == "diverged" else ""
+    curve.note = curve.note or f"{sample.sampler}, ε = {sample.step_size:.2g}, {sample.gradient}"
     return curve
+
+
+def _estimate(known: Known, posterior: Posterior, sample: SampleConfig, trace: Trace, share: float) -> Estimate:
+    """λ̂ from the later half of a trace, that share of its heat taken off."""
+    assert sample.step_size != "auto"
+    steps = trace.shape[1]
+    return estimate(
+        replace(trace, heat=trace.heat * share), nbeta=known.nbeta, init_loss=posterior.init_loss,
+        sampler=sample.sampler, localization=known.localization, step_size=sample.step_size,
+        slow_step_size=slow_step_size(sample), num_burnin_steps=steps // 2,
+        num_steps_between_draws=max(1, steps // 400), is_full=sample.batch_size == posterior.num_examples,
+    )  # fmt: skip
 
 
 def _loader(examples: Mapping[str, Tensor], batch_size: int, seed: int, *, as_pairs: bool = False) -> Any:

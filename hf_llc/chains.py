@@ -257,7 +257,7 @@ def run_chains(
 
     with deferred_interrupt() as is_asked:
         while step < until and alive:
-            _one_step(walk, kernel, recorder, step)
+            take_step(walk, kernel, recorder, step)
             step += 1
             if step == until or looks.is_due(step, is_asked):
                 new = recorder.num_pending
@@ -279,7 +279,8 @@ def _is_alive(trace: Trace) -> bool:
     return trace.shape[1] == 0 or bool(np.isfinite(trace.loss[:, -1]).any())
 
 
-def _one_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
+def take_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
+    """One step, and what it left behind."""
     measure = step % MEASURE_EVERY == 0
     indices = walk.batches.indices(step)
     distance = walk.sq_distance() if measure else None
