@@ -136,8 +136,8 @@ class SampleConfig:
     )
     gradient: Literal["plain", "control-variate", "auto"] = _setting(
         "auto",
-        "control-variate: minibatch gradients without their noise at w*, for one more gradient a step; auto: where "
-        "that gains more than it costs",
+        "control-variate: minibatch gradients without their noise at w*, for one more gradient a step (small models of "
+        "sequences: for one more gradient an example); auto: where that gains more than it costs",
     )
     adapt_step_size: bool = _setting(
         False,

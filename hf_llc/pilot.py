@@ -202,7 +202,7 @@ class Pilot:
             if kind != self.gradient:
                 self.gradient = kind
                 self.walk = self._walk(self.walk.w)
-                if kind == "control-variate" and "init_gradient" not in vars(self.posterior):
+                if kind == "control-variate" and "mean" not in vars(self.posterior.init_gradients):
                     self.spent += -(-self.posterior.num_examples // self.batch_size)
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
@@ -245,7 +245,8 @@ class Pilot:
             loss = kernel.step(self.walk, indices, step=step, measure=False).loss
             excess.append(loss - self.posterior.paired_loss(indices, 1))
         total = sum(torch.cat(excess).tolist())  # a device is waited for once
-        self.spent += _BLOCK * (2 if self.gradient == "control-variate" else 1)
+        is_twice = self.gradient == "control-variate" and not self.posterior.init_gradients.are_kept
+        self.spent += _BLOCK * (2 if is_twice else 1)
         return self.posterior.nbeta * total / _BLOCK
 
     def _look(self, step: int) -> tuple[float, float]:

@@ -7,7 +7,6 @@ model's own parameters become views of it for the time being; with several, `tor
 from __future__ import annotations
 
 import contextlib
-import functools
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +16,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from hf_llc.activations import checkpointed, kept_bytes, repeated_layers
+from hf_llc.anchor_gradients import AnchorGradients
 from hf_llc.compiled import Compiled
 from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
@@ -66,6 +66,7 @@ class Posterior:
         is_flat: whether the model is small in this sense.
         starts: where each of them begins among all parameters, those of other processes included.
         init_losses: ℓ_i(w*) of every example, float64 `[example]`.
+        init_gradients: ∇L_n(w*), and ∇L_B(w*) of minibatches.
     """
 
     def __init__(
@@ -101,6 +102,7 @@ class Posterior:
         self._is_resident = all(x.device == self.device for x in self.examples.values())
         self._graphs = Graphs() if self.device.type == "cuda" and self._is_resident else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
+        self.init_gradients = AnchorGradients(self)
         self.init_losses = self.example_losses(self.start(1))
         self.release()
         self.init_loss = float(self.init_losses.mean())
@@ -373,11 +375,6 @@ class Posterior:
         found = kept_bytes(forward, self.parameters.values(), self._layers)
         self.release()
         return found
-
-    @functools.cached_property
-    def init_gradient(self) -> list[Tensor]:
-        """∇L_n(w*), computed when first asked for, in flat pieces `[1, size of the piece]`."""
-        return self.gradient(self.start(1), None)[1]
 
     @torch.no_grad()
     def example_losses(self, w: Tensor) -> Tensor:

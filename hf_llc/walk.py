@@ -208,15 +208,15 @@ class Walk:
     def gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """Loss and gradient at the current weights, as `Posterior.gradient` gives them.
 
-        With "control-variate" those of L_B(w) − ⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩, for one more gradient a step: the same
-        mean over batches, and no gradient noise at w* (Baker et al. 2019; Brosse et al. 2018, SGLD-FP). A full batch
-        needs none.
+        With "control-variate" those of L_B(w) − ⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩, for one more gradient a step where
+        ∇L_B(w*) is not at hand: the same mean over batches, and no gradient noise at w* (Baker et al. 2019; Brosse et
+        al. 2018, SGLD-FP). A full batch needs none.
         """
         loss, grad = self.posterior.gradient(self.w, indices)
         if self._w_star is None:
             return loss, grad
-        _, noise = self.posterior.gradient(self._w_star, indices)
-        for part, mean in zip(noise, self.posterior.init_gradient, strict=True):
+        noise = self.posterior.init_gradients.of(indices, self._w_star)
+        for part, mean in zip(noise, self.posterior.init_gradients.mean, strict=True):
             part.sub_(mean)
         gained = torch.zeros_like(loss)
         for s in self.segments():
