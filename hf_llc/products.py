@@ -16,8 +16,12 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-WORTH = 2**21
+_WORTH = 2**21
 """Multiplications from which a product is handed over: below, the way there takes longer than it saves."""
+
+_PAYS = 2**22
+"""Multiplications that a forward pass has to have for each weight of the model, on average: what is gained is then what
+it costs to look at every operation, some twenty a weight."""
 
 _CPU = Path("/proc/cpuinfo")
 
@@ -64,8 +68,8 @@ def _factors(function: Any, args: Any) -> tuple[Any, ...] | None:
 
 
 def _is_worth(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
-    is_ours = a.dtype == torch.float32 and a.device.type == "cpu" and (bias is None or bias.ndim == 1)
-    return is_ours and a.shape[-2] * a.shape[-1] * b.shape[-1] >= WORTH
+    is_plain = a.dtype == torch.float32 and a.device.type == "cpu" and a.layout == b.layout == torch.strided
+    return is_plain and (bias is None or bias.ndim == 1) and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _WORTH
 
 
 class Products(TorchDispatchMode):
@@ -83,8 +87,8 @@ class Products(TorchDispatchMode):
 
 
 def during(num_multiplications: int) -> contextlib.AbstractContextManager[Any]:
-    """`Products` where its passes have a product of that many multiplications and are the faster for it."""
-    return Products() if num_multiplications >= WORTH and is_faster() else contextlib.nullcontext()
+    """`Products` where a forward pass with so many multiplications a weight, on average, is the faster for it."""
+    return Products() if num_multiplications >= _PAYS and is_faster() else contextlib.nullcontext()
 
 
 def compile_options() -> dict[str, Any]:

@@ -64,7 +64,7 @@ def posterior_of(**settings: Any) -> Posterior:
     generator = torch.Generator().manual_seed(1)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = Net()
+        model = nn.Sequential(Net())
     x, y = torch.randn(400, 100, generator=generator), torch.randn(400, 100, generator=generator)
     examples = {"inputs": x, "labels": y}
     problem = Problem(
@@ -91,7 +91,14 @@ def gradient(posterior: Posterior, chains: int, size: int = 300) -> tuple[Tensor
 
 @pytest.mark.parametrize(
     ("settings", "chains"),
-    [({}, 1), ({}, 2), ({"compile": True}, 1), ({"compile": True}, 2), ({"step_in_backward": True}, 1)],
+    [
+        ({}, 1),
+        ({}, 2),
+        ({"compile": True}, 1),
+        ({"compile": True}, 2),
+        ({"step_in_backward": True}, 1),
+        ({"gradient_checkpointing": True}, 1),
+    ],
 )
 def test_gradients(settings: dict[str, Any], chains: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eager, compiled and step by step; all products of the forward pass, and two for each in the backward pass."""
@@ -101,7 +108,8 @@ def test_gradients(settings: dict[str, Any], chains: int, monkeypatch: pytest.Mo
     monkeypatch.setattr(products, "is_faster", lambda: True)
     torch._dynamo.reset()
     again, moved, count = gradient(posterior_of(**settings), chains)
-    assert count == (4 + 2 * 4 - 1) * chains  # the inputs need no gradient
+    forward = 4 + 3 if "gradient_checkpointing" in settings else 4  # what comes last is not needed again
+    assert count == (forward + 2 * 4 - 1) * chains  # the inputs need no gradient
     torch.testing.assert_close(again, loss, rtol=1e-5, atol=0)
     for a, b in zip(moved, grad, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
@@ -120,6 +128,7 @@ def test_other_types_stay() -> None:
     with products.Products():
         assert torch.equal(a @ b, torch.mm(a, b))
         assert (a.bfloat16() @ b.bfloat16()).dtype == torch.bfloat16
+        torch.testing.assert_close(a.float().to_sparse() @ b.float(), a.float() @ b.float(), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
