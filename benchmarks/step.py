@@ -7,7 +7,7 @@ Every contender takes turns, round after round, on the same model and batch size
 to forward + backward of the same run. Peers are used through their public interfaces: devinterp's optimizer in the
 plain loop its documentation shows and (language models) its `sample`; canonical-interp's estimator with one chain,
 eight chains, and eight compiled. A contender that cannot run a model says why.
-With --seconds 3 --rounds 3, two cores and 1 thread: 14 minutes, most of it eight chains of the largest model. On a GPU
+With --seconds 3 --rounds 3, two cores and 1 thread: 10 minutes, most of it eight chains of the largest model. On a GPU
 the data lie on it, also those that a peer's loader batches, and the clock is read when it has done its work.
 """
 
@@ -26,10 +26,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from models import Case, canonical_estimator, cases
 
+from hf_llc import products
 from hf_llc.kernels import make_kernel
 from hf_llc.posterior import Posterior
 from hf_llc.versions import package_versions
@@ -96,6 +98,18 @@ def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool =
             losses.clear()
 
     return _timed(step, chains)
+
+
+def by_torch(case: Case) -> Runner:
+    """The same with torch's matrix products, whatever the CPU (`hf_llc.products`)."""
+    with mock.patch.object(products, "is_faster", lambda: False):
+        runner = ours(case, chains=1)
+
+    def run(steps: int) -> float:
+        with mock.patch.object(products, "is_faster", lambda: False):
+            return runner(steps)
+
+    return run
 
 
 def devinterp_optimizer(case: Case) -> Runner:
@@ -204,6 +218,7 @@ def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
 CONTENDERS: dict[str, Callable[[Case], Runner]] = {
     "forward + backward": forward_backward,
     "hf_llc, 1 chain": lambda case: ours(case, chains=1),
+    "hf_llc, 1 chain, torch's products": by_torch,
     "hf_llc, 1 chain, in backward": lambda case: ours(case, chains=1, in_backward=True),
     "hf_llc, 1 chain, compiled": lambda case: ours(case, chains=1, compiled=True),
     f"hf_llc, {CHAINS} chains": lambda case: ours(case, chains=CHAINS),
