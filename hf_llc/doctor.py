@@ -40,7 +40,7 @@ def examine() -> list[Check]:
             f"(OMP_NUM_THREADS={os.environ.get('OMP_NUM_THREADS', 'not set')})",
         ),
     ]
-    return [*checks, _compile(), _distributed(), *_hub()]
+    return [*checks, _products(), _compile(), _distributed(), *_hub()]
 
 
 def render(checks: list[Check]) -> str:
@@ -89,6 +89,13 @@ def _devices() -> Check:
     if torch.backends.mps.is_available():
         found.append("mps")
     return Check("devices", True, "; ".join(found))
+
+
+def _products() -> Check:
+    """They decide the last bits of every draw, so that another machine's may differ."""
+    from hf_llc.products import is_faster
+
+    return Check("products", True, "large float32 ones on a CPU by oneDNN" if is_faster() else "torch's own")
 
 
 def _compile() -> Check:
