@@ -2,7 +2,7 @@
 
     python benchmarks/efficiency.py                              # three deep linear networks of known λ
     python benchmarks/efficiency.py --cases stories --seconds 900 --reference   # a long run first, kept as JSON
-    python benchmarks/efficiency.py --cases stories --llc 1461 --se 5
+    python benchmarks/efficiency.py --cases stories --chains 4 --seconds 600 --llc 1345 --se 4
     python benchmarks/efficiency.py --cases linear --networks 1 --seconds 10 --grid 0.5 1
 
 `linear`: the first networks of the paper's 1k class whose λ is known, n = 10⁵, γ = 1 and batches of 500, as the paper
@@ -10,10 +10,10 @@ has them. `stories`: stories260K at the minimum of its loss on TinyStories' vali
 hf_llc at a quarter of its step size. All contenders sample the same posterior on one process:
 
   hf_llc                     its defaults: one estimate, when its own rule says that it is enough
-  hf_llc, running            its own sampler, the calibration on the clock, two chains, running estimates
+  hf_llc, running            its own sampler, the calibration on the clock, running estimates
   hf_llc SGLD, tuned         the peers' algorithm by hf_llc's code
   devinterp, defaults        lr 0.01, 4 chains of 200 draws, batches of 32, no burn-in
-  devinterp, tuned           two chains, the later half of the steps so far
+  devinterp, tuned           as many chains, the later half of the steps so far
   canonical-interp, defaults learning rate 1, 8 chains, 100 draws after 100 burnt
   canonical-interp, tuned    as devinterp, compiled where it compiles (not language models)
 
@@ -55,23 +55,23 @@ from hf_llc.files import finite, write_json
 from hf_llc.versions import package_versions
 from hf_llc.weights import preserved
 
-Contender = Callable[[Known, float, int], Curve]
-"""(problem, seconds, seed) → its running estimates."""
-AtStep = Callable[[Known, float, int, float], Curve]
+Contender = Callable[[Known, float, int, int], Curve]
+"""(problem, seconds, chains, seed) → its running estimates."""
+AtStep = Callable[[Known, float, int, int, float], Curve]
 """The same at a step size."""
 
 TUNED: dict[str, AtStep] = {
-    "hf_llc SGLD, tuned": lambda k, s, seed, e: ours(k, seconds=s, chains=2, seed=seed, step_size=e),
-    "devinterp, tuned": lambda k, s, seed, e: devinterp(k, seconds=s, chains=2, seed=seed, step_size=e),
-    "canonical-interp, tuned": lambda k, s, seed, e: canonical(
-        k, seconds=s, chains=2, seed=seed, step_size=e, compiled=not k.case.is_language_model
+    "hf_llc SGLD, tuned": lambda k, s, c, seed, e: ours(k, seconds=s, chains=c, seed=seed, step_size=e),
+    "devinterp, tuned": lambda k, s, c, seed, e: devinterp(k, seconds=s, chains=c, seed=seed, step_size=e),
+    "canonical-interp, tuned": lambda k, s, c, seed, e: canonical(
+        k, seconds=s, chains=c, seed=seed, step_size=e, compiled=not k.case.is_language_model
     ),
 }
 PLAIN: dict[str, Contender] = {
-    "hf_llc": lambda k, s, seed: defaults(k, seed=seed),
-    "hf_llc, running": lambda k, s, seed: ours(k, seconds=s, chains=2, seed=seed),
-    "devinterp, defaults": lambda k, s, seed: devinterp(k, seconds=s, seed=seed, burnt=0.0, **DEVINTERP),
-    "canonical-interp, defaults": lambda k, s, seed: canonical(k, seconds=s, seed=seed, compiled=True, **CANONICAL),
+    "hf_llc": lambda k, s, c, seed: defaults(k, seed=seed),
+    "hf_llc, running": lambda k, s, c, seed: ours(k, seconds=s, chains=c, seed=seed),
+    "devinterp, defaults": lambda k, s, c, seed: devinterp(k, seconds=s, seed=seed, burnt=0.0, **DEVINTERP),
+    "canonical-interp, defaults": lambda k, s, c, seed: canonical(k, seconds=s, seed=seed, compiled=True, **CANONICAL),
 }
 ORDER = [
     "hf_llc", "hf_llc, running", "hf_llc SGLD, tuned", "devinterp, defaults", "devinterp, tuned",
@@ -88,11 +88,13 @@ def curvature(known: Known) -> float:
         return Curvature(posterior).refresh(posterior.start(1), indices, iterations=20)
 
 
-def tuned(known: Known, contender: AtStep, steps: Sequence[float], seconds: float) -> tuple[float, list[Any]]:
+def tuned(
+    known: Known, contender: AtStep, steps: Sequence[float], seconds: float, chains: int
+) -> tuple[float, list[Any]]:
     """The step size of a grid that arrives first, or else ends nearest; and what each did."""
     tried: list[Any] = []
     for step_size in steps:
-        curve = contender(known, seconds, 1000, step_size)
+        curve = contender(known, seconds, chains, 1000, step_size)
         reached = arrival(curve, known.llc)
         end = curve.llc[-1] / known.llc - 1 if curve.llc else math.nan
         tried.append({"step_size": step_size, "seconds": reached, "error": end})
@@ -104,13 +106,16 @@ def tuned(known: Known, contender: AtStep, steps: Sequence[float], seconds: floa
     return min(tried, key=rank)["step_size"], tried
 
 
-def measure(known: Known, names: Sequence[str], *, seconds: float, seeds: int, grid: Sequence[float]) -> dict[str, Any]:
+def measure(
+    known: Known, names: Sequence[str], *, seconds: float, chains: int, seeds: int, grid: Sequence[float]
+) -> dict[str, Any]:
     """What each contender did on one problem, or why it could not.
 
     Args:
         known: the problem.
         names: of the contenders.
         seconds: that each has.
+        chains: of all but those at their own defaults.
         seeds: runs of each.
         grid: step sizes in units of 1/κ.
     """
@@ -121,12 +126,12 @@ def measure(known: Known, names: Sequence[str], *, seconds: float, seeds: int, g
         try:
             with _quiet():
                 if name in TUNED:
-                    at, tried = tuned(known, TUNED[name], [g / kappa for g in grid], seconds)
+                    at, tried = tuned(known, TUNED[name], [g / kappa for g in grid], seconds, chains)
                     tuning = time.perf_counter() - begun
-                    curves = [TUNED[name](known, seconds, seed, at) for seed in range(seeds)]
+                    curves = [TUNED[name](known, seconds, chains, seed, at) for seed in range(seeds)]
                     row: dict[str, Any] = {"step_size": at, "tuning_seconds": tuning, "tried": tried}
                 else:
-                    row, curves = {}, [PLAIN[name](known, seconds, seed) for seed in range(seeds)]
+                    row, curves = {}, [PLAIN[name](known, seconds, chains, seed) for seed in range(seeds)]
         except Exception as error:
             text = str(error).strip().splitlines()
             found[name] = {"failed": f"{type(error).__name__}: {text[0][:80] if text else ''}"}
@@ -197,6 +202,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--networks", type=int, default=3, help="deep linear networks")
     parser.add_argument("--contenders", nargs="+", choices=ORDER, default=ORDER, metavar="NAME")
     parser.add_argument("--seconds", type=float, default=30.0, help="wall time of each contender on each problem")
+    parser.add_argument("--chains", type=int, default=2, help="of all but those at their own defaults")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--grid", nargs="+", type=float, default=[0.125, 0.25, 0.5, 1.0, 2.0], help="ε in 1/κ")
     parser.add_argument("--device", default="cpu")
@@ -226,7 +232,7 @@ def main() -> int:
                 print(f"λ = {known.llc:.5g} ± {known.llc_se:.2g} ({known.source})", flush=True)
                 found = measure(
                     on_device(known, args.device), args.contenders,
-                    seconds=args.seconds, seeds=args.seeds, grid=args.grid,
+                    seconds=args.seconds, chains=args.chains, seeds=args.seeds, grid=args.grid,
                 )  # fmt: skip
                 table[known.case.name] = {"llc": known.llc, "llc_se": known.llc_se, "contenders": found}
     except InputError as error:

@@ -86,7 +86,7 @@ def test_hf_llc_runs_and_leaves_the_model_as_found(network: known.Known) -> None
 
 
 def test_tuning_takes_the_first_to_arrive_or_else_the_nearest(network: known.Known) -> None:
-    def contender(k: known.Known, seconds: float, seed: int, step_size: float) -> Curve:
+    def contender(k: known.Known, seconds: float, chains: int, seed: int, step_size: float) -> Curve:
         return {
             1.0: Curve([1, 2], [0.0, math.nan]),
             2.0: Curve([1, 2], [k.llc, k.llc]),
@@ -94,9 +94,9 @@ def test_tuning_takes_the_first_to_arrive_or_else_the_nearest(network: known.Kno
             4.0: Curve([1, 2], [0.0, 0.5 * k.llc]),
         }[step_size]
 
-    assert efficiency.tuned(network, contender, [1.0, 2.0, 3.0], 1.0)[0] == 2.0
-    assert efficiency.tuned(network, contender, [1.0, 4.0], 1.0)[0] == 4.0
-    assert len(efficiency.tuned(network, contender, [1.0, 4.0], 1.0)[1]) == 2
+    assert efficiency.tuned(network, contender, [1.0, 2.0, 3.0], 1.0, 2)[0] == 2.0
+    assert efficiency.tuned(network, contender, [1.0, 4.0], 1.0, 2)[0] == 4.0
+    assert len(efficiency.tuned(network, contender, [1.0, 4.0], 1.0, 2)[1]) == 2
 
 
 def test_a_line_says_what_happened() -> None:
