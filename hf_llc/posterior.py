@@ -22,7 +22,7 @@ from hf_llc.distributed import Group, Spans
 from hf_llc.errors import InputError
 from hf_llc.graphs import Graphs
 from hf_llc.problem import Problem
-from hf_llc.products import during
+from hf_llc.products import during, suspended
 from hf_llc.weights import chain_dtype, sampled_parameters
 
 _FLAT_LIMIT, _GPU_FLAT_LIMIT = 2**15, 2**24
@@ -322,19 +322,21 @@ class Posterior:
         (batch,) = self._micro_batches(indices, 1)
         size = self.num_examples if indices is None else indices.shape[1]
         waiting = {p: i for i, p in enumerate(self.parameters.values())}
+        products = self._products(size)
 
         @torch.no_grad()
         def hand_over(parameter: Any) -> None:
             grad, parameter.grad = parameter.grad, None
             assert grad is not None
-            consume(waiting.pop(parameter), grad.reshape(1, -1))
+            with suspended(products):
+                consume(waiting.pop(parameter), grad.reshape(1, -1))
             torch.autograd.graph.increment_version(parameter)  # autograd then refuses to read what has moved
 
         for parameter in waiting:
             parameter.grad = None
         hooks = [p.register_post_accumulate_grad_hook(hand_over) for p in waiting]
         try:
-            with torch.enable_grad(), checkpointed(self._layers), self._autocast(), self._products(size):
+            with torch.enable_grad(), checkpointed(self._layers), self._autocast(), products:
                 losses = self.problem.losses(self.model, batch)
                 (losses.sum() / size).backward(inputs=list(waiting))
         except RuntimeError as error:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +89,16 @@ class Products(TorchDispatchMode):
 def during(num_multiplications: int) -> contextlib.AbstractContextManager[Any]:
     """`Products` where a forward pass with so many multiplications a weight, on average, is the faster for it."""
     return Products() if num_multiplications >= _PAYS and is_faster() else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def suspended(passes: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Out of a context, the innermost one, for what happens within a pass and is none of it."""
+    passes.__exit__(None, None, None)
+    try:
+        yield
+    finally:
+        passes.__enter__()
 
 
 def compile_options() -> dict[str, Any]:
