@@ -69,7 +69,9 @@ def _factors(function: Any, args: Any) -> tuple[Any, ...] | None:
 
 def _is_worth(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
     is_plain = a.dtype == torch.float32 and a.device.type == "cpu" and a.layout == b.layout == torch.strided
-    return is_plain and (bias is None or bias.ndim == 1) and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _WORTH
+    return (
+        is_plain and (bias is None or bias.shape == b.shape[1:]) and a.shape[-2] * a.shape[-1] * b.shape[-1] >= _WORTH
+    )
 
 
 class Products(TorchDispatchMode):

@@ -134,9 +134,12 @@ def test_small_products_stay(compile: bool) -> None:
 
 
 @pytest.mark.usefixtures("faster")
-def test_other_types_stay() -> None:
+def test_other_kinds_stay() -> None:
     a, b = matrix(300, 300).double(), matrix(300, 300).double()
+    x, one, square = a.float(), torch.ones(1), matrix(300, 300)
     with products.Products():
+        for bias in (one, square):  # one number for all, one for each
+            torch.testing.assert_close(torch.addmm(bias, x, x), torch.mm(x, x) + bias, rtol=1e-4, atol=1e-4)
         assert torch.equal(a @ b, torch.mm(a, b))
         assert (a.bfloat16() @ b.bfloat16()).dtype == torch.bfloat16
         torch.testing.assert_close(a.float().to_sparse() @ b.float(), a.float() @ b.float(), rtol=1e-4, atol=1e-4)
