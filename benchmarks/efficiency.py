@@ -2,7 +2,7 @@
 
     python benchmarks/efficiency.py                              # three deep linear networks of known λ
     python benchmarks/efficiency.py --cases stories --seconds 900 --reference   # a long run first, kept as JSON
-    python benchmarks/efficiency.py --cases stories --chains 4 --seconds 600 --llc 1345 --se 4
+    python benchmarks/efficiency.py --cases stories --chains 4 --seconds 600 --grid 0.25 0.35
     python benchmarks/efficiency.py --cases linear --networks 1 --seconds 10 --grid 0.5 1
 
 `linear`: the first networks of the paper's 1k class whose λ is known, n = 10⁵, γ = 1 and batches of 500, as the paper

@@ -148,8 +148,8 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
             curve.seconds.append(stamp)
             found = _estimate(known, posterior, sample, first_steps(trace, steps), share)
             curve.llc.append(found.llc)
-    curve.note = "diverged" if found.verdict == "diverged" else ""
-    curve.note = curve.note or f"{sample.sampler}, ε = {sample.step_size:.2g}, {sample.gradient}"
+    settled_at = f"{sample.sampler}, ε = {sample.step_size:.2g}, {sample.gradient}"
+    curve.note = "diverged" if found.verdict == "diverged" else settled_at
     return curve
 
 

@@ -35,13 +35,17 @@ class AnchorGradients:
     def __init__(self, posterior: Posterior) -> None:
         self.posterior = posterior
 
-    @property
+    @functools.cached_property
     def are_kept(self) -> bool:
         """Whether those of all examples are in memory, or will be."""
         p = self.posterior
         is_whole = p.group.size == 1 and p.split() is None
         size = p.num_examples * p.num_parameters * p.dtype.itemsize
         return is_whole and p.problem.num_positions >= _LONG and size <= _KEPT_BYTES
+
+    def per_gradient(self, gradient: str) -> int:
+        """Evaluations that a gradient of a batch takes, "plain" or "control-variate"."""
+        return 2 if gradient == "control-variate" and not self.are_kept else 1
 
     @functools.cached_property
     def _rows(self) -> Tensor:

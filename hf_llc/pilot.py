@@ -245,8 +245,7 @@ class Pilot:
             loss = kernel.step(self.walk, indices, step=step, measure=False).loss
             excess.append(loss - self.posterior.paired_loss(indices, 1))
         total = sum(torch.cat(excess).tolist())  # a device is waited for once
-        is_twice = self.gradient == "control-variate" and not self.posterior.init_gradients.are_kept
-        self.spent += _BLOCK * (2 if is_twice else 1)
+        self.spent += _BLOCK * self.posterior.init_gradients.per_gradient(self.gradient)
         return self.posterior.nbeta * total / _BLOCK
 
     def _look(self, step: int) -> tuple[float, float]:

@@ -96,7 +96,7 @@ class Posterior:
         self.mixed_precision = mixed_precision
         is_plain = self.device.type == "cpu" and self.dtype == torch.float32 and mixed_precision == "no"
         matrices = sum(p.numel() for p in self.parameters.values() if p.ndim == 2 and is_plain)
-        self._typical_matrix = matrices // len(self.parameters)
+        self._multiplications = problem.num_positions * matrices // len(self.parameters)  # of an example, a weight
         self._attached: Tensor | None = None
         self._leaves: list[Tensor] = list(self.parameters.values())
         self._compiled = Compiled(self._functional) if compile else None
@@ -265,7 +265,7 @@ class Posterior:
 
     def _products(self, num_examples: int) -> contextlib.AbstractContextManager[Any]:
         """For eager passes of so many examples."""
-        return during(num_examples * self.problem.num_positions * self._typical_matrix)
+        return during(num_examples * self._multiplications)
 
     def gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """L_B(w) and ∇L_B(w) on each chain's minibatch.

@@ -58,13 +58,14 @@ def _shape_of_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tenso
 
 
 _aten = torch.ops.aten
+_PLACES = {_aten.mm.default: (0, 1), _aten.bmm.default: (0, 1), _aten.addmm.default: (1, 2, 0)}
+"""Where among its arguments a product of torch has a, b and bias."""
 
 
-def _factors(function: Any, args: Any) -> tuple[Any, ...] | None:
-    """(a, b) or (a, b, bias) where a call of torch is such a product, whatever its size."""
-    if function in (_aten.mm.default, _aten.bmm.default):
-        return args[:2]
-    return (args[1], args[2], args[0]) if function is _aten.addmm.default else None
+def _factors(function: Any, args: Any) -> list[Any] | None:
+    """[a, b] or [a, b, bias] where a call of torch is such a product, whatever its size."""
+    places = _PLACES.get(function)
+    return None if places is None else [args[place] for place in places]
 
 
 def _is_worth(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
@@ -118,7 +119,7 @@ def _pass() -> Callable[[torch.fx.Graph], None]:
             for node in graph.nodes:
                 factors = None if node.op != "call_function" or node.kwargs else _factors(node.target, node.args)
                 if factors is not None and _is_worth(*[factor.meta["val"] for factor in factors]):
-                    node.target, node.args = torch.ops.hf_llc.product.default, factors
+                    node.target, node.args = torch.ops.hf_llc.product.default, tuple(factors)
 
         def uuid(self) -> Any:
             return get_hash_for_files((__file__,))

@@ -120,15 +120,14 @@ class Sampling:
         return is_flat and is_mixed and error <= sample.target_se * abs(llc)
 
     def _gradients_of(self, sample: SampleConfig, trace: Trace) -> int:
-        """Gradient evaluations of all chains: what the kernel takes, twice that where control variates take theirs."""
+        """Gradient evaluations of all chains: as many gradients as the kernel takes, of one or two evaluations each."""
         is_full = sample.batch_size == self.posterior.num_examples
         kernel = _kernel(sample)
         steps = np.isfinite(trace.loss).sum(axis=1)
         measured = (np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum(axis=1)
         counts = zip(steps.tolist(), measured.tolist(), strict=True)
         taken = sum(kernel.num_gradients(steps=s, measured=m, is_full=is_full) for s, m in counts)
-        is_twice = sample.gradient == "control-variate" and not self.posterior.init_gradients.are_kept
-        return 2 * taken if is_twice and not is_full else taken
+        return taken if is_full else taken * self.posterior.init_gradients.per_gradient(sample.gradient)
 
     def _run_to(
         self,
