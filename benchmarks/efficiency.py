@@ -49,11 +49,11 @@ from known import STORIES_LOCALIZATION, Known, deep_linear, make_reference, on_d
 from running import CANONICAL, DEVINTERP, Curve, arrival, canonical, defaults, devinterp, ours
 from step import _quiet
 
-from hf_llc.curvature import Curvature
+from hf_llc.backend.versions import package_versions
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_json
-from hf_llc.versions import package_versions
-from hf_llc.weights import preserved
+from hf_llc.posterior.curvature import Curvature
+from hf_llc.posterior.weights import preserved
 
 Contender = Callable[[Known, float, int, int], Curve]
 """(problem, seconds, chains, seed) → its running estimates."""

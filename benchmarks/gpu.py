@@ -18,9 +18,9 @@ import torch
 from models import cases
 from step import _quiet, forward_backward, ours
 
-from hf_llc.streams import NoiseStream
-from hf_llc.versions import package_versions
-from hf_llc.weights import preserved
+from hf_llc.backend.random_streams import NoiseStream
+from hf_llc.backend.versions import package_versions
+from hf_llc.posterior.weights import preserved
 
 MANY = 100
 

@@ -16,20 +16,20 @@ from pathlib import Path
 from models import Case
 from safetensors.torch import load_file, save_file
 
-from hf_llc.calibrate import apply, calibrate
+from hf_llc.backend.versions import package_versions
+from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.minimize import minimize
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.evaluator import settled
 from hf_llc.files import write_atomically, write_json
-from hf_llc.loading import load_problem
-from hf_llc.minimize import minimize
+from hf_llc.loading.problem_loader import load_problem
 from hf_llc.models.deep_linear import SIZES, random_network
-from hf_llc.posterior import Posterior
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved, sampled_parameters
 from hf_llc.problem import Problem
-from hf_llc.run import solve
-from hf_llc.run_folder import fingerprint
-from hf_llc.versions import package_versions
-from hf_llc.weights import preserved, sampled_parameters
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.run_folder import fingerprint
+from hf_llc.workflow.settings import settled
 
 STORIES_LOCALIZATION = 35_000.0
 """γ at which stories260K's flat directions relax within a run (README)."""

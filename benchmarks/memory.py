@@ -75,9 +75,9 @@ def one(name: str, parameters: int) -> float:
     """Bytes a parameter of this contender, measured in this process."""
     from models import Case, _squared_losses
 
-    from hf_llc.checkpoints import narrowed
+    from hf_llc.loading.model_sources import narrowed
+    from hf_llc.posterior.weights import preserved
     from hf_llc.problem import Problem
-    from hf_llc.weights import preserved
 
     contender, is_narrow = NAMES[name]
     width, depth = 1000, max(1, round(parameters / 1e6))
@@ -113,13 +113,13 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
     """Three SGLD steps of a checkpoint, loaded as by id or folder; peak bytes and seconds a step."""
     from models import _token_losses
 
-    from hf_llc.checkpoints import narrowed, open_model
     from hf_llc.config import LoadConfig
-    from hf_llc.kernels import make_kernel
-    from hf_llc.posterior import Posterior
+    from hf_llc.loading.model_sources import narrowed, open_model
+    from hf_llc.posterior.posterior import Posterior
+    from hf_llc.posterior.weights import preserved
     from hf_llc.problem import Problem
-    from hf_llc.walk import Walk
-    from hf_llc.weights import preserved
+    from hf_llc.samplers import make_kernel
+    from hf_llc.samplers.walk import Walk
 
     model, _, _ = open_model(str(folder), LoadConfig(device=device), None)
     narrowed(model)

@@ -23,19 +23,21 @@ from known import Known
 from models import canonical_estimator
 from torch import Tensor
 
-from hf_llc.calibrate import apply, calibrate, slow_step_size
-from hf_llc.chains import Recorder, empty_trace, first_steps, join_chains, take_step
+from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.noise_spectrum import Spectrum, heating_share, matters, noise_spectrum
+from hf_llc.chains.run_chains import Recorder, take_step
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import alone
-from hf_llc.estimate import Estimate, estimate
-from hf_llc.evaluator import settled
-from hf_llc.heat import Spectrum, heating_share, matters, noise_spectrum
-from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior
-from hf_llc.result import Trace
-from hf_llc.run import solve
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.judging.estimator import estimate
+from hf_llc.parallel.processes import alone
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
+from hf_llc.records.findings import Estimate
+from hf_llc.records.trace import Trace, empty_trace, first_steps, join_chains
+from hf_llc.samplers import make_kernel
+from hf_llc.samplers.effective_step import slow_step_size
+from hf_llc.samplers.walk import Walk
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 DEVINTERP = {"step_size": 0.01, "chains": 4, "draws": 200, "batch_size": 32}
 """`SGMCMC.sgld`'s lr; `sample`'s chains, draws (no burn-in) and batch size."""

@@ -25,18 +25,19 @@ from typing import Any
 import numpy as np
 import torch
 
+from hf_llc.backend.versions import package_versions
 from hf_llc.config import LoadConfig, SampleConfig
-from hf_llc.distributed import Processes
-from hf_llc.evaluator import settled
 from hf_llc.files import write_json
-from hf_llc.loading import load_problem
+from hf_llc.loading.problem_loader import load_problem
 from hf_llc.models.deep_linear import random_network
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.result import LLCResult, Trace
-from hf_llc.run import Run
-from hf_llc.run_folder import RunFolder
-from hf_llc.versions import package_versions
-from hf_llc.weights import preserved
+from hf_llc.records.trace import Trace
+from hf_llc.result import LLCResult
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.settings import settled
 
 CHAINS = 4
 STEPS = {"embedded": 200, "linear": 4000}

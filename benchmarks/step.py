@@ -31,12 +31,12 @@ from unittest import mock
 import torch
 from models import Case, canonical_estimator, cases
 
-from hf_llc import products
-from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior
-from hf_llc.versions import package_versions
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.backend import onednn_products
+from hf_llc.backend.versions import package_versions
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
+from hf_llc.samplers import make_kernel
+from hf_llc.samplers.walk import Walk
 
 NBETA, GAMMA, EPS = 10.0, 1.0, 1e-9
 CHAINS = 8
@@ -101,11 +101,11 @@ def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool =
 
 
 def by_torch(case: Case) -> Runner:
-    """The same with torch's matrix products, whatever the CPU (`hf_llc.products`)."""
+    """The same with torch's matrix products, whatever the CPU (`hf_llc.backend.onednn_products`)."""
     runner = ours(case, chains=1)
 
     def run(steps: int) -> float:
-        with mock.patch.object(products, "is_faster", return_value=False):
+        with mock.patch.object(onednn_products, "is_faster", return_value=False):
             return runner(steps)
 
     return run

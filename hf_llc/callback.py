@@ -13,9 +13,9 @@ from datasets.utils.py_utils import temp_seed
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
 from hf_llc.evaluator import LLCEvaluator
+from hf_llc.parallel.processes import Processes
 from hf_llc.result import LLCResult
 
 _BUDGET = {"num_chains": 2, "num_draws": 100, "max_steps": 1000}

@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import tempfile
-import time
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 
-from hf_llc.calibrate import settled_localization
-from hf_llc.config import UNDERDAMPED, LoadConfig, SampleConfig, as_dict, from_mapping
+from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
-from hf_llc.files import check_writable
-from hf_llc.kernels import FRICTION
-from hf_llc.loading import load_problem
-from hf_llc.problem import Problem, auto_batch_size
-from hf_llc.refusals import public_name
 from hf_llc.result import LLCResult
-from hf_llc.run import Run
-from hf_llc.run_folder import RunFolder, fingerprint
-from hf_llc.spread import place, split, spread
-from hf_llc.weights import preserved
+from hf_llc.workflow.estimate_model import estimate
 
 
 class LLCEvaluator:
@@ -134,88 +121,3 @@ def _with_device_name(settings: dict[str, Any], model_or_pipeline: Any) -> dict[
         device = torch.device("cpu") if device < 0 else torch.device("cuda", device)
     rest = {name: value for name, value in settings.items() if name != "device"}
     return rest if getattr(model_or_pipeline, "device", None) == device else {**rest, "device": str(device)}
-
-
-def estimate(
-    load: LoadConfig,
-    sample: SampleConfig,
-    *,
-    model_or_pipeline: Any = None,
-    dataset: Any = None,
-    loss_fn: Any = None,
-    tokenizer: Any = None,
-    label_mapping: Mapping[str, Any] | None = None,
-    output: str | Path | None = None,
-    resume: bool | None = None,
-    overwrite: bool = False,
-    progress: bool = True,
-) -> LLCResult:
-    """The whole job on every process; the main one writes the files. See `LLCEvaluator.compute`."""
-    begun = time.monotonic()
-    sample, processes = spread(sample, model_or_pipeline)
-    if output is None and resume:
-        raise InputError("resume needs an output folder", remedy="give output")
-    if output is not None:
-        processes.main_does(lambda: str(check_writable(output)))
-    problem = load_problem(
-        load.model if model_or_pipeline is None else model_or_pipeline,
-        load.data if dataset is None else dataset,
-        place(load, sample, model_or_pipeline),
-        loss_fn=loss_fn,
-        tokenizer=tokenizer,
-        label_mapping=label_mapping,
-    )
-    sample = settled(sample, problem)
-    with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
-        folder = RunFolder(temporary if output is None else output)
-        asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
-        asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
-        if output is not None:
-            processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
-            if not overwrite and processes.main_does(lambda: folder.is_finished):
-                return LLCResult.load(folder.folder)
-        split(problem, sample, processes)
-        with preserved(problem.model):
-            run = Run(problem, sample, folder, processes, progress)
-            processes.main_does(lambda: folder.begin(asked, overwrite=overwrite))
-            result = run.result(begun)
-        if output is not None:
-            processes.main_does(lambda: str(result.save(folder.folder)))
-            processes.main_does(folder.close)
-    return result
-
-
-def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
-    """The settings with batch size and nβ filled in from the data, and whatever else needs no pilot chain.
-
-    A step size that is given leaves nothing to the pilot: the sampler is then the paper's, or with a friction given
-    underdamped, and γ follows from ε.
-
-    Raises:
-        InputError: the batch is larger than the data, or the loss cannot be sampled.
-    """
-    examples = problem.num_examples
-    few = min(auto_batch_size(problem.num_positions), examples)
-    size = {"full": examples, "auto": few}.get(str(sample.batch_size), sample.batch_size)
-    assert isinstance(size, int)
-    if size > examples:
-        raise InputError(
-            "batch_size is larger than the data",
-            value=size,
-            allowed=f"1 … {examples}, or 'full'",
-            remedy="lower batch_size",
-        )
-    if sample.nbeta is not None:
-        nbeta = sample.nbeta
-    else:
-        nbeta = problem.n * (1 / math.log(problem.n) if sample.beta is None else sample.beta)
-    sample = replace(sample, batch_size=size, nbeta=nbeta, beta=None)
-    if sample.sampler == "auto":
-        has_momentum = sample.step_size == "auto" or sample.friction != "auto"
-        sample = replace(sample, sampler="baoab" if has_momentum else "sgld")
-    if sample.step_size == "auto":
-        return sample
-    if sample.sampler in UNDERDAMPED and sample.friction == "auto":
-        sample = replace(sample, friction=FRICTION)
-    gradient = "plain" if sample.gradient == "auto" else sample.gradient
-    return settled_localization(replace(sample, gradient=gradient))

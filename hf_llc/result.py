@@ -10,20 +10,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
 
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
+from hf_llc.records.findings import Reason
+from hf_llc.records.trace import Trace
 
 if TYPE_CHECKING:
-    from hf_llc.hub import Published
+    from hf_llc.publishing.hub import Published
 
 SCHEMA_VERSION = 2
 
 _BESIDE = ("trace", "folder")
 """Fields that are not in result.json: the arrays, in a file of their own, and the folder that it is in."""
 
-Array = np.ndarray
 
 _METRICS = (
     "llc",
@@ -49,63 +49,6 @@ _METRICS = (
     "batch_size",
     "seed",
 )
-
-
-@dataclass
-class Trace:
-    """What every step of every chain left behind, burn-in included.
-
-    Attributes:
-        loss: L_B(w_t), float64 `[chain, step]`: the minibatch loss before step t (with control-variate gradients that
-            of `Walk.gradient`, of the same mean); NaN after a chain has stopped.
-        init_loss: L_B(w*) on the same minibatch, float64 `[chain, step]`.
-        accept_prob: MALA acceptance probability of step t on its own minibatch, NaN where it was not measured.
-        sq_distance: ‖w_t − w*‖², NaN where it was not measured.
-        grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩, NaN where it was not measured; see `diagnostics.step_size_bias`.
-        kinetic_temperature: ‖p‖²/d of samplers with momentum, NaN where there is none or it was not measured.
-        heat: what the noise of minibatch gradients adds to λ̂, ε_eff Q/8 (`hf_llc.pilot`), with Q = E‖nβ(∇L_B − ∇L_n)‖²
-            estimated from two batches at w_t; 0 for full batches, NaN where it was not measured.
-        step_size: ε of samplers that adapt it chain by chain, NaN elsewhere.
-    """
-
-    loss: Array
-    init_loss: Array
-    accept_prob: Array
-    sq_distance: Array
-    grad_dot: Array
-    kinetic_temperature: Array = field(default_factory=lambda: np.empty(0))
-    heat: Array = field(default_factory=lambda: np.empty(0))
-    step_size: Array = field(default_factory=lambda: np.empty(0))
-
-    def __post_init__(self) -> None:
-        for name in ("kinetic_temperature", "heat", "step_size"):
-            if getattr(self, name).size == 0:
-                setattr(self, name, np.full(self.loss.shape, np.nan))
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """(chains, steps)."""
-        return self.loss.shape  # type: ignore[return-value]
-
-    def save(self, path: str | Path) -> Path:
-        """Write all arrays to one safetensors file, atomically."""
-        arrays = {item.name: np.ascontiguousarray(getattr(self, item.name)) for item in fields(self)}
-        return write_atomically(path, lambda temporary: save_file(arrays, temporary))
-
-    @classmethod
-    def load(cls, path: str | Path) -> Trace:
-        """Read a file written by `save`."""
-        return cls(**load_file(path))
-
-
-@dataclass(frozen=True)
-class Reason:
-    """One finding of the diagnostics: what was seen and what to do about it. A note does not spoil the verdict."""
-
-    name: str
-    text: str
-    remedy: str = ""
-    is_note: bool = False
 
 
 @dataclass
@@ -248,11 +191,11 @@ class LLCResult:
 
     def save(self, folder: str | Path) -> Path:
         """Write result.json, card.md, trace.safetensors and trace.png into `folder`; returns the folder."""
-        from hf_llc.card_section import render_section
+        from hf_llc.publishing.card_section import render_section
 
         folder = Path(folder)
         if self.trace is not None:
-            from hf_llc.plots import plot_trace
+            from hf_llc.publishing.trace_plot import plot_trace
 
             self.trace.save(folder / "trace.safetensors")
             write_atomically(folder / "trace.png", lambda temporary: plot_trace(self, temporary))
@@ -273,8 +216,8 @@ class LLCResult:
         dry_run: bool = False,
         benchmark_dataset: str | None = None,
     ) -> Published:
-        """Put the result on the model's card and its files beside it, in one commit; see `hf_llc.hub.publish`."""
-        from hf_llc.hub import publish
+        """Put the result on the model's card and its files beside it, in one commit; see `publishing.hub.publish`."""
+        from hf_llc.publishing.hub import publish
 
         return publish(
             self,
@@ -311,7 +254,7 @@ class LLCResult:
         return result
 
     def __str__(self) -> str:
-        from hf_llc.report import render
+        from hf_llc.publishing.report import render
 
         return render(self)
 

@@ -19,13 +19,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import Processes
 from hf_llc.errors import InputError
-from hf_llc.evaluator import settled
+from hf_llc.loading.tasks.losses import entropy, logits_of
+from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Forward, Problem
 from hf_llc.result import LLCResult
-from hf_llc.run import solve
-from hf_llc.tasks import entropy, logits_of
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 MADE_UP = "made-up"
 """In place of a data set: a few images of noise around one pattern a class, for trying a script without any data."""

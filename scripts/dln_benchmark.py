@@ -50,16 +50,16 @@ import torch
 from experiment import Experiment, Row, parse, start
 from matplotlib.figure import Figure
 
-from hf_llc.calibrate import apply, calibrate
+from hf_llc.calibration.calibrate import apply, calibrate
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import Processes
-from hf_llc.evaluator import settled
 from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
-from hf_llc.posterior import Posterior
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
-from hf_llc.run import solve
-from hf_llc.weights import preserved
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100},

@@ -42,11 +42,11 @@ from scipy import special
 from scipy.optimize import brentq
 from torch import Tensor, nn
 
-from hf_llc.diagnostics import standard_error
-from hf_llc.estimate import llc_draws
-from hf_llc.kernels import HMC
+from hf_llc.backend.random_streams import counter_seed
+from hf_llc.judging.estimator import llc_draws
+from hf_llc.judging.statistics import standard_error
 from hf_llc.problem import Problem
-from hf_llc.streams import counter_seed
+from hf_llc.samplers import HMC
 from hf_llc.theory import deep_linear
 
 matplotlib.use("Agg")

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import sys
 
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 
 if __name__ == "__main__":
     sys.exit(main(["estimate", *sys.argv[1:]]))

@@ -17,11 +17,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
-from hf_llc.cli import BAD_INPUT, INTERRUPTED, end
-from hf_llc.distributed import Processes, alone
+from hf_llc.cli.console import BAD_INPUT, INTERRUPTED, end
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
-from hf_llc.refusals import hub_refusal
+from hf_llc.loading.hub_errors import hub_refusal
+from hf_llc.parallel.processes import Processes, alone
 
 Row = dict[str, Any]
 T = TypeVar("T")

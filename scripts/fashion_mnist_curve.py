@@ -33,7 +33,7 @@ from pathlib import Path
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 
 SETTINGS = {"split": "test", "minimize": None, "output": "runs/fashion_mnist_curve"}
 

@@ -38,9 +38,9 @@ from experiment import Experiment, Row, parse, start
 from relu_network import ReLUNetwork, own_labels
 from sampling_alone import sample_alone
 
-from hf_llc.distributed import Processes
-from hf_llc.estimate import estimate
-from hf_llc.kernels import make_kernel
+from hf_llc.judging.estimator import estimate
+from hf_llc.parallel.processes import Processes
+from hf_llc.samplers import make_kernel
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

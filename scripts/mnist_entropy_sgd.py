@@ -61,8 +61,8 @@ from experiment import Experiment, Row, parse, start
 from scipy import stats
 from torch import nn
 
-from hf_llc.estimate import llc_draws
-from hf_llc.refusals import public_name
+from hf_llc.judging.estimator import llc_draws
+from hf_llc.loading.hub_errors import public_name
 
 OPTIMIZERS = ("sgd", "entropy-sgd")
 

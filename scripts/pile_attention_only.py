@@ -59,12 +59,12 @@ from transformers import AutoTokenizer
 
 from hf_llc import LLCEvaluator
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import process_state
 from hf_llc.embedded import model_path, text_path
 from hf_llc.errors import InputError
+from hf_llc.loading.hub_errors import public_name
 from hf_llc.models import cut_tokenizer
-from hf_llc.refusals import public_name
-from hf_llc.report import number
+from hf_llc.parallel.processes import process_state
+from hf_llc.publishing.formatting import number
 
 PAPER = SampleConfig(
     nbeta=21.7, localization=100.0, step_size=1e-3, num_chains=20, num_draws=200, num_burnin_steps=0, batch_size=100

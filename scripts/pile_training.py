@@ -17,12 +17,12 @@ from experiment import Row
 from safetensors import safe_open
 from safetensors.torch import save_file
 
+from hf_llc.backend.random_streams import BatchStream
 from hf_llc.config import LoadConfig
-from hf_llc.datasource import batches, column, columns, open_data
 from hf_llc.errors import InputError
 from hf_llc.files import write_atomically, write_json
+from hf_llc.loading.data_sources import batches, column, columns, open_data
 from hf_llc.models import AttentionOnlyConfig, AttentionOnlyForCausalLM
-from hf_llc.streams import BatchStream
 
 Array = np.ndarray
 

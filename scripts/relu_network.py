@@ -13,9 +13,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from hf_llc.distributed import Processes
+from hf_llc.backend.random_streams import counter_seed
+from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Forward, Problem
-from hf_llc.streams import counter_seed
 
 
 class ReLUNetwork(nn.Module):

@@ -44,13 +44,13 @@ from relu_network import ReLUNetwork, own_labels
 from scipy import stats
 from torch import Tensor, nn
 
-from hf_llc.distributed import Processes
-from hf_llc.kernels import SGLD, AdaptiveSGLD, Kernel, PreconditionedSGLD
-from hf_llc.posterior import Posterior
+from hf_llc.backend.random_streams import counter_seed
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.streams import counter_seed
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.samplers import SGLD, AdaptiveSGLD, Kernel, PreconditionedSGLD
+from hf_llc.samplers.walk import Walk
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt

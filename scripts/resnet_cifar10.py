@@ -49,8 +49,8 @@ from torch import nn
 from transformers import ResNetConfig, ResNetForImageClassification
 from transformers.models.resnet.modeling_resnet import ResNetConvLayer
 
-from hf_llc.diagnostics import first_non_finite
-from hf_llc.refusals import public_name
+from hf_llc.judging.statistics import first_non_finite
+from hf_llc.loading.hub_errors import public_name
 
 TRAINING = ("learning_rate", "batch_size", "momentum", "weight_decay")
 """What a sweep varies: the names of a job."""

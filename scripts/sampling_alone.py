@@ -9,13 +9,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 
-from hf_llc.chains import ChainStore, run_chains
-from hf_llc.kernels import Kernel
-from hf_llc.posterior import Posterior
+from hf_llc.chains.chain_store import ChainStore
+from hf_llc.chains.run_chains import run_chains
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.result import Trace
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.records.trace import Trace
+from hf_llc.samplers import Kernel
+from hf_llc.samplers.walk import Walk
 
 
 def sample_alone(

@@ -24,9 +24,9 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from hf_llc.loading.tasks.losses import entropy
 from hf_llc.models import AttentionOnlyConfig, AttentionOnlyForCausalLM
 from hf_llc.models.attention_only import AttentionLayer
-from hf_llc.tasks import entropy
 
 BLOCK = 2000
 """Characters a block at least; a block ends where a speech does."""

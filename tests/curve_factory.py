@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 from worker import examples, network, squared_error
 
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 
 
 def make() -> tuple[nn.Module, Any]:

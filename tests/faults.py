@@ -8,11 +8,11 @@ from types import SimpleNamespace
 import pytest
 from torch import Tensor
 
-from hf_llc.kernels import psgld
-from hf_llc.kernels.langevin import force
-from hf_llc.posterior import Posterior
-from hf_llc.streams import NoiseStream
-from hf_llc.walk import Segment, Walk
+from hf_llc.backend.random_streams import NoiseStream
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.samplers import psgld
+from hf_llc.samplers.langevin import force
+from hf_llc.samplers.walk import Segment, Walk
 
 
 def doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -50,4 +50,4 @@ def no_root_a(monkeypatch: pytest.MonkeyPatch) -> None:
 def wrong_friction(monkeypatch: pytest.MonkeyPatch) -> None:
     """Momentum loses twice what the noise gives back."""
     wrong = SimpleNamespace(sqrt=math.sqrt, expm1=math.expm1, tanh=math.tanh, exp=lambda x: math.exp(2 * x))
-    monkeypatch.setattr("hf_llc.kernels.baoab.math", wrong)
+    monkeypatch.setattr("hf_llc.samplers.baoab.math", wrong)

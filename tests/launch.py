@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_llc.result import LLCResult, Trace
+from hf_llc.records.trace import Trace
+from hf_llc.result import LLCResult
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent

@@ -8,16 +8,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from hf_llc import diagnostics
-from hf_llc.chains import ChainStore, run_chains
+from hf_llc.chains.chain_store import ChainStore
+from hf_llc.chains.run_chains import run_chains
 from hf_llc.config import SampleConfig
-from hf_llc.estimate import llc_draws
-from hf_llc.kernels import Kernel, make_kernel
-from hf_llc.posterior import Posterior
+from hf_llc.judging import statistics
+from hf_llc.judging.estimator import llc_draws
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.result import Trace
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.records.trace import Trace
+from hf_llc.samplers import Kernel, make_kernel
+from hf_llc.samplers.walk import Walk
 
 
 class Power(nn.Module):
@@ -115,9 +116,9 @@ def assert_mean(draws: np.ndarray, truth: float, *, min_ess: float = 400, sigmas
 
     At 4 sigmas a right sampler fails one check in 16,000; the seeds are fixed, so it passes always or never.
     """
-    size = diagnostics.ess(draws)
+    size = statistics.ess(draws)
     assert size >= min_ess, f"only {size:.0f} effective draws"
-    error = diagnostics.standard_error(draws)
+    error = statistics.standard_error(draws)
     assert error < 0.1 * abs(truth), f"standard error {error:.3g} too wide to test {truth:.4g}"
     z = (draws.mean() - truth) / error
     assert abs(z) < sigmas, f"mean {draws.mean():.5g}, expected {truth:.5g}: {z:+.1f} standard errors"

@@ -9,13 +9,13 @@ import torch
 from tiny import llama
 from torch.nn import functional as F
 
-from hf_llc import anchor_gradients
 from hf_llc.config import SampleConfig
-from hf_llc.evaluator import settled
-from hf_llc.posterior import Posterior
+from hf_llc.posterior import anchor_gradients
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
-from hf_llc.run import solve
-from hf_llc.walk import Walk
+from hf_llc.samplers.walk import Walk
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 
 def language_model(length: int = 20) -> Problem:

@@ -20,8 +20,8 @@ import torch
 from datasets import Dataset
 
 import hf_llc
-from hf_llc import cli
-from hf_llc.cli import main
+from hf_llc.cli import console
+from hf_llc.cli.entry_point import main
 
 Case = tuple[str, Callable[[Path], list[str]], str]
 
@@ -168,7 +168,7 @@ def here(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
     (tmp_path / "cwd").mkdir()
     monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(cli, "_hush", lambda quiet: None)
+    monkeypatch.setattr(console, "hush", lambda quiet: None)
     return tmp_path
 
 
@@ -209,7 +209,7 @@ def _limited(argv: list[str], size: int) -> subprocess.CompletedProcess[str]:
     """The command where no file may grow beyond `size` bytes, as on a full disk."""
     code = (
         f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
-        "from hf_llc.cli import main\nsys.exit(main(sys.argv[1:]))\n"
+        "from hf_llc.cli.entry_point import main\nsys.exit(main(sys.argv[1:]))\n"
     )
     root = str(Path(hf_llc.__file__).parents[1])
     return subprocess.run(

@@ -11,8 +11,8 @@ from test_evaluator import Branching, compute
 from torch import nn
 from worker import examples, network, squared_error
 
-from hf_llc import batching
-from hf_llc.posterior import Posterior
+from hf_llc.calibration import chain_batching
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 
 
@@ -21,7 +21,7 @@ def chosen(model: nn.Module, *, num_chains: int = 3, num_groups: int = 1) -> dic
     data = {"inputs": inputs, "labels": labels}
     problem = Problem(model, data, lambda f, b: squared_error(f(b["inputs"]), b["labels"]), n=len(inputs), unit="")
     posterior = Posterior(problem, nbeta=10.0, localization=1.0)
-    return batching.choose(posterior, num_chains=num_chains, num_groups=num_groups, batch_size=20, seed=0)
+    return chain_batching.choose(posterior, num_chains=num_chains, num_groups=num_groups, batch_size=20, seed=0)
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[int]:
@@ -32,7 +32,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[
         calls.append(1)
         return one, together
 
-    monkeypatch.setattr(batching, "_times", times)
+    monkeypatch.setattr(chain_batching, "_times", times)
     return calls
 
 

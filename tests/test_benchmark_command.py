@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 import torch
 
-from hf_llc import benchmark
-from hf_llc.benchmark import Row, measure
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 from hf_llc.config import SampleConfig
-from hf_llc.evaluator import settled
 from hf_llc.problem import Problem
-from hf_llc.run import solve
-from hf_llc.targets import REFERENCES, TARGETS, Target, fit, nbeta_of
+from hf_llc.studies import sampler_benchmark
+from hf_llc.studies.known_targets import REFERENCES, TARGETS, Target, fit, nbeta_of
+from hf_llc.studies.sampler_benchmark import Row, measure
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 
 def on_a_grid(target: Target, edge: float) -> float:
@@ -110,7 +110,7 @@ def test_auto_meets_every_target() -> None:
     rows = list(measure(SampleConfig()))
     assert [row.target for row in rows] == list(TARGETS)
     for row in rows:
-        assert row.is_right, benchmark.line(row)
+        assert row.is_right, sampler_benchmark.line(row)
     noisy = next(row for row in rows if row.target == "noisy-labels")
     assert abs(noisy.error) < 0.05 and noisy.settings["batch_size"] == 500
 

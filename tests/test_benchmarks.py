@@ -17,9 +17,9 @@ from accelerate.commands.config.config_args import load_config_from_file
 from script_runner import ROOT
 from tiny import llama
 
-from hf_llc.chains import empty_trace, padded
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
+from hf_llc.records.trace import empty_trace, padded
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import efficiency

@@ -12,20 +12,22 @@ import pytest
 import torch
 from targets import expected_llc, power_problem, shifted_problem
 
-from hf_llc import calibration_grid
-from hf_llc.arguments import read_yaml
-from hf_llc.calibrate import mended
-from hf_llc.calibration_grid import Calibration, Cell, examined, marked, render
-from hf_llc.calibration_plot import plot_calibration
-from hf_llc.cli import main
+from hf_llc.calibration.repair import mended
+from hf_llc.cli.arguments import read_yaml
+from hf_llc.cli.entry_point import main
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import Processes, alone
-from hf_llc.evaluator import settled
+from hf_llc.parallel.processes import Processes, alone
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
-from hf_llc.run import Run
-from hf_llc.run_folder import RunFolder
-from hf_llc.weights import preserved
+from hf_llc.studies import explore_settings
+from hf_llc.studies.calibration import Calibration, Cell
+from hf_llc.studies.calibration_plot import plot_calibration
+from hf_llc.studies.calibration_report import render
+from hf_llc.studies.explore_settings import examined, marked
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.settings import settled
 
 H = torch.logspace(-1, 0, 8, dtype=torch.float64)
 
@@ -140,7 +142,7 @@ def test_estimate_takes_the_settings(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     for word in ("noise Q", "chosen", "plateau", "γ"):
         assert word in text
-    assert {path.name for path in (tmp_path / "c").iterdir()} == {*calibration_grid.FILES, "run.json"}
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {*explore_settings.FILES, "run.json"}
     saved = json.loads((tmp_path / "c" / "calibration.json").read_text())
     assert len(saved["cells"]) == 10 and saved["num_gradients"] > 0 and saved["found"]["path"]
     yaml = read_yaml("c/calibrated.yaml")

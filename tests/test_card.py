@@ -17,12 +17,13 @@ from readmes import READMES
 from test_result import make_result as estimate_result
 from test_result import make_trace
 
-from hf_llc.card import BEGIN, END, merge_card, merge_eval_results
-from hf_llc.card_section import render_section, reproduce_command
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
-from hf_llc.front_matter import split
-from hf_llc.result import LLCResult, Reason
+from hf_llc.publishing.card import BEGIN, END, merge_card, merge_eval_results
+from hf_llc.publishing.card_section import render_section, reproduce_command
+from hf_llc.publishing.front_matter import split
+from hf_llc.records.findings import Reason
+from hf_llc.result import LLCResult
 
 RESULT = estimate_result()
 BAD = {"verdict": "left the basin", "reasons": [Reason("left the basin", "the mean loss 5 *is* | high", "raise nbeta")]}
@@ -220,8 +221,8 @@ def test_command_that_makes_it_again(changes: dict[str, Any], repo_id: str | Non
     """It is parsed by the command line itself, and gives the settings of the result."""
     import shlex
 
-    from hf_llc.arguments import parse, settings_from
-    from hf_llc.cli import _parser
+    from hf_llc.cli.arguments import parse, settings_from
+    from hf_llc.cli.entry_point import _parser
 
     result = make_result(**changes)
     command = reproduce_command(result, repo_id)

@@ -13,17 +13,18 @@ import torch
 from targets import power_problem, sample
 from torch import nn
 
-from hf_llc.chains import ChainStore, run_chains
-from hf_llc.checkpoints import check_weights
+from hf_llc.backend.random_streams import BatchStream, NoiseStream, uniform
+from hf_llc.chains.chain_store import ChainStore
+from hf_llc.chains.run_chains import run_chains
 from hf_llc.config import SampleConfig, Sampler
-from hf_llc.distributed import chain_batches
 from hf_llc.errors import InputError
-from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior
+from hf_llc.loading.model_sources import check_weights
+from hf_llc.parallel.processes import chain_batches
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved, sampled_parameters
 from hf_llc.problem import Problem
-from hf_llc.streams import BatchStream, NoiseStream, uniform
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved, sampled_parameters
+from hf_llc.samplers import make_kernel
+from hf_llc.samplers.walk import Walk
 
 CPU = torch.device("cpu")
 NBETA, GAMMA, EPS = 20.0, 1.0, 0.002
@@ -137,7 +138,7 @@ def test_a_lost_kernel_state_is_seen(sampler: str, tmp_path: Path, monkeypatch: 
     """The check above turns red for each sampler that has a state if it is not restored."""
     whole = run(regression(), [0], until=30, folder=tmp_path / "a", sampler=sampler)
     run(regression(), [0], until=7, folder=tmp_path / "b", sampler=sampler)
-    monkeypatch.setattr("hf_llc.kernels.kernel.Kernel.load_state_dict", lambda self, state: None)
+    monkeypatch.setattr("hf_llc.samplers.kernel.Kernel.load_state_dict", lambda self, state: None)
     pieces = run(regression(), [0], until=30, folder=tmp_path / "b", sampler=sampler)
     assert not np.array_equal(pieces.loss, whole.loss)
 

@@ -13,9 +13,9 @@ import torch
 from datasets import Dataset, Features, Image, Value
 
 from hf_llc import LLCResult
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig
-from hf_llc.loading import load_problem
+from hf_llc.loading.problem_loader import load_problem
 
 
 def _train(model: Any, processor: Any, data: Dataset, steps: int) -> float:

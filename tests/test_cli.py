@@ -16,8 +16,9 @@ import pytest
 from test_result import make_result
 
 import hf_llc
-from hf_llc import cli
-from hf_llc.cli import default_output, main
+from hf_llc.cli import console
+from hf_llc.cli.console import default_output
+from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 
@@ -30,7 +31,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK", "MV2_COMM_WORLD_RANK"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(cli, "_hush", lambda quiet: None)
+    monkeypatch.setattr(console, "hush", lambda quiet: None)
 
 
 @pytest.fixture
@@ -192,7 +193,7 @@ def test_only_the_main_process_prints(
     fake: Fake, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(cli, "_group", lambda: None)
+    monkeypatch.setattr(console, "_group", lambda: None)
     fake(lambda **_: make_result(verdict="drifting"))
     assert main(["estimate"]) == 0  # the main one ends with 3
     assert capsys.readouterr() == ("", "")
@@ -202,10 +203,10 @@ def test_other_processes_wait_before_they_complain(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(cli, "_group", lambda: None)
+    monkeypatch.setattr(console, "_group", lambda: None)
     waited: list[float] = []
-    assert cli.end(2, "error: x", sleep=waited.append) == 2
-    assert waited == [cli._PATIENCE]
+    assert console.end(2, "error: x", sleep=waited.append) == 2
+    assert waited == [console._PATIENCE]
     assert capsys.readouterr().err == "hf-llc: process 1: error: x\n"
 
 
@@ -221,9 +222,11 @@ def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    from hf_llc import doctor
+    from hf_llc.cli import doctor_checks
 
-    monkeypatch.setattr(doctor, "_compile", lambda: doctor.Check("torch.compile", False, "no", "g++", is_optional=True))
+    monkeypatch.setattr(
+        doctor_checks, "_compile", lambda: doctor_checks.Check("torch.compile", False, "no", "g++", is_optional=True)
+    )
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
@@ -234,15 +237,17 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     checks = {check["name"]: check for check in json.loads(text)}
     assert checks["hub token"]["found"] == "yes"
     assert "secretsecret" not in out + text
-    monkeypatch.setattr(doctor, "_python", lambda: doctor.Check("python", False, "3.8", "use Python 3.11 or later"))
+    monkeypatch.setattr(
+        doctor_checks, "_python", lambda: doctor_checks.Check("python", False, "3.8", "use Python 3.11 or later")
+    )
     assert main(["doctor"]) == 1
 
 
 @pytest.mark.slow
 def test_doctor_compiles() -> None:
-    from hf_llc import doctor
+    from hf_llc.cli import doctor_checks
 
-    check = doctor._compile()
+    check = doctor_checks._compile()
     assert check.ok or check.remedy
 
 
@@ -260,7 +265,7 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 def test_help_and_version_import_nothing_heavy() -> None:
     code = (
-        "import sys\nfrom hf_llc.cli import main\nassert main(sys.argv[1:]) == 0\n"
+        "import sys\nfrom hf_llc.cli.entry_point import main\nassert main(sys.argv[1:]) == 0\n"
         "heavy = {'torch', 'numpy', 'transformers', 'datasets', 'matplotlib', 'yaml'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
     )

@@ -7,7 +7,7 @@ import torch
 from test_chains import regression
 from torch import nn
 
-from hf_llc.posterior import Posterior
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 
 

@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from hf_llc.arguments import GROUPS, Parser, add_settings, kinds_of, parse, settings_from
+from hf_llc.cli.arguments import GROUPS, Parser, add_settings, kinds_of, parse, settings_from
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, differences, from_mapping
 from hf_llc.errors import InputError
 

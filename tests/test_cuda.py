@@ -14,13 +14,13 @@ from targets import assert_mean, draws_of, expected_llc, power_problem, sample
 from test_memory import Net, assert_same, problem, run
 from torch import Tensor, nn
 
-from hf_llc import posterior as posterior_module
-from hf_llc.kernels import make_kernel
-from hf_llc.posterior import Posterior
+from hf_llc.backend.random_streams import NoiseStream
+from hf_llc.posterior import posterior as posterior_module
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.streams import NoiseStream
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.samplers import make_kernel
+from hf_llc.samplers.walk import Walk
 
 GPU = torch.device("cuda")
 H = torch.linspace(0.2, 2.0, 6)

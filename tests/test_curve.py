@@ -23,12 +23,14 @@ from test_hub_client import put_data, put_model
 from worker import network, squared_error
 
 from hf_llc import LLCEvaluator, LoadConfig, SampleConfig
-from hf_llc import curve as module
-from hf_llc.cli import main
-from hf_llc.curve import Curve, Point, checkpoint_folders, measure, natural, revisions, steps_of, weight_files
-from hf_llc.curve_plot import _draw_llc, plot_curve
+from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
+from hf_llc.studies import measure_curve as module
+from hf_llc.studies.checkpoint_series import checkpoint_folders, natural, revisions, steps_of, weight_files
+from hf_llc.studies.curve import Curve, Point
+from hf_llc.studies.curve_plot import _draw_llc, plot_curve
+from hf_llc.studies.measure_curve import measure
 
 SAMPLE: dict[str, Any] = {
     "num_chains": 3,
@@ -44,7 +46,7 @@ FLAGS = [word for name, value in SAMPLE.items() for word in (f"--{name.replace('
 @pytest.fixture(autouse=True)
 def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("hf_llc.cli._hush", lambda quiet: None)
+    monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
 
 
 def command(files: list[str], *more: str) -> list[str]:

@@ -15,8 +15,8 @@ import pytest
 from launch import ROOT, assert_equal, environment, port, torchrun, worker, workers
 
 from hf_llc.config import SampleConfig
-from hf_llc.distributed import Group, Processes, alone
 from hf_llc.errors import InputError
+from hf_llc.parallel.processes import Group, Processes, alone
 from hf_llc.result import LLCResult
 
 CASES: dict[str, dict[str, object]] = {

@@ -12,15 +12,16 @@ from targets import sample
 from torch import Tensor
 from transformers import AutoModel
 
-from hf_llc import LLCEvaluator, diagnostics
-from hf_llc.curvature import Curvature
+from hf_llc import LLCEvaluator
 from hf_llc.errors import InputError
-from hf_llc.kernels import HMC
+from hf_llc.judging import statistics
 from hf_llc.models import DeepLinearConfig, DeepLinearModel
 from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
-from hf_llc.posterior import Posterior
+from hf_llc.posterior.curvature import Curvature
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.weights import preserved
+from hf_llc.samplers import HMC
 
 
 def network(widths: list[int], ranks: list[int], *, seed: int = 1) -> DeepLinearNetwork:
@@ -174,7 +175,7 @@ def _long_hmc(source: DeepLinearNetwork, *, nbeta: float, step: float, leaps: in
     trace = sample(problem, sampler=kernel, num_chains=20, steps=steps, **law)
     assert 0.6 < trace.accept_prob.mean() < 0.99
     draws = nbeta * (trace.loss - trace.init_loss)[:, steps // 2 :]
-    return float(draws.mean()), diagnostics.standard_error(draws)
+    return float(draws.mean()), statistics.standard_error(draws)
 
 
 @pytest.mark.slow

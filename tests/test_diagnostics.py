@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from scipy import signal as filters
 
-from hf_llc import diagnostics
-from hf_llc.estimate import estimate
-from hf_llc.result import Trace
+from hf_llc.judging import statistics
+from hf_llc.judging.estimator import estimate
+from hf_llc.records.trace import Trace
 
 
 def ar1(rho: float, *, chains: int, draws: int, seed: int = 0) -> np.ndarray:
@@ -25,7 +25,7 @@ def test_standard_error_of_an_ar1_series(rho: float) -> None:
     """Var of the mean of N draws tends to (1 + ρ)/(1 − ρ)/N."""
     chains, draws = 4, 4000
     truth = math.sqrt((1 + rho) / (1 - rho) / (chains * draws))
-    errors = [diagnostics.standard_error(ar1(rho, chains=chains, draws=draws, seed=s)) for s in range(10)]
+    errors = [statistics.standard_error(ar1(rho, chains=chains, draws=draws, seed=s)) for s in range(10)]
     assert np.mean(errors) == pytest.approx(truth, rel=0.08)
 
 
@@ -33,7 +33,7 @@ def test_standard_error_of_an_ar1_series(rho: float) -> None:
 def test_standard_error_is_true_for_few_chains(chains: int) -> None:
     """z = mean/se has sd near 1 over 300 repeats with 60 effective draws a chain."""
     z = [
-        x.mean() / diagnostics.standard_error(x)
+        x.mean() / statistics.standard_error(x)
         for x in (ar1(0.7, chains=chains, draws=340, seed=s) for s in range(300))
     ]
     assert 0.9 < np.std(z, ddof=1) < 1.12
@@ -41,20 +41,20 @@ def test_standard_error_is_true_for_few_chains(chains: int) -> None:
 
 def test_chains_that_disagree_widen_the_error() -> None:
     x = ar1(0.0, chains=4, draws=500) * 0.1 + np.array([0.0, 1.0, 2.0, 3.0])[:, None]
-    assert diagnostics.standard_error(x) >= np.std([0, 1, 2, 3], ddof=1) / 2 * 0.95
-    assert diagnostics.r_hat(x) > 1.5
+    assert statistics.standard_error(x) >= np.std([0, 1, 2, 3], ddof=1) / 2 * 0.95
+    assert statistics.r_hat(x) > 1.5
 
 
 def test_constant_draws_carry_no_information() -> None:
-    assert diagnostics.ess(np.ones((4, 100))) == 0
-    assert math.isnan(diagnostics.standard_error(np.ones((4, 100))))
-    assert diagnostics.stuck_chains(np.vstack([np.ones(50), np.arange(50.0)])) == [0]
+    assert statistics.ess(np.ones((4, 100))) == 0
+    assert math.isnan(statistics.standard_error(np.ones((4, 100))))
+    assert statistics.stuck_chains(np.vstack([np.ones(50), np.arange(50.0)])) == [0]
 
 
 def test_block_means_keep_the_mean() -> None:
     x = np.arange(24.0).reshape(2, 12)
-    np.testing.assert_allclose(diagnostics.block_means(x, 4), [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]])
-    np.testing.assert_allclose(diagnostics.block_means(x, 5), [[4.0, 9.0], [16.0, 21.0]])
+    np.testing.assert_allclose(statistics.block_means(x, 4), [[1.5, 5.5, 9.5], [13.5, 17.5, 21.5]])
+    np.testing.assert_allclose(statistics.block_means(x, 5), [[4.0, 9.0], [16.0, 21.0]])
 
 
 def trace_of(

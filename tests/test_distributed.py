@@ -24,7 +24,7 @@ def look():  # registered first, so called last
     print("group left" if not torch.distributed.is_initialized() else "group still there", flush=True)
 
 atexit.register(look)
-from hf_llc.distributed import Processes
+from hf_llc.parallel.processes import Processes
 assert Processes().count == 2 and torch.distributed.is_initialized()
 """
 

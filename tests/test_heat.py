@@ -6,13 +6,13 @@ import pytest
 import torch
 from targets import expected_llc, shifted_problem
 
-from hf_llc import run as run_module
+from hf_llc.calibration.noise_spectrum import heating_share, noise_spectrum
 from hf_llc.config import SampleConfig
-from hf_llc.evaluator import settled
-from hf_llc.heat import heating_share, noise_spectrum
-from hf_llc.posterior import Posterior
-from hf_llc.run import solve
-from hf_llc.weights import preserved
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
+from hf_llc.workflow import run as run_module
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 NBETA = 100.0
 

@@ -11,15 +11,15 @@ from faults import doubled_noise, lost_localization, no_root_a, wrong_friction
 from targets import assert_mean, draws_of, expected_llc, power_problem, sample, shifted_problem
 from torch import Tensor, nn
 
+from hf_llc.backend.random_streams import BatchStream
 from hf_llc.config import SampleConfig
-from hf_llc.kernels import BAOAB, AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
-from hf_llc.kernels.langevin import force
-from hf_llc.pilot import effective_step_size
-from hf_llc.posterior import Posterior
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.streams import BatchStream
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.samplers import BAOAB, AdaptiveSGLD, Kernel, PreconditionedSGLD, make_kernel
+from hf_llc.samplers.effective_step import effective_step_size
+from hf_llc.samplers.langevin import force
+from hf_llc.samplers.walk import Walk
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA = 25.0, 3.0

@@ -11,14 +11,14 @@ from faults import no_root_a
 from targets import power_problem, sample
 from torch import Tensor, nn
 
+from hf_llc.backend.random_streams import NoiseStream
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.kernels import BAOAB, HMC, SGNHT, AdaptiveSGLD, Kernel, PreconditionedSGLD, RMSPropSGLD, make_kernel
-from hf_llc.posterior import Posterior
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.streams import NoiseStream
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.samplers import BAOAB, HMC, SGNHT, AdaptiveSGLD, Kernel, PreconditionedSGLD, RMSPropSGLD, make_kernel
+from hf_llc.samplers.walk import Walk
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA, EPS = 25.0, 3.0, 0.03

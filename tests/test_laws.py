@@ -11,12 +11,12 @@ import torch
 from faults import doubled_noise, lost_localization, wrong_n
 from targets import assert_mean, draws_of, expected_llc, power_problem, sample
 
-from hf_llc import diagnostics
-from hf_llc.kernels import langevin, make_kernel
-from hf_llc.posterior import Posterior
-from hf_llc.streams import NoiseStream
-from hf_llc.walk import Walk
-from hf_llc.weights import preserved
+from hf_llc.backend.random_streams import NoiseStream
+from hf_llc.judging import statistics
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
+from hf_llc.samplers import langevin, make_kernel
+from hf_llc.samplers.walk import Walk
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA = 25.0, 3.0
@@ -106,7 +106,7 @@ def test_step_size_bias_is_the_exact_excess_on_a_quadratic() -> None:
         H.numpy(), sampler="mala", step_size=0.04, **law
     )
     assert_mean(0.04 / 8 * measured, excess)
-    assert diagnostics.step_size_bias(trace.grad_dot[:, 200:], 0.04) == pytest.approx((0.04 / 8 * measured).mean())
+    assert statistics.step_size_bias(trace.grad_dot[:, 200:], 0.04) == pytest.approx((0.04 / 8 * measured).mean())
 
 
 def test_localization_reweighted() -> None:
@@ -115,7 +115,7 @@ def test_localization_reweighted() -> None:
         power_problem(H), sampler="mala", step_size=0.04, nbeta=NBETA, localization=10.0, num_chains=200, steps=2000
     )
     excess = NBETA * (trace.loss - trace.init_loss)
-    found = diagnostics.reweighted(excess[:, 200:], trace.sq_distance[:, 200:], 10.0)
+    found = statistics.reweighted(excess[:, 200:], trace.sq_distance[:, 200:], 10.0)
     energy = NBETA * H.numpy()
 
     def llc(gamma: float) -> float:
@@ -194,7 +194,7 @@ def _double_step(monkeypatch: pytest.MonkeyPatch) -> None:
     diffuse = langevin.diffuse
     for module in ("sgld", "langevin"):  # the latter for mala
         monkeypatch.setattr(
-            f"hf_llc.kernels.{module}.diffuse",
+            f"hf_llc.samplers.{module}.diffuse",
             lambda walk, s, grad, step_size, step: diffuse(walk, s, grad, 2 * step_size, step=step),
         )
 
@@ -235,6 +235,6 @@ def test_the_standard_error_is_true(num_chains: int, steps: int, step_size: floa
     )
     draws = draws_of(trace, nbeta=NBETA, burnin=200).reshape(repeats, num_chains, -1)
     truth = expected_llc(H.numpy(), sampler="sgld", step_size=step_size, nbeta=NBETA, localization=GAMMA)
-    z = np.array([(d.mean() - truth) / diagnostics.standard_error(d) for d in draws])
+    z = np.array([(d.mean() - truth) / statistics.standard_error(d) for d in draws])
     assert 0.9 < z.std(ddof=1) < 1.1, f"sd {z.std(ddof=1):.3f}, mean {z.mean():+.3f}"
     assert abs(z.mean()) < 4 / math.sqrt(repeats), f"mean {z.mean():+.3f}"

@@ -17,9 +17,9 @@ from datasets import Dataset, DatasetDict
 from test_loading import TEXTS, XY, cross_entropy, refused
 
 from hf_llc.config import LoadConfig
-from hf_llc.datasource import pick_split
 from hf_llc.errors import InputError
-from hf_llc.loading import load_problem
+from hf_llc.loading.data_sources import pick_split
+from hf_llc.loading.problem_loader import load_problem
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ import mala_vs_sgld
 from relu_network import ReLUNetwork, own_labels, squared_error
 from sampling_alone import sample_alone
 
-from hf_llc.kernels import HMC, make_kernel
+from hf_llc.samplers import HMC, make_kernel
 
 
 def test_the_network_is_the_papers() -> None:

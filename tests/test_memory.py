@@ -10,18 +10,19 @@ import torch
 from tiny import llama
 from torch import Tensor, nn
 
-from hf_llc import streams
-from hf_llc.activations import checkpointed, repeated_layers
-from hf_llc.chains import ChainStore, run_chains
+from hf_llc.backend import random_streams
+from hf_llc.backend.activation_checkpointing import checkpointed, repeated_layers
+from hf_llc.chains.chain_store import ChainStore
+from hf_llc.chains.run_chains import run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.kernels import make_kernel, sgld
-from hf_llc.loading import narrowed
-from hf_llc.posterior import Posterior
+from hf_llc.loading.problem_loader import narrowed
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.result import Trace
-from hf_llc.walk import Segment, Walk
-from hf_llc.weights import preserved
+from hf_llc.records.trace import Trace
+from hf_llc.samplers import make_kernel, sgld
+from hf_llc.samplers.walk import Segment, Walk
 
 LAW = {"nbeta": 20.0, "localization": 5.0}
 IN_BACKWARD = ("sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht")
@@ -85,8 +86,8 @@ def test_steps_in_backward_are_the_steps(
     sampler: str, chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Chunks within parameters and chunks over all of them; what needs two whole gradients is not measured."""
-    monkeypatch.setitem(streams.CHUNK, "cpu", chunk)
-    monkeypatch.setattr("hf_llc.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setitem(random_streams.CHUNK, "cpu", chunk)
+    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
     whole = run(problem(), tmp_path / "a", sampler)
     within = run(problem(), tmp_path / "b", sampler, step_in_backward=True)
     assert_same(whole, within, but=NEEDS_WHOLE_GRADIENTS)
@@ -97,7 +98,7 @@ def test_steps_in_backward_are_the_steps(
 
 @pytest.mark.parametrize("sampler", ["sgld", "baoab"])
 def test_steps_in_backward_under_autocast(sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_llc.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
     whole = run(problem(), tmp_path / "a", sampler, mixed_precision="bf16")
     within = run(problem(), tmp_path / "b", sampler, mixed_precision="bf16", step_in_backward=True)
     assert_same(whole, within, but=NEEDS_WHOLE_GRADIENTS)
@@ -111,9 +112,9 @@ def test_small_models_draw_the_same_in_backward(tmp_path: Path) -> None:
 
 def test_noise_of_another_chunk_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The planted fault: one noise buffer for all chunks, as steps in order may have."""
-    monkeypatch.setitem(streams.CHUNK, "cpu", 10)
+    monkeypatch.setitem(random_streams.CHUNK, "cpu", 10)
     whole = run(problem(), tmp_path / "a")
-    monkeypatch.setattr("hf_llc.walk.replace", lambda s, **_: s)
+    monkeypatch.setattr("hf_llc.samplers.walk.replace", lambda s, **_: s)
     within = run(problem(), tmp_path / "b", step_in_backward=True)
     assert not np.array_equal(whole[0].loss, within[0].loss)
 
@@ -211,7 +212,7 @@ def test_a_narrow_anchor_is_the_anchor(
     sampler: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same draws as around a float32 w* of the same values, w* in two bytes a parameter and nowhere else."""
-    monkeypatch.setattr("hf_llc.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
     wide, narrow = _language_problem(), _language_problem()
     for each in (wide, narrow):
         _round(each.model, dtype)

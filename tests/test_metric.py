@@ -21,7 +21,7 @@ from tiny import SENTENCES, bert
 
 import hf_llc
 from hf_llc import LLCEvaluator, LLCResult
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 
 FOLDER = Path(hf_llc.metric_path())

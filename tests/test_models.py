@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 import hf_llc.models
 from hf_llc.config import LoadConfig
 from hf_llc.embedded import model_path, text_path
-from hf_llc.loading import load_problem
+from hf_llc.loading.problem_loader import load_problem
 from hf_llc.models import AttentionOnlyConfig, AttentionOnlyForCausalLM, from_transformer_lens, to_transformer_lens
 
 PAPER_PARAMETERS = 3_355_016

@@ -17,11 +17,11 @@ from tiny import SENTENCES, llama, tokenizer
 from torch import nn
 
 from hf_llc.config import LoadConfig, SampleConfig
-from hf_llc.distributed import Group, _overlaps, launched_for_fsdp
 from hf_llc.errors import InputError
+from hf_llc.parallel.placement import place, spread
+from hf_llc.parallel.processes import Group, _overlaps, launched_for_fsdp
+from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.result import LLCResult
-from hf_llc.spread import place, spread
-from hf_llc.weights import sampled_parameters
 
 CASES: dict[str, dict[str, object]] = {
     "sgld, two chains, two measured steps": {"sampler": "sgld", "num_chains": 2, "num_burnin_steps": 20},
@@ -141,7 +141,7 @@ from torch import nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
 from hf_llc import LLCEvaluator
-from hf_llc.distributed import process_state
+from hf_llc.parallel.processes import process_state
 from hf_llc.errors import InputError
 
 process_state()

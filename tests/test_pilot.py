@@ -13,18 +13,20 @@ import torch
 from targets import expected_llc, power_problem, shifted_problem
 from targets import sample as trace_of
 
-from hf_llc.calibrate import apply, calibrate, mended, slow_step_size
+from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.pilot import Pilot, gradient_noise, settle
+from hf_llc.calibration.repair import mended
+from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
-from hf_llc.curvature import Curvature
-from hf_llc.distributed import Processes
-from hf_llc.evaluator import settled
-from hf_llc.kernels import BAOAB
-from hf_llc.pilot import Pilot, effective_step_size, gradient_noise, settle
-from hf_llc.posterior import Posterior
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.curvature import Curvature
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.run import solve
-from hf_llc.sampling import Sampling
-from hf_llc.weights import preserved
+from hf_llc.samplers import BAOAB
+from hf_llc.samplers.effective_step import effective_step_size, slow_step_size
+from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.settings import settled
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA, SPREAD = 25.0, 3.0, 2.0

@@ -12,13 +12,15 @@ from datasets import Dataset
 from tiny import SENTENCES, llama, tokenizer, vit
 
 from hf_llc import LLCEvaluator
-from hf_llc.cli import main
+from hf_llc.backend.memory import _of_group, available_bytes
+from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.plan import Plan, _of_group, available_bytes, plan_of, plan_without_weights
-from hf_llc.posterior import Posterior
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
 from hf_llc.result import LLCResult
-from hf_llc.weights import preserved
+from hf_llc.workflow.memory_forecast import plan_without_weights
+from hf_llc.workflow.memory_plan import Plan, plan_of
 
 CPU = torch.device("cpu")
 QUICK = {"num_chains": 1, "num_draws": 21, "num_burnin_steps": 4, "step_size": 1e-7, "localization": 10.0, "seed": 1}
@@ -64,7 +66,7 @@ def test_fake_tensors_count_what_real_ones_take(checkpoint: Path) -> None:
     """The plan from the config alone is that of the model that is loaded, activations included."""
     load = LoadConfig(model=str(checkpoint), max_length=16, attn_implementation="eager")
     plan = plan_without_weights(load, SampleConfig(batch_size=3))
-    from hf_llc.loading import load_problem
+    from hf_llc.loading.problem_loader import load_problem
 
     problem = load_problem(str(checkpoint), data(), load)
     with preserved(problem.model):
@@ -90,10 +92,10 @@ def test_plans_of_other_tasks(tmp_path: Path) -> None:
 def test_where_memory_is_short_the_result_says_so(
     sampler: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_llc.run._LARGE", 1)
-    monkeypatch.setattr("hf_llc.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setattr("hf_llc.workflow.run._LARGE", 1)
+    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
     rich = estimate(checkpoint, sampler)
-    monkeypatch.setattr("hf_llc.plan.available_bytes", lambda device, processes: 1)
+    monkeypatch.setattr("hf_llc.workflow.memory_plan.available_bytes", lambda device, processes: 1)
     poor = estimate(checkpoint, sampler)
     forced = estimate(checkpoint, sampler, step_in_backward=True)
     refused = estimate(checkpoint, sampler, step_in_backward=False)
@@ -113,7 +115,7 @@ def test_a_narrow_checkpoint_gives_the_draws_of_a_wide_one(
 ) -> None:
     settings = {"num_chains": 2, "chain_batch_size": batched}
     narrow = estimate(checkpoint, **settings)
-    monkeypatch.setattr("hf_llc.loading.narrowed", lambda model: None)
+    monkeypatch.setattr("hf_llc.loading.problem_loader.narrowed", lambda model: None)
     wide = estimate(checkpoint, **settings)
     assert narrow.llc_per_chain == wide.llc_per_chain and narrow.init_loss == wide.init_loss
     assert narrow.dtype == "float32" and narrow.accept_prob == wide.accept_prob

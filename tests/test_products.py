@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils._python_dispatch import _get_current_dispatch_mode
 
-from hf_llc import products
-from hf_llc.posterior import Posterior
+from hf_llc.backend import onednn_products
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 
 pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="a torch without oneDNN")
@@ -30,7 +30,7 @@ def matrix(*shape: int, flipped: bool = False) -> Tensor:
 @pytest.fixture
 def faster(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever CPU this is."""
-    monkeypatch.setattr(products, "is_faster", lambda: True)
+    monkeypatch.setattr(onednn_products, "is_faster", lambda: True)
 
 
 @pytest.mark.parametrize("shape", [(300, 90, 80), (90, 300, 20), (700, 300, 11)])
@@ -40,13 +40,13 @@ def faster(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_product(shape: tuple[int, int, int], left: bool, right: bool, front: tuple[int, ...]) -> None:
     m, k, n = shape
     a, b = matrix(*front, m, k, flipped=left), matrix(*front, k, n, flipped=right)
-    found = products.product(a, b)
+    found = onednn_products.product(a, b)
     assert found.is_contiguous()
     torch.testing.assert_close(found.double(), a.double() @ b.double(), rtol=1e-5, atol=1e-4)
     if not front:
         bias = matrix(n, 1)[:, 0]
         exact = a.double() @ b.double() + bias
-        torch.testing.assert_close(products.product(a, b, bias).double(), exact, rtol=1e-5, atol=1e-4)
+        torch.testing.assert_close(onednn_products.product(a, b, bias).double(), exact, rtol=1e-5, atol=1e-4)
 
 
 class Net(nn.Module):
@@ -103,10 +103,10 @@ def gradient(posterior: Posterior, chains: int, size: int = 300) -> tuple[Tensor
 )
 def test_gradients(settings: dict[str, Any], chains: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Eager, compiled and step by step; all products of the forward pass, and two for each in the backward pass."""
-    monkeypatch.setattr(products, "is_faster", lambda: False)
+    monkeypatch.setattr(onednn_products, "is_faster", lambda: False)
     loss, grad, count = gradient(posterior_of(**settings), chains)
     assert count == 0
-    monkeypatch.setattr(products, "is_faster", lambda: True)
+    monkeypatch.setattr(onednn_products, "is_faster", lambda: True)
     torch._dynamo.reset()
     again, moved, count = gradient(posterior_of(**settings), chains)
     forward = 4 + 3 if "gradient_checkpointing" in settings else 4  # what comes last is not needed again
@@ -137,7 +137,7 @@ def test_other_kinds_stay() -> None:
     a, b = matrix(300, 300).double(), matrix(300, 300).double()
     x, one, square = a.float(), torch.ones(1), matrix(300, 300)
     exact = a @ b
-    with products.Products():
+    with onednn_products.Products():
         for bias in (one, square):  # one number for all, one for each
             torch.testing.assert_close(torch.addmm(bias, x, x), torch.mm(x, x) + bias, rtol=1e-4, atol=1e-4)
         assert torch.equal(a @ b, exact)
@@ -157,5 +157,5 @@ def test_other_kinds_stay() -> None:
 def test_where_it_is_faster(about: str | None, expected: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if about is not None:
         (tmp_path / "cpuinfo").write_text(about)
-    monkeypatch.setattr(products, "_CPU", tmp_path / "cpuinfo")
-    assert products.is_faster.__wrapped__() == (expected and torch.backends.mkl.is_available())
+    monkeypatch.setattr(onednn_products, "_CPU", tmp_path / "cpuinfo")
+    assert onednn_products.is_faster.__wrapped__() == (expected and torch.backends.mkl.is_available())

@@ -16,12 +16,12 @@ from hub import Hub
 from huggingface_hub import ModelCard
 from test_result import make_result
 
-from hf_llc import hub as publishing
-from hf_llc.card import BEGIN, END
-from hf_llc.cli import main
+from hf_llc.cli.entry_point import main
 from hf_llc.embedded import model_path, text_path
 from hf_llc.errors import InputError
-from hf_llc.hub import PublishError, publish
+from hf_llc.publishing import hub as publishing
+from hf_llc.publishing.card import BEGIN, END
+from hf_llc.publishing.hub import PublishError, publish
 from hf_llc.result import LLCResult
 
 THEIRS = "---\nlicense: mit  # theirs\n---\n# A model\r\n\nof theirs 🐢\n"

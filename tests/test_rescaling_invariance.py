@@ -15,8 +15,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 import rescaling_invariance as script
 from relu_network import own_labels, squared_error
 
-import hf_llc.kernels.psgld as psgld
-from hf_llc.kernels.langevin import force
+from hf_llc.samplers import psgld
+from hf_llc.samplers.langevin import force
 
 N = 400
 

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from hf_llc.errors import InputError
-from hf_llc.estimate import estimate
-from hf_llc.plots import moving_mean, plot_trace
-from hf_llc.report import render, with_error
-from hf_llc.result import LLCResult, Reason, Trace
+from hf_llc.judging.estimator import estimate
+from hf_llc.publishing.formatting import with_error
+from hf_llc.publishing.report import render
+from hf_llc.publishing.trace_plot import moving_mean, plot_trace
+from hf_llc.records.findings import Reason
+from hf_llc.records.trace import Trace
+from hf_llc.result import LLCResult
 
 NBETA = 500.0
 

@@ -12,10 +12,10 @@ import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from torch.nn import functional as F
 
-from hf_llc import tasks
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading import load_problem
+from hf_llc.loading.problem_loader import load_problem
+from hf_llc.loading.tasks import losses
 from hf_llc.problem import Problem
 
 TEXTS = Dataset.from_dict({"text": tiny.SENTENCES})
@@ -122,7 +122,7 @@ def test_masked_lm() -> None:
     for i, text in enumerate(tiny.SENTENCES):
         ids = tokenizer(text)["input_ids"]
         labels = problem.examples["labels"][i, : len(ids)]
-        chosen = labels != tasks.IGNORED
+        chosen = labels != losses.IGNORED
         assert 1 <= int(chosen.sum()) <= max(1, round(0.15 * len(ids)))
         assert labels[chosen].tolist() == torch.tensor(ids)[chosen].tolist()
         inputs = torch.tensor(ids).masked_fill(chosen, 3)

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from hf_llc import theory
-from hf_llc.cli import BAD_INPUT, OK, main
+from hf_llc.cli.console import BAD_INPUT, OK
+from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.theory import deep_linear, deep_linear_local, normal_crossing, reduced_rank, regular
 

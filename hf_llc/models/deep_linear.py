@@ -17,9 +17,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from hf_llc.backend.random_streams import counter_seed
 from hf_llc.errors import InputError
 from hf_llc.problem import Forward, Problem
-from hf_llc.streams import counter_seed
 from hf_llc.theory import Coefficient, LocalCoefficient, deep_linear, deep_linear_local
 
 

@@ -15,11 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli import _hush, main
+from hf_llc.cli.console import hush
+from hf_llc.cli.entry_point import main
 
 _IMPORTS = (
     *("datasets", "evaluate", "transformers", "transformers.models.llama.modeling_llama", "torch"),
-    *("hf_llc.evaluator", "hf_llc.plots", "matplotlib.figure", "matplotlib.backends.backend_agg"),
+    *("hf_llc.evaluator", "hf_llc.publishing.trace_plot", "matplotlib.figure", "matplotlib.backends.backend_agg"),
 )
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -96,7 +97,7 @@ class Forker:
 
 def serve() -> None:
     """Import everything, then do the jobs that come in, a line each."""
-    _hush(True)
+    hush(True)
     for name in _IMPORTS:
         importlib.import_module(name)
     sys.modules["torch"].set_num_threads(1)

@@ -10,8 +10,8 @@ import evaluate
 import numpy as np
 
 from hf_llc.errors import InputError
-from hf_llc.estimate import estimate
-from hf_llc.result import Trace
+from hf_llc.judging.estimator import estimate
+from hf_llc.records.trace import Trace
 
 _DESCRIPTION = """
 The local learning coefficient λ̂(w*) (Lau et al. 2023): how many effective parameters a model uses around weights w*.

@@ -1,0 +1,41 @@
+"""torch.compile for a method that is called thousands of times: what was compiled is found by the arguments alone."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from hf_llc.backend.onednn_products import compile_options
+
+
+class Compiled:
+    """A method of (tensor, tensor or mapping of tensors, int), compiled anew for each shape and layout of these.
+
+    torch checks before each call all that it saw while compiling, every module of the model too: of a step of eight
+    chains of a small network that is a tenth. What belongs to the method's object must not change as long as this is in
+    use, so what is left to check are the arguments, and that is done here. (torch keeps what it compiled with the code
+    object, so each has a copy of its own.)
+    """
+
+    def __init__(self, method: Callable[..., Any]) -> None:
+        self.method: Any = method
+        self.made: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, w: Tensor, batch: Tensor | Mapping[str, Tensor], size: int) -> Any:
+        parts = [batch] if isinstance(batch, Tensor) else batch.values()
+        key = (w.shape, w.stride(), size, *[(x.shape, x.stride()) for x in parts])
+        if key not in self.made:
+            self.made[key] = self._compiled()
+        return self.made[key](w, batch, size)
+
+    def _compiled(self) -> Callable[..., Any]:
+        function = self.method.__func__
+        copy = types.FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
+        unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # torch below 2.8 checks all it can
+        options = compile_options() | ({} if unchecked is None else {"guard_filter_fn": unchecked})
+        # torch remembers sizes by the place of the code, for copies too: not dynamic, or another model's become symbols
+        return torch.compile(types.MethodType(copy, self.method.__self__), dynamic=False, options=options or None)

@@ -1,0 +1,44 @@
+"""How many bytes this machine has left."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def available_bytes(device: torch.device, *, processes: int = 1) -> int:
+    """Memory of a device that is free now; that of the host is shared by the processes on it."""
+    if device.type == "cuda":
+        unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return torch.cuda.mem_get_info(device)[0] + unused
+    return min(_of_machine(), _of_group()) // processes
+
+
+def _of_machine() -> int:
+    """Linux says how much programs may still take; elsewhere half of what is built in is a guess."""
+    try:
+        for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2
+    except (AttributeError, ValueError, OSError):  # Windows
+        return 2**62
+
+
+def _of_group(root: Path = Path("/sys/fs/cgroup")) -> int:
+    """What a container's limit leaves, where there is one (cgroup v2)."""
+    try:
+        limit, used, stat = (
+            (root / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current", "stat")
+        )
+        spare = dict(line.split() for line in stat.splitlines()).get(
+            "inactive_file", "0"
+        )  # files kept while there is room
+        return 2**62 if limit == "max" else max(0, int(limit) - int(used) + int(spare))
+    except (OSError, ValueError):
+        return 2**62

@@ -1,0 +1,62 @@
+"""The states of chains on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+
+from hf_llc.files import write_atomically
+from hf_llc.parallel.processes import Group, Spans
+from hf_llc.records.trace import Trace, empty_trace
+
+
+class ChainStore:
+    """The states of chains in a folder, one file a batch of chains, each whole or absent."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def path(self, chains: Sequence[int]) -> Path:
+        """The file of these chains."""
+        return self.folder / f"chains-{chains[0]:05d}-{chains[-1]:05d}.safetensors"
+
+    def save(self, chains: Sequence[int], w: torch.Tensor, trace: Trace, kernel: dict[str, torch.Tensor]) -> None:
+        """Replace the saved state by weights `[chain, parameter]`, the trace that led there and the kernel's state."""
+        tensors = {
+            f"trace.{f.name}": torch.from_numpy(np.ascontiguousarray(getattr(trace, f.name))) for f in fields(Trace)
+        }
+        tensors |= {f"kernel.{name}": value.detach().cpu().contiguous() for name, value in kernel.items()}
+        tensors["w"] = w.detach().cpu()
+        write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
+
+    def load(
+        self,
+        chains: Sequence[int],
+        device: torch.device,
+        group: Group | None = None,
+        split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
+    ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
+        """The saved weights (on the host), trace and state of the kernel; or None, an empty trace and no state.
+
+        In a group the leader reads for all: the others may not see its files, or see them late. `split` says which of
+        the tensors are cut up, and how.
+        """
+        saved = (group or Group()).from_leader(lambda: self._read(chains), split)
+        if not saved:
+            return None, empty_trace(len(chains)), {}
+        trace = Trace(**{f.name: saved[f"trace.{f.name}"].cpu().numpy() for f in fields(Trace)})
+        kernel = {
+            name.removeprefix("kernel."): value.to(device)
+            for name, value in saved.items()
+            if name.startswith("kernel.")
+        }
+        return saved["w"], trace, kernel
+
+    def _read(self, chains: Sequence[int]) -> dict[str, torch.Tensor]:
+        path = self.path(chains)
+        return load_file(path) if path.exists() else {}

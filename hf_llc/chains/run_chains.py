@@ -1,0 +1,166 @@
+"""Runs chains up to a step, keeps what each step left behind, and saves and restores their state."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+import torch
+
+from hf_llc.chains.chain_store import ChainStore
+from hf_llc.parallel.pacing import Looks, deferred_interrupt
+from hf_llc.parallel.processes import Spans
+from hf_llc.records.trace import Trace, first_steps, join_steps, padded
+from hf_llc.samplers import Kernel
+from hf_llc.samplers.walk import Walk
+
+MEASURE_EVERY = 20
+"""Acceptance and distances are measured on every 20th step ([L], appendix H.1, at a tenth of the cost)."""
+
+
+@dataclass
+class Progress:
+    """What a batch of chains has done: reported while it runs."""
+
+    chains: list[int]
+    step: int
+    new_steps: int
+    trace: Trace
+
+
+class Recorder:
+    """The trace of some chains, grown in blocks; only a block's end waits for the device."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.blocks = [trace]
+        self.pending: dict[str, list[torch.Tensor | None]] = {item.name: [] for item in fields(Trace)}
+
+    def add(self, **values: torch.Tensor | None) -> None:
+        for name, value in values.items():
+            self.pending[name].append(value)
+
+    @property
+    def num_pending(self) -> int:
+        return len(self.pending["loss"])
+
+    def flush(self) -> None:
+        """Move the pending steps to the host."""
+        if not self.num_pending:
+            return
+        empty = torch.full_like(next(x for x in self.pending["loss"] if x is not None), torch.nan)
+        columns = {
+            name: torch.stack([empty if x is None else x for x in values], dim=1).cpu().numpy()
+            for name, values in self.pending.items()
+        }
+        self.blocks.append(Trace(**columns))
+        for values in self.pending.values():
+            values.clear()
+
+    def trace(self) -> Trace:
+        """Everything flushed so far."""
+        if len(self.blocks) > 1:
+            self.blocks = [join_steps(self.blocks)]
+        return self.blocks[0]
+
+
+def run_chains(
+    make_walk: Callable[[], Walk],
+    kernel: Kernel,
+    chains: Sequence[int],
+    *,
+    until: int,
+    store: ChainStore,
+    origin: ChainStore | None = None,
+    save_seconds: float = 20.0,
+    report: Callable[[Progress], None] = lambda progress: None,
+) -> Trace:
+    """Take a batch of chains from where the store has them to step `until`.
+
+    A chain whose loss is not finite moves no more (with several in the batch, it is carried along); its trace is NaN
+    from there on, and `diagnostics` names chain and step. The end state is in the store, so that a longer run goes on
+    from it.
+
+    Args:
+        make_walk: the walk of these chains, at w*.
+        kernel: a fresh kernel.
+        chains: chain numbers.
+        until: steps in all.
+        store: where states are kept.
+        origin: where fresh chains begin: at the weights and momenta kept there; None: at w*.
+        save_seconds: the state goes to disk this often; a kill costs at most that much of the work.
+        report: called with the progress at least every 50 steps.
+
+    Returns:
+        The trace of all steps, `[chain, until]`.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C, with the state saved. In a group: at any of its processes.
+    """
+    walk = make_walk()
+    posterior, group = walk.posterior, walk.posterior.group
+
+    def split(name: str) -> Sequence[Spans] | None:
+        is_whole = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.PER_CHAIN
+        return None if is_whole else posterior.split()
+
+    w, trace, state = store.load(chains, walk.w.device, group, split)
+    if w is None and origin is not None:
+        w, _, state = origin.load(chains, walk.w.device, group, split)
+    if trace.shape[1] >= until:
+        return first_steps(trace, until)
+    if w is not None:
+        walk.w.copy_(w)
+        kernel.load_state_dict(state)
+    del w, state  # they would live as long as the chain
+    recorder, step = Recorder(trace), trace.shape[1]
+    alive = _is_alive(trace)
+    saved, looks = time.monotonic(), Looks(group, step)
+
+    def save() -> None:
+        w, state = posterior.whole(walk.w), kernel.state_dict()
+        state = {name: x if name in kernel.PER_CHAIN else posterior.whole(x) for name, x in state.items()}
+        if group.leads:
+            store.save(chains, w, recorder.trace(), state)
+
+    with deferred_interrupt() as is_asked:
+        while step < until and alive:
+            take_step(walk, kernel, recorder, step)
+            step += 1
+            if step == until or looks.is_due(step, is_asked):
+                new = recorder.num_pending
+                recorder.flush()
+                alive = _is_alive(recorder.blocks[-1])
+                report(Progress(list(chains), step, new, recorder.trace()))
+                late = time.monotonic() - saved > save_seconds
+                stops, saves = looks.agree(step, stop=is_asked(), save=late)
+                if stops or saves:
+                    save()
+                    saved = time.monotonic()
+                if stops:
+                    raise KeyboardInterrupt
+    save()
+    return padded(recorder.trace(), until)
+
+
+def _is_alive(trace: Trace) -> bool:
+    return trace.shape[1] == 0 or bool(np.isfinite(trace.loss[:, -1]).any())
+
+
+def take_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
+    """One step, and what it left behind."""
+    measure = step % MEASURE_EVERY == 0
+    indices = walk.batches.indices(step)
+    distance = walk.sq_distance() if measure else None
+    info = kernel.step(walk, indices, step=step, measure=measure)
+    recorder.add(
+        loss=info.loss,
+        init_loss=walk.init_loss(step),
+        accept_prob=info.accept_prob,
+        sq_distance=distance,
+        grad_dot=info.grad_dot,
+        kinetic_temperature=info.kinetic_temperature,
+        heat=info.heat,
+        step_size=info.step_size,
+    )

@@ -1,0 +1,57 @@
+"""`hf-llc benchmark`: a sampler on targets whose λ̂ is known."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hf_llc.cli.arguments import convert
+from hf_llc.config import SampleConfig, from_mapping
+
+_DESCRIPTION = """A sampler on targets whose λ̂ is known: quadratic, normal crossings, reduced rank, a deep linear
+network, a regression with noisy labels, a tanh and a ReLU net. λ̂ should be the exact value within its standard error.
+Exit code 3 if it is off by more than four of them anywhere, or if a chain diverged."""
+
+
+def add(commands: Any) -> None:
+    """Register the command on argparse's subparsers."""
+    parser = commands.add_parser(
+        "benchmark", help="a sampler on targets whose λ̂ is known", allow_abbrev=False, description=_DESCRIPTION
+    )
+    parser.add_argument("--sampler", metavar="NAME", default="auto", help="as in estimate (default: auto)")
+    parser.add_argument("--step-size", metavar="X|auto", default="auto", help="ε on every target (default: auto)")
+    parser.add_argument("--seed", metavar="N", default="0", help="seed of noise and batch order (default: 0)")
+    parser.add_argument("--targets", metavar="NAME", nargs="+", help="only these (default: all)")
+    parser.add_argument("--output", metavar="DIR", help="write benchmark.json there")
+    parser.add_argument("--json", action="store_true", help="print the table as JSON")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(args: argparse.Namespace, _: list[Path]) -> int:
+    from hf_llc.cli import console
+
+    hints = get_type_hints(SampleConfig)
+    given = {name: convert(name, getattr(args, name), hints[name]) for name in ("sampler", "step_size", "seed")}
+    if given["sampler"] == "hmc":
+        given["batch_size"] = "full"  # as it will be; without, hmc is refused
+    asked = from_mapping(SampleConfig, given, source="the settings")
+    from hf_llc.files import check_writable, finite, write_json
+    from hf_llc.publishing.formatting import for_encoding
+    from hf_llc.studies import sampler_benchmark
+
+    if args.output is not None:
+        check_writable(args.output)
+    rows = []
+    for row in sampler_benchmark.measure(asked, args.targets or tuple(sampler_benchmark.TARGETS)):
+        if not args.json:
+            head = sampler_benchmark.HEAD + "\n" if not rows else ""
+            print(for_encoding(head + sampler_benchmark.line(row)), flush=True)
+        rows.append(row)
+    found = {"asked": given, "rows": [sampler_benchmark.as_dict(row) for row in rows]}
+    if args.output is not None:
+        write_json(Path(args.output) / "benchmark.json", found)
+    if args.json:
+        print(json.dumps(finite(found), indent=2), flush=True)
+    return console.OK if all(row.is_right for row in rows) else console.BAD_VERDICT

@@ -1,0 +1,132 @@
+"""`hf-llc curve`: λ̂ along a series of checkpoints."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+
+if TYPE_CHECKING:
+    from hf_llc.studies.checkpoint_series import Checkpoint
+
+_DESCRIPTION = """λ̂ of every checkpoint of a series, at the same settings: what is left open (step size, burn-in) is
+decided on the last one. Run it again to add what is missing. Writes curve.csv, curve.json, curve.png and a folder a
+checkpoint. Exit code 3 if any point is not trustworthy (the files are saved)."""
+
+
+def add(commands: Any) -> None:
+    """Register the command on argparse's subparsers."""
+    parser = commands.add_parser(
+        "curve", help="λ̂ along a series of checkpoints", allow_abbrev=False, description=_DESCRIPTION
+    )
+    series = parser.add_argument_group("series: one of")
+    series.add_argument("--revisions", metavar="PATTERN", help="branches and tags of --model, e.g. 'step*'")
+    series.add_argument("--checkpoints", metavar="DIR", help="a folder of model folders (Trainer's checkpoint-500 …)")
+    series.add_argument("--weights", metavar="FILE", nargs="+", help="weights of a plain module, with --factory")
+    series.add_argument(
+        "--factory", metavar="MODULE:FUNCTION", help="function that returns (module, loss_fn) for --weights"
+    )
+    add_settings(parser)
+    run = parser.add_argument_group("run")
+    run.add_argument("--config", metavar="FILE", help="YAML file of settings, `name: value`; flags override it")
+    run.add_argument("--output", metavar="DIR", required=True, help="folder of the curve")
+    run.add_argument("--x-scale", choices=["linear", "log"], default="linear", help="of the steps in the picture")
+    run.add_argument("--resume", action="store_true", help="insist that there is a curve to go on with")
+    run.add_argument("--overwrite", action="store_true", help="do all again")
+    run.add_argument("--json", action="store_true", help="print the curve as JSON, and nothing else, on stdout")
+    run.add_argument("--quiet", action="store_true", help="no progress bars and no remarks")
+    parser.set_defaults(run=_run, parser=parser)
+
+
+def _run(args: argparse.Namespace, folder: list[Path]) -> int:
+    from hf_llc.cli import console
+
+    load, sample = settings_from(args)
+    _check_series(args, load)
+    if args.resume and args.overwrite:
+        raise InputError("resume and overwrite are both given", remedy="give one")
+    output = Path(args.output)
+    folder.append(output)
+    console.hush(args.quiet)
+    is_new = not output.exists()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the curve alone
+            from hf_llc.studies.measure_curve import measure
+
+            curve = measure(
+                _series(args, load),
+                load,
+                sample,
+                output=output,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                progress=not args.quiet,
+                x_scale=args.x_scale,
+                report=lambda line: None if args.quiet or not console.is_main() else print(line, flush=True),
+            )
+    except InputError:
+        if is_new and console.is_main():
+            _remove_empty(output)
+        raise
+    if not console.is_main():
+        return console.OK  # a launcher stops all processes when one fails: the main one must get to print
+    if args.json:
+        print((output / "curve.json").read_text(encoding="utf-8"), end="", flush=True)
+    else:
+        from hf_llc.publishing.formatting import for_encoding
+
+        print(for_encoding(str(curve)))
+        if not args.quiet:
+            print(
+                f"files    {output}/curve.csv, curve.json\npicture  {output}/curve.png",
+                flush=True,
+            )
+    return console.OK if curve.is_trustworthy else console.BAD_VERDICT
+
+
+def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:
+    """Exactly one series, with what it needs and without what would contradict it.
+
+    Raises:
+        InputError: otherwise.
+    """
+    given = [name for name in ("revisions", "checkpoints", "weights") if getattr(args, name) is not None]
+    if len(given) != 1:
+        what = " and ".join(f"--{name}" for name in given) or "none"
+        raise InputError("one series is needed", value=what, allowed="--revisions, --checkpoints or --weights")
+    if (args.weights is None) != (args.factory is None):
+        raise InputError("--weights and --factory go together", remedy="give both")
+    if (load.model is None) != (args.revisions is None):
+        raise InputError("--model and --revisions go together", remedy="give both, or another series")
+    if load.revision is not None:
+        raise InputError("revision is for one model", value=load.revision, remedy="give --revisions PATTERN")
+    if load.data is None:
+        raise InputError("no data given", remedy="give --data: a Hub id, a folder or a file")
+
+
+def _series(args: argparse.Namespace, load: LoadConfig) -> list[Checkpoint]:
+    from hf_llc.studies import checkpoint_series
+
+    if args.revisions is not None:
+        return checkpoint_series.revisions(str(load.model), args.revisions)
+    if args.checkpoints is not None:
+        return checkpoint_series.checkpoint_folders(args.checkpoints)
+    return checkpoint_series.weight_files(args.weights, args.factory, allow_pickle=load.allow_pickle)
+
+
+def _remove_empty(output: Path) -> None:
+    """After bad input: not a folder that the refused run made, if no work is in it."""
+    files = [path for path in output.rglob("*") if path.is_file()]
+    if any(path.name != "run.json" or path.parent != output for path in files):
+        return
+    for path in sorted([*files, *output.rglob("*"), output], reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)

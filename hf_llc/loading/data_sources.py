@@ -1,0 +1,336 @@
+"""Whatever a user calls data → a `datasets.Dataset`, or tensors; and its columns, checked."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
+from torch import Tensor
+
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+from hf_llc.loading.hub_errors import data_refusal
+from hf_llc.loading.hub_files import commit_of, verified
+
+_AS_TABLE = "give texts as a table: {'text': [one, two]}"
+_BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+
+
+def is_tensors(data: Any) -> bool:
+    """Tensors already: a pair (x, y), a dictionary of tensors, or a torch dataset of pairs."""
+    if isinstance(data, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict, str, os.PathLike)):
+        return False
+    return isinstance(data, (dict, torch.utils.data.Dataset)) or (
+        isinstance(data, (tuple, list)) and len(data) > 0 and not _all_are(data, str, os.PathLike, dict)
+    )
+
+
+def _all_are(data: Any, *kinds: type) -> bool:
+    """A list of files or of rows."""
+    return isinstance(data, (tuple, list)) and len(data) > 0 and all(isinstance(x, kinds) for x in data)
+
+
+def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
+    """Inputs and labels of tensor data, `[example, …]` each, on the CPU.
+
+    Raises:
+        InputError: not pairs of tensors, or of different lengths.
+    """
+    if isinstance(data, dict):
+        names = list(data)
+        data = (
+            data[column(names, config.input_column, ("inputs", "x", "input"), "input_column")],
+            data[column(names, config.label_column, ("labels", "y", "label", "targets"), "label_column")],
+        )
+    elif isinstance(data, torch.utils.data.TensorDataset):
+        data = data.tensors
+    elif isinstance(data, torch.utils.data.Dataset):
+        data = _stacked(data, config.max_examples)
+    if len(data) != 2 or not all(isinstance(x, Tensor) for x in data):
+        kinds = ", ".join(dict.fromkeys(type(x).__name__ for x in data))
+        raise InputError(
+            "data is not a pair of tensors (inputs, labels)",
+            value=f"{type(data).__name__} of {len(data)} ({kinds})",
+            remedy="torch.as_tensor makes tensors of arrays",
+        )
+    if data[0].dim() == 0 or data[1].dim() == 0:
+        raise InputError("inputs and labels need an example axis", value=tuple(tuple(x.shape) for x in data))
+    if len(data[0]) != len(data[1]):
+        raise InputError("inputs and labels differ in length", value=(len(data[0]), len(data[1])))
+    inputs, labels = (x[: config.max_examples].detach().cpu() for x in data)
+    return inputs, labels
+
+
+def _stacked(data: Any, max_examples: int | None) -> tuple[Tensor, Tensor]:
+    """A torch dataset of pairs as two tensors."""
+    if not hasattr(data, "__len__"):
+        raise InputError("the torch dataset has no length", remedy="give tensors, or a datasets.IterableDataset")
+    pairs = [data[i] for i in range(len(data) if max_examples is None else min(len(data), max_examples))]
+    if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise InputError("the torch dataset does not hold pairs (input, label)", value=type(data).__name__)
+    try:
+        inputs, labels = (torch.stack([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise InputError(
+            f"the torch dataset's items do not stack to tensors: {error}",
+            value=type(data).__name__,
+            remedy="make items tensors of one shape (ToTensor)",
+        ) from error
+    return inputs, labels
+
+
+def open_data(
+    data: Any, config: LoadConfig, *, sample_by: str = "document"
+) -> tuple[Dataset | IterableDataset, dict[str, Any]]:
+    """A data set by id, path or object, one split of it, and where it came from.
+
+    Args:
+        sample_by: what one row of a local text file is: "document" (the file) or "paragraph" (up to a blank line).
+
+    Raises:
+        InputError: not found, not readable, no such subset or split, or unbounded.
+    """
+    facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
+    if _all_are(data, dict):
+        data = _rows(data)
+    if paths := _paths(data):
+        if isinstance(data, (tuple, list)) or paths[0].exists():
+            facts["id"] = ", ".join(p.resolve().name for p in paths)
+            opened = _local(paths, config, sample_by)
+        else:
+            facts["id"] = str(data)
+            opened, facts["revision"] = _from_hub(str(data), config)
+    else:
+        opened = data
+    if facts["revision"] is None and config.data_revision is not None:
+        raise InputError("data_revision is for data of the Hub", value=config.data_revision, remedy="leave it out")
+    if isinstance(opened, (DatasetDict, IterableDatasetDict)):
+        facts["split"] = pick_split([str(name) for name in opened], config.split)
+        opened = opened[facts["split"]]
+    elif opened is data:
+        refuse_parts(
+            config,
+            split=getattr(data, "split", None),
+            subset=data.info.config_name if isinstance(data, (Dataset, IterableDataset)) else None,
+        )
+    if isinstance(opened, (list, tuple)) and not opened:
+        raise InputError("the data set is empty", value=opened)
+    if not isinstance(opened, (Dataset, IterableDataset)):
+        raise InputError(
+            "data of this kind cannot be used",
+            value=type(data).__name__,
+            allowed="Hub id, folder, file, datasets.Dataset or IterableDataset, rows, tensors, torch dataset",
+        )
+    if isinstance(opened, IterableDataset) and config.max_examples is None:
+        raise InputError("a streamed data set needs a bound", remedy="give max_examples")
+    facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
+    named = opened.info.config_name
+    if named is not None and not named.startswith("default"):
+        facts["subset"] = facts["subset"] or named
+    opened = _unformatted(opened, config.max_examples)
+    if isinstance(opened, Dataset) and len(opened) == 0:
+        raise InputError("the data set is empty", value=facts["id"] or "Dataset", remedy="check split and files")
+    return opened, facts
+
+
+def _rows(data: Sequence[dict[str, Any]]) -> Dataset:
+    """A list of rows, each a dictionary by column name, as a data set."""
+    try:
+        return Dataset.from_list(list(data))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the rows do not make columns of one kind: {error}", remedy="check their values") from error
+
+
+def _paths(data: Any) -> list[Path]:
+    """What a name or a list of names may stand for; empty where data is something else.
+
+    Raises:
+        InputError: a text, which no file system or Hub would take for a name.
+    """
+    names = [data] if isinstance(data, (str, os.PathLike)) else data if _all_are(data, str, os.PathLike) else []
+    for name in map(str, names):
+        if "\n" in name or max(map(len, name.split("/"))) > 255:
+            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=_AS_TABLE)
+    return [Path(each) for each in names]
+
+
+def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = None) -> None:
+    """Data that is one piece has no other split or subset to choose: the result would name what was not used.
+
+    Raises:
+        InputError: `config` asks for a part other than the one that the data says it is.
+    """
+    for name, asked, own in (("split", config.split, split), ("subset", config.subset, subset)):
+        if asked is not None and asked != (None if own is None else str(own)):
+            raise InputError(
+                f"{name} cannot be chosen from data that is one piece",
+                value=asked,
+                remedy=f"leave {name} out, or give a DatasetDict, an id or a folder of files",
+            )
+
+
+def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> Dataset | IterableDataset:
+    """Plain Python rows: output formats (torch, numpy …) are taken off, a transform set on the data is carried out."""
+    if isinstance(data, IterableDataset):
+        return data.with_format(None)
+    if data.format["type"] is None:
+        return data
+    if data.format["type"] != "custom":
+        return data.with_format(None, columns=data.column_names)
+    count = len(data) if max_examples is None else min(len(data), max_examples)
+    return Dataset.from_list([data[i] for i in range(count)])
+
+
+def pick_split(splits: list[str], asked: str | None) -> str:
+    """The split asked for, or the only one, or validation, or test.
+
+    Raises:
+        InputError: not there, or no obvious choice.
+    """
+    if asked is not None:
+        if asked not in splits:
+            raise InputError("no such split", value=asked, allowed=", ".join(splits))
+        return asked
+    for name in (splits[0] if len(splits) == 1 else "", "validation", "test"):
+        if name in splits:
+            return name
+    raise InputError("the data set has several splits", value=None, allowed=", ".join(splits), remedy="give split")
+
+
+def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
+    """Files, a folder written by `save_to_disk`, or a folder of files."""
+    path = paths[0]
+    options: dict[str, Any] = {"streaming": config.streaming}
+    if path.is_dir():
+        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
+            saved = datasets.load_from_disk(str(path))
+            if isinstance(saved, Dataset):
+                refuse_parts(config, split=saved.split, subset=saved.info.config_name)
+            return saved
+        kinds = {p.suffix.lower() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")}
+        if not kinds:
+            raise InputError("the data folder is empty", value=path.name)
+        if kinds & {".safetensors", ".bin"} and not kinds & set(_BUILDERS) - {".json", ".txt"}:
+            raise InputError("the data folder holds a model, not data", value=path.name, remedy="check data")
+        if kinds & set(_BUILDERS) == {".txt"} and kinds <= {".txt", ".md", ""}:
+            options["sample_by"] = sample_by
+        return _load(str(path), config, name=path.name, **options)
+    for each in paths:
+        if not each.is_file():
+            remedy = "check the path" if len(paths) == 1 else f"check the path; or {_AS_TABLE}"
+            raise InputError("no such data file", value=each.name, remedy=remedy)
+        if each.suffix.lower() not in _BUILDERS:
+            raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(_BUILDERS))
+        if each.stat().st_size == 0:
+            raise InputError("the data file is empty", value=each.name)
+    kinds = {each.suffix.lower() for each in paths}
+    if len({_BUILDERS[kind] for kind in kinds}) > 1 or kinds == {".csv", ".tsv"}:
+        raise InputError("the data files are of several kinds", value=", ".join(sorted(kinds)), allowed="one kind")
+    builder = _BUILDERS[path.suffix.lower()]
+    if builder == "text":
+        options["sample_by"] = sample_by
+    elif kinds == {".tsv"}:
+        options["sep"] = "\t"
+    return _load(builder, config, name=path.name, data_files=[str(each) for each in paths], **options)
+
+
+def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
+    """A data set of the Hub, and its commit.
+
+    When it cannot reach the Hub, `datasets` takes the version that this machine prepared last, of whatever commit; here
+    it is the commit asked for or none.
+    """
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in _BUILDERS:
+        raise InputError("no such data file or folder", value=name, remedy="check the path")
+    builder = None
+    try:
+        commit = commit_of(name, "dataset", config.data_revision)
+        with verified(name, "dataset", commit):
+            builder = datasets.load_dataset_builder(name, config.subset, revision=commit)
+            if builder.hash != commit:
+                builder = _prepared(builder, commit)
+            if config.streaming:
+                return builder.as_streaming_dataset(split=config.split), commit
+            builder.download_and_prepare()
+            return builder.as_dataset(split=config.split), commit
+    except InputError:  # damaged files: what was made of them goes too
+        if builder is not None:
+            shutil.rmtree(builder.cache_dir, ignore_errors=True)
+        raise
+    except Exception as error:
+        raise data_refusal(error, name, config) from error
+
+
+def _prepared(builder: Any, commit: str) -> Any:
+    """The builder of the version of a commit that this machine has prepared; `builder` is that of another commit."""
+    found = type(builder)(
+        repo_id=builder.repo_id,
+        dataset_name=builder.dataset_name,
+        config_name=builder.config_id,
+        version=str(builder.config.version),
+        hash=commit,
+    )
+    if not Path(found.cache_dir).is_dir():
+        raise ConnectionError(f"{commit} is not in the cache")
+    return found
+
+
+def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:
+    try:
+        return datasets.load_dataset(source, config.subset, split=config.split, **options)
+    except Exception as error:
+        raise data_refusal(error, name, config) from error
+
+
+def materialize(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset:
+    """A `Dataset` of at most `max_examples` rows.
+
+    Raises:
+        InputError: a stream without rows.
+    """
+    if isinstance(data, Dataset):
+        if config.max_examples is None or len(data) <= config.max_examples:
+            return data
+        return data.select(range(config.max_examples))
+    rows = list(itertools.islice(data, config.max_examples))
+    if not rows:
+        raise InputError("the streamed data set is empty")
+    return Dataset.from_list(rows, features=data.features)
+
+
+def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
+    """Rows in lists of at most `size`, read as they are asked for."""
+    rows = iter(data)
+    while part := list(itertools.islice(rows, size)):
+        yield part
+
+
+def columns(data: Dataset | IterableDataset) -> list[str]:
+    """Names of the columns; a stream that does not say is asked for its first row."""
+    if data.column_names is not None:
+        return list(data.column_names)
+    return list(next(iter(data), {}))
+
+
+def column(names: Sequence[str], asked: str | None, usual: tuple[str, ...], name: str) -> str:
+    """The column called `asked`, or the first of the usual names that is there.
+
+    Raises:
+        InputError: there is none; the message lists the columns.
+    """
+    chosen = asked if asked is not None else next((u for u in usual if u in names), None)
+    if chosen is None or chosen not in names:
+        raise InputError(
+            "no such column" if asked else f"no column that could be the {name.replace('_', ' ')}",
+            value=asked,
+            allowed=", ".join(names),
+            remedy=f"give {name}",
+        )
+    return chosen

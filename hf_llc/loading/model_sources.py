@@ -1,0 +1,303 @@
+"""Hub ids, folders and objects → a module with its tokenizer or image processor, and where it came from."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
+from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
+from hf_llc.loading.tasks.registry import AUTO_CLASSES, task_from
+from hf_llc.loading.tasks.tokenization import is_transformer_lens
+from hf_llc.parallel.processes import Processes
+from hf_llc.parallel.sharding import hash_of, whole_of
+
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
+
+
+def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """The module, its tokenizer or image processor, and where it came from."""
+    if given is None:
+        from hf_llc.embedded import model_path
+
+        model, own, about = _open_named(str(model_path()), config, tokenizer)
+        return model, own, {**about, "id": "hf_llc/embedded"}
+    if isinstance(given, (str, os.PathLike)):
+        return _open_named(str(given), config, tokenizer)
+    for name in ("dtype", "device", "revision", "attn_implementation"):
+        if getattr(config, name) is not None:
+            raise InputError(
+                f"{name} is for models loaded by id or folder",
+                value=getattr(config, name),
+                remedy="convert the model yourself before passing it",
+            )
+    own = None
+    if isinstance(given, transformers.Pipeline):
+        own = given.image_processor if given.task == "image-classification" else given.tokenizer
+        given = given.model
+    if not isinstance(given, torch.nn.Module):
+        raise InputError(
+            "the model is of a kind that cannot be used",
+            value=type(given).__name__,
+            allowed="Hub id, folder, PreTrainedModel, Pipeline, TransformerLens model, nn.Module",
+        )
+    settings = getattr(given, "config", None)
+    name = getattr(settings, "_name_or_path", None) or None
+    about: dict[str, Any] = {"id": public_name(name), "revision": getattr(settings, "_commit_hash", None)}
+    if is_transformer_lens(given):
+        own = getattr(given, "tokenizer", None)
+        about = {"id": public_name(getattr(given.cfg, "model_name", None)), "revision": None}
+    elif own is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
+        own = _processor(name, given, config, None, revision=about["revision"])
+    about["fingerprint"] = _fingerprint(given)  # with a commit too: its weights may have been trained since
+    if tokenizer is not None or config.tokenizer is not None:
+        own = _processor("", given, config, tokenizer)
+    return given, own, about
+
+
+def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
+    """A model by id or folder with its tokenizer or image processor; of the Hub: all files of one commit, checked."""
+    folder = Path(name)
+    if folder.is_dir():
+        _check_folder(folder, config)
+    elif folder.is_file():
+        raise InputError(
+            "the model is a file",
+            value=folder.name,
+            allowed="a Hub id or a folder",
+            remedy="give the folder that holds config.json",
+        )
+    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise InputError("no such model folder", value=name, remedy="check the path")
+    about: dict[str, Any] = {"id": public_name(name), "revision": None}
+    if folder.is_dir():
+        model = _from_pretrained(name, config, None)
+        return model, _processor(name, model, config, tokenizer), {**about, "fingerprint": _fingerprint(model)}
+    try:
+        commit = commit_of(name, "model", config.revision)
+        with verified(name, "model", commit):
+            fetch_small_files(name, commit)
+    except InputError:
+        raise
+    except Exception as error:
+        raise model_refusal(error, name, config) from error
+    with verified(name, "model", commit):
+        model = _from_pretrained(name, config, commit)
+        own = _processor(name, model, config, tokenizer, revision=commit)
+    return model, own, {**about, "revision": commit}
+
+
+def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> PreTrainedModel:
+    """A model by id or folder, on its device, whole."""
+    import hf_llc.models  # noqa: F401 - registers this package's architectures
+
+    device = device_of(config)
+    options: dict[str, Any] = {"revision": revision, "trust_remote_code": config.trust_remote_code}
+    try:
+        settings = transformers.AutoConfig.from_pretrained(name, **options)
+        task = _task_of_checkpoint(settings, config)
+        auto = getattr(transformers, AUTO_CLASSES[task])
+        extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+        dtype = torch.float32 if config.dtype is None else getattr(torch, config.dtype)
+        model, info = auto.from_pretrained(
+            name,
+            dtype=dtype,
+            use_safetensors=None if config.allow_pickle else True,
+            output_loading_info=True,
+            config=settings,
+            **options,
+            **extra,
+        )
+    except InputError:
+        raise
+    except Exception as error:
+        if revision is not None and "does not appear to have" in str(error):
+            error = _asked_again(name, revision) or error
+        raise model_refusal(error, name, config) from error
+    missing = sorted(info.get("missing_keys") or [])
+    if missing:
+        raise InputError(
+            f"weights are missing in the checkpoint ({len(missing)}): {missing[0]}",
+            value=name,
+            remedy=f"is it trained for {task}?",
+        )
+    return model.to(device)
+
+
+def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
+    """A model by id or folder whose config alone is read.
+
+    Returns:
+        The model in eval mode without values (device meta), its task, and the type that its checkpoint says it is in
+        (float32 where it does not).
+
+    Raises:
+        InputError: no such model, or no task.
+    """
+    import hf_llc.models  # noqa: F401 - registers this package's architectures
+
+    name = str(config.model)
+    options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
+    try:
+        settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)
+        dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else torch.float32
+        task = _task_of_checkpoint(settings, config)
+        extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
+        auto = getattr(transformers, AUTO_CLASSES[task])
+        with torch.device("meta"):
+            model = auto.from_config(settings, dtype=torch.float32, **options, **extra)
+    except InputError:
+        raise
+    except Exception as error:
+        raise model_refusal(error, name, config) from error
+    return model.eval(), task, dtype
+
+
+def _asked_again(name: str, commit: str) -> Exception | None:
+    """Why weights that transformers says are missing cannot be had; None: they are missing."""
+    try:
+        ask_again(name, commit, ("model.safetensors", "model.safetensors.index.json"))
+    except Exception as reason:
+        return reason
+    return None
+
+
+def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
+    """The task that a checkpoint was saved for, or the one asked for where it does not say."""
+    names = getattr(settings, "architectures", None) or []
+    own = "image-classification" if settings.model_type == "timm_wrapper" else task_from(names, settings)
+    asked = None if config.task == "plain" else config.task
+    if own is None and asked is None:
+        raise InputError(
+            "the task cannot be told from the model's config",
+            value=", ".join(names) or "no architectures",
+            allowed=", ".join(AUTO_CLASSES),
+            remedy="give task",
+        )
+    if own is not None and asked is not None and own != asked:
+        raise InputError("the model is for another task", value=asked, allowed=own)
+    return own or str(asked)
+
+
+def device_of(config: LoadConfig) -> torch.device:
+    """The device asked for, or this process's own.
+
+    Raises:
+        InputError: no such device here.
+    """
+    if config.device is None:
+        return Processes().device
+    try:
+        device = torch.device(config.device)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise InputError(
+            "no such device here",
+            value=config.device,
+            allowed="cpu" + (f", cuda:0 … cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else ""),
+        ) from error
+    return device
+
+
+def _fingerprint(model: torch.nn.Module) -> str:
+    """A hash of weights and buffers (batch norm's averages shape the loss too)."""
+    return hash_of(value for value in model.state_dict().values() if isinstance(value, torch.Tensor))
+
+
+def _check_folder(folder: Path, config: LoadConfig) -> None:
+    """A model folder has a config and weights that may be read."""
+    files = {p.suffix for p in folder.iterdir()}
+    if not (folder / "config.json").exists():
+        raise InputError(
+            "the model folder has no config.json", value=folder.name, remedy="is it a transformers folder?"
+        )
+    if ".safetensors" not in files and not (config.allow_pickle and files & set(_PICKLES)):
+        if files & set(_PICKLES):
+            raise InputError(
+                "the model folder has pickled weights only, which can run code",
+                value=folder.name,
+                remedy="convert them to safetensors, or give allow_pickle (--allow-pickle)",
+            )
+        raise InputError("the model folder has no weights", value=folder.name, allowed="*.safetensors")
+
+
+def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revision: str | None = None) -> Any:
+    """The tokenizer or image processor: the one given, or the model's own; None where it has none."""
+    if given is None and config.tokenizer is not None:
+        given = config.tokenizer
+    if given is not None and not isinstance(given, (str, os.PathLike)):
+        return given
+    is_image = "ForImageClassification" in type(model).__name__
+    auto = transformers.AutoImageProcessor if is_image else transformers.AutoTokenizer
+    source = str(given) if given is not None else name
+    revision = (revision or config.revision) if given is None else None
+    try:
+        if given is not None and not Path(source).exists():
+            revision = commit_of(source, "model", None)
+            fetch_small_files(source, revision)
+        return auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
+    except Exception as error:
+        if given is None:
+            return None
+        raise hub_refusal(error, "tokenizer", source, None) or InputError(
+            "the tokenizer cannot be loaded",
+            value=source,
+            remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
+        ) from error
+
+
+def narrowed(model: torch.nn.Module) -> None:
+    """Keep float32 weights in 16 bits, in place, where that loses nothing: those of a bfloat16 or float16 checkpoint.
+
+    All or none, so that the weights of other checkpoints stay one type. Chains are float32 all the same, see
+    `hf_llc.posterior.posterior`: the model then costs two bytes a parameter beside them.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for dtype in (torch.bfloat16, torch.float16):
+        if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
+            for parameter in parameters:
+                parameter.data = parameter.data.to(dtype)
+            _give_back()
+            return
+
+
+def _give_back() -> None:
+    """Freed memory to the system: glibc would keep pieces below 32 MiB, and large chains come in one of their own."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def check_weights(model: torch.nn.Module) -> None:
+    """Weights are there, and finite numbers of 32 bits or more.
+
+    Raises:
+        InputError: the first parameter that is not.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            raise InputError(
+                "a weight is an integer, as in quantized models",
+                value=f"{name}: {parameter.dtype}",
+                allowed="floating point",
+                remedy="load the model without quantization",
+            )
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise InputError(
+                "parameters cannot be sampled in this type",
+                value=str(parameter.dtype),
+                allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+                remedy="use dtype float32, with mixed_precision bf16 for speed",
+            )
+        if not bool(torch.isfinite(whole_of(parameter.detach())).all()):
+            raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")

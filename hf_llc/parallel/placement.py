@@ -1,0 +1,82 @@
+"""Which processes hold the model and share the work: settings, launcher and model agree before anything is loaded."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+
+from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.errors import InputError
+from hf_llc.parallel.processes import Processes, launched_for_fsdp
+from hf_llc.parallel.sharding import mesh_of, module_of, shard
+from hf_llc.problem import Problem
+
+
+def spread(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Processes]:
+    """The settings with `parameter_parallel` as launcher or model have it, and the processes in groups.
+
+    Args:
+        sample: as asked for.
+        model: whatever was given to be measured; a module that `fully_shard` has split says itself over how many.
+
+    Raises:
+        InputError: groups of that size cannot be made, or the module given is split in another way, or is whole.
+    """
+    module = module_of(model)
+    mesh = None if module is None else mesh_of(module)
+    asked = sample.parameter_parallel
+    if mesh is not None:
+        if asked not in (1, mesh.size()):
+            raise InputError(
+                "parameter_parallel is not what the model is split by",
+                value=asked,
+                allowed=str(mesh.size()),
+                remedy="leave it out",
+            )
+        sample = replace(sample, parameter_parallel=mesh.size())
+    elif module is None and asked == sample.data_parallel == 1 and launched_for_fsdp():
+        sample = replace(sample, parameter_parallel=Processes().count)
+    elif module is not None and asked > 1:
+        raise InputError(
+            "parameter_parallel splits models that hf_llc loads, and would not leave a module of yours as it is",
+            value=type(module).__name__,
+            remedy="give a Hub id or a folder, or split the module with torch.distributed.fsdp.fully_shard",
+        )
+    processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
+    if mesh is not None and processes.group.size > 1 and not processes.group.is_mesh(mesh):
+        raise InputError(
+            "the model is split over processes that are not neighbours",
+            value=mesh.mesh.flatten().tolist(),
+            remedy="split it over processes that follow one another",
+        )
+    return sample, processes
+
+
+def place(load: LoadConfig, sample: SampleConfig, model: Any = None) -> LoadConfig:
+    """Where a model that is then split is loaded: on the host, as it may not fit on one device.
+
+    Raises:
+        InputError: one device is asked for.
+    """
+    if sample.parameter_parallel == 1 or module_of(model) is not None:
+        return load
+    if load.device is not None:
+        raise InputError(
+            "device is one, and parameter_parallel uses those of all processes", value=load.device, remedy="give either"
+        )
+    return replace(load, device="cpu")
+
+
+def split(problem: Problem, sample: SampleConfig, processes: Processes) -> None:
+    """Split the problem's model over the group of this process, unless it is split already.
+
+    Raises:
+        InputError: it cannot be split.
+    """
+    if sample.parameter_parallel > 1 and mesh_of(problem.model) is None:
+        for parameter in problem.model.parameters():  # FSDP's weights are those of the chains
+            if parameter.dtype in (torch.bfloat16, torch.float16):
+                parameter.data = parameter.data.float()
+        shard(problem.model, processes.group.mesh())

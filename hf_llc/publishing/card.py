@@ -1,0 +1,274 @@
+"""The model card: one metric in its `model-index` and one section between markers; every other byte stays."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_llc.errors import InputError
+from hf_llc.files import finite
+from hf_llc.publishing.card_section import render_section
+from hf_llc.publishing.front_matter import newline_of, split, with_entry
+
+if TYPE_CHECKING:
+    from huggingface_hub import EvalResult
+
+    from hf_llc.result import LLCResult
+
+BEGIN = "<!-- hf_llc:begin (made by hf-llc publish, which overwrites what stands up to the end marker) -->"
+END = "<!-- hf_llc:end -->"
+METRIC = "llc"
+EVAL_RESULTS = ".eval_results/llc.yaml"
+
+_BEGIN, _END = re.compile(r" {0,3}<!-- hf_llc:begin\b.*-->\s*"), re.compile(r" {0,3}<!-- hf_llc:end\b.*-->\s*")
+_FENCE = re.compile(r"\s*(?:[>*+-]\s+|\d+[.)]\s+)*(`{3,}(?=[^`]*$)|~{3,})(.*)", re.DOTALL)
+_COMMENT = re.compile(r" {0,3}<!--")
+_LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
+_SETTING = ("unit", "n", "nbeta", "localization", "sampler", "minimize")
+"""Metric arguments that, with task and data set, make two estimates estimates of the same thing."""
+
+
+def merge_card(
+    readme: str,
+    result: LLCResult,
+    *,
+    repo_id: str | None = None,
+    allow_untrusted: bool = False,
+    folder: str = "llc/",
+    curve: dict[str, Any] | None = None,
+) -> str:
+    """A README with the result in its front matter's model-index and in one section between markers.
+
+    A metric of the same setting (task, data set with config, split and revision, unit, n, nβ, γ, sampler, minimize) and
+    an earlier section are replaced; all the rest stays byte for byte. A new section goes to the end.
+
+    Args:
+        readme: the card so far, line ends and byte order mark included; "" for none.
+        result: what to show.
+        repo_id: the model's repository: names the model where the card and the result do not.
+        allow_untrusted: show an estimate whose verdict is bad; the section then begins by saying so.
+        folder: where the result's files lie, seen from the card.
+        curve: contents of the curve.json that lies in `folder` beside curve.png, if there is one.
+
+    Raises:
+        InputError: the verdict is bad, the front matter cannot be edited, or a marker has no partner.
+    """
+    check_verdict(result, allow_untrusted=allow_untrusted)
+    mark = "\ufeff" if readme.startswith("\ufeff") else ""
+    body = readme[len(mark) :]
+    entry = eval_result(result)
+    name = str(repo_id or result.model.get("id") or "model").rsplit("/", 1)[-1]
+    section = render_section(result, repo_id=repo_id, folder=folder, curve=curve)
+    merged = _with_section(body, section)
+    merged = mark + with_entry(merged, item=_index_item(name, entry), model_name=name, is_same=_is_same(entry))
+    check_card(merged, entry)
+    return merged
+
+
+def check_verdict(result: LLCResult, *, allow_untrusted: bool) -> None:
+    """Raises InputError where the verdict is bad and that was not asked for."""
+    if not result.is_trustworthy and not allow_untrusted:
+        reason = next((r for r in result.reasons if not r.is_note), None)
+        raise InputError(
+            "the estimate is not to be trusted",
+            value=result.verdict,
+            remedy=f"{'' if reason is None else reason.remedy + '; or '}publish it as such with allow_untrusted "
+            "(--allow-untrusted)",
+        )
+
+
+def eval_result(result: LLCResult) -> EvalResult:
+    """The result as huggingface_hub has metrics in a model-index: λ̂, with its error, verdict and settings as args."""
+    from huggingface_hub import EvalResult
+
+    data = result.data
+    name = str(data.get("id") or "local")
+    arguments = {
+        "standard_error": result.llc_se,
+        "verdict": result.verdict,
+        "r_hat": result.r_hat,
+        "ess": result.ess,
+        "accept_prob": result.accept_prob,
+        "unit": result.unit,
+        "n": result.n,
+        "nbeta": result.nbeta,
+        "localization": result.localization,
+        "sampler": result.sampler,
+        "minimize": result.minimize is not None,
+        "step_size": result.step_size,
+        "num_chains": result.num_chains,
+        "num_draws": result.num_draws,
+        "num_steps_between_draws": result.num_steps_between_draws,
+        "num_burnin_steps": result.num_burnin_steps,
+        "batch_size": result.batch_size,
+        "seed": result.seed,
+        "init_loss": result.init_loss,
+        "model_revision": result.model.get("revision"),
+        "data_fingerprint": data.get("fingerprint"),
+        "hf_llc": result.versions.get("hf_llc"),
+    }
+    task = "other" if result.task == "plain" else result.task
+    return EvalResult(
+        task_type=task,
+        task_name=task.replace("-", " ").capitalize(),
+        dataset_type=name,
+        dataset_name=name.rsplit("/", 1)[-1],
+        dataset_config=data.get("subset"),
+        dataset_split=data.get("split"),
+        dataset_revision=data.get("revision"),
+        metric_type=METRIC,
+        metric_name="Local learning coefficient",
+        metric_value=result.llc if math.isfinite(result.llc) else "not a number",
+        metric_args={name: value for name, value in finite(arguments).items() if value is not None},
+    )
+
+
+def check_card(readme: str, entry: EvalResult) -> None:
+    """The card loads as a `ModelCard` and holds the entry once.
+
+    Raises:
+        InputError: it does not.
+    """
+    from huggingface_hub import ModelCard
+
+    try:
+        found = ModelCard(readme.removeprefix("\ufeff")).data.get("eval_results", [])
+    except ValueError as error:
+        raise InputError("the card's front matter is not what a ModelCard takes", remedy=str(error)[:300]) from error
+    same = [
+        each
+        for each in found
+        if each.metric_type == METRIC
+        and each.unique_identifier == entry.unique_identifier
+        and each.metric_args == entry.metric_args
+    ]
+    if len(same) != 1:
+        raise InputError(
+            "the merged card does not hold the estimate once", value=len(same), remedy="mend its model-index"
+        )
+
+
+def merge_eval_results(text: str, result: LLCResult, *, dataset_id: str) -> str:
+    """`.eval_results/llc.yaml` with λ̂ for a benchmark data set; entries for other data sets are kept.
+
+    Raises:
+        InputError: the file there has another form, or λ̂ is not a number.
+    """
+    import yaml
+    from huggingface_hub import EvalResultEntry
+    from huggingface_hub._eval_results import eval_result_entries_to_yaml, parse_eval_result_entries
+    from huggingface_hub.utils import yaml_dump
+
+    from hf_llc.publishing.formatting import with_error
+
+    if not math.isfinite(result.llc):
+        raise InputError("a benchmark takes numbers only", value=result.verdict, remedy="leave benchmark_dataset out")
+    try:
+        others = parse_eval_result_entries(yaml.safe_load(text) or [])
+    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+        raise InputError(f"{EVAL_RESULTS} in the repository is damaged", remedy="mend or delete it") from error
+    is_it = result.data.get("id") == dataset_id
+    own = EvalResultEntry(
+        dataset_id=dataset_id,
+        task_id=METRIC,
+        value=result.llc,
+        dataset_revision=result.data.get("revision") if is_it else None,
+        notes=f"λ̂ = {with_error(result.llc, result.llc_se)}, {result.verdict}; nβ {result.nbeta:g}, "
+        f"γ {result.localization:g}, {result.sampler}",
+    )
+    kept = [entry for entry in others if (entry.dataset_id, entry.task_id) != (dataset_id, METRIC)]
+    return yaml_dump(eval_result_entries_to_yaml([*kept, own]), sort_keys=False)
+
+
+def _index_item(name: str, entry: EvalResult) -> dict[str, Any]:
+    from huggingface_hub.repocard_data import eval_results_to_model_index
+
+    return eval_results_to_model_index(name, [entry])[0]["results"][0]
+
+
+def _is_same(entry: EvalResult) -> Any:
+    """The test of whether a metric in a model-index is of the entry's setting."""
+    arguments = entry.metric_args or {}
+    parts = {"config": entry.dataset_config, "split": entry.dataset_split, "revision": entry.dataset_revision}
+
+    def is_same(item: dict[str, Any], metric: dict[str, Any]) -> bool:
+        dataset, own = item["dataset"], metric.get("args")
+        return (
+            metric["type"] == METRIC
+            and isinstance(own, dict)
+            and item["task"].get("type") == entry.task_type
+            and dataset.get("type") == entry.dataset_type
+            and all(dataset.get(name) == value for name, value in parts.items())
+            and all(own.get(name) == arguments.get(name) for name in _SETTING)
+        )
+
+    return is_same
+
+
+@dataclass(frozen=True)
+class _Places:
+    """Where sections stand in a README, and where a new one may go."""
+
+    sections: list[tuple[int, int]]
+    end: int
+
+
+def _with_section(readme: str, section: str) -> str:
+    """The first section replaced, any further one taken out; or a new one at the end."""
+    newline = newline_of(readme)
+    text = (f"{BEGIN}\n{section}\n{END}\n").replace("\n", newline)
+    places = _places(readme)
+    if not places.sections:
+        before, after = readme[: places.end], readme[places.end :]
+        lines = before[-4:].replace("\r\n", "\n")
+        gap = "" if not before or lines.endswith("\n\n") else newline if lines.endswith("\n") else newline * 2
+        return before + gap + text + (newline if after else "") + after
+    merged = readme
+    for start, end in reversed(places.sections[1:]):
+        merged = merged[:start] + merged[end:]
+    start, end = places.sections[0]
+    if end == len(readme) and not readme.endswith(("\n", "\r")):
+        text = text.removesuffix(newline)
+    return merged[:start] + text + merged[end:]
+
+
+def _places(readme: str) -> _Places:
+    """Find the markers outside the front matter, code fences and comments that span lines.
+
+    Raises:
+        InputError: a begin marker without its end marker: nobody knows how much is to be replaced.
+    """
+    parts = split(readme)
+    position = 0 if parts is None else len(parts.start) + len(parts.block)
+    sections: list[tuple[int, int]] = []
+    fence, opened, begun = "", 0, None
+    in_comment = False
+    for match in _LINE.finditer(readme, position):
+        line, start = match[0], match.start()
+        if begun is not None:
+            if _END.fullmatch(line):
+                sections.append((begun, match.end()))
+                begun = None
+            elif _BEGIN.fullmatch(line):
+                break
+        elif fence:
+            found = _FENCE.fullmatch(line)
+            if found and found[1].startswith(fence) and not found[2].strip():
+                fence = ""
+        elif in_comment:
+            in_comment = "-->" not in line
+        elif _BEGIN.fullmatch(line):
+            begun = start
+        elif found := _FENCE.fullmatch(line):
+            fence, opened = found[1], start
+        elif _COMMENT.match(line) and "-->" not in line:
+            in_comment, opened = True, start
+    if begun is not None:
+        line = readme.count("\n", 0, begun) + 1
+        raise InputError(
+            f"README.md has a begin marker of hf_llc without its end marker (line {line})",
+            remedy=f"put {END} on a line of its own where the section ends, or delete the begin marker",
+        )
+    return _Places(sections, opened if fence or in_comment else len(readme))

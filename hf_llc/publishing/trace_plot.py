@@ -1,0 +1,203 @@
+"""The picture of a run: what the chains did, and what λ̂ became of it (the paper's Figure H.1, made to be read)."""
+
+from __future__ import annotations
+
+import math
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from hf_llc.publishing.report import estimate_text
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hf_llc.records.trace import Trace
+    from hf_llc.result import LLCResult
+
+Array = np.ndarray
+
+_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
+"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+_ACCEPT_COLOUR = "#777777"
+_MAX_POINTS = 4000
+"""A curve has at most this many points: more cannot be seen, and a picture of 10^6 steps must not take minutes."""
+_MAX_FAINT_CHAINS = 12
+"""With more chains, the unsmoothed curves would hide the smooth ones."""
+
+
+def plot_trace(result: LLCResult, path: str | Path) -> Path:
+    """Draw the trace of `result` into a PNG.
+
+    Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
+    trivial predictor's loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. The loss
+    shown is L_n(w*) + L_B(w_t) − L_B(w*), the minibatch loss without the luck of which examples the batch holds: that
+    noise is shared by all chains and would hide the climb. Below: the running λ̂ of each chain, from the same
+    differences since burn-in, and the band λ̂ ± standard error.
+
+    Raises:
+        ValueError: the result has no trace.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    trace = result.trace
+    if trace is None:
+        raise ValueError("the result has no trace to draw")
+    figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
+    _draw_losses(upper, result, trace)
+    _draw_acceptance(upper, result, trace)
+    _draw_running_llc(lower, result, trace)
+    for axes in (upper, lower):
+        if result.num_burnin_steps > 0:
+            axes.axvspan(-0.5, result.num_burnin_steps - 0.5, color="black", alpha=0.06, lw=0, label="burn-in")
+    upper.set_xlim(-0.5, trace.shape[1] - 0.5)
+    lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    # Outside the data: with many chains no place inside is free.
+    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
+    figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
+    figure.savefig(path, format="png", metadata={"Software": None})
+    return Path(path)
+
+
+def moving_mean(values: Array, window: int) -> Array:
+    """Mean over the last `window` values that are not NaN, `[chain, step]` → same shape; NaN where there is none."""
+    seen = np.isfinite(values)
+    sums = np.cumsum(np.where(seen, values, 0.0), axis=1)
+    counts = np.cumsum(seen, axis=1).astype(float)
+    sums[:, window:] -= sums[:, :-window].copy()
+    counts[:, window:] -= counts[:, :-window].copy()
+    mean = np.full(values.shape, np.nan)
+    np.divide(sums, counts, out=mean, where=(counts > 0) & seen)
+    return mean
+
+
+def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int, heat: float = 0.0) -> tuple[Array, Array]:
+    """λ̂ from the steps so far: step numbers `[kept]` and nβ·mean[L_B(w_t) − L_B(w*)] `[chain, kept]`.
+
+    `heat`, what gradient noise adds to λ̂, is taken off. Where nothing is left after burn-in (a run that was
+    cut short), the mean runs from the start.
+    """
+    start = num_burnin_steps if num_burnin_steps < trace.shape[1] else 0
+    excess = nbeta * (trace.loss[:, start:] - trace.init_loss[:, start:])
+    return np.arange(start, trace.shape[1]), moving_mean(excess, excess.shape[1]) - heat
+
+
+def _thin(steps: Array, values: Array) -> tuple[Array, Array]:
+    """Every k-th point, so that at most `_MAX_POINTS` are left, the last one included."""
+    stride = -(-len(steps) // _MAX_POINTS)
+    return steps[::-1][::stride][::-1], values[..., ::-1][..., ::stride][..., ::-1]
+
+
+def _colour(chain: int) -> str:
+    return _COLOURS[chain % len(_COLOURS)]
+
+
+def _draw_losses(axes: Axes, result: LLCResult, trace: Trace) -> None:
+    chains, num_steps = trace.shape
+    loss = result.init_loss + trace.loss - trace.init_loss
+    smooth = moving_mean(loss, max(1, num_steps // 50))
+    marker = "o" if num_steps == 1 else None
+    alpha = 0.9 if chains <= _MAX_FAINT_CHAINS else 0.45
+    steps, raw = _thin(np.arange(num_steps), loss)
+    _, mean = _thin(np.arange(num_steps), smooth)
+    for chain in range(chains):
+        if chains <= _MAX_FAINT_CHAINS:
+            axes.plot(steps, raw[chain], color=_colour(chain), lw=0.5, alpha=0.18)
+        label = "chains (moving mean)" if chain == 0 else None
+        axes.plot(steps, mean[chain], color=_colour(chain), lw=1.3, alpha=alpha, marker=marker, label=label)
+        last = np.flatnonzero(np.isfinite(smooth[chain]))[-1:]
+        if last.size and last[0] < num_steps - 1:
+            axes.plot(last, smooth[chain, last], color=_colour(chain), ls="none", marker="x", ms=9, mew=2)
+    if math.isfinite(result.init_loss):
+        axes.axhline(result.init_loss, color="black", lw=1, label=f"$L_n(w^*)$ = {result.init_loss:.4g}")
+    shown = raw if chains <= _MAX_FAINT_CHAINS else mean
+    low, high = _range(shown, result.init_loss)
+    trivial = result.trivial_loss
+    if trivial is not None and _is_near(trivial, low, high):
+        axes.axhline(trivial, color="black", lw=1.2, ls=":", label=f"trivial = {trivial:.4g}")
+        low, high = min(low, trivial), max(high, trivial)
+    _scale(axes, low, high)
+    axes.set_ylabel(f"loss ({result.unit})")
+
+
+def _range(values: Array, *more: float) -> tuple[float, float]:
+    """Least and greatest finite value; (0, 1) if there is none."""
+    finite = np.concatenate([values[np.isfinite(values)].ravel(), [x for x in more if math.isfinite(x)]])
+    return (float(finite.min()), float(finite.max())) if finite.size else (0.0, 1.0)
+
+
+def _is_near(trivial_loss: float, low: float, high: float) -> bool:
+    """The trivial loss lies in the range of the data, or less than half that range away."""
+    return low - (high - low) / 2 <= trivial_loss <= high + (high - low) / 2
+
+
+def _scale(axes: Axes, low: float, high: float) -> None:
+    """Logarithmic where the values span more than two decades; limits with a margin, even for one value."""
+    if low > 0 and high / low > 100:
+        axes.set_yscale("log")
+        axes.set_ylim(low / 1.3, min(high * 1.3, 1e300))
+        return
+    margin = 0.05 * (high - low) or 0.05 * abs(high) or 0.05
+    axes.set_ylim(low - margin, high + margin)
+
+
+def _draw_acceptance(axes: Axes, result: LLCResult, trace: Trace) -> None:
+    """Mean acceptance over chains where it was measured, averaged over neighbours to at most 100 points."""
+    values = trace.accept_prob
+    seen = np.flatnonzero(np.isfinite(values).any(axis=0))
+    if not seen.size:
+        return
+    right = axes.twinx()
+    groups = np.array_split(seen, min(100, seen.size))
+    steps = [group.mean() for group in groups]
+    means = [float(np.nanmean(values[:, group])) for group in groups]
+    right.plot(steps, means, ls="none", marker=".", ms=4, color=_ACCEPT_COLOUR, alpha=0.8)
+    axes.plot([], [], ls="none", marker=".", color=_ACCEPT_COLOUR, label="acceptance (right)")
+    right.set_ylim(0, 1.02)
+    right.set_ylabel("MALA acceptance", color=_ACCEPT_COLOUR)
+    right.tick_params(axis="y", colors=_ACCEPT_COLOUR)
+
+
+def _draw_running_llc(axes: Axes, result: LLCResult, trace: Trace) -> None:
+    steps, running = running_llc(
+        trace,
+        nbeta=result.nbeta,
+        num_burnin_steps=result.num_burnin_steps,
+        heat=_finite(result.llc_uncorrected - result.llc),
+    )
+    steps, running = _thin(steps, running)
+    marker = "o" if len(steps) == 1 else None
+    alpha = 0.9 if len(running) <= _MAX_FAINT_CHAINS else 0.45
+    for chain, values in enumerate(running):
+        axes.plot(steps, values, color=_colour(chain), lw=1, alpha=alpha, marker=marker)
+    if math.isfinite(result.llc):
+        axes.axhline(result.llc, color="black", lw=1)
+        if math.isfinite(result.llc_se):
+            axes.axhspan(result.llc - result.llc_se, result.llc + result.llc_se, color="black", alpha=0.15, lw=0)
+    settled = running[:, len(steps) // 10 :]  # the first few steps would set the scale for all the rest
+    error = result.llc_se if math.isfinite(result.llc_se) else 0.0
+    low, high = _range(settled, result.llc - error, result.llc + error)
+    if low < 0 < high and high - low > 100 * (abs(result.llc) if math.isfinite(result.llc) else math.inf):
+        axes.set_yscale("symlog", linthresh=max(abs(result.llc), 1e-12))
+    else:
+        _scale(axes, low, high)
+    axes.set_ylabel("running λ̂")
+    axes.set_xlabel("step")
+
+
+def _finite(value: float) -> float:
+    return value if math.isfinite(value) else 0.0
+
+
+def _title(result: LLCResult) -> str:
+    """λ̂ ± se, the verdict and the first reason for it, wrapped."""
+    text = f"{estimate_text(result)}   {result.verdict}"
+    reasons = [reason.text for reason in result.reasons if not reason.is_note]
+    lines = [text, *textwrap.wrap("; ".join(reasons[:1]), 110)[:3]]
+    return "\n".join(line.replace("$", r"\$") for line in lines)

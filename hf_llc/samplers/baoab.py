@@ -1,0 +1,113 @@
+"""Underdamped Langevin dynamics, BAOAB splitting (Leimkuhler and Matthews 2013): one gradient a step."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hf_llc.posterior.curvature import any_direction, follow
+from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.langevin import force
+from hf_llc.samplers.walk import Segment, Step, Walk
+
+_MARGIN = 1.0
+"""ε κ above which a chain lowers its ε: four times that of the pilot, a quarter of the limit of stability."""
+
+_WATCH_EVERY, _WATCH_ITERATIONS = 100, 3
+"""Steps between two looks at the curvature, and Hessian-vector products of each."""
+
+
+class BAOAB(Kernel):
+    """dw = p dt, dp = −∇U dt − ζ p dt + √(2ζ) dW at unit mass, in time steps h = √ε.
+
+    A step: kick p ← p − h ∇U_B(w) (the closing half kick of the last step and the opening one of this, which meet at
+    the same w), drift w ← w + (h/2) p, friction p ← c p + √(1 − c²) ξ with c = exp(−friction), drift again. On a
+    quadratic with full batches w has exactly the variance 1/a_i for h < 2/√max a_i; infinite friction is the
+    Leimkuhler–Matthews kernel at the same ε.
+
+    The kinetic temperature ‖p‖²/d is read after the kick, where on a quadratic it is 1 on average; gradient noise of
+    variance V in the force adds h²V to it before friction takes that away.
+
+    With `adapt_step_size` each chain watches the largest curvature κ of its own energy and lowers its ε to 1/κ where κ
+    has grown so far: deep networks are stiffer away from w* than at it, and ever stiffer while flat directions spread.
+    Kept draws are no exception: ε only falls, so that it changes ever more seldom, and every ε is to sample one law; an
+    ε that stayed behind the curvature would not. What is saved with the chain is the share of ε that is left, so that
+    a continuation at another ε has that share of it.
+
+    Args:
+        step_size: ε = h², the largest.
+        friction: ζh, the share of momentum lost in a step, dimensionless; above 0.
+        adapt_step_size: ε may fall.
+    """
+
+    PER_CHAIN = ("shrink",)
+
+    def __init__(self, step_size: float, *, friction: float, adapt_step_size: bool = False) -> None:
+        super().__init__(step_size)
+        self.friction = friction
+        self.adapt_step_size = adapt_step_size
+
+    @torch.no_grad()
+    def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
+        """One move."""
+        known = walk.whole_gradient(indices) if measure else None
+        noise = None if known is None else walk.gradient_noise(known[1], step)
+        if not self.state:
+            self.state["momentum"] = first_momentum(walk)
+            self.state["shrink"] = torch.ones_like(walk.w[:, :1], dtype=torch.float64)
+            if self.adapt_step_size:
+                self.state["direction"] = any_direction(len(walk.w), walk.posterior)
+        if self.adapt_step_size and step > 0 and step % _WATCH_EVERY == 0:
+            self._watch(walk, indices)
+        epsilon = self.step_size * self.state["shrink"]
+        h = epsilon.sqrt().to(walk.w)
+        momentum = pieces_of(walk, self.state["momentum"])
+        keep, spread = math.exp(-self.friction), math.sqrt(-math.expm1(-2 * self.friction))
+
+        is_fused = walk.philox is not None and not measure
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
+            p = s.of(momentum)
+            if is_fused:
+                walk.philox.baoab(
+                    s.w, p, grad, s.anchor, h, step=step, start=s.start, nbeta=walk.posterior.nbeta,
+                    localization=walk.posterior.localization, keep=keep, spread=spread,
+                )  # fmt: skip
+                return None
+            p.sub_(force(walk, s, grad).mul_(h))
+            warmth = p.square().sum(dim=1, dtype=torch.float64) if measure else None
+            s.w.addcmul_(p, h, value=0.5)
+            p.mul_(keep).add_(s.noise, alpha=spread)
+            s.w.addcmul_(p, h, value=0.5)
+            return warmth
+
+        loss, warmth = walk.sweep(indices, update, noise=None if is_fused else step, known=known, sums=measure)
+        if warmth is None:
+            return Step(loss)
+        heat = None if noise is None else epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
+        warmth = warmth / walk.posterior.num_parameters
+        return Step(loss, kinetic_temperature=warmth, heat=heat, step_size=epsilon[:, 0])
+
+    def _watch(self, walk: Walk, indices: Tensor | None) -> None:
+        """Lower ε where κ asks for it."""
+        found, self.state["direction"] = follow(
+            walk.posterior, walk.w, indices, self.state["direction"], iterations=_WATCH_ITERATIONS
+        )
+        ceiling = _MARGIN / (self.step_size * (found + walk.posterior.localization)).clamp_min(1e-300)
+        self.state["shrink"] = torch.minimum(self.state["shrink"], ceiling[:, None])
+
+    def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
+        """One a step, one more where gradient noise was looked at, and those that watch the curvature."""
+        watched = max(0, steps - 1) // _WATCH_EVERY if self.adapt_step_size else 0
+        return steps + (0 if is_full else measured) + watched * (_WATCH_ITERATIONS + 1)
+
+
+def first_momentum(walk: Walk) -> Tensor:
+    """p ~ N(0, I) from the noise of step −1, `[chain, parameter]`."""
+    momentum = torch.empty_like(walk.w)
+    pieces = pieces_of(walk, momentum)
+    for s in walk.noisy_segments(-1):
+        s.of(pieces).copy_(s.noise)
+    return momentum

@@ -1,0 +1,81 @@
+"""Hamiltonian Monte Carlo with full batches (Duane et al. 1987; Neal 2011): reference values."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hf_llc.backend.random_streams import uniform
+from hf_llc.errors import InputError
+from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.langevin import accept_or_undo, accept_prob, force
+from hf_llc.samplers.walk import Step, Walk
+
+
+class HMC(Kernel):
+    """Fresh momentum, leapfrog steps of h = √ε at unit mass, then Metropolis: exact whatever the step size.
+
+    The time step of each trajectory is h times a number drawn evenly from 0.8 … 1.2, for each chain its own, lest a
+    trajectory return to where it began. One leapfrog step without that is MALA.
+
+    Args:
+        step_size: ε = h².
+        num_leapfrog_steps: gradients a step.
+    """
+
+    def __init__(self, step_size: float, *, num_leapfrog_steps: int) -> None:
+        super().__init__(step_size)
+        self.num_leapfrog_steps = num_leapfrog_steps
+        self._known: tuple[Tensor, list[Tensor]] | None = None
+
+    @torch.no_grad()
+    def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
+        """One trajectory, accepted or refused; loss and gradient at its end are kept for the next.
+
+        Raises:
+            InputError: a minibatch.
+        """
+        if indices is not None:
+            raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
+        loss, grad = walk.gradient(None) if self._known is None else self._known
+        old, h = walk.w.clone(), self._time_steps(walk, step)
+        momentum = torch.empty_like(walk.w)
+        p = pieces_of(walk, momentum)
+        for s in walk.noisy_segments(step):
+            s.of(p).copy_(s.noise)
+        before = self._kinetic_and_pull(walk, momentum)
+        self._kick(walk, p, grad, h / 2)
+        new_loss, new_grad = loss, grad
+        for leap in range(self.num_leapfrog_steps):
+            walk.w.addcmul_(momentum, h)
+            new_loss, new_grad = walk.gradient(None)
+            is_last = leap + 1 == self.num_leapfrog_steps
+            self._kick(walk, p, new_grad, h / 2 if is_last else h)
+        after = self._kinetic_and_pull(walk, momentum)
+        probability = accept_prob(before - after - walk.posterior.nbeta * (new_loss - loss))
+        self._known = accept_or_undo(
+            walk, probability, old=old, before=(loss, grad), after=(new_loss, new_grad), step=step
+        )
+        return Step(loss, probability)
+
+    def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
+        """A trajectory's leapfrog steps, each step."""
+        return steps * self.num_leapfrog_steps
+
+    def _time_steps(self, walk: Walk, step: int) -> Tensor:
+        """h of each chain's trajectory, `[chain, 1]`."""
+        jitter = [0.8 + 0.4 * uniform(walk.seed, chain, step, purpose="time step") for chain in walk.chains]
+        return math.sqrt(self.step_size) * torch.tensor(jitter, dtype=walk.w.dtype, device=walk.w.device)[:, None]
+
+    @staticmethod
+    def _kick(walk: Walk, p: list[Tensor], grad: list[Tensor], time: Tensor) -> None:
+        for s in walk.segments():
+            s.of(p).addcmul_(force(walk, s, s.of(grad)), time, value=-1)
+
+    @staticmethod
+    def _kinetic_and_pull(walk: Walk, momentum: Tensor) -> Tensor:
+        """½‖p‖² + (γ/2)‖w − w*‖², float64 `[chain]`."""
+        kinetic = walk.posterior.over_shards(momentum.square().sum(dim=1, dtype=torch.float64))
+        return (kinetic + walk.posterior.localization * walk.sq_distance()) / 2

@@ -1,0 +1,123 @@
+"""What the Langevin samplers share: drift, move, and the Metropolis–Hastings acceptance probability."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from hf_llc.backend.random_streams import uniform
+from hf_llc.samplers.walk import Segment, Walk
+
+
+def drift(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
+    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] on one segment, in place; `grad` is ∇L_B there."""
+    half = step_size / 2
+    pull = half * walk.posterior.localization
+    if pull:
+        s.w.lerp_(s.w_star, pull)
+    s.w.add_(grad, alpha=-half * walk.posterior.nbeta)
+
+
+def force(walk: Walk, s: Segment, grad: Tensor) -> Tensor:
+    """∇U = nβ ∇L_B + γ(w − w*) on one segment, a new tensor `[chain, k]`."""
+    found = grad * walk.posterior.nbeta
+    if walk.posterior.localization:
+        found.add_(s.w - s.w_star, alpha=walk.posterior.localization)
+    return found
+
+
+def noise_of(walk: Walk, step: int) -> int | None:
+    """The step whose noise `diffuse` wants to find in its segments; None where it draws its own."""
+    return step if walk.philox is None else None
+
+
+def diffuse(walk: Walk, s: Segment, grad: Tensor, step_size: float, *, step: int) -> None:
+    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε I) on one segment, in place ([L], Algorithm 1)."""
+    spread = math.sqrt(step_size)
+    if walk.philox is None:
+        drift(walk, s, grad, step_size)
+        s.w.add_(s.noise, alpha=spread)
+        return
+    half, posterior = step_size / 2, walk.posterior
+    pull, push = half * posterior.localization, half * posterior.nbeta
+    walk.philox.diffuse(s.w, grad, s.anchor, step=step, start=s.start, pull=pull, push=push, spread=spread)
+
+
+@torch.no_grad()
+def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None:
+    """`diffuse` on all segments."""
+    for s in walk.noisy_segments(noise_of(walk, step)):
+        diffuse(walk, s, s.of(grad), step_size, step=step)
+
+
+@torch.no_grad()
+def log_accept(
+    walk: Walk,
+    *,
+    old: Tensor,
+    old_loss: Tensor,
+    old_grad: list[Tensor],
+    new_loss: Tensor,
+    new_grad: list[Tensor],
+    step_size: float,
+) -> Tensor:
+    """log of π(w′) q(w|w′) / π(w) q(w′|w) for w = `old` and w′ = `walk.w`, all on one minibatch; float64 `[chain]`.
+
+    With v = w′ − w, G = ∇log π(w) and G′ = ∇log π(w′), log q(w|w′) − log q(w′|w) is
+    −(G + G′)·(v/2 + (ε/8)(G′ − G)): the same as the difference of the two Gaussian log densities, each of the order of
+    the number of parameters, without their cancellation.
+    """
+    nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
+    total = torch.zeros_like(new_loss)
+    at = 0
+    for s in walk.segments():
+        before = old[:, at : at + s.w.shape[1]].double()
+        at += s.w.shape[1]
+        after, anchor = s.w.double(), s.w_star.double()
+        v = after - before
+        g_before = -nbeta * s.of(old_grad).double() - gamma * (before - anchor)
+        g_after = -nbeta * s.of(new_grad).double() - gamma * (after - anchor)
+        total = total - (gamma / 2) * (v * (after + before - 2 * anchor)).sum(1)
+        total = total - ((g_before + g_after) * (v / 2 + (step_size / 8) * (g_after - g_before))).sum(1)
+    return walk.posterior.over_shards(total) - nbeta * (new_loss - old_loss)
+
+
+def grad_dot(walk: Walk, s: Segment, grad: Tensor, preconditioner: Tensor | None = None) -> Tensor:
+    """⟨nβ∇L_B, A∇U_B⟩ on one segment, U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`.
+
+    A is the diagonal preconditioner there; None: the identity.
+    """
+    nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
+    pull = nbeta * grad.double()
+    both = pull * (pull + gamma * (s.w - s.w_star).double())
+    return (both if preconditioner is None else both * preconditioner).sum(1)
+
+
+def accept_prob(log_ratio: Tensor) -> Tensor:
+    """min(1, exp(log ratio)), 0 where the proposal is not finite."""
+    return torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0.0).exp()
+
+
+@torch.no_grad()
+def accept_or_undo(
+    walk: Walk,
+    probability: Tensor,
+    *,
+    old: Tensor,
+    before: tuple[Tensor, list[Tensor]],
+    after: tuple[Tensor, list[Tensor]],
+    step: int,
+) -> tuple[Tensor, list[Tensor]]:
+    """Metropolis: each chain stays at `walk.w` with its probability, else goes back to `old`, in place.
+
+    Returns:
+        Loss and gradient where each chain now is, from those `before` and `after` the proposal.
+    """
+    draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
+    accepted = torch.tensor(draws, dtype=torch.float64, device=probability.device) < probability
+    rejected = ~accepted[:, None]
+    walk.w.copy_(torch.where(rejected, old, walk.w))
+    grad = [torch.where(rejected, a, b) for a, b in zip(before[1], after[1], strict=True)]
+    return torch.where(accepted, after[0], before[0]), grad

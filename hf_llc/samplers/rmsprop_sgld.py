@@ -1,0 +1,48 @@
+"""RMSProp-SGLD as the field runs it (Li et al. 2016; Hitchcock and Hoogland, arXiv 2507.21449): for comparison."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.langevin import grad_dot
+from hf_llc.samplers.psgld import preconditioned_diffuse
+from hf_llc.samplers.walk import Segment, Step, Walk
+
+
+class RMSPropSGLD(Kernel):
+    """Δw = (ε/2) A_t [−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε A_t), A_t = 1/(√V_t + c), for ever adapting.
+
+    V_t = 0.99 V_{t−1} + 0.01 (∇L_B)², from V = 0 and with this step's gradient in it. The law is not the posterior:
+    A_t depends on the gradient that it multiplies, and the term ½∇·A is left out. With V frozen it is `AdaptiveSGLD`,
+    which is.
+
+    Args:
+        step_size: ε; one of SGLD corresponds to ε·c or so.
+        rmsprop_eps: c, in units of the gradient of L_B; the field's default is 0.1.
+    """
+
+    _DECAY = 0.99
+
+    def __init__(self, step_size: float, *, rmsprop_eps: float) -> None:
+        super().__init__(step_size)
+        self.rmsprop_eps = rmsprop_eps
+
+    @torch.no_grad()
+    def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
+        """One more squared gradient, then one move."""
+        if not self.state:
+            self.state["square_avg"] = torch.zeros_like(walk.w)
+        square_avg = pieces_of(walk, self.state["square_avg"])
+
+        def update(s: Segment, grad: Tensor) -> Tensor | None:
+            v = s.of(square_avg)
+            v.mul_(self._DECAY).addcmul_(grad, grad, value=1 - self._DECAY)
+            a = 1 / (v.sqrt() + self.rmsprop_eps)
+            dot = grad_dot(walk, s, grad, a) if measure else None
+            preconditioned_diffuse(walk, s, grad, a, self.step_size)
+            return dot
+
+        loss, dot = walk.sweep(indices, update, noise=step, sums=measure)
+        return Step(loss, grad_dot=dot)

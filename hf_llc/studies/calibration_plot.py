@@ -1,0 +1,93 @@
+"""The picture of a calibration: λ̂ against ε and against γ, around the values chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_llc.publishing.formatting import number
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from hf_llc.studies.calibration import Calibration, Cell
+
+_COLOUR, _LOST_COLOUR, _PLATEAU_COLOUR = "#0072b2", "#d55e00", "#009e73"
+"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+
+
+def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
+    """Draw λ̂ ± its standard error against ε (left, at the chosen γ) and γ (right, at the chosen ε) into a PNG.
+
+    The chosen value is a dashed line, the plateau is shaded, and runs that gave no λ̂ are crosses at the top.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    s = calibration.settings
+    figure = Figure(figsize=(9, 4.2), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    panels = figure.subplots(1, 2, sharey=True)
+    labels = {"step_size": f"ε  (at γ = {number(s['localization'])})",
+              "localization": f"γ  (at ε = {s['step_size']:.3g})"}  # fmt: skip
+    for axes, (axis, label) in zip(panels, labels.items(), strict=True):
+        _draw(axes, calibration.along(axis))
+        axes.set_xlabel(label)
+    panels[0].set_ylabel("λ̂")
+    handles, names = panels[0].get_legend_handles_labels()
+    for handle, name in zip(*panels[1].get_legend_handles_labels(), strict=True):
+        if name not in names:
+            handles.append(handle)
+            names.append(name)
+    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
+    friction = f", friction {s['friction']:.3g}" if "friction" in s else ""
+    figure.suptitle(
+        f"{s['sampler']}{friction}, {s['gradient']} gradients   nβ {number(s['nbeta'])}   batch {s['batch_size']}",
+        fontsize=9,
+    )
+    figure.savefig(path, format="png", metadata={"Software": None})
+    return Path(path)
+
+
+def _draw(axes: Axes, cells: Sequence[Cell]) -> None:
+    from matplotlib.ticker import NullFormatter, NullLocator
+
+    axes.set_xscale("log")
+    good = [cell for cell in cells if not cell.is_lost]
+    lost = [cell for cell in cells if cell.is_lost]
+    flat = [cell.value for cell in cells if cell.is_plateau]
+    if flat:
+        axes.axvspan(min(flat) / 1.19, max(flat) * 1.19, color=_PLATEAU_COLOUR, alpha=0.15, lw=0, label="plateau")
+    for cell in cells:
+        if cell.factor == 1:
+            axes.axvline(cell.value, color="black", lw=1, ls="--", label="chosen")
+    axes.errorbar(
+        [cell.value for cell in good],
+        [cell.llc for cell in good],
+        [cell.llc_se for cell in good],
+        color=_COLOUR,
+        marker="o",
+        ms=5,
+        lw=1,
+        capsize=3,
+        label="λ̂ ± standard error",
+    )
+    if lost:
+        axes.plot(
+            [cell.value for cell in lost],
+            [0.96] * len(lost),
+            transform=axes.get_xaxis_transform(),
+            color=_LOST_COLOUR,
+            marker="x",
+            ms=9,
+            mew=2,
+            ls="none",
+            label="no λ̂: diverged, stuck or left the basin",
+        )
+    if cells:
+        axes.set_xlim(cells[0].value / 1.5, cells[-1].value * 1.5)
+        axes.set_xticks([cell.value for cell in cells], [number(cell.value) for cell in cells], fontsize=8)
+        axes.xaxis.set_minor_locator(NullLocator())
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    axes.grid(axis="y", alpha=0.2)

@@ -1,0 +1,73 @@
+"""A calibration as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from hf_llc.publishing.formatting import number, with_error
+from hf_llc.studies.calibration import Calibration, Cell
+
+
+def render(calibration: Calibration) -> str:
+    """The pilot's path, the settings, and the grid as text."""
+    parts = [_path(calibration.found), _chosen(calibration)]
+    for axis, name in (("step_size", "ε"), ("localization", "γ")):
+        cells = calibration.along(axis)
+        if cells:
+            parts.append(_grid(cells, name))
+    return "\n\n".join(part for part in parts if part)
+
+
+def _path(found: dict[str, Any] | None) -> str:
+    """What calibration tried, a line each."""
+    if found is None:
+        return ""
+    path = found["path"]
+    if not path or not isinstance(path[0], dict):
+        return "\n".join([f"{'ε':>10} {'acceptance':>10}", *(f"{step:10.3g} {accept:10.3f}" for step, accept in path)])
+    head = f"{'steps':>6} {'κ':>9} {'λ̂ so far':>10} {'noise Q':>9} {'controlled':>10} {'ε':>9} {'friction':>8}"
+    lines = [
+        f"{row['steps']:6} {row['curvature']:9.3g} {_or_dash(row['llc']):>9} {row['noise']:9.3g} "
+        f"{row['controlled_noise']:10.3g} {row['step_size']:9.3g} {row['friction']:8.3g}  {row['gradient']}"
+        for row in path
+    ]
+    return "\n".join([f"{head}  gradient", *lines])
+
+
+def _chosen(calibration: Calibration) -> str:
+    """The settings, with what the choice of ε rests on."""
+    s, found = calibration.settings, calibration.found
+    friction = f"   friction {s['friction']:.3g}" if "friction" in s else ""
+    how = "step_size was given" if found is None else f"κ {found['curvature']:.3g}"
+    lines = [
+        f"chosen    {s['sampler']}   ε {s['step_size']:.3g}{friction}   {s['gradient']} gradients   γ "
+        f"{number(s['localization'])}",
+        f"at        nβ {number(s['nbeta'])}   batch {s['batch_size']}   {how}",
+        f"cost      {calibration.num_gradients:,} gradients",
+    ]
+    if calibration.moved is not None:
+        before, after = calibration.moved.get("loss_before"), calibration.moved.get("loss_after")
+        lines.append(f"minimize  loss {number(before)} → {number(after)}")
+    return "\n".join(lines)
+
+
+def _grid(cells: Sequence[Cell], name: str) -> str:
+    lines = [f"{name:>10} {'':>6} {'ε_eff':>9} {'λ̂':>17}   plateau  verdict of the short run"]
+    for cell in cells:
+        plateau = "█" if cell.is_plateau else ""
+        mark = "chosen" if cell.factor == 1 else f"×{cell.factor:g}"
+        llc = "×" if cell.is_lost else with_error(cell.llc, cell.llc_se)
+        lines.append(
+            f"{number(cell.value):>10} {mark:>6} {cell.slow_step_size:9.3g} {llc:>16}   {plateau:^7}  {cell.verdict}"
+        )
+    centre = next((cell for cell in cells if cell.factor == 1), None)
+    if not any(cell.is_plateau for cell in cells):
+        lines.append(f"no plateau in {name}: three neighbours that agree within errors were not found")
+    elif centre is not None and not centre.is_plateau:
+        lines.append(f"the chosen {name} is not on the plateau")
+    return "\n".join(lines)
+
+
+def _or_dash(value: float | None) -> str:
+    return number(None if value is None else float(value))

@@ -1,0 +1,154 @@
+"""The checkpoints of one training: revisions of a Hub repository, folders, or weight files."""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import os
+import re
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+from hf_llc.parallel.processes import Processes
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """One of the series.
+
+    Attributes:
+        name: how it is called; its subfolder too.
+        load: the settings that find it, over those common to all.
+        open: makes the module and its loss_fn, for a plain module; None: `load` says it all.
+    """
+
+    name: str
+    load: dict[str, Any]
+    open: Callable[[], tuple[nn.Module, Any]] | None = None
+
+    @property
+    def folder(self) -> str:
+        """A name for files, of `name`."""
+        return re.sub(r"[^\w.=-]+", "_", self.name)
+
+
+def revisions(model: str, pattern: str) -> list[Checkpoint]:
+    """The branches and tags of a model on the Hub that match a pattern (`step*`), in natural order.
+
+    Raises:
+        InputError: none matches, no such model, or the Hub cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    from hf_llc.loading.hub_errors import model_refusal
+
+    def names() -> list[str]:
+        try:
+            refs = HfApi().list_repo_refs(model)
+        except Exception as error:  # no access, no network, no such model: the client has no common type for them
+            raise model_refusal(error, model, LoadConfig(model=model)) from error
+        return [ref.name for ref in [*refs.branches, *refs.tags]]
+
+    known = Processes().main_does(names)
+    found = sorted({name for name in known if fnmatch.fnmatchcase(name, pattern)}, key=natural)
+    if not found:
+        raise InputError(
+            "no branch or tag matches", value=pattern, allowed=", ".join(sorted(known, key=natural)[:20]) or "none"
+        )
+    return [Checkpoint(name, {"model": model, "revision": name}) for name in found]
+
+
+def checkpoint_folders(folder: str | Path) -> list[Checkpoint]:
+    """The subfolders that hold a config.json (those of Trainer are called checkpoint-500 …), in natural order.
+
+    Raises:
+        InputError: there is none.
+    """
+    folder = Path(folder)
+    found = [path.parent for path in folder.glob("*/config.json")] if folder.is_dir() else []
+    if not found:
+        raise InputError("no checkpoints there", value=str(folder), allowed="a folder of folders with config.json")
+    return [Checkpoint(path.name, {"model": str(path)}) for path in sorted(found, key=lambda path: natural(path.name))]
+
+
+def weight_files(
+    files: Sequence[str | Path], factory: str | Callable[[], Any], *, allow_pickle: bool = False
+) -> list[Checkpoint]:
+    """Weights of a plain module, one file each, in natural order.
+
+    Args:
+        files: *.safetensors; with `allow_pickle` also what torch.save wrote (read with weights_only).
+        factory: a function, or `module:function` (a module of the current folder or an installed one), that returns
+            the network and its loss: `(module, loss_fn)`, loss_fn(outputs, labels) → `[batch]` in nats.
+
+    Raises:
+        InputError: no such file, function or module; from `open`, weights that do not fit.
+    """
+    make = _function(factory) if isinstance(factory, str) else factory
+    paths = sorted(map(Path, files), key=lambda path: natural(path.name))
+    for path in paths:
+        if not path.is_file():
+            raise InputError("no such weights file", value=path.name, remedy="check the path")
+        if path.suffix != ".safetensors" and not allow_pickle:
+            raise InputError(
+                "a weights file that is not safetensors", value=path.name, remedy="convert it, or give allow_pickle"
+            )
+
+    def opener(path: Path) -> Callable[[], tuple[nn.Module, Any]]:
+        return lambda: _filled(make, path)
+
+    return [Checkpoint(path.stem, {}, opener(path)) for path in paths]
+
+
+def _function(name: str) -> Callable[[], Any]:
+    """The function that `module:function` names."""
+    module, _, function = name.partition(":")
+    if not module or not function:
+        raise InputError("factory is not a function's name", value=name, allowed="module:function")
+    sys.path.insert(0, os.getcwd())
+    try:
+        return getattr(importlib.import_module(module), function)
+    except (ImportError, AttributeError) as error:
+        raise InputError("no such factory", value=name, remedy=f"{type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(os.getcwd())
+
+
+def _filled(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
+    """The factory's module with the weights of a file, and the loss."""
+    import torch
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    made = make()
+    if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and callable(made[1])):
+        raise InputError("the factory returns something else", value=type(made).__name__, allowed="(module, loss_fn)")
+    module, loss_fn = made
+    try:
+        is_safe = path.suffix == ".safetensors"
+        module.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, SafetensorError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise InputError("the weights do not fit the factory's module", value=path.name, remedy=text) from error
+    return module.to(Processes().device), loss_fn
+
+
+def natural(name: str) -> list[tuple[int, str]]:
+    """A sort key under which step9 comes before step10."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
+
+
+def steps_of(names: Sequence[str]) -> list[int]:
+    """The number in each name that tells them apart (the first that does), else 0, 1, 2 …"""
+    numbers = [re.findall(r"\d+", name) for name in names]
+    for column in zip(*numbers, strict=False):
+        if len({int(number) for number in column}) == len(names):
+            return [int(number) for number in column]
+    return list(range(len(names)))

@@ -1,0 +1,89 @@
+"""`Curve`: λ̂ along a training, as data."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from hf_llc.files import write_atomically, write_json
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Point:
+    """λ̂ of one checkpoint. Losses in the unit of the curve.
+
+    Attributes:
+        step: its place on the axis: the number in its name, else its place in the series.
+        loss: L_n of the checkpoint as it is.
+        init_loss: L_n(w*), where the chains began: `loss`, or what minimize made of it.
+        weights: the Hub's commit, or a fingerprint of the weights.
+    """
+
+    step: int
+    name: str
+    llc: float
+    llc_se: float
+    loss: float
+    init_loss: float
+    mean_loss: float
+    r_hat: float
+    ess: float
+    verdict: str
+    weights: str
+
+    @property
+    def is_trustworthy(self) -> bool:
+        """True if no check failed."""
+        return self.verdict == "trustworthy"
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The points in order, and the settings that they share."""
+
+    points: list[Point]
+    settings: dict[str, Any]
+    calibrated_on: str
+    unit: str
+    data: dict[str, Any]
+
+    @property
+    def is_trustworthy(self) -> bool:
+        """True if every point is."""
+        return all(point.is_trustworthy for point in self.points)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain numbers, strings, lists and dictionaries."""
+        return {"schema_version": SCHEMA_VERSION, **asdict(self)}
+
+    def save(self, folder: str | Path, *, x_scale: str = "linear") -> Path:
+        """Write curve.csv, curve.png and curve.json into `folder`; returns the folder."""
+        from hf_llc.studies.curve_plot import plot_curve
+
+        folder = Path(folder)
+        write_atomically(folder / "curve.csv", self._write_csv)
+        write_atomically(folder / "curve.png", lambda path: plot_curve(self, path, x_scale=x_scale))
+        write_json(folder / "curve.json", self.to_dict())
+        return folder
+
+    def _write_csv(self, path: Path) -> None:
+        with open(path, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(item.name for item in fields(Point))
+            writer.writerows(asdict(point).values() for point in self.points)
+
+    def __str__(self) -> str:
+        from hf_llc.publishing.formatting import number, with_error
+
+        rows = [("step", "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
+        rows += [(str(p.step), p.name, with_error(p.llc, p.llc_se), number(p.loss), p.verdict) for p in self.points]
+        hats = [[text.count("\u0302") for text in row] for row in rows]  # take a character, but no column
+        widths = [max(len(row[i]) for row in rows) for i in range(5)]
+        return "\n".join(
+            "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()
+            for row, hat_row in zip(rows, hats, strict=True)
+        )

@@ -1,0 +1,78 @@
+"""What a run will take in memory, before any weights are loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from hf_llc.backend.activation_checkpointing import kept_bytes, repeated_layers
+from hf_llc.backend.memory import available_bytes
+from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.posterior.posterior import auto_micro_batch_size
+from hf_llc.problem import Forward, auto_batch_size
+from hf_llc.workflow.memory_plan import Plan, _largest
+
+
+def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
+    """The plan of a checkpoint of which only the config is read.
+
+    Its forward pass runs on fake tensors, which have shapes and no values: it takes neither memory nor time.
+
+    Raises:
+        InputError: no such model, or no layers to checkpoint.
+    """
+    from hf_llc.loading.model_sources import device_of, skeleton
+    from hf_llc.loading.tasks.tokenization import length_for
+
+    device = device_of(load)
+    model, task, kept = skeleton(load)
+    length = 1 if task == "image-classification" else length_for(model, load)
+    batch = sample.batch_size if isinstance(sample.batch_size, int) else auto_batch_size(length)
+    examples = min(batch, sample.micro_batch_size or auto_micro_batch_size(length))
+    layers = repeated_layers(model) if sample.gradient_checkpointing else []
+    try:
+        one, what = _activations(model, task, length, layers), f"{examples} examples, a forward pass without values"
+    except Exception as error:  # a diagnostic: models may look at values
+        one, what = None, f"the forward pass needs values ({type(error).__name__}): add them yourself"
+    wide = torch.float64 if load.dtype == "float64" else torch.float32
+    sampled = sum(p.numel() for p in model.parameters())
+    return Plan(
+        num_parameters=sampled,
+        device=str(device),
+        weights=wide.itemsize * sampled,
+        anchor=min(wide.itemsize, kept.itemsize) * sampled,
+        largest=_largest(model, wide),
+        activations=None if one is None else examples * one * wide.itemsize // 4,
+        activations_of=what + (f", {length:,} tokens each" if length > 1 and one is not None else ""),
+        available=available_bytes(device),
+    )
+
+
+def _activations(model: nn.Module, task: str, length: int, layers: list[nn.Module]) -> int:
+    """Of one example, counted on fake tensors: device meta has no values to look at, and some models look."""
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        buffers = {k: torch.empty(x.shape, dtype=x.dtype) for k, x in model.named_buffers()}
+        weights = {k: torch.empty(x.shape, dtype=x.dtype, requires_grad=True) for k, x in model.named_parameters()}
+
+        def forward(**inputs: Any) -> Any:
+            return torch.func.functional_call(model, {**buffers, **weights}, (), inputs)
+
+        return kept_bytes(lambda: _some_loss(forward, model.config, task, length), weights.values(), layers)
+
+
+def _some_loss(forward: Forward, settings: Any, task: str, length: int) -> Tensor:
+    """A cross-entropy, whose labels do not matter here, of one example that fits the model."""
+    ids = torch.zeros(1, length, dtype=torch.int64)
+    if task == "image-classification":
+        size = getattr(settings, "image_size", 224)
+        height, width = size if isinstance(size, (tuple, list)) else (size, size)
+        output = forward(pixel_values=torch.zeros(1, getattr(settings, "num_channels", 3), height, width))
+    elif task == "text2text-generation":
+        output = forward(input_ids=ids, decoder_input_ids=ids, use_cache=False)
+    else:
+        output = forward(input_ids=ids, **({"use_cache": False} if task == "text-generation" else {}))
+    return torch.log_softmax(output.logits.float(), dim=-1).sum()
