@@ -20,8 +20,7 @@ from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
-from hf_llc.studies import explore_settings
-from hf_llc.studies.calibration import Calibration, Cell
+from hf_llc.studies.calibration import FILES, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.studies.calibration_report import render
 from hf_llc.studies.explore_settings import examined, marked
@@ -142,7 +141,7 @@ def test_estimate_takes_the_settings(tmp_path: Path, capsys: pytest.CaptureFixtu
     text = capsys.readouterr().out
     for word in ("noise Q", "chosen", "plateau", "γ"):
         assert word in text
-    assert {path.name for path in (tmp_path / "c").iterdir()} == {*explore_settings.FILES, "run.json"}
+    assert {path.name for path in (tmp_path / "c").iterdir()} == {*FILES, "run.json"}
     saved = json.loads((tmp_path / "c" / "calibration.json").read_text())
     assert len(saved["cells"]) == 10 and saved["num_gradients"] > 0 and saved["found"]["path"]
     yaml = read_yaml("c/calibrated.yaml")

@@ -1,4 +1,4 @@
-"""`Curve`: λ̂ along a training, as data."""
+"""`Curve`: λ̂ along a training run, as data."""
 
 from __future__ import annotations
 
@@ -8,18 +8,19 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.files import write_atomically, write_json
+from hf_llc.publishing.formatting import number, with_error
 
 SCHEMA_VERSION = 1
 
 
 @dataclass(frozen=True)
 class Point:
-    """λ̂ of one checkpoint. Losses in the unit of the curve.
+    """λ̂ of one checkpoint. Losses are in the unit of the curve.
 
     Attributes:
-        step: its place on the axis: the number in its name, else its place in the series.
-        loss: L_n of the checkpoint as it is.
-        init_loss: L_n(w*), where the chains began: `loss`, or what minimize made of it.
+        step: place on the axis: the number in the checkpoint's name, otherwise its index in the series.
+        loss: L_n of the checkpoint as stored.
+        init_loss: L_n(w*), where the chains begin: `loss`, or lower if the run minimized first.
         weights: the Hub's commit, or a fingerprint of the weights.
     """
 
@@ -43,7 +44,14 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The points in order, and the settings that they share."""
+    """The points in order of the series, and the settings that they share.
+
+    Attributes:
+        settings: n and the sampling settings.
+        calibrated_on: name of the checkpoint that decided the settings left open.
+        unit: of the losses.
+        data: provenance of the data.
+    """
 
     points: list[Point]
     settings: dict[str, Any]
@@ -53,20 +61,17 @@ class Curve:
 
     @property
     def is_trustworthy(self) -> bool:
-        """True if every point is."""
+        """True if every point is trustworthy."""
         return all(point.is_trustworthy for point in self.points)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dictionaries."""
+        """The curve in plain numbers, strings, lists and dictionaries."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
-    def save(self, folder: str | Path, *, x_scale: str = "linear") -> Path:
-        """Write curve.csv, curve.png and curve.json into `folder`; returns the folder."""
-        from hf_llc.studies.curve_plot import plot_curve
-
+    def save(self, folder: str | Path) -> Path:
+        """Write curve.csv and curve.json into `folder`; returns the folder."""
         folder = Path(folder)
         write_atomically(folder / "curve.csv", self._write_csv)
-        write_atomically(folder / "curve.png", lambda path: plot_curve(self, path, x_scale=x_scale))
         write_json(folder / "curve.json", self.to_dict())
         return folder
 
@@ -77,11 +82,10 @@ class Curve:
             writer.writerows(asdict(point).values() for point in self.points)
 
     def __str__(self) -> str:
-        from hf_llc.publishing.formatting import number, with_error
-
         rows = [("step", "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
         rows += [(str(p.step), p.name, with_error(p.llc, p.llc_se), number(p.loss), p.verdict) for p in self.points]
-        hats = [[text.count("\u0302") for text in row] for row in rows]  # take a character, but no column
+        # The combining circumflex of λ̂ counts in len() but takes no column of a terminal.
+        hats = [[text.count("\u0302") for text in row] for row in rows]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
         return "\n".join(
             "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()

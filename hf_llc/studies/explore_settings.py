@@ -12,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.files import check_writable
+from hf_llc.files import check_writable, write_atomically
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.parallel.placement import place, split, spread
 from hf_llc.posterior.weights import preserved
 from hf_llc.samplers.effective_step import slow_step_size
-from hf_llc.studies.calibration import FILES, Calibration, Cell
+from hf_llc.studies.calibration import FILES, JSON_FILE, PICTURE_FILE, Calibration, Cell
+from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder, fingerprint
 from hf_llc.workflow.settings import settled
@@ -48,7 +49,7 @@ def explore(
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")} | {"calibrate": True}
     asked["grid"] = grid
     processes.main_does(lambda: folder.check(asked, resume=None, overwrite=overwrite))
-    if not overwrite and processes.main_does(lambda: (folder.folder / FILES[0]).exists()):
+    if not overwrite and processes.main_does(lambda: (folder.folder / JSON_FILE).exists()):
         return Calibration.load(output)
 
     split(problem, sample, processes)
@@ -62,9 +63,16 @@ def explore(
         run = Run(problem, sample, folder, processes, progress)
         processes.main_does(begin)
         calibration = examined(run, grid=grid)
-    processes.main_does(lambda: calibration.save(output))
+    processes.main_does(lambda: _save(calibration, Path(output)))
     processes.main_does(folder.close)
     return calibration
+
+
+def _save(calibration: Calibration, folder: Path) -> None:
+    """Write calibration.png if there is a grid, then calibrated.yaml and calibration.json."""
+    if calibration.cells:
+        write_atomically(folder / PICTURE_FILE, lambda path: plot_calibration(calibration, path))
+    calibration.save(folder)
 
 
 def examined(run: Run, *, grid: bool) -> Calibration:

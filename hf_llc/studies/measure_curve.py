@@ -1,26 +1,22 @@
-"""λ̂ along a series of checkpoints: one calibration, the same settings for all, one point each.
-
-The settings are shared as in appendix K of arXiv 2308.12108: values of λ̂ compare where ε, γ, nβ and burn-in are equal.
-Noise and minibatches are the same for all too, so the errors of neighbours go together: differences along a curve are
-surer than the error bars of its points.
-"""
+"""λ̂ along a series of checkpoints: one calibration, the same settings for all, one point for each checkpoint."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from hf_llc.config import LoadConfig, SampleConfig, as_dict, differences
+from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
-from hf_llc.files import check_writable, write_json
+from hf_llc.files import check_writable, write_atomically
 from hf_llc.parallel.processes import Processes
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
 from hf_llc.studies.curve import Curve, Point
+from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.workflow.estimate_model import estimate
+from hf_llc.workflow.run_folder import RunFolder
 
 _SHARED = (
     "sampler",
@@ -34,7 +30,7 @@ _SHARED = (
     "nbeta",
     "batch_size",
 )
-"""What the calibrated checkpoint decides for all where it was left open."""
+"""Settings that all checkpoints take from the calibrated one where the user left them open."""
 
 
 def measure(
@@ -50,24 +46,29 @@ def measure(
     x_scale: str = "linear",
     report: Callable[[str], None] = lambda line: None,
 ) -> Curve:
-    """λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
+    """Estimate λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
 
-    The last checkpoint comes first: what it leaves open (ε and burn-in, if they are "auto") is decided on it, and holds
-    for all. Each result is a folder of its own in `output`; what is there already is not done again.
+    All checkpoints share ε, γ, nβ and burn-in, because only then do their λ̂ compare (arXiv 2308.12108, appendix K).
+    They also share noise and minibatches. Errors of neighbouring points are therefore correlated: differences along a
+    curve are more certain than the error bars of its points.
+
+    The last checkpoint is estimated first; it decides the settings that are "auto". Each checkpoint's result has a
+    folder of its own in `output`. A finished result is read, not computed again.
 
     Args:
         checkpoints: from `revisions`, `checkpoint_folders` or `weight_files`.
-        load: model and data, but for what each checkpoint says itself.
+        load: model and data; each checkpoint replaces some of its settings.
         sample: how to sample.
-        output: folder of the curve; a curve with other settings in it is refused.
+        output: the curve's folder. It is refused if it holds a curve with other settings.
         dataset: the data, if it is an object.
-        resume: insist that there is a curve to go on with.
-        overwrite: do all again.
-        x_scale: "linear" or "log", of the picture's steps.
-        report: called with a line when a checkpoint is done.
+        resume: refuse a folder that holds no curve.
+        overwrite: compute every point again.
+        progress: show progress bars on the main process.
+        x_scale: "linear" or "log" axis of steps in the picture.
+        report: called with a line of text after each checkpoint.
 
     Raises:
-        InputError: bad input, before any long work as far as it can be known.
+        InputError: bad input. Whatever can be checked before long work is checked before it.
     """
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
     output = Path(output)
@@ -75,13 +76,15 @@ def measure(
         names = ", ".join(c.name for c in checkpoints)
         raise InputError("a curve needs two checkpoints or more, each of its own name", value=names)
     processes.main_does(lambda: str(check_writable(output)))
-    record = _Record(output, load, sample, processes)
-    record.begin(checkpoints, resume=resume, overwrite=overwrite)
-    chosen = next((c for c in checkpoints if c.name == record.calibrated_on), None)
-    if chosen is None:
-        raise InputError("the checkpoint calibrated on is gone", value=record.calibrated_on, remedy="use overwrite")
+    asked = {**as_dict(load), **as_dict(sample)}
+    calibrated_on = processes.main_does(
+        lambda: _begin(RunFolder(output), asked, checkpoints, resume=resume, overwrite=overwrite)
+    )
+    calibrated = next((c for c in checkpoints if c.name == calibrated_on), None)
+    if calibrated is None:
+        raise InputError("the checkpoint calibrated on is gone", value=calibrated_on, remedy="use overwrite")
     shared, results = sample, {}
-    for checkpoint in [chosen, *(c for c in checkpoints if c is not chosen)]:
+    for checkpoint in [calibrated, *(c for c in checkpoints if c is not calibrated)]:
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
         result = estimate(
             replace(load, **checkpoint.load),
@@ -93,67 +96,72 @@ def measure(
             overwrite=overwrite,
             progress=progress,
         )
-        if checkpoint is chosen:
-            found = {name: getattr(result, name) for name in _SHARED}
-            shared = replace(sample, **{name: value for name, value in found.items() if value is not None}, beta=None)
-        result.trace = None
+        if checkpoint is calibrated:
+            shared = _shared_settings(sample, result)
+        result.trace = None  # the largest part of a result; a curve does not need it
         results[checkpoint.name] = result
         report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")
-    curve = _curve(checkpoints, results, shared, record.calibrated_on)
-    processes.main_does(lambda: str(curve.save(output, x_scale=x_scale)))
+    names = [checkpoint.name for checkpoint in checkpoints]
+    curve = _curve({name: results[name] for name in names}, shared, calibrated_on)
+    processes.main_does(lambda: _save(curve, output, x_scale))
     return curve
 
 
-class _Record:
-    """`run.json` of the curve: what was asked, and on which checkpoint the rest was decided."""
+def _begin(
+    folder: RunFolder, asked: dict[str, Any], checkpoints: Sequence[Checkpoint], *, resume: bool, overwrite: bool
+) -> str:
+    """Begin a curve in `folder`, or continue the one in it; returns the name of the checkpoint to calibrate on.
 
-    def __init__(self, output: Path, load: LoadConfig, sample: SampleConfig, processes: Processes) -> None:
-        self.path, self.processes = output / "run.json", processes
-        self.asked: dict[str, Any] = {**as_dict(load), **as_dict(sample)}
-        self.calibrated_on = ""
-
-    def begin(self, checkpoints: Sequence[Checkpoint], *, resume: bool, overwrite: bool) -> None:
-        """Start, or go on with what is there.
-
-        Raises:
-            InputError: another curve is there, or none and `resume` demands it.
-        """
-        self.calibrated_on = self.processes.main_does(lambda: self._begin(checkpoints, resume, overwrite))
-
-    def _begin(self, checkpoints: Sequence[Checkpoint], resume: bool, overwrite: bool) -> str:
-        if self.path.exists() and not overwrite:
-            old = json.loads(self.path.read_text(encoding="utf-8"))
-            changed = differences(old.get("asked", {}), json.loads(json.dumps(self.asked)))
-            if changed or "calibrated_on" not in old:
-                raise InputError(
-                    f"the output folder holds another run ({'; '.join(changed)})",
-                    value=str(self.path.parent),
-                    remedy="use another folder, or overwrite",
-                )
-            return old["calibrated_on"]
-        if resume:
-            raise InputError("nothing to resume there", value=str(self.path.parent), remedy="drop resume")
-        write_json(self.path, {"asked": self.asked, "calibrated_on": checkpoints[-1].name})
-        return checkpoints[-1].name
+    Raises:
+        InputError: `folder` holds another run, or no run and `resume` is set.
+    """
+    recorded = None if overwrite else folder.recorded()
+    # A checkpoint added later does not become the calibrated one: finished points keep their settings.
+    calibrated_on = (recorded or {}).get("calibrated_on", checkpoints[-1].name)
+    asked = {**asked, "calibrated_on": calibrated_on}
+    folder.check(asked, resume=resume or None, overwrite=overwrite)
+    folder.begin(asked, overwrite=overwrite)
+    return calibrated_on
 
 
-def _curve(
-    checkpoints: Sequence[Checkpoint], results: dict[str, LLCResult], shared: SampleConfig, calibrated_on: str
-) -> Curve:
-    names = [checkpoint.name for checkpoint in checkpoints]
-    points = []
-    for step, name in zip(steps_of(names), names, strict=True):
-        result = results[name]
-        copied = ("llc", "llc_se", "init_loss", "mean_loss", "r_hat", "ess", "verdict")
-        loss = result.init_loss if result.minimize is None else result.minimize["loss_before"]
-        weights = str(result.model.get("revision") or result.model.get("fingerprint"))
-        same = {key: getattr(result, key) for key in copied}
-        points.append(Point(step=step, name=name, loss=loss, weights=weights, **same))
-    last = results[calibrated_on]
+def _shared_settings(sample: SampleConfig, calibrated: LLCResult) -> SampleConfig:
+    """`sample` with every setting of `_SHARED` as the calibrated checkpoint used it."""
+    used = {name: getattr(calibrated, name) for name in _SHARED}
+    # β is dropped: nβ is among the settings used, and a config takes one of the two.
+    return replace(sample, **{name: value for name, value in used.items() if value is not None}, beta=None)
+
+
+def _curve(results: Mapping[str, LLCResult], shared: SampleConfig, calibrated_on: str) -> Curve:
+    """The curve of results by checkpoint name, in the order of the series."""
+    steps = steps_of(list(results))
+    points = [_point(step, name, result) for step, (name, result) in zip(steps, results.items(), strict=True)]
+    calibrated = results[calibrated_on]
     return Curve(
         points=points,
-        settings={"n": last.n, **as_dict(shared)},
+        settings={"n": calibrated.n, **as_dict(shared)},
         calibrated_on=calibrated_on,
-        unit=last.unit,
-        data=last.data,
+        unit=calibrated.unit,
+        data=calibrated.data,
     )
+
+
+def _point(step: int, name: str, result: LLCResult) -> Point:
+    return Point(
+        step=step,
+        name=name,
+        llc=result.llc,
+        llc_se=result.llc_se,
+        loss=result.init_loss if result.minimize is None else result.minimize["loss_before"],
+        init_loss=result.init_loss,
+        mean_loss=result.mean_loss,
+        r_hat=result.r_hat,
+        ess=result.ess,
+        verdict=result.verdict,
+        weights=str(result.model.get("revision") or result.model.get("fingerprint")),
+    )
+
+
+def _save(curve: Curve, folder: Path, x_scale: str) -> None:
+    """Write curve.png, then curve.csv and curve.json."""
+    write_atomically(folder / "curve.png", lambda path: plot_curve(curve, path, x_scale=x_scale))
+    curve.save(folder)

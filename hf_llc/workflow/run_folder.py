@@ -34,20 +34,30 @@ class RunFolder:
         """A result is there."""
         return (self.folder / "result.json").exists()
 
+    def recorded(self) -> dict[str, Any] | None:
+        """What run.json says of the run that began here; None if none did.
+
+        Raises:
+            InputError: run.json is damaged.
+        """
+        path = self.folder / "run.json"
+        if not path.exists():
+            return None
+        try:
+            return json.loads(path.read_text(encoding="utf-8"))
+        except json.JSONDecodeError as error:
+            raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite") from error
+
     def check(self, asked: dict[str, Any], *, resume: bool | None, overwrite: bool) -> None:
         """May the run described by `asked` begin or go on here? Nothing is written.
 
         Raises:
             InputError: another run is there, or nothing is and `resume` demands it.
         """
-        path = self.folder / "run.json"
         if overwrite:
             return
-        if path.exists():
-            try:
-                old = json.loads(path.read_text(encoding="utf-8"))
-            except json.JSONDecodeError as error:
-                raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite") from error
+        old = self.recorded()
+        if old is not None:
             changed = differences(old, json.loads(json.dumps(asked)))
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""

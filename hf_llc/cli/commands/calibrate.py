@@ -41,7 +41,7 @@ def _run(args: argparse.Namespace, folder: list[Path]) -> int:
     folder.append(output)
     console.hush(args.quiet)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the tables alone
-        from hf_llc.studies.calibration import FILES
+        from hf_llc.studies.calibration import JSON_FILE
         from hf_llc.studies.calibration_report import render
         from hf_llc.studies.explore_settings import explore
 
@@ -51,7 +51,7 @@ def _run(args: argparse.Namespace, folder: list[Path]) -> int:
     if not console.is_main():
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print
     if args.json:
-        print((output / FILES[0]).read_text(encoding="utf-8"), end="", flush=True)
+        print((output / JSON_FILE).read_text(encoding="utf-8"), end="", flush=True)
     else:
         from hf_llc.publishing.formatting import for_encoding
 
