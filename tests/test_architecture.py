@@ -66,7 +66,7 @@ def test_no_circle_of_imports() -> None:
 
 
 @pytest.mark.parametrize("line", ["from hf_llc.cli import console", "import hf_llc.workflow.run"])
-@pytest.mark.parametrize("place", ["{}", "def f():\n    {}", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    {}"])
+@pytest.mark.parametrize("place", ["{}", "def f():\n    {}", "if TYPE_CHECKING:\n    {}"])
 def test_a_planted_import_is_seen(line: str, place: str, tmp_path: Path) -> None:
     (tmp_path / "records").mkdir()
     for name in ("cli/console", "workflow/run"):
