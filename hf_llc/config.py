@@ -29,6 +29,19 @@ UNDERDAMPED = ("baoab", "sgnht")
 """Those with momentum that friction takes away."""
 
 
+_ADDED_CHOICES: dict[str, list[str]] = {}
+
+
+def add_choice(setting: str, value: str) -> None:
+    """Let a setting take one value more: registries call this for what users add to them.
+
+    Args:
+        setting: name of a field with choices, such as "task".
+        value: the new choice.
+    """
+    _ADDED_CHOICES.setdefault(setting, []).append(value)
+
+
 def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
@@ -40,6 +53,7 @@ def _check_choices(config: Any) -> None:
         value, hint = getattr(config, item.name), hints[item.name]
         options = [hint] if get_origin(hint) is Literal else list(get_args(hint))
         choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
+        choices += _ADDED_CHOICES.get(item.name, [])
         plain = [option for option in options if isinstance(option, type)] or ([hint] if isinstance(hint, type) else [])
         if value is None and type(None) in options:
             continue
