@@ -3,6 +3,7 @@
 #   make test     all tests          make fast    all but the slow ones
 #   make check    lint, format, types          make format   put the format right
 #   make bench    speed, memory, scaling and efficiency, beside the peers
+#   make wheel    sdist and wheel into dist/; the wheel installed into an empty environment, and a λ̂ from there
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test fast check format bench clean
+.PHONY: demo test fast check format bench wheel clean
 
 demo: $(VENV)/.stamp-run
 	@echo "demo: the embedded model on the embedded text, with the defaults"
@@ -39,6 +40,15 @@ bench: $(VENV)/.stamp-bench
 	$(BIN)/python benchmarks/memory.py --output runs/bench/memory.json
 	$(BIN)/python benchmarks/scaling.py --rounds 2 --steps 50 2000 --output runs/bench/scaling.json
 	$(BIN)/python benchmarks/efficiency.py --networks 1 --seconds 12 --seeds 1 --grid 0.125 0.25 0.5 --output runs/bench
+
+wheel: $(VENV)/.stamp-dev
+	rm -rf build dist .venv-wheel
+	$(BIN)/python -m build --no-isolation
+	$(PYTHON) -m venv .venv-wheel
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
+	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
+	cd .venv-wheel && bin/hf-llc estimate --max-examples 64 --num-chains 2 --num-draws 25 --max-steps 300 --output run
+	rm -rf .venv-wheel
 
 # A stamp is as new as the files that say what to install. The larger set contains the smaller one.
 $(BIN)/python:
