@@ -18,6 +18,8 @@ from hf_llc.calibration.pilot import Pilot, gradient_noise, settle
 from hf_llc.calibration.repair import mended
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
+from hf_llc.judging import statistics
+from hf_llc.judging.stopping import is_long_enough
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.posterior import Posterior
@@ -34,6 +36,17 @@ NBETA, GAMMA, SPREAD = 25.0, 3.0, 2.0
 
 def posterior_of(problem: Problem, localization: float = GAMMA) -> Posterior:
     return Posterior(problem, nbeta=NBETA, localization=localization)
+
+
+def sampling_of(problem: Problem, state: Path) -> Sampling:
+    return Sampling(
+        posterior_of(problem),
+        processes=Processes(),
+        state=state,
+        show=False,
+        is_long_enough=is_long_enough,
+        r_hat=statistics.r_hat,
+    )
 
 
 def sample(**settings: Any) -> SampleConfig:
@@ -314,7 +327,7 @@ def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Pat
     asked = sample(
         step_size=0.03, friction=0.2, gradient="plain", adapt_step_size=True, num_burnin_steps=400, num_draws=50
     )
-    sampling = Sampling(posterior_of(problem), processes=Processes(), state=tmp_path, show=False)
+    sampling = sampling_of(problem, tmp_path)
     first, *_ = sampling.until_flat(asked, "here")
     then = sampling.go_on(replace(asked, step_size=0.015), "here", number=1, steps=240)
     assert first.step_size[:, 440].min() < 0.02
@@ -329,7 +342,7 @@ def test_burn_in_is_as_long_as_the_steps_that_chains_came_down_to_ask_for(tmp_pa
         step_size=epsilon, friction=0.2, gradient="plain", adapt_step_size=True, localization=gamma, num_draws=400,
         target_se=1.0,
     )  # fmt: skip
-    sampling = Sampling(posterior_of(power_problem(H, power=4)), processes=Processes(), state=tmp_path, show=False)
+    sampling = sampling_of(power_problem(H, power=4), tmp_path)
     trace, burnin, _ = sampling.until_flat(asked, "here")
     relaxed = gamma / math.tanh(0.1) * np.nanmean(trace.step_size[:, :400]) * 400
     assert gamma / math.tanh(0.1) * epsilon * 400 > 3.96 > relaxed

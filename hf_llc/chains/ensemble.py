@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 from torch import Tensor
 
 from hf_llc.chains.chain_store import ChainStore
-from hf_llc.chains.progress import ProgressBar
+from hf_llc.chains.progress import ProgressBar, RunningEstimate
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.config import SampleConfig
-from hf_llc.judging import statistics
-from hf_llc.judging.estimator import llc_draws
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.records.trace import Trace, join_chains
 from hf_llc.samplers import Kernel, make_kernel
-from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.samplers.walk import Walk
+
+Array = np.ndarray
 
 _CONTINUATION = 2**20
 """Added to chain numbers for the noise of a continuation: no estimate has as many chains."""
@@ -30,14 +29,32 @@ _CONTINUATION = 2**20
 class Sampling:
     """Runs chains at given settings and counts what that costs.
 
+    Args:
+        posterior: what is sampled.
+        processes: among which chains are shared out.
+        state: folder for the chains' states.
+        show: draw a progress bar on the main process.
+        is_long_enough: asked after each doubling with (settings, trace, burn-in steps, steps a draw).
+        r_hat: draws `[chain, draw]` → r̂, for the progress bar.
+
     Attributes:
         num_gradients: gradient evaluations of all chains in all traces returned so far.
         new_steps: chain-steps that this process took in this call (a resumed run counts its own part).
         seconds: time that they took.
     """
 
-    def __init__(self, posterior: Posterior, *, processes: Processes, state: Path, show: bool) -> None:
+    def __init__(
+        self,
+        posterior: Posterior,
+        *,
+        processes: Processes,
+        state: Path,
+        show: bool,
+        is_long_enough: Callable[[SampleConfig, Trace, int, int], bool],
+        r_hat: Callable[[Array], float],
+    ) -> None:
         self.posterior, self.processes, self.state, self.show = posterior, processes, state, show
+        self.is_long_enough, self.r_hat = is_long_enough, r_hat
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
 
     def until_flat(self, sample: SampleConfig, name: str) -> tuple[Trace, int, int]:
@@ -61,7 +78,9 @@ class Sampling:
                 kept = sample.num_draws * thinning
                 burnin = min(kept, sample.max_steps - kept)
                 trace = chains(until=burnin + kept, burnin=burnin)
-                if thinning >= longest or self._is_over(sample, trace, burnin, thinning, begun):
+                if thinning >= longest or self._is_time_up(sample, begun):
+                    break
+                if self.is_long_enough(sample, trace, burnin, thinning):
                     break
                 thinning = min(2 * thinning, longest)
         self.num_gradients += self._gradients_of(sample, trace)
@@ -91,34 +110,11 @@ class Sampling:
         assert w is not None
         return w.to(device)
 
-    @np.errstate(over="ignore", invalid="ignore")  # as in `estimate`
-    def _is_over(self, sample: SampleConfig, trace: Trace, burnin: int, thinning: int, begun: float) -> bool:
-        """The draws are flat and many enough, or more steps would not mend what is wrong.
-
-        Flat means also that burn-in was twice the 2/(ε_eff γ) steps in which flat directions relax, at the ε that the
-        chains came down to: their energy is then at 98 % of its final value. A slow climb of many of them is hard to
-        see in the draws. More steps do not mend a chain that broke, nor a w* that is no minimum.
-        """
-        assert sample.nbeta is not None and sample.localization != "auto" and sample.step_size != "auto"
-        if sample.max_seconds is not None:
-            used = self.processes.main_does(lambda: time.monotonic() - begun)
-            if 2 * used > sample.max_seconds:
-                return True
-        draws = llc_draws(
-            trace.loss, trace.init_loss, nbeta=sample.nbeta, num_burnin_steps=burnin, num_steps_between_draws=thinning
-        )
-        llc, error = float(draws.mean()), statistics.standard_error(draws)
-        if not math.isfinite(llc):
-            return True
-        dip = statistics.deepest_dip(sample.nbeta * (trace.loss - trace.init_loss))
-        if statistics.is_dipping(dip, llc, float(draws.std())):
-            return True
-        slow = slow_step_size(sample) * statistics.step_share(trace.step_size[:, :burnin], sample.step_size)
-        if burnin * slow * sample.localization < 4 * 0.99:
+    def _is_time_up(self, sample: SampleConfig, begun: float) -> bool:
+        """Whether another doubling would go beyond `max_seconds`; the main process's clock decides."""
+        if sample.max_seconds is None:
             return False
-        is_flat = not statistics.is_drifting(statistics.drift(draws), llc, error)
-        is_mixed = statistics.ess(draws) >= 10 * len(draws) and statistics.r_hat(draws) <= 1.1
-        return is_flat and is_mixed and error <= sample.target_se * abs(llc)
+        return 2 * self.processes.main_does(lambda: time.monotonic() - begun) > sample.max_seconds
 
     def _gradients_of(self, sample: SampleConfig, trace: Trace) -> int:
         """Gradient evaluations of all chains: as many gradients as the kernel takes, of one or two evaluations each."""
@@ -146,13 +142,14 @@ class Sampling:
         size = sample.batch_size
         self.posterior.localization = sample.localization
         mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
-        bar = ProgressBar(enabled=self.show, nbeta=sample.nbeta, num_burnin_steps=burnin)
-        bar.start(until * sum(map(len, mine)), 0, "sample")
+        bar = ProgressBar(until * sum(map(len, mine)), "sample", enabled=self.show)
+        running = RunningEstimate(nbeta=sample.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
         begun, finished = time.monotonic(), []
 
         def report(progress: Progress) -> None:
-            self.new_steps += progress.new_steps * len(progress.chains)
-            bar.update(progress)
+            new_steps = progress.new_steps * len(progress.chains)
+            self.new_steps += new_steps
+            bar.advance(new_steps, lambda: running.text(progress))
 
         for chains in mine:
 

@@ -15,7 +15,7 @@ from hf_llc.publishing.front_matter import newline_of, split, with_entry
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-    from hf_llc.result import LLCResult
+    from hf_llc.records.record import Record
 
 BEGIN = "<!-- hf_llc:begin (made by hf-llc publish, which overwrites what stands up to the end marker) -->"
 END = "<!-- hf_llc:end -->"
@@ -32,7 +32,7 @@ _SETTING = ("unit", "n", "nbeta", "localization", "sampler", "minimize")
 
 def merge_card(
     readme: str,
-    result: LLCResult,
+    result: Record,
     *,
     repo_id: str | None = None,
     allow_untrusted: bool = False,
@@ -67,7 +67,7 @@ def merge_card(
     return merged
 
 
-def check_verdict(result: LLCResult, *, allow_untrusted: bool) -> None:
+def check_verdict(result: Record, *, allow_untrusted: bool) -> None:
     """Raises InputError where the verdict is bad and that was not asked for."""
     if not result.is_trustworthy and not allow_untrusted:
         reason = next((r for r in result.reasons if not r.is_note), None)
@@ -79,7 +79,7 @@ def check_verdict(result: LLCResult, *, allow_untrusted: bool) -> None:
         )
 
 
-def eval_result(result: LLCResult) -> EvalResult:
+def eval_result(result: Record) -> EvalResult:
     """The result as huggingface_hub has metrics in a model-index: λ̂, with its error, verdict and settings as args."""
     from huggingface_hub import EvalResult
 
@@ -150,7 +150,7 @@ def check_card(readme: str, entry: EvalResult) -> None:
         )
 
 
-def merge_eval_results(text: str, result: LLCResult, *, dataset_id: str) -> str:
+def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
     """`.eval_results/llc.yaml` with λ̂ for a benchmark data set; entries for other data sets are kept.
 
     Raises:

@@ -12,7 +12,7 @@ from hf_llc.publishing.report import bias_text, sampler_text, sensitivity_text
 
 if TYPE_CHECKING:
     from hf_llc.records.findings import Reason
-    from hf_llc.result import LLCResult
+    from hf_llc.records.record import Record
 
 _CITATION = """```bibtex
 @article{lau2023local,
@@ -31,7 +31,7 @@ _EMBEDDED = "hf_llc/embedded"
 
 
 def render_section(
-    result: LLCResult, *, repo_id: str | None = None, folder: str = "", curve: dict[str, Any] | None = None
+    result: Record, *, repo_id: str | None = None, folder: str = "", curve: dict[str, Any] | None = None
 ) -> str:
     """The section in Markdown, with `\\n` line ends, without the markers around it.
 
@@ -53,7 +53,7 @@ def render_section(
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def reproduce_command(result: LLCResult, repo_id: str | None = None) -> str | None:
+def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
     """The command line that makes the estimate again; None where model or data were given from Python only."""
     model, data = result.model.get("id"), result.data.get("id")
     flags: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def reproduce_command(result: LLCResult, repo_id: str | None = None) -> str | No
     return " \\\n  ".join(["hf-llc estimate", *words])
 
 
-def _warning(result: LLCResult) -> str:
+def _warning(result: Record) -> str:
     if result.is_trustworthy:
         return ""
     reasons = [reason for reason in result.reasons if not reason.is_note]
@@ -98,7 +98,7 @@ def _warning(result: LLCResult) -> str:
     return "\n>\n".join([lines[0], "\n".join(lines[1:])]) if reasons else lines[0]
 
 
-def _headline(result: LLCResult) -> str:
+def _headline(result: Record) -> str:
     estimate = f"λ̂ = {with_error(result.llc, result.llc_se)}"
     return (
         f"**{estimate}** at nβ = {number(result.nbeta)}, γ = {number(result.localization)}, on {_data(result)}. "
@@ -106,7 +106,7 @@ def _headline(result: LLCResult) -> str:
     )
 
 
-def _meaning(result: LLCResult) -> str:
+def _meaning(result: Record) -> str:
     return (
         "The local learning coefficient λ(w\\*) measures how degenerate the loss is around this model's weights w\\*: "
         "the lower it is, the more ways the weights can change at almost no cost in loss, and the simpler the solution "
@@ -129,7 +129,7 @@ def _points(curve: dict[str, Any], folder: str) -> str:
     return "\n".join(rows) + "\n\n" + where
 
 
-def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
+def _diagnostics(result: Record) -> list[tuple[str, str]]:
     plateau = result.plateau
     drift = f"{number(plateau.get('drift'))} ± {_short(plateau.get('drift_se'))} (p = {_short(plateau.get('p_value'))})"
     shown = [number(x) for x in result.llc_per_chain[:8]]
@@ -151,7 +151,7 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
     ]
 
 
-def _settings(result: LLCResult) -> list[tuple[str, str]]:
+def _settings(result: Record) -> list[tuple[str, str]]:
     sampled, total = result.num_parameters, result.num_parameters_total
     count = f"{total:,} parameters" if sampled == total else f"{sampled:,} of {total:,} parameters sampled"
     thinning = f" × {result.num_steps_between_draws} steps" if result.num_steps_between_draws > 1 else ""
@@ -179,7 +179,7 @@ def _settings(result: LLCResult) -> list[tuple[str, str]]:
     return [*rows, ("Versions", ", ".join(versions) or "–")]
 
 
-def _findings(result: LLCResult) -> str:
+def _findings(result: Record) -> str:
     notes = [reason for reason in result.reasons if reason.is_note]
     return "\n".join(f"- Note: {_finding(reason)}" for reason in notes)
 
@@ -189,7 +189,7 @@ def _finding(reason: Reason) -> str:
     return f"{reason.name}: {_escaped(reason.text)}.{_escaped(remedy)}"
 
 
-def _reproduce(result: LLCResult, repo_id: str | None) -> str:
+def _reproduce(result: Record, repo_id: str | None) -> str:
     command = reproduce_command(result, repo_id)
     if command is not None:
         return f"```bash\n{command}\n```"
@@ -203,7 +203,7 @@ def _reproduce(result: LLCResult, repo_id: str | None) -> str:
     return f"```python\n{code}\n```\n\nThe model or the data were objects in Python, so no command line names them."
 
 
-def _files(result: LLCResult, folder: str) -> str:
+def _files(result: Record, folder: str) -> str:
     trace = (
         ""
         if result.trace is None
@@ -212,7 +212,7 @@ def _files(result: LLCResult, folder: str) -> str:
     return f"All numbers are in [`result.json`]({folder}result.json){trace}."
 
 
-def _data(result: LLCResult) -> str:
+def _data(result: Record) -> str:
     data = result.data
     name = data.get("id") or "local data"
     more = [str(data[key]) for key in ("subset", "split") if data.get(key)]

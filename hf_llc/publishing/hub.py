@@ -19,7 +19,7 @@ from hf_llc.publishing.formatting import with_error
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-    from hf_llc.result import LLCResult
+    from hf_llc.records.record import Record
 
 FOLDER = "llc/"
 """Where the files of a result lie in the model's repository."""
@@ -90,7 +90,7 @@ class _Head:
 
 
 def publish(
-    result: LLCResult,
+    result: Record,
     repo_id: str,
     *,
     create_pr: bool = False,
@@ -142,7 +142,7 @@ def publish(
 
 
 def publish_to_folder(
-    result: LLCResult, path: str | Path, *, allow_untrusted: bool = False, dry_run: bool = False
+    result: Record, path: str | Path, *, allow_untrusted: bool = False, dry_run: bool = False
 ) -> Published:
     """The same into a local README or the README.md of a local folder, with the result's files in `llc/` beside it.
 
@@ -166,7 +166,7 @@ def publish_to_folder(
     return Published(diff=_diff({readme.name: old}, {readme.name: new}))
 
 
-def _saved(result: LLCResult) -> Path:
+def _saved(result: Record) -> Path:
     """The folder of the result on disk; it is saved if it is in none."""
     if result.folder is not None and (result.folder / "result.json").exists():
         return result.folder
@@ -202,7 +202,7 @@ def read_curve(folder: Path) -> dict[str, Any] | None:
     return curve
 
 
-def _publish(api: HfApi, result: LLCResult, asked: _Request) -> Published:
+def _publish(api: HfApi, result: Record, asked: _Request) -> Published:
     """Read, merge, commit; again if the head has moved."""
     from huggingface_hub import CommitOperationAdd
     from huggingface_hub.errors import HfHubHTTPError
@@ -255,7 +255,7 @@ def _read(api: HfApi, asked: _Request) -> _Head:
     return head
 
 
-def _merged(result: LLCResult, asked: _Request, head: _Head) -> dict[str, str]:
+def _merged(result: Record, asked: _Request, head: _Head) -> dict[str, str]:
     """The text files as they are to be."""
     card = merge_card(
         head.texts.get(_README, ""),

@@ -10,17 +10,17 @@ from hf_llc.publishing.formatting import WIDTH, for_encoding, number, with_error
 
 if TYPE_CHECKING:
     from hf_llc.records.findings import Reason
-    from hf_llc.result import LLCResult
+    from hf_llc.records.record import Record
 
 _LABEL = 14
 
 
-def estimate_text(result: LLCResult) -> str:
+def estimate_text(result: Record) -> str:
     """λ̂ ± its standard error, e.g. `λ̂ = 12.34 ± 0.56`."""
     return f"λ̂ = {with_error(result.llc, result.llc_se)}"
 
 
-def render(result: LLCResult, *, encoding: str | None = None) -> str:
+def render(result: Record, *, encoding: str | None = None) -> str:
     """The result as a table of at most 100 columns, without a line feed at its end.
 
     Args:
@@ -45,7 +45,7 @@ def _zero_width(text: str) -> int:
     return sum(0x300 <= ord(char) < 0x370 for char in text)
 
 
-def _estimate(result: LLCResult) -> list[tuple[str, str]]:
+def _estimate(result: Record) -> list[tuple[str, str]]:
     rows = [("λ̂", with_error(result.llc, result.llc_se)), ("verdict", result.verdict)]
     rows += [("  because", _reason(reason)) for reason in result.reasons if not reason.is_note]
     rows += [("  note", _reason(reason)) for reason in result.reasons if reason.is_note]
@@ -60,7 +60,7 @@ def _reason(reason: Reason) -> str:
     return f"{reason.name}: {reason.text}" + (f"\n→ {reason.remedy}" if reason.remedy else "")
 
 
-def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
+def _diagnostics(result: Record) -> list[tuple[str, str]]:
     plateau = result.plateau
     trivial = "" if result.trivial_loss is None else f"   trivial predictor {number(result.trivial_loss)}"
     return [
@@ -76,7 +76,7 @@ def _diagnostics(result: LLCResult) -> list[tuple[str, str]]:
     ]  # fmt: skip
 
 
-def bias_text(result: LLCResult) -> str:
+def bias_text(result: Record) -> str:
     """What the finite step and gradient noise add to λ̂, and whether that was taken off."""
     if result.llc_uncorrected != result.llc:
         return f"heat of gradient noise {_short(result.step_size_bias)}, taken off"
@@ -86,7 +86,7 @@ def bias_text(result: LLCResult) -> str:
     return text
 
 
-def sensitivity_text(result: LLCResult) -> str:
+def sensitivity_text(result: Record) -> str:
     """By how much λ̂ moves when γ is halved and doubled, with errors."""
     change = result.localization_sensitivity
     if not change or not math.isfinite(sum(change.values())):
@@ -95,13 +95,13 @@ def sensitivity_text(result: LLCResult) -> str:
     return f"{halved} at γ/2, {doubled} at 2γ"
 
 
-def sampler_text(result: LLCResult) -> str:
+def sampler_text(result: Record) -> str:
     """The sampler with its friction and its kind of gradient, where it has them."""
     friction = "" if result.friction is None else f", friction {_short(result.friction)}"
     return result.sampler + friction + ("" if result.gradient == "plain" else f", {result.gradient} gradients")
 
 
-def _settings(result: LLCResult) -> list[tuple[str, str]]:
+def _settings(result: Record) -> list[tuple[str, str]]:
     precision = "" if result.mixed_precision == "no" else f", {result.mixed_precision}"
     thinning = f" × {result.num_steps_between_draws} steps" if result.num_steps_between_draws > 1 else ""
     found = "" if result.calibration is None else " (auto)"
@@ -123,7 +123,7 @@ def _settings(result: LLCResult) -> list[tuple[str, str]]:
     return rows
 
 
-def _subject(result: LLCResult) -> list[tuple[str, str]]:
+def _subject(result: Record) -> list[tuple[str, str]]:
     sampled, total = result.num_parameters, result.num_parameters_total
     count = f"{total:,} parameters" if sampled == total else f"{sampled:,} of {total:,} parameters sampled"
     where = f"{result.device}, {result.dtype}, {result.mode} mode"

@@ -14,8 +14,8 @@ from hf_llc.publishing.report import estimate_text
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+    from hf_llc.records.record import Record
     from hf_llc.records.trace import Trace
-    from hf_llc.result import LLCResult
 
 Array = np.ndarray
 
@@ -28,7 +28,7 @@ _MAX_FAINT_CHAINS = 12
 """With more chains, the unsmoothed curves would hide the smooth ones."""
 
 
-def plot_trace(result: LLCResult, path: str | Path) -> Path:
+def plot_trace(result: Record, path: str | Path) -> Path:
     """Draw the trace of `result` into a PNG.
 
     Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
@@ -98,7 +98,7 @@ def _colour(chain: int) -> str:
     return _COLOURS[chain % len(_COLOURS)]
 
 
-def _draw_losses(axes: Axes, result: LLCResult, trace: Trace) -> None:
+def _draw_losses(axes: Axes, result: Record, trace: Trace) -> None:
     chains, num_steps = trace.shape
     loss = result.init_loss + trace.loss - trace.init_loss
     smooth = moving_mean(loss, max(1, num_steps // 50))
@@ -147,7 +147,7 @@ def _scale(axes: Axes, low: float, high: float) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def _draw_acceptance(axes: Axes, result: LLCResult, trace: Trace) -> None:
+def _draw_acceptance(axes: Axes, result: Record, trace: Trace) -> None:
     """Mean acceptance over chains where it was measured, averaged over neighbours to at most 100 points."""
     values = trace.accept_prob
     seen = np.flatnonzero(np.isfinite(values).any(axis=0))
@@ -164,7 +164,7 @@ def _draw_acceptance(axes: Axes, result: LLCResult, trace: Trace) -> None:
     right.tick_params(axis="y", colors=_ACCEPT_COLOUR)
 
 
-def _draw_running_llc(axes: Axes, result: LLCResult, trace: Trace) -> None:
+def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
     steps, running = running_llc(
         trace,
         nbeta=result.nbeta,
@@ -195,7 +195,7 @@ def _finite(value: float) -> float:
     return value if math.isfinite(value) else 0.0
 
 
-def _title(result: LLCResult) -> str:
+def _title(result: Record) -> str:
     """λ̂ ± se, the verdict and the first reason for it, wrapped."""
     text = f"{estimate_text(result)}   {result.verdict}"
     reasons = [reason.text for reason in result.reasons if not reason.is_note]

@@ -26,6 +26,7 @@ from hf_llc.config import UNDERDAMPED, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate as estimate_llc
+from hf_llc.judging.stopping import is_long_enough
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.parallel.sharding import mesh_of
 from hf_llc.posterior.posterior import Posterior
@@ -136,7 +137,14 @@ class Run:
         if self.asked.chain_batch_size == "auto":
             found = self._decided("batching", self._batching)
             self.sample = replace(self.sample, chain_batch_size=found["chain_batch_size"])
-        self.sampling = Sampling(self.posterior, processes=self.processes, state=self.folder.state, show=self.show)
+        self.sampling = Sampling(
+            self.posterior,
+            processes=self.processes,
+            state=self.folder.state,
+            show=self.show,
+            is_long_enough=is_long_enough,
+            r_hat=statistics.r_hat,
+        )
 
     def result(self, begun: float) -> LLCResult:
         """All stages."""
@@ -303,10 +311,9 @@ class Run:
 
     def _minimize(self) -> dict[str, Any]:
         """Replace w* by ŵ for this run, on every process the same bits."""
-        bar = ProgressBar(enabled=self.show, nbeta=self.nbeta, num_burnin_steps=0)
 
         def work() -> tuple[Tensor, dict[str, Any]]:
-            bar.start(self.asked.minimize_steps, 0, "minimize")
+            bar = ProgressBar(self.asked.minimize_steps, "minimize", enabled=self.show)
             w, done = minimize(
                 self.posterior,
                 steps=self.asked.minimize_steps,
