@@ -24,6 +24,7 @@ import torch
 
 if TYPE_CHECKING:
     from hub import Hub
+    from matplotlib.figure import Figure
 
 torch.set_num_threads(1)
 if not torch.cuda.is_available():
@@ -41,6 +42,22 @@ def data_folder() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture
+def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
+    """The figures that the test saves from here on: their artists say what a PNG's size does not."""
+    from matplotlib.figure import Figure
+
+    figures: list[Figure] = []
+    save = Figure.savefig
+
+    def kept(figure: Figure, *args: object, **options: object) -> None:
+        figures.append(figure)
+        save(figure, *args, **options)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    return figures
 
 
 @pytest.fixture(scope="session")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -18,6 +18,11 @@ from hf_llc.publishing.trace_plot import moving_mean, plot_trace
 from hf_llc.records.findings import Reason
 from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 NBETA = 500.0
 
@@ -122,10 +127,19 @@ def test_nan_becomes_null_and_comes_back(tmp_path: Path) -> None:
     assert math.isnan(loaded.llc_per_chain[1])
 
 
-@pytest.mark.parametrize("text", ["{", "[1]", "null", '{"schema_version": 99}', '{"schema_version": 1}'])
-def test_damaged_file_is_refused(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{", "not a result file"),
+        ("[1]", "not a result file"),
+        ("null", "not a result file"),
+        ('{"schema_version": 99}', "schema_version, got 99"),
+        ('{"schema_version": 1}', "schema_version, got 1"),
+    ],
+)
+def test_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> None:
     (tmp_path / "result.json").write_text(text)
-    with pytest.raises(InputError):
+    with pytest.raises(InputError, match=message):
         LLCResult.load(tmp_path)
 
 
@@ -148,27 +162,84 @@ def test_error_has_two_digits(value: float, error: float, text: str) -> None:
     assert with_error(value, error) == text
 
 
+SHOWN = {
+    "llc": 12.3456, "llc_se": 0.5678, "llc_per_chain": [11.25, 13.75, 12.5, 14.0], "llc_uncorrected": 12.3456,
+    "llc_plain": 11.111, "llc_plain_se": 2.222, "verdict": "drifting", "init_loss": 1.9, "mean_loss": 2.7,
+    "trivial_loss": 5.5, "r_hat": 1.023, "ess": 345.6, "accept_prob": 0.912, "step_size_bias": 0.0321,
+    "plateau": {"drift": 0.715, "drift_se": 0.22, "p_value": 0.0035}, "kinetic_temperature": 1.0875,
+    "localization_sensitivity": {"halved": 1.5, "halved_se": 0.3, "doubled": -2.5, "doubled_se": 0.4},
+    "heat_capacity": 7.5, "heat_capacity_se": 0.25, "n": 12345, "nbeta": 512.5, "localization": 99.5,
+    "step_size": 2.5e-5, "sampler": "baoab", "friction": 0.35, "gradient": "control-variate", "batch_size": 1024,
+    "seed": 7, "num_chains": 4, "num_draws": 300, "num_steps_between_draws": 5, "num_burnin_steps": 1500,
+    "num_gradients": 24_680, "wall_seconds": 3725.0, "steps_per_second": 195.5, "peak_memory_bytes": 300 * 2**20,
+    "num_parameters": 1000, "num_parameters_total": 2000, "mode": "train", "dtype": "float64", "device": "cuda:1",
+    "num_processes": 4, "data_parallel": 2, "trace": None,
+    "minimize": {"steps": 2000, "loss_before": 2.1, "loss_after": 1.9, "distance": 3.2, "relative_distance": 0.125},
+    "model": {"id": "some/model", "revision": "0123456789abcdef" * 2 + "01234567"},
+    "data": {"id": "some/data", "split": "validation", "fingerprint": "f" * 16},
+}  # fmt: skip
+"""A value of its own for each number of the table, so that none can stand in another's place."""
+
+
 def test_print_says_all() -> None:
+    """Every number beside its own label. n L_n(w*) + λ̂ ln n = 12345·1.9 + 12.3456 ln 12345 = 23,571.8; n E[L_n] =
+    12345·(1.9 + 12.3456/512.5) = 23,752.9."""
     reasons = [
-        Reason("drifting", "λ̂ has moved by a lot " * 12, "raise num_burnin_steps"),
+        Reason("drifting", "λ̂ has moved", "raise num_burnin_steps"),
         Reason("one chain", "only one", is_note=True),
     ]
-    text = render(make_result(verdict="drifting", reasons=reasons))
-    assert text == str(make_result(verdict="drifting", reasons=reasons))
-    for part in ("drifting", "→ raise num_burnin_steps", "note", "r̂", "ESS", "acceptance", "trivial predictor 5.5"):
-        assert part in text
-    for part in (
-        "nβ 500",
-        "γ 100",
-        "ε 0.0001",
-        "4 × 300 draws",
-        "300 steps of burn-in",
-        "batch 32",
-        "12,345",
-        "some/model",
-    ):
-        assert part in text
-    assert max(len(line) for line in text.splitlines()) <= 100
+    result = make_result(reasons=reasons, **SHOWN)
+    text = render(result, encoding="utf-8")
+    assert [" ".join(line.split()) for line in text.splitlines()] == [
+        "λ̂ 12.35 ± 0.57",
+        "verdict drifting",
+        "because drifting: λ̂ has moved",
+        "→ raise num_burnin_steps",
+        "note one chain: only one",
+        "by chain 11.25, 13.75, 12.5, 14",
+        "plain 11.1 ± 2.2 (from L_n(w*), not paired)",
+        "mixing r̂ 1.023 ESS 345.6 acceptance 0.912",
+        "drift 0.715 ± 0.22 between the halves of the draws (p = 0.0035)",
+        "bias finite step 0.032",
+        "γ λ̂ changes by +1.5 ± 0.3 at γ/2, -2.5 ± 0.4 at 2γ",
+        "heat variance of nβL 7.50 ± 0.25 kinetic temperature 1.087",
+        "loss mean 2.7 at w* 1.9 trivial predictor 5.5 (nats per token)",
+        "posterior nβ 512.5 γ 99.5 n 12,345 (tokens)",
+        "sampler baoab, friction 0.35, control-variate gradients ε 2.5e-05 (auto) batch 1,024",
+        "seed 7",
+        "chains 4 × 300 draws × 5 steps, after 1,500 steps of burn-in",
+        "evidence n L_n(w*) + λ̂ ln n 23,572 nats n E[L_n] 23,753 nats",
+        "minimize steps 2,000 loss before 2.1 loss after 1.9 distance 3.2 relative distance",
+        "0.125",
+        "cost 24,680 gradients 1 h 2 min 195.5 steps/s 300 MiB",
+        "model some/model revision 0123456789ab 1,000 of 2,000 parameters sampled",
+        "data some/data split validation fingerprint ffffffffffffffff",
+        "run text-generation cuda:1, float64, train mode, 4 processes in groups of 2",
+    ]
+    assert str(result) in (text, render(result, encoding="ascii"))
+
+
+def test_print_of_other_cases() -> None:
+    """Heat that was taken off, an extrapolation, nothing measured, many chains, and long reasons wrapped."""
+
+    def line(label: str, **changes: Any) -> str:
+        lines = render(make_result(**{**SHOWN, **changes}), encoding="utf-8").splitlines()
+        return " ".join(next(each for each in lines if each.startswith(label)).split()[1:])
+
+    assert line("bias", llc_uncorrected=13.0, step_size_bias=0.6544) == "heat of gradient noise 0.65, taken off"
+    extrapolated = {"llc_extrapolated": 12.125, "llc_extrapolated_se": 0.75}
+    assert line("bias", **extrapolated) == "finite step 0.032 extrapolated to ε = 0: λ̂ = 12.12 ± 0.75"
+    assert line("γ", localization_sensitivity={}) == "λ̂ changes by – (not measured)"
+    assert line("mixing", r_hat=math.nan, accept_prob=math.nan) == "r̂ – ESS 345.6 acceptance –"
+    assert line(
+        "sampler", calibration=None, friction=None, gradient="plain", sampler="sgld", mixed_precision="bf16"
+    ) == ("sgld ε 2.5e-05 batch 1,024 seed 7, bf16")
+    assert line("by chain", llc_per_chain=[float(i) for i in range(11)]) == "chain 0, 1, 2, 3, 4, 5, 6, 7, … (3 more)"
+    assert line("model", num_parameters_total=1000) == "some/model revision 0123456789ab 1,000 parameters"
+    assert line("run", num_processes=1, data_parallel=1) == "text-generation cuda:1, float64, train mode"
+    long = [Reason("drifting", "λ̂ has moved by a lot " * 12, "raise num_burnin_steps")]
+    lines = render(make_result(**{**SHOWN, "reasons": long}), encoding="utf-8").splitlines()
+    assert sum("by a lot" in each for each in lines) == 4 and max(map(len, lines)) <= 101  # the hat takes no column
 
 
 def test_print_survives_missing_numbers() -> None:
@@ -185,38 +256,145 @@ def test_print_survives_missing_numbers() -> None:
         trace=None,
         llc_per_chain=[math.nan] * 100,
     )
-    assert "not a number" in render(bare)
+    lines = [" ".join(line.split()) for line in render(bare, encoding="utf-8").splitlines()]
+    assert lines[:2] == ["λ̂ not a number", "verdict trustworthy"]
+    for line in (
+        "by chain –, –, –, –, –, –, –, –, … (92 more)",
+        "drift – ± – between the halves of the draws (p = –)",
+        "γ λ̂ changes by – (not measured)",
+        "model – 260,032 parameters",
+        "data –",
+    ):
+        assert line in lines
+    assert not any(line.startswith("minimize") or "trivial" in line for line in lines)
 
 
-def is_picture(path: Path) -> bool:
-    return path.read_bytes()[:8] == b"\x89PNG\r\n\x1a\n" and path.stat().st_size > 10_000
+# The picture
 
 
-@pytest.mark.parametrize(("chains", "steps"), [(1, 2), (1, 30), (4, 600), (100, 50), (2, 9000)])
-def test_picture(tmp_path: Path, chains: int, steps: int) -> None:
-    path = tmp_path / "picture.tmp"
-    plot_trace(make_result(make_trace(chains, steps)), path)
-    assert is_picture(path)
+def panels(figure: Figure) -> tuple[Axes, Axes, Axes | None]:
+    """Losses, running λ̂, acceptance."""
+    upper, lower, *right = figure.axes
+    return upper, lower, right[0] if right else None
+
+
+def lines_of(axes: Axes, *, width: float) -> list[Line2D]:
+    """Curves of one line width, in the order of the chains: 0.5 faint, 1.3 smooth, 1 running."""
+    return [line for line in axes.lines if line.get_linewidth() == width and line.get_color() != "black"]
+
+
+def levels(axes: Axes) -> list[tuple[float, str]]:
+    """Horizontal lines with their labels."""
+    return [
+        (line.get_ydata()[0], line.get_label()) for line in axes.lines
+        if line.get_color() == "black" and len(set(line.get_ydata())) == 1
+    ]  # fmt: skip
+
+
+def bands(axes: Axes) -> list[tuple[float, float, float, float]]:
+    """Shaded rectangles as x0, x1, y0, y1; what runs over the whole width or height is 0 … 1 there."""
+    corners = [patch.get_path().transformed(patch.get_patch_transform()).vertices for patch in axes.patches]
+    return [(*v[:, 0][[0, 2]], *v[:, 1][[0, 2]]) for v in corners]
+
+
+def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
+    """What each curve shows, recomputed here from the trace."""
+    result = make_result()
+    trace = result.trace
+    assert trace is not None
+    plot_trace(result, tmp_path / "picture.tmp")
+    assert (tmp_path / "picture.tmp").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
+    upper, lower, right = panels(drawn[0])
+    excess = trace.loss - trace.init_loss
+    faint, smooth, running = lines_of(upper, width=0.5), lines_of(upper, width=1.3), lines_of(lower, width=1)
+    assert len(faint) == len(smooth) == len(running) == 4
+    for chain in range(4):
+        assert faint[chain].get_color() == smooth[chain].get_color() == running[chain].get_color()
+        for line in (faint[chain], smooth[chain]):
+            np.testing.assert_array_equal(line.get_xdata(), np.arange(600))
+        np.testing.assert_allclose(faint[chain].get_ydata(), 2.0 + excess[chain])
+        for step in (0, 5, 11, 400, 599):  # over 600/50 steps, fewer at the start
+            expected = 2.0 + excess[chain, max(0, step - 11) : step + 1].mean()
+            assert smooth[chain].get_ydata()[step] == pytest.approx(expected)
+        np.testing.assert_array_equal(running[chain].get_xdata(), np.arange(300, 600))
+        for place in (0, 99, 299):
+            expected = NBETA * excess[chain, 300 : 301 + place].mean()
+            assert running[chain].get_ydata()[place] == pytest.approx(expected)
+        assert running[chain].get_ydata()[-1] == pytest.approx(result.llc_per_chain[chain])
+    assert len({line.get_color() for line in running}) == 4
+    assert levels(upper) == [(2.0, "$L_n(w^*)$ = 2")] and [level for level, _ in levels(lower)] == [result.llc]
+    assert bands(upper) == [(-0.5, 299.5, 0, 1)]
+    span = (0, 1, result.llc - result.llc_se, result.llc + result.llc_se)
+    assert bands(lower) == [pytest.approx(span), (-0.5, 299.5, 0, 1)]
+    assert right is not None
+    (points,) = right.lines
+    np.testing.assert_array_equal(points.get_xdata(), np.arange(0, 600, 20))
+    np.testing.assert_allclose(points.get_ydata(), trace.accept_prob[:, ::20].mean(axis=0))
+    assert right.get_ylim() == (0, 1.02)
+    labels = (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel(), right.get_ylabel())
+    assert labels == ("loss (nats per token)", "running λ̂", "step", "MALA acceptance")
+    assert drawn[0].get_suptitle() == "λ̂ = 12.03 ± 0.14   trustworthy"
+    assert [text.get_text() for text in upper.get_legend().get_texts()] == [
+        "chains (moving mean)", "$L_n(w^*)$ = 2", "acceptance (right)", "burn-in",
+    ]  # fmt: skip
+
+
+def test_picture_takes_the_heat_off(tmp_path: Path, drawn: list[Figure]) -> None:
+    result = make_result()
+    plot_trace(make_result(llc=result.llc - 2.0, trivial_loss=2.03), tmp_path / "picture.png")
+    upper, lower, _ = panels(drawn[0])
+    ends = [line.get_ydata()[-1] for line in lines_of(lower, width=1)]
+    assert ends == pytest.approx([value - 2.0 for value in result.llc_per_chain])
+    assert levels(upper) == [(2.0, "$L_n(w^*)$ = 2"), (2.03, "trivial = 2.03")]  # near the chains: drawn
+
+
+@pytest.mark.parametrize(
+    ("chains", "steps", "faint", "points"), [(1, 2, 1, 2), (1, 30, 1, 30), (12, 50, 12, 50), (100, 50, 0, 50),
+                                             (2, 9000, 2, 3000)]
+)  # fmt: skip
+def test_picture_of_few_and_many(
+    chains: int, steps: int, faint: int, points: int, tmp_path: Path, drawn: list[Figure]
+) -> None:
+    """At most 4,000 points a curve, the last step among them; faint curves of twelve chains at most."""
+    result = make_result(make_trace(chains, steps))
+    plot_trace(result, tmp_path / "picture.png")
+    upper, lower, _ = panels(drawn[0])
+    assert [len(lines_of(upper, width=width)) for width in (0.5, 1.3)] == [faint, chains]
+    for line in [*lines_of(upper, width=0.5), *lines_of(upper, width=1.3)]:
+        assert len(line.get_xdata()) == points and line.get_xdata()[-1] == steps - 1
+    ends = [line.get_ydata()[-1] for line in lines_of(lower, width=1)]
+    assert ends == pytest.approx(result.llc_per_chain)
 
 
 @pytest.mark.parametrize("fault", ["nan tail", "all nan", "huge", "infinite", "equal", "no acceptance"])
-def test_picture_of_a_bad_run(tmp_path: Path, fault: str) -> None:
+def test_picture_of_a_bad_run(tmp_path: Path, fault: str, drawn: list[Figure]) -> None:
+    """A cross where a chain stopped, a logarithmic axis where it rose by decades, limits that hold the rest."""
     trace = make_trace(3, 200)
+    crosses: list[tuple[str, int]] = []
     if fault == "nan tail":
         trace.loss[1, 120:] = np.nan
+        crosses = [("#d55e00", 119)]
     elif fault == "all nan":
         trace.loss[:] = np.nan
     elif fault == "huge":
         trace.loss[0] *= np.logspace(0, 30, 200)
     elif fault == "infinite":
         trace.loss[2, 150:] = np.inf
+        crosses = [("#009e73", 149)]
     elif fault == "equal":
         trace.loss[:] = trace.init_loss[:] = 2.0
     else:
         trace.accept_prob[:] = np.nan
-    path = tmp_path / "picture.png"
-    plot_trace(make_result(trace), path)
-    assert is_picture(path)
+    plot_trace(make_result(trace), tmp_path / "picture.png")
+    upper, lower, right = panels(drawn[0])
+    marked = [(line.get_color(), list(line.get_xdata())) for line in upper.lines if line.get_marker() == "x"]
+    assert marked == [(colour, [step]) for colour, step in crosses]
+    assert (right is None) == (fault == "no acceptance")
+    assert upper.get_yscale() == ("log" if fault == "huge" else "linear")
+    values = (2.0 + trace.loss - trace.init_loss).ravel()
+    low, high = upper.get_ylim()
+    assert low < min(values[np.isfinite(values)], default=2.0) <= max(values[np.isfinite(values)], default=2.0) < high
+    assert high < 1e33 and all(math.isfinite(x) for x in lower.get_ylim())
 
 
 def test_picture_needs_a_trace(tmp_path: Path) -> None:
