@@ -81,6 +81,25 @@ def add_settings(parser: argparse.ArgumentParser, *, only: Collection[str] | Non
             _add_flag(group, item, hints[item.name])
 
 
+def add_run_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
+    """Add the options of a long run: --config, --json (prints `output`) and --quiet; return their group for more."""
+    group = parser.add_argument_group("run")
+    group.add_argument("--config", metavar="FILE", help="YAML file of settings, `name: value`; flags override it")
+    group.add_argument("--json", action="store_true", help=f"print {output} as JSON, and nothing else, on stdout")
+    group.add_argument("--quiet", action="store_true", help="no progress bars and no remarks")
+    return group
+
+
+def check_resume(args: argparse.Namespace) -> None:
+    """Refuse --resume together with --overwrite.
+
+    Raises:
+        InputError: both are given.
+    """
+    if args.resume and args.overwrite:
+        raise InputError("resume and overwrite are both given", remedy="give one")
+
+
 def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
     kinds, words = kinds_of(hint)
     text = item.metadata["help"]

@@ -1,4 +1,4 @@
-"""Exit codes, and how a command ends: one line, on one process."""
+"""Exit codes, the default output folder, and how a command prints and ends."""
 
 from __future__ import annotations
 
@@ -13,16 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
+from hf_llc.files import finite
 
 OK, FAULT, BAD_INPUT, BAD_VERDICT, INTERRUPTED = 0, 1, 2, 3, 130
-
+EXIT_CODES = """exit codes: 0 every check passed; 3 estimated, but the verdict is bad (the files are saved);
+2 bad input; 130 interrupted; 1 anything else."""
 
 _PATIENCE = 3.0
-"""Seconds that another process leaves the main one to say what is wrong, before it says so itself."""
+"""Seconds that the other processes wait before they print an error themselves: the main process prints it first."""
 
 
 def default_output(load: LoadConfig, sample: SampleConfig) -> Path:
-    """`runs/<model>-<data>-<hash of the settings>`: the same settings find the same folder again."""
+    """`runs/<model>-<data>-<hash of the settings>`: the same settings give the same folder."""
 
     def short(name: str | None) -> str:
         last = "embedded" if name is None else Path(name.rstrip("/")).name
@@ -33,25 +35,26 @@ def default_output(load: LoadConfig, sample: SampleConfig) -> Path:
 
 
 def hush(quiet: bool) -> None:
-    """Keep other packages' bars and remarks out of the way; they read this when they are imported."""
+    """Silence the progress bars and logs of other packages. Call it before they are imported: they read it then."""
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # its errors are raised as well as logged
+    os.environ.setdefault("DATASETS_VERBOSITY", "critical")  # datasets raises its errors as well as logging them
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if quiet or not sys.stderr.isatty() or not is_main():
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
-        os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # on a terminal: why it waits, when it asks the Hub again
+        # On a terminal the Hub's client may say that it waits before it repeats a request.
+        os.environ.setdefault("HF_HUB_VERBOSITY", "error")
 
 
 def _group() -> Any:
-    """Accelerate's state if this run has begun to use it, else None: asking must not import it."""
+    """Return Accelerate's process state, or None if the run does not use it yet. Does not import Accelerate."""
     module = sys.modules.get("accelerate.state")
     state = None if module is None else module.PartialState
     return state() if state is not None and state._shared_state else None
 
 
 def is_main() -> bool:
-    """True in the one process that prints, known before and after the processes have met."""
+    """Return True in the one process that prints. Works before and after the processes have connected."""
     group = _group()
     if group is not None:
         return group.is_main_process
@@ -59,10 +62,34 @@ def is_main() -> bool:
     return next((os.environ[name] for name in names if name in os.environ), "0") == "0"
 
 
-def end(code: int, line: str, *, name: str = "hf-llc", sleep: Callable[[float], None] = time.sleep) -> int:
-    """Say one line, once; returns the exit code.
+def print_text(text: str) -> None:
+    """Print to stdout, in ASCII where stdout cannot show the symbols."""
+    from hf_llc.publishing.formatting import for_encoding
 
-    Usually all processes meet the same error, and the launcher stops the others as soon as the first has ended.
+    print(for_encoding(text), flush=True)
+
+
+def print_json(values: Any) -> None:
+    """Print as indented JSON to stdout; non-finite numbers become null."""
+    print(json.dumps(finite(values), indent=2), flush=True)
+
+
+def print_error(line: str) -> None:
+    """Print to stderr, in ASCII where stderr cannot show the symbols."""
+    from hf_llc.publishing.formatting import for_encoding
+
+    print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)
+
+
+def verdict_code(is_good: bool) -> int:
+    """Return the exit code of a finished command."""
+    return OK if is_good else BAD_VERDICT
+
+
+def end(code: int, line: str, *, name: str = "hf-llc", sleep: Callable[[float], None] = time.sleep) -> int:
+    """Print one line about how the command ended, once for all processes; return the exit code.
+
+    Usually every process meets the same error, and the launcher stops the others as soon as the first has ended.
     """
     if is_main():
         print_error(f"{name}: {line}")
@@ -70,9 +97,3 @@ def end(code: int, line: str, *, name: str = "hf-llc", sleep: Callable[[float], 
         sleep(_PATIENCE)
         print_error(f"{name}: process {os.environ.get('RANK', '?')}: {line}")
     return code
-
-
-def print_error(line: str) -> None:
-    from hf_llc.publishing.formatting import for_encoding
-
-    print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any, get_type_hints
 
+from hf_llc.cli import console
 from hf_llc.cli.arguments import convert
 from hf_llc.config import SampleConfig, from_mapping
 
@@ -16,7 +16,7 @@ Exit code 3 if it is off by more than four of them anywhere, or if a chain diver
 
 
 def add(commands: Any) -> None:
-    """Register the command on argparse's subparsers."""
+    """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
         "benchmark", help="a sampler on targets whose λ̂ is known", allow_abbrev=False, description=_DESCRIPTION
     )
@@ -26,19 +26,17 @@ def add(commands: Any) -> None:
     parser.add_argument("--targets", metavar="NAME", nargs="+", help="only these (default: all)")
     parser.add_argument("--output", metavar="DIR", help="write benchmark.json there")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
-    parser.set_defaults(run=_run, parser=parser)
+    parser.set_defaults(run=run, parser=parser)
 
 
-def _run(args: argparse.Namespace, _: list[Path]) -> int:
-    from hf_llc.cli import console
-
+def run(args: argparse.Namespace) -> int:
+    """Measure the sampler on each target and print a line for each; return the exit code."""
     hints = get_type_hints(SampleConfig)
     given = {name: convert(name, getattr(args, name), hints[name]) for name in ("sampler", "step_size", "seed")}
     if given["sampler"] == "hmc":
-        given["batch_size"] = "full"  # as it will be; without, hmc is refused
+        given["batch_size"] = "full"  # the benchmark sets it for hmc anyway, and SampleConfig refuses hmc without it
     asked = from_mapping(SampleConfig, given, source="the settings")
-    from hf_llc.files import check_writable, finite, write_json
-    from hf_llc.publishing.formatting import for_encoding
+    from hf_llc.files import check_writable, write_json
     from hf_llc.studies import sampler_benchmark
 
     if args.output is not None:
@@ -47,11 +45,11 @@ def _run(args: argparse.Namespace, _: list[Path]) -> int:
     for row in sampler_benchmark.measure(asked, args.targets or tuple(sampler_benchmark.TARGETS)):
         if not args.json:
             head = sampler_benchmark.HEAD + "\n" if not rows else ""
-            print(for_encoding(head + sampler_benchmark.line(row)), flush=True)
+            console.print_text(head + sampler_benchmark.line(row))
         rows.append(row)
-    found = {"asked": given, "rows": [sampler_benchmark.as_dict(row) for row in rows]}
+    report = {"asked": given, "rows": [sampler_benchmark.as_dict(row) for row in rows]}
     if args.output is not None:
-        write_json(Path(args.output) / "benchmark.json", found)
+        write_json(Path(args.output) / "benchmark.json", report)
     if args.json:
-        print(json.dumps(finite(found), indent=2), flush=True)
-    return console.OK if all(row.is_right for row in rows) else console.BAD_VERDICT
+        console.print_json(report)
+    return console.verdict_code(all(row.is_right for row in rows))

@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.cli import console
+from hf_llc.cli.arguments import add_run_options, add_settings, check_resume, settings_from
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 
@@ -21,7 +22,7 @@ checkpoint. Exit code 3 if any point is not trustworthy (the files are saved).""
 
 
 def add(commands: Any) -> None:
-    """Register the command on argparse's subparsers."""
+    """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
         "curve", help="λ̂ along a series of checkpoints", allow_abbrev=False, description=_DESCRIPTION
     )
@@ -33,26 +34,21 @@ def add(commands: Any) -> None:
         "--factory", metavar="MODULE:FUNCTION", help="function that returns (module, loss_fn) for --weights"
     )
     add_settings(parser)
-    run = parser.add_argument_group("run")
-    run.add_argument("--config", metavar="FILE", help="YAML file of settings, `name: value`; flags override it")
-    run.add_argument("--output", metavar="DIR", required=True, help="folder of the curve")
-    run.add_argument("--x-scale", choices=["linear", "log"], default="linear", help="of the steps in the picture")
-    run.add_argument("--resume", action="store_true", help="insist that there is a curve to go on with")
-    run.add_argument("--overwrite", action="store_true", help="do all again")
-    run.add_argument("--json", action="store_true", help="print the curve as JSON, and nothing else, on stdout")
-    run.add_argument("--quiet", action="store_true", help="no progress bars and no remarks")
-    parser.set_defaults(run=_run, parser=parser)
+    options = add_run_options(parser, output="the curve")
+    options.add_argument("--output", metavar="DIR", required=True, help="folder of the curve")
+    options.add_argument("--x-scale", choices=["linear", "log"], default="linear", help="of the steps in the picture")
+    options.add_argument("--resume", action="store_true", help="insist that there is a curve to go on with")
+    options.add_argument("--overwrite", action="store_true", help="do all again")
+    parser.set_defaults(run=run, parser=parser)
 
 
-def _run(args: argparse.Namespace, folder: list[Path]) -> int:
-    from hf_llc.cli import console
-
+def run(args: argparse.Namespace) -> int:
+    """Measure the curve and print it; return the exit code."""
     load, sample = settings_from(args)
     _check_series(args, load)
-    if args.resume and args.overwrite:
-        raise InputError("resume and overwrite are both given", remedy="give one")
+    check_resume(args)
     output = Path(args.output)
-    folder.append(output)
+    args.run_folder = output
     console.hush(args.quiet)
     is_new = not output.exists()
     try:
@@ -79,22 +75,17 @@ def _run(args: argparse.Namespace, folder: list[Path]) -> int:
     if args.json:
         print((output / "curve.json").read_text(encoding="utf-8"), end="", flush=True)
     else:
-        from hf_llc.publishing.formatting import for_encoding
-
-        print(for_encoding(str(curve)))
+        console.print_text(str(curve))
         if not args.quiet:
-            print(
-                f"files    {output}/curve.csv, curve.json\npicture  {output}/curve.png",
-                flush=True,
-            )
-    return console.OK if curve.is_trustworthy else console.BAD_VERDICT
+            print(f"files    {output}/curve.csv, curve.json\npicture  {output}/curve.png", flush=True)
+    return console.verdict_code(curve.is_trustworthy)
 
 
 def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:
-    """Exactly one series, with what it needs and without what would contradict it.
+    """Check that exactly one series is given, with the arguments that it needs and none that contradicts it.
 
     Raises:
-        InputError: otherwise.
+        InputError: one is missing or too many.
     """
     given = [name for name in ("revisions", "checkpoints", "weights") if getattr(args, name) is not None]
     if len(given) != 1:
@@ -121,7 +112,7 @@ def _series(args: argparse.Namespace, load: LoadConfig) -> list[Checkpoint]:
 
 
 def _remove_empty(output: Path) -> None:
-    """After bad input: not a folder that the refused run made, if no work is in it."""
+    """Remove the folder that a refused run has made, unless it holds more than the run.json at its top."""
     files = [path for path in output.rglob("*") if path.is_file()]
     if any(path.name != "run.json" or path.parent != output for path in files):
         return

@@ -1,15 +1,14 @@
-"""`hf-llc doctor`."""
+"""`hf-llc doctor`: what is installed, what works on this machine, and whether a model fits its memory."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import sys
-from pathlib import Path
+from typing import Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import settings_from
+from hf_llc.cli.arguments import add_settings, settings_from
 
 _PLANNED = (
     *("model", "revision", "task", "max_length", "dtype", "device", "attn_implementation", "trust_remote_code"),
@@ -18,9 +17,22 @@ _PLANNED = (
 """Settings on which the memory of a chain depends."""
 
 
-def _doctor(args: argparse.Namespace, _: list[Path]) -> int:
-    from hf_llc.publishing.formatting import for_encoding
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "doctor",
+        help="say what is installed, what works here, and whether a model fits",
+        allow_abbrev=False,
+        description="Say what is installed and what works here. With --model: the bytes that its chains need, by "
+        "sampler, whether they fit this machine's memory, and how steps would then be taken; no weights are loaded.",
+    )
+    add_settings(parser, only=_PLANNED)
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run, parser=parser, config=None)
 
+
+def run(args: argparse.Namespace) -> int:
+    """Print the checks, or the memory plan of a model; return the exit code."""
     load, sample = settings_from(args)
     if load.model is not None:
         console.hush(True)
@@ -28,13 +40,16 @@ def _doctor(args: argparse.Namespace, _: list[Path]) -> int:
             from hf_llc.workflow.memory_forecast import plan_without_weights
 
             plan = plan_without_weights(load, sample)
-        print(json.dumps(plan.as_dict(), indent=2) if args.json else for_encoding(plan.render()), flush=True)
+        if args.json:
+            console.print_json(plan.as_dict())
+        else:
+            console.print_text(plan.render())
         return console.OK
     from hf_llc.cli.doctor_checks import examine, render
 
     checks = examine()
-    print(
-        json.dumps([vars(check) for check in checks], indent=2) if args.json else for_encoding(render(checks)),
-        flush=True,
-    )
+    if args.json:
+        console.print_json([vars(check) for check in checks])
+    else:
+        console.print_text(render(checks))
     return console.OK if all(check.ok or check.is_optional for check in checks) else console.FAULT

@@ -1,4 +1,4 @@
-"""`hf-llc estimate`."""
+"""`hf-llc estimate`: λ̂ of a model on data."""
 
 from __future__ import annotations
 
@@ -6,31 +6,57 @@ import argparse
 import contextlib
 import sys
 from pathlib import Path
+from typing import Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import settings_from
-from hf_llc.cli.commands.show import _print_result
-from hf_llc.errors import InputError
+from hf_llc.cli.arguments import add_run_options, add_settings, check_resume, settings_from
+from hf_llc.cli.commands.show import print_result
 
 
-def _estimate(args: argparse.Namespace, folder: list[Path]) -> int:
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "estimate",
+        help="estimate λ̂ of a model on data",
+        allow_abbrev=False,
+        description="Estimate λ̂ of a model on data; with no arguments, of the embedded "
+        "tiny model on the embedded text, without network.",
+        epilog=console.EXIT_CODES,
+    )
+    add_settings(parser)
+    options = add_run_options(parser, output="the result")
+    options.add_argument(
+        "--output",
+        metavar="DIR",
+        help="folder of the result (default: runs/MODEL-DATA-HASH); the same command again goes on where it stopped",
+    )
+    options.add_argument("--resume", action="store_true", help="insist that there is a run to go on with")
+    options.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Estimate and print; return the exit code."""
     load, sample = settings_from(args)
-    if args.resume and args.overwrite:
-        raise InputError("resume and overwrite are both given", remedy="give one")
+    check_resume(args)
     output = console.default_output(load, sample) if args.output is None else Path(args.output)
-    folder.append(output)
+    args.run_folder = output
     console.hush(args.quiet)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
         from hf_llc import evaluator
 
-        resume = True if args.resume else None
         result = evaluator.estimate(
-            load, sample, output=output, resume=resume, overwrite=args.overwrite, progress=not args.quiet
+            load,
+            sample,
+            output=output,
+            resume=True if args.resume else None,
+            overwrite=args.overwrite,
+            progress=not args.quiet,
         )
     if not console.is_main():
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print
-    _print_result(result, as_json=args.json)
+    print_result(result, as_json=args.json)
     if not args.json and not args.quiet:
         print(f"files    {output}/result.json, trace.safetensors")
         print(f"picture  {output}/trace.png", flush=True)
-    return console.OK if result.is_trustworthy else console.BAD_VERDICT
+    return console.verdict_code(result.is_trustworthy)

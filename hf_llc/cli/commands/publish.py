@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from pathlib import Path
 from typing import Any
 
 from hf_llc.errors import InputError
@@ -34,10 +33,10 @@ def add(commands: Any) -> None:
     publish.add_argument("--benchmark-dataset", metavar="OWNER/NAME", help="enter λ̂ in .eval_results for it, too")
     publish.add_argument("--allow-untrusted", action="store_true", help="publish a bad verdict, as such")
     publish.add_argument("--dry-run", action="store_true", help="change nothing, print the difference")
-    publish.set_defaults(run=_run, parser=publish)
+    publish.set_defaults(run=run, parser=publish)
 
 
-def _run(args: argparse.Namespace, _: list[Path]) -> int:
+def run(args: argparse.Namespace) -> int:
     from hf_llc.publishing.formatting import for_encoding
     from hf_llc.publishing.hub import PublishError, publish, publish_to_folder
     from hf_llc.result import LLCResult

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from hf_llc.cli import console
 from hf_llc.errors import InputError
 
 _FILES = ["llc.py", "app.py", "README.md", "requirements.txt"]
 
 
 def add(commands: Any) -> None:
-    """Register the command on argparse's subparsers."""
+    """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
         "publish-metric",
         help="upload the evaluate metric to the Hub",
@@ -21,19 +21,20 @@ def add(commands: Any) -> None:
     )
     parser.add_argument("--repo", metavar="NAME/llc", required=True, help="the space; it is made if it is not there")
     parser.add_argument("--private", action="store_true", help="make it private, if it is new")
-    parser.set_defaults(run=_run, parser=parser)
+    parser.set_defaults(run=run, parser=parser)
 
 
-def _run(args: argparse.Namespace, _: list[Path]) -> int:
+def run(args: argparse.Namespace) -> int:
+    """Upload and print the address of the space; return the exit code."""
     print(publish_metric(args.repo, private=args.private), flush=True)
-    return 0
+    return console.OK
 
 
 def publish_metric(repo_id: str, *, private: bool = False) -> str:
-    """Upload the metric's folder as a space, in one commit; returns its address.
+    """Upload the metric's folder as a space, in one commit; return its address.
 
     Raises:
-        InputError: a name under which evaluate would not find it, or the Hub refuses.
+        InputError: evaluate would not find a metric of this name, or the Hub refuses.
     """
     from huggingface_hub import HfApi
 
@@ -53,7 +54,7 @@ def publish_metric(repo_id: str, *, private: bool = False) -> str:
             allow_patterns=_FILES,
             commit_message="The llc metric of hf_llc",
         )
-    except Exception as error:  # no access, no network, no such user …: the client has no common type for them
+    except Exception as error:  # the client has no common type for no access, no network, no such user …
         raise InputError(
             "the metric was not published",
             value=repo_id,

@@ -1,11 +1,9 @@
-"""`hf-llc show`."""
+"""`hf-llc show`: print a saved result."""
 
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hf_llc.cli import console
 
@@ -13,17 +11,31 @@ if TYPE_CHECKING:
     from hf_llc.result import LLCResult
 
 
-def _show(args: argparse.Namespace, _: list[Path]) -> int:
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "show",
+        help="print a saved result",
+        allow_abbrev=False,
+        description="Print a saved result; the exit code is that of its verdict.",
+    )
+    parser.add_argument("folder", metavar="DIR", help="folder of a result, or its result.json")
+    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the result; return the exit code."""
     from hf_llc.result import LLCResult
 
     result = LLCResult.load(args.folder)
-    _print_result(result, as_json=args.json)
-    return console.OK if result.is_trustworthy else console.BAD_VERDICT
+    print_result(result, as_json=args.json)
+    return console.verdict_code(result.is_trustworthy)
 
 
-def _print_result(result: LLCResult, *, as_json: bool) -> None:
+def print_result(result: LLCResult, *, as_json: bool) -> None:
+    """Print a result as a table, or as JSON."""
     if as_json:
-        values = json.loads(json.dumps(result.to_dict()), parse_constant=lambda _: None)  # JSON has no NaN
-        print(json.dumps(values, indent=2), flush=True)
+        console.print_json(result.to_dict())
     else:
         print(result, flush=True)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
+from hf_llc.cli import console
 from hf_llc.cli.arguments import convert
 from hf_llc.errors import InputError
 
 
 def add(commands: Any) -> None:
-    """Register `hf-llc theory dln`."""
+    """Register the command with argparse's subparsers, its one model `dln` under it."""
     theory = commands.add_parser("theory", help="exact learning coefficients", allow_abbrev=False)
     kinds = theory.add_subparsers(title="models", metavar="{dln}", required=True)
     dln = kinds.add_parser(
@@ -27,11 +27,11 @@ def add(commands: Any) -> None:
     dln.add_argument("--rank", metavar="R", help="rank of the product (default: the smallest layer rank)")
     dln.add_argument("--layer-ranks", metavar="R1,…,RM", help="rank of each layer at w*, otherwise in general position")
     dln.add_argument("--json", action="store_true", help="print it as JSON")
-    dln.set_defaults(run=_dln, parser=dln)
+    dln.set_defaults(run=run, parser=dln)
 
 
-def _dln(args: argparse.Namespace, _: list[Path]) -> int:
-    from hf_llc.publishing.formatting import for_encoding
+def run(args: argparse.Namespace) -> int:
+    """Print λ and its multiplicity; return the exit code."""
     from hf_llc.theory import deep_linear, deep_linear_local
 
     widths = _whole_numbers("--widths", args.widths)
@@ -48,7 +48,7 @@ def _dln(args: argparse.Namespace, _: list[Path]) -> int:
             remedy="leave out --rank",
         )
     everywhere = deep_linear(widths, rank)
-    found: dict[str, Any] = {
+    values: dict[str, Any] = {
         "widths": widths,
         "rank": rank,
         "learning_coefficient": float(everywhere.learning_coefficient),
@@ -56,17 +56,17 @@ def _dln(args: argparse.Namespace, _: list[Path]) -> int:
     }
     lines = [f"global   λ = {everywhere.learning_coefficient}   multiplicity {everywhere.multiplicity}"]
     if local is not None:
-        found["local"] = {
+        values["local"] = {
             "layer_ranks": ranks,
             "lower": float(local.lower),
             "upper": float(local.upper),
             "multiplicity": local.multiplicity,
         }
-        value = f"λ = {local.lower}" if local.is_exact else f"{local.lower} ≤ λ ≤ {local.upper} (no closed form)"
-        known = "" if local.multiplicity is None else f"   multiplicity {local.multiplicity}"
-        lines.append(f"local    {value}{known}")
-    print(json.dumps(found) if args.json else for_encoding("\n".join(lines)), flush=True)
-    return 0
+        bounds = f"λ = {local.lower}" if local.is_exact else f"{local.lower} ≤ λ ≤ {local.upper} (no closed form)"
+        multiplicity = "" if local.multiplicity is None else f"   multiplicity {local.multiplicity}"
+        lines.append(f"local    {bounds}{multiplicity}")
+    console.print_text(json.dumps(values) if args.json else "\n".join(lines))
+    return console.OK
 
 
 def _whole_numbers(name: str, text: str) -> list[int]:
