@@ -23,7 +23,7 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.calibration import FILES, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.studies.calibration_report import render
-from hf_llc.studies.explore_settings import examined, marked
+from hf_llc.studies.explore_settings import calibrate_run, mark_plateau
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import settled
@@ -34,7 +34,7 @@ H = torch.logspace(-1, 0, 8, dtype=torch.float64)
 def calibrated(problem: Problem, folder: Path, **settings: Any) -> Calibration:
     sample = settled(SampleConfig(nbeta=100.0, **settings), problem)
     with alone(), preserved(problem.model):
-        return examined(Run(problem, sample, RunFolder(folder), Processes(), progress=False), grid=True)
+        return calibrate_run(Run(problem, sample, RunFolder(folder), Processes(), progress=False), grid=True)
 
 
 @pytest.mark.slow
@@ -113,14 +113,14 @@ def cells_of(*llc: float, llc_se: float = 1.0) -> list[Cell]:
     ],
 )
 def test_plateau_is_the_longest_stretch_of_neighbours_that_agree(llc: list[float], plateau: str) -> None:
-    assert "".join(str(int(cell.is_plateau)) for cell in marked(cells_of(*llc))) == plateau
+    assert "".join(str(int(cell.is_plateau)) for cell in mark_plateau(cells_of(*llc))) == plateau
 
 
 def test_picture_with_every_kind_of_cell(tmp_path: Path) -> None:
     settings = {"sampler": "sgld", "step_size": 4.0, "gradient": "plain", "localization": 1.0, "nbeta": 9.0,
                 "batch_size": 1}  # fmt: skip
     for llc in ([1.0, 1, 1, 9, math.nan], [math.nan] * 5):
-        calibration = Calibration(settings, None, None, marked(cells_of(*llc)), 0)
+        calibration = Calibration(settings, None, None, mark_plateau(cells_of(*llc)), 0)
         path = plot_calibration(calibration, tmp_path / "picture.png")
         assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
 

@@ -1,4 +1,4 @@
-"""The picture of a calibration: λ̂ against ε and against γ, around the values chosen."""
+"""The picture of a calibration: λ̂ against ε and against γ, around the chosen values."""
 
 from __future__ import annotations
 
@@ -14,13 +14,20 @@ if TYPE_CHECKING:
     from hf_llc.studies.calibration import Calibration, Cell
 
 _COLOUR, _LOST_COLOUR, _PLATEAU_COLOUR = "#0072b2", "#d55e00", "#009e73"
-"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+"""From the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 
 
 def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
-    """Draw λ̂ ± its standard error against ε (left, at the chosen γ) and γ (right, at the chosen ε) into a PNG.
+    """Draw λ̂ ± its standard error against ε (left, at the chosen γ) and γ (right, at the chosen ε), as a PNG.
 
-    The chosen value is a dashed line, the plateau is shaded, and runs that gave no λ̂ are crosses at the top.
+    A dashed line marks the chosen value, shading the plateau, and a cross at the top a run that gave no λ̂.
+
+    Args:
+        calibration: settings and cells of the grid.
+        path: of the PNG.
+
+    Returns:
+        The path.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ from hf_llc.studies.calibration import Calibration, Cell
 
 
 def render(calibration: Calibration) -> str:
-    """The pilot's path, the settings, and the grid as text."""
+    """The pilot's path, the chosen settings and the grid, as text."""
     parts = [_path(calibration.found), _chosen(calibration)]
     for axis, name in (("step_size", "ε"), ("localization", "γ")):
         cells = calibration.along(axis)
@@ -20,11 +20,11 @@ def render(calibration: Calibration) -> str:
 
 
 def _path(found: dict[str, Any] | None) -> str:
-    """What calibration tried, a line each."""
+    """What the pilot measured and chose, a line for each block of steps."""
     if found is None:
         return ""
     path = found["path"]
-    if not path or not isinstance(path[0], dict):
+    if not path or not isinstance(path[0], dict):  # a sampler without momentum: (step size, acceptance)
         return "\n".join([f"{'ε':>10} {'acceptance':>10}", *(f"{step:10.3g} {accept:10.3f}" for step, accept in path)])
     head = f"{'steps':>6} {'κ':>9} {'λ̂ so far':>10} {'noise Q':>9} {'controlled':>10} {'ε':>9} {'friction':>8}"
     lines = [
@@ -36,7 +36,7 @@ def _path(found: dict[str, Any] | None) -> str:
 
 
 def _chosen(calibration: Calibration) -> str:
-    """The settings, with what the choice of ε rests on."""
+    """The chosen settings, the curvature κ that ε rests on, and the cost."""
     s, found = calibration.settings, calibration.found
     friction = f"   friction {s['friction']:.3g}" if "friction" in s else ""
     how = "step_size was given" if found is None else f"κ {found['curvature']:.3g}"

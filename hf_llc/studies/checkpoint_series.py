@@ -1,4 +1,4 @@
-"""The checkpoints of one training: revisions of a Hub repository, folders, or weight files."""
+"""The checkpoints of one training run: revisions of a Hub repository, folders, or weight files."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ from hf_llc.parallel.processes import Processes
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One of the series.
+    """One checkpoint of a series.
 
     Attributes:
-        name: how it is called; its subfolder too.
-        load: the settings that find it, over those common to all.
-        open: makes the module and its loss_fn, for a plain module; None: `load` says it all.
+        name: shown in the curve, and names the subfolder of its result.
+        load: load settings of this checkpoint; they replace those common to all.
+        open: returns the module and its loss_fn, for a plain module; None if `load` identifies the model.
     """
 
     name: str
@@ -35,15 +35,15 @@ class Checkpoint:
 
     @property
     def folder(self) -> str:
-        """A name for files, of `name`."""
+        """`name` with characters that file systems may refuse replaced by underscores."""
         return re.sub(r"[^\w.=-]+", "_", self.name)
 
 
 def revisions(model: str, pattern: str) -> list[Checkpoint]:
-    """The branches and tags of a model on the Hub that match a pattern (`step*`), in natural order.
+    """The branches and tags of a Hub model that match a shell pattern (`step*`), in natural order.
 
     Raises:
-        InputError: none matches, no such model, or the Hub cannot be reached.
+        InputError: no branch or tag matches, there is no such model, or the Hub cannot be reached.
     """
     from huggingface_hub import HfApi
 
@@ -52,44 +52,47 @@ def revisions(model: str, pattern: str) -> list[Checkpoint]:
     def names() -> list[str]:
         try:
             refs = HfApi().list_repo_refs(model)
-        except Exception as error:  # no access, no network, no such model: the client has no common type for them
+        except Exception as error:  # the client has no common type for: no access, no network, no such model
             raise model_refusal(error, model, LoadConfig(model=model)) from error
         return [ref.name for ref in [*refs.branches, *refs.tags]]
 
     known = Processes().main_does(names)
-    found = sorted({name for name in known if fnmatch.fnmatchcase(name, pattern)}, key=natural)
-    if not found:
+    matching = sorted({name for name in known if fnmatch.fnmatchcase(name, pattern)}, key=natural)
+    if not matching:
         raise InputError(
             "no branch or tag matches", value=pattern, allowed=", ".join(sorted(known, key=natural)[:20]) or "none"
         )
-    return [Checkpoint(name, {"model": model, "revision": name}) for name in found]
+    return [Checkpoint(name, {"model": model, "revision": name}) for name in matching]
 
 
 def checkpoint_folders(folder: str | Path) -> list[Checkpoint]:
-    """The subfolders that hold a config.json (those of Trainer are called checkpoint-500 …), in natural order.
+    """The subfolders that hold a config.json (Trainer calls them checkpoint-500 …), in natural order.
 
     Raises:
-        InputError: there is none.
+        InputError: no subfolder holds one.
     """
     folder = Path(folder)
-    found = [path.parent for path in folder.glob("*/config.json")] if folder.is_dir() else []
-    if not found:
+    folders = [path.parent for path in folder.glob("*/config.json")] if folder.is_dir() else []
+    if not folders:
         raise InputError("no checkpoints there", value=str(folder), allowed="a folder of folders with config.json")
-    return [Checkpoint(path.name, {"model": str(path)}) for path in sorted(found, key=lambda path: natural(path.name))]
+    return [
+        Checkpoint(path.name, {"model": str(path)}) for path in sorted(folders, key=lambda path: natural(path.name))
+    ]
 
 
 def weight_files(
     files: Sequence[str | Path], factory: str | Callable[[], Any], *, allow_pickle: bool = False
 ) -> list[Checkpoint]:
-    """Weights of a plain module, one file each, in natural order.
+    """One checkpoint for each file of weights of a plain module, in natural order of the names.
 
     Args:
-        files: *.safetensors; with `allow_pickle` also what torch.save wrote (read with weights_only).
-        factory: a function, or `module:function` (a module of the current folder or an installed one), that returns
-            the network and its loss: `(module, loss_fn)`, loss_fn(outputs, labels) → `[batch]` in nats.
+        files: safetensors files; with `allow_pickle` also files of torch.save, read with weights_only.
+        factory: a function without arguments that returns `(module, loss_fn)`, where loss_fn(outputs, labels) gives
+            losses `[batch]` in nats; or its name, `module:function`, importable from the current folder.
+        allow_pickle: accept files of torch.save.
 
     Raises:
-        InputError: no such file, function or module; from `open`, weights that do not fit.
+        InputError: no such file, function or module; from `Checkpoint.open`, weights that do not fit the module.
     """
     make = _function(factory) if isinstance(factory, str) else factory
     paths = sorted(map(Path, files), key=lambda path: natural(path.name))
@@ -102,13 +105,13 @@ def weight_files(
             )
 
     def opener(path: Path) -> Callable[[], tuple[nn.Module, Any]]:
-        return lambda: _filled(make, path)
+        return lambda: _with_weights(make, path)
 
     return [Checkpoint(path.stem, {}, opener(path)) for path in paths]
 
 
 def _function(name: str) -> Callable[[], Any]:
-    """The function that `module:function` names."""
+    """Import the function that `module:function` names, also from the current folder."""
     module, _, function = name.partition(":")
     if not module or not function:
         raise InputError("factory is not a function's name", value=name, allowed="module:function")
@@ -121,8 +124,8 @@ def _function(name: str) -> Callable[[], Any]:
         sys.path.remove(os.getcwd())
 
 
-def _filled(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
-    """The factory's module with the weights of a file, and the loss."""
+def _with_weights(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
+    """The factory's module with the weights of the file at `path`, and its loss."""
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -141,12 +144,16 @@ def _filled(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
 
 
 def natural(name: str) -> list[tuple[int, str]]:
-    """A sort key under which step9 comes before step10."""
+    """Sort key of natural order: step9 comes before step10."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
 def steps_of(names: Sequence[str]) -> list[int]:
-    """The number in each name that tells them apart (the first that does), else 0, 1, 2 …"""
+    """The step of each checkpoint, from its name.
+
+    Of the numbers in the names, the first that differs in all of them: 5 and 7 of v2-step5 and v2-step7. If there is
+    none, 0, 1, 2 …
+    """
     numbers = [re.findall(r"\d+", name) for name in names]
     for column in zip(*numbers, strict=False):
         if len({int(number) for number in column}) == len(names):

@@ -15,16 +15,21 @@ if TYPE_CHECKING:
     from hf_llc.studies.curve import Curve
 
 _LLC_COLOUR, _LOSS_COLOUR = "#0072b2", "#d55e00"
-"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+"""From the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 
 
 def plot_curve(curve: Curve, path: str | Path, *, x_scale: str = "linear") -> Path:
-    """Draw λ̂ ± its standard error (left) and the checkpoint's loss (right) into a PNG.
+    """Draw λ̂ ± its standard error (left axis) and the checkpoint's loss (right axis) against the step, as a PNG.
 
-    Points whose verdict is bad are hollow, without an error bar: their error cannot be believed either.
+    Points that are not trustworthy are hollow and have no error bar, because their error is not reliable either.
 
     Args:
-        x_scale: "linear" or "log"; a step 0 is kept on a log axis, left of the others.
+        curve: the points.
+        path: of the PNG.
+        x_scale: "linear" or "log" axis of steps. A step 0 stands left of the others on a log axis.
+
+    Returns:
+        The path.
     """
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -80,7 +85,7 @@ def _draw_llc(axes: Axes, curve: Curve) -> None:
 
 
 def _scale(axes: Axes, steps: list[int], x_scale: str) -> None:
-    """Linear, or logarithmic with room for a step 0."""
+    """Set a linear axis, or a logarithmic one with room for a step 0."""
     from matplotlib.ticker import MaxNLocator
 
     if x_scale == "linear":
@@ -92,7 +97,7 @@ def _scale(axes: Axes, steps: list[int], x_scale: str) -> None:
 
 
 def _title(curve: Curve) -> str:
-    """What all points share."""
+    """The settings that all points share."""
     s = curve.settings
     return (
         f"n {s['n']:,}   nβ {number(s['nbeta'])}   γ {number(s['localization'])}   ε {s['step_size']:.2g}   "

@@ -1,7 +1,6 @@
-"""What calibration did, and λ̂ around the settings it chose: on which side of a plateau they stand.
+"""Calibrate, then measure λ̂ at ε and γ from a quarter to four times the chosen ones.
 
-Short runs of few chains, with ε from a quarter to four times the chosen one and γ the same, all going on from chains
-at the chosen settings. A choice is sound where λ̂ does not depend on it.
+A choice of ε or γ is sound if λ̂ does not depend on it: if it lies on a plateau.
 """
 
 from __future__ import annotations
@@ -17,6 +16,7 @@ from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.parallel.placement import place, split, spread
 from hf_llc.posterior.weights import preserved
+from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.studies.calibration import FILES, JSON_FILE, PICTURE_FILE, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
@@ -25,20 +25,31 @@ from hf_llc.workflow.run_folder import RunFolder, fingerprint
 from hf_llc.workflow.settings import settled
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
+"""ε or γ of a cell over the chosen one."""
+
 _CHAINS, _DRAWS = 2, 50
+
 _SHARE = 4
-"""A cell takes a quarter of the steps allowed to a chain, the first half of them dropped."""
+"""A chain of a cell takes a quarter of max_steps, the first half of them burn-in."""
 
 
 def explore(
     load: LoadConfig, sample: SampleConfig, *, output: str | Path, grid: bool, overwrite: bool, progress: bool
 ) -> Calibration:
-    """Load, minimize if that is asked for, calibrate, look around; the main process writes the files into `output`.
+    """Load, minimize if asked to, calibrate and measure the grid; the main process writes the files into `output`.
 
-    The same call again goes on where it stopped, and only reads what it has finished.
+    The same call continues an unfinished calibration, and reads a finished one.
+
+    Args:
+        load: model and data.
+        sample: how to sample.
+        output: folder of the files.
+        grid: measure λ̂ around the chosen settings.
+        overwrite: discard what is in `output`.
+        progress: show progress bars on the main process.
 
     Raises:
-        InputError: bad input, refused before any long work.
+        InputError: bad input, refused before long work.
     """
     sample, processes = spread(sample)
     folder = RunFolder(output)
@@ -62,7 +73,7 @@ def explore(
     with preserved(problem.model):
         run = Run(problem, sample, folder, processes, progress)
         processes.main_does(begin)
-        calibration = examined(run, grid=grid)
+        calibration = calibrate_run(run, grid=grid)
     processes.main_does(lambda: _save(calibration, Path(output)))
     processes.main_does(folder.close)
     return calibration
@@ -75,13 +86,13 @@ def _save(calibration: Calibration, folder: Path) -> None:
     calibration.save(folder)
 
 
-def examined(run: Run, *, grid: bool) -> Calibration:
-    """The calibration of a run that has not begun, with or without the grid around it."""
+def calibrate_run(run: Run, *, grid: bool) -> Calibration:
+    """Calibrate a run that has not begun, and measure the grid around its settings if `grid` is set."""
     run.prepare()
     chosen, kept = run.sample, as_dict(run.sample)
     if chosen.friction == "auto":
         del kept["friction"]  # a sampler without momentum
-    cells = look_around(run) if grid else []
+    cells = measure_grid(run) if grid else []
     before = sum(part["num_gradients"] for part in (run.moved, run.calibration) if part is not None)
     return Calibration(
         settings={name: value for name, value in kept.items() if value is not None},
@@ -92,8 +103,12 @@ def examined(run: Run, *, grid: bool) -> Calibration:
     )
 
 
-def look_around(run: Run) -> list[Cell]:
-    """λ̂ at ε and γ around those of a prepared run, which is left at the chosen ones."""
+def measure_grid(run: Run) -> list[Cell]:
+    """λ̂ at `FACTORS` times ε and `FACTORS` times γ of a prepared run; the run keeps its own settings.
+
+    Each cell takes short runs of few chains. They all continue from chains at the chosen settings, so that the cells
+    differ in their settings but not in their start.
+    """
     chosen = run.sample
     assert chosen.step_size != "auto" and chosen.localization != "auto"
     steps = max(chosen.max_steps // _SHARE, 8)
@@ -106,23 +121,26 @@ def look_around(run: Run) -> list[Cell]:
         num_steps_between_draws=thinning,
         num_burnin_steps=steps - draws * thinning,
     )
-    trace, burnin, _ = run.sampling.until_flat(short, "around")
+    centre_trace, burnin, _ = run.sampling.until_flat(short, "around")
     cells, number = [], 0
     for axis, centre in (("step_size", chosen.step_size), ("localization", chosen.localization)):
         for factor in FACTORS:
-            if factor != 1 and centre == 0:  # γ = 0 has no neighbours
+            if factor != 1 and centre == 0:  # γ = 0: every multiple of it is 0
                 continue
             run.sample = replace(short, **{axis: factor * centre})
+            trace = centre_trace
             if factor != 1:
                 number += 1
-            there = trace if factor == 1 else run.sampling.go_on(run.sample, "around", number=number, steps=steps)
-            found = run.judge(there, burnin, thinning)
-            cells.append(_cell(axis, factor, run.sample, found.llc, found.llc_se, found.verdict))
+                trace = run.sampling.go_on(run.sample, "around", number=number, steps=steps)
+            estimate = run.judge(trace, burnin, thinning)
+            cells.append(_cell(axis, factor, run.sample, estimate))
     run.sample = chosen
-    return [cell for axis in ("step_size", "localization") for cell in marked([c for c in cells if c.axis == axis])]
+    return [
+        cell for axis in ("step_size", "localization") for cell in mark_plateau([c for c in cells if c.axis == axis])
+    ]
 
 
-def _cell(axis: str, factor: float, sample: SampleConfig, llc: float, llc_se: float, verdict: str) -> Cell:
+def _cell(axis: str, factor: float, sample: SampleConfig, estimate: Estimate) -> Cell:
     assert sample.step_size != "auto" and sample.localization != "auto"
     return Cell(
         axis=axis,
@@ -130,24 +148,27 @@ def _cell(axis: str, factor: float, sample: SampleConfig, llc: float, llc_se: fl
         step_size=sample.step_size,
         localization=sample.localization,
         slow_step_size=slow_step_size(sample),
-        llc=llc,
-        llc_se=llc_se,
-        verdict=verdict,
+        llc=estimate.llc,
+        llc_se=estimate.llc_se,
+        verdict=estimate.verdict,
     )
 
 
-def marked(cells: Sequence[Cell]) -> list[Cell]:
-    """The cells of one axis with the plateau marked: the longest stretch, of three or more, in which each λ̂ is within
-    three combined standard errors of that before it."""
-    best: range = range(0)
+def mark_plateau(cells: Sequence[Cell]) -> list[Cell]:
+    """Mark the plateau among the cells of one axis.
+
+    The plateau is the longest stretch of three or more cells in which each λ̂ is within three combined standard errors
+    of the λ̂ before it.
+    """
+    longest: range = range(0)
     start = 0
-    for at, cell in enumerate(cells):
-        if at == 0 or not _agree(cells[at - 1], cell):
-            start = at
-        if at + 1 - start > len(best):
-            best = range(start, at + 1)
-    is_one = len(best) >= 3
-    return [replace(cell, is_plateau=is_one and at in best) for at, cell in enumerate(cells)]
+    for index, cell in enumerate(cells):
+        if index == 0 or not _agree(cells[index - 1], cell):
+            start = index
+        if index + 1 - start > len(longest):
+            longest = range(start, index + 1)
+    is_plateau = len(longest) >= 3
+    return [replace(cell, is_plateau=is_plateau and index in longest) for index, cell in enumerate(cells)]
 
 
 def _agree(one: Cell, other: Cell) -> bool:

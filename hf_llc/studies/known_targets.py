@@ -1,8 +1,8 @@
-"""Targets whose λ̂ is known before any sampling: what a sampler must give on each, at its own n, nβ and γ.
+"""Targets whose λ̂ is known without the sampler under test, each with its own n, nβ = n/ln n and γ.
 
-Known means E_π[nβ(L_n(w) − L_n(w*))] under the law that is sampled, finite n and γ included: in closed form, by
-quadrature, by Laplace's formula, by theory where n is large, or from a long run of Hamiltonian Monte Carlo. Every
-nβ is n/ln n.
+The known value is E[λ̂] = E_π[nβ(L_n(w) − L_n(w*))] under the sampled law π ∝ exp(−nβ L_n(w) − γ/2 ‖w − w*‖²), at this
+n and γ. It comes from a closed form, quadrature, Laplace's formula, theory (for large n), or a long run of Hamiltonian
+Monte Carlo.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from hf_llc.problem import Forward, Problem
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """A problem at its w*, the law, and the answer.
+    """A problem at its w*, the localization, and the known E[λ̂].
 
     Attributes:
         problem: model at w*, data, loss, n.
         localization: γ.
         exact: E[λ̂] at this nβ and γ.
-        exact_se: its standard error, where it comes from a run; else 0.
-        known_by: where it comes from, in a word or two.
+        exact_se: standard error of `exact`; 0 unless it comes from a run.
+        known_by: source of `exact`, in a word or two.
         batch_size: examples a step, for samplers that take minibatches.
     """
 
@@ -51,7 +51,7 @@ def nbeta_of(n: int) -> float:
 
 
 class _Polynomial(nn.Module):
-    """L(w) = f(w) without data: every example has the same loss."""
+    """L(w) = f(w): every example has the same loss, so there is no gradient noise."""
 
     def __init__(self, d: int, function: Callable[[Tensor], Tensor]) -> None:
         super().__init__()
@@ -62,18 +62,18 @@ class _Polynomial(nn.Module):
         return self.function(self.w).expand(rows.shape)
 
 
-def _without_data(d: int, n: int, function: Callable[[Tensor], Tensor]) -> Problem:
+def _polynomial_problem(d: int, n: int, function: Callable[[Tensor], Tensor]) -> Problem:
     def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         return forward(batch["rows"])
 
-    rows = {"rows": torch.zeros(2, dtype=torch.float64)}
+    rows = {"rows": torch.zeros(2, dtype=torch.float64)}  # two examples stand for n
     return Problem(_Polynomial(d, function), rows, losses, n=n, unit="nats per example")
 
 
 def quadratic() -> Target:
-    """L = ½ Σ h_i w_i², h from 10⁻² to 1: E λ̂ = ½ Σ nβh_i/(nβh_i + γ)."""
+    """L = ½ Σ h_i w_i² with h from 10⁻² to 1: E[λ̂] = ½ Σ nβh_i/(nβh_i + γ)."""
     h, n, localization = torch.logspace(-2, 0, 20, dtype=torch.float64), 1000, 1.0
-    problem = _without_data(20, n, lambda w: 0.5 * (h * w.square()).sum())
+    problem = _polynomial_problem(20, n, lambda w: 0.5 * (h * w.square()).sum())
     return Target(
         problem=problem,
         localization=localization,
@@ -83,13 +83,24 @@ def quadratic() -> Target:
 
 
 def gaussian_llc(curvatures: Tensor, nbeta: float, localization: float) -> float:
-    """½ Σ nβh_i/(nβh_i + γ): exact for quadratic losses, Laplace's formula for others."""
-    stiff = nbeta * curvatures
-    return 0.5 * float((stiff / (stiff + localization)).sum())
+    """E[λ̂] = ½ Σ nβh_i/(nβh_i + γ): exact for a quadratic loss, Laplace's approximation for any other.
+
+    Args:
+        curvatures: eigenvalues h_i of the Hessian of L_n at the minimum, `[parameter]`.
+        nbeta: nβ.
+        localization: γ.
+    """
+    scaled = nbeta * curvatures
+    return 0.5 * float((scaled / (scaled + localization)).sum())
 
 
 def crossing(k: int) -> Target:
-    """L = w₁² w₂^{2k}. Given w₂, w₁ is Gaussian: what is left is an integral over w₂."""
+    """L = w₁² w₂^{2k}: a normal crossing.
+
+    Given w₂ = v, w₁ is Gaussian with precision a(v) = 2nβ v^{2k} + γ. Integrating w₁ out leaves
+
+        E[λ̂] = ∫ nβ v^{2k}/a(v) · p(v) dv / ∫ p(v) dv,    p(v) = a(v)^{−1/2} exp(−γv²/2).
+    """
     n, localization = 10_000, 10.0
     nbeta = nbeta_of(n)
 
@@ -99,14 +110,14 @@ def crossing(k: int) -> Target:
     def weight(v: float) -> float:
         return precision(v) ** -0.5 * math.exp(-localization / 2 * v * v)
 
-    narrow = (localization / (2 * nbeta)) ** (1 / (2 * k))  # below, γ confines w₁, not the loss
+    narrow = (localization / (2 * nbeta)) ** (1 / (2 * k))  # for smaller |v| γ, not the loss, confines w₁
     exact = _mean(lambda v: nbeta * v ** (2 * k) / precision(v), weight, [narrow, 1 / math.sqrt(localization)])
-    problem = _without_data(2, n, lambda w: w[0] ** 2 * w[1] ** (2 * k))
+    problem = _polynomial_problem(2, n, lambda w: w[0] ** 2 * w[1] ** (2 * k))
     return Target(problem=problem, localization=localization, exact=exact, known_by="quadrature")
 
 
 def quartic() -> Target:
-    """L = w⁴: λ = ¼."""
+    """L = w⁴, whose learning coefficient is λ = ¼."""
     n, localization = 10_000, 1.0
     nbeta = nbeta_of(n)
 
@@ -114,12 +125,18 @@ def quartic() -> Target:
         return math.exp(-nbeta * w**4 - localization / 2 * w * w)
 
     exact = _mean(lambda w: nbeta * w**4, weight, [nbeta**-0.25])
-    problem = _without_data(1, n, lambda w: w[0] ** 4)
+    problem = _polynomial_problem(1, n, lambda w: w[0] ** 4)
     return Target(problem=problem, localization=localization, exact=exact, known_by="quadrature")
 
 
 def _mean(value: Callable[[float], float], weight: Callable[[float], float], scales: Sequence[float]) -> float:
-    """Mean of an even function of one variable; `scales` are the widths at which value and weight change."""
+    """∫ value·weight / ∫ weight of even functions of one variable, by quadrature.
+
+    Args:
+        value: the function whose mean is taken.
+        weight: unnormalized density.
+        scales: widths at which either function changes; the quadrature is split there.
+    """
     edges = sorted({0.0, *(factor * scale for scale in scales for factor in (0.1, 1, 3, 12))})
 
     def integral(function: Callable[[float], float]) -> float:
@@ -129,7 +146,7 @@ def _mean(value: Callable[[float], float], weight: Callable[[float], float], sca
 
 
 def reduced_rank() -> Target:
-    """y = W₂W₁x with widths 8, 3, 6 and both layers of rank 1: two hidden units are there for nothing."""
+    """y = W₂W₁x with widths 8, 3, 6 and both layers of rank 1: two of the three hidden units are redundant."""
     generator = torch.Generator().manual_seed(counter_seed(0, purpose="reduced rank"))
     model = _linear_model([8, 3, 6])
     for parameter in model.parameters():
@@ -139,31 +156,34 @@ def reduced_rank() -> Target:
 
 
 def deep_linear() -> Target:
-    """A network of table 1's class 1k in arXiv 2308.12108: widths 8, 32, 14, 20 with layers of rank 2, 6 and 4."""
+    """A network of class 1k of arXiv 2308.12108, table 1: widths 8, 32, 14, 20, layers of rank 2, 6 and 4."""
     return _deep_linear(random_network("1k", 7, dtype=torch.float64))
 
 
 def _deep_linear(network: DeepLinearNetwork) -> Target:
-    """At n = 10⁵, in batches of 500, where the learning coefficient has multiplicity 1 and is the local one too."""
+    """A deep linear network at n = 10⁵, in batches of 500.
+
+    The learning coefficient of these networks has multiplicity 1 and equals the local one at w*.
+    """
     return Target(
         problem=network.problem(100_000, group=500),
         localization=1.0,
         exact=float(network.coefficient.learning_coefficient),
         known_by="theory",
-        batch_size=1,  # one group of 500 inputs
+        batch_size=1,  # one example is a group of 500 inputs
     )
 
 
 def _linear_model(widths: Sequence[int]) -> DeepLinearModel:
-    with torch.random.fork_rng(devices=[]):  # transformers fills new weights from the global generator
+    with torch.random.fork_rng(devices=[]):  # transformers draws new weights from the global generator
         return DeepLinearModel(DeepLinearConfig(widths)).double().eval()
 
 
 def noisy_labels() -> Target:
-    """A deep linear regression whose labels have noise of variance 1, at the minimum of L_n: widths 10, 6, 4, 5.
+    """Deep linear regression on labels with noise of variance 1, at the minimum ŵ of L_n; widths 10, 6, 4, 5.
 
-    ℓ = ½‖y − ŷ‖² in nats; the true layers have singular values 1. The loss is regular at ŵ up to changes of the hidden
-    coordinates, so E λ̂ is Laplace's: ½ Σ nβh/(nβh + γ) over the eigenvalues h of ∇²L_n(ŵ).
+    ℓ = ½‖y − ŷ‖² in nats; the true layers have singular values 1. Near ŵ the loss is flat only along changes of the
+    hidden coordinates, so Laplace's formula holds: E[λ̂] = ½ Σ nβh_i/(nβh_i + γ), h_i the eigenvalues of ∇²L_n(ŵ).
     """
     n, widths, localization = 10_000, [10, 6, 4, 5], 10.0
     generator = torch.Generator().manual_seed(counter_seed(0, purpose="noisy labels"))
@@ -187,23 +207,23 @@ def noisy_labels() -> Target:
 
 
 def _regression(model: nn.Module, inputs: Tensor, labels: Tensor) -> Problem:
-    """ℓ = ½‖y − ŷ‖²: labels of variance 1 a component."""
+    """Least squares, ℓ = ½‖y − ŷ‖²: the negative log-likelihood, up to a constant, of labels of variance 1."""
 
     def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        found = forward(batch["inputs"])
-        return 0.5 * (getattr(found, "prediction", found) - batch["labels"]).square().sum(-1)
+        outputs = forward(batch["inputs"])
+        prediction = getattr(outputs, "prediction", outputs)  # transformers' models return an object
+        return 0.5 * (prediction - batch["labels"]).square().sum(-1)
 
     examples = {"inputs": inputs, "labels": labels}
     return Problem(model, examples, losses, n=len(inputs), unit="nats per example")
 
 
 def fit(problem: Problem) -> Tensor:
-    """Take the model to the nearest minimum of L_n, in place; returns the Hessian there, `[parameter, parameter]`.
+    """Move the model to the nearest minimum of L_n, in place; returns the Hessian of L_n, `[parameter, parameter]`.
 
-    L-BFGS as far as it goes, then Newton's method along the directions that are not flat.
+    L-BFGS until it stops, then three steps of Newton's method along the directions that are not flat.
     """
     named = dict(problem.model.named_parameters())
-    flat = torch.cat([p.detach().flatten() for p in named.values()])
 
     def loss(w: Tensor) -> Tensor:
         parts = torch.split(w, [p.numel() for p in named.values()])
@@ -214,7 +234,7 @@ def fit(problem: Problem) -> Tensor:
 
         return problem.losses(forward, problem.examples).mean()
 
-    w = flat.clone().requires_grad_()
+    w = torch.cat([p.detach().flatten() for p in named.values()]).requires_grad_()
     optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-14)
 
     def closure() -> Tensor:
@@ -227,24 +247,23 @@ def fit(problem: Problem) -> Tensor:
     w = w.detach()
     for _ in range(3):
         gradient, hessian = torch.func.grad(loss)(w), torch.func.hessian(loss)(w)
-        w = w - torch.linalg.pinv(hessian, rtol=1e-6, hermitian=True) @ gradient
-    start = 0
-    for parameter in named.values():
-        parameter.data = w[start : start + parameter.numel()].view(parameter.shape).clone()
-        start += parameter.numel()
+        w = w - torch.linalg.pinv(hessian, rtol=1e-6, hermitian=True) @ gradient  # eigenvalues below rtol are flat
+    values = torch.split(w, [p.numel() for p in named.values()])
+    for parameter, value in zip(named.values(), values, strict=True):
+        parameter.data = value.view(parameter.shape).clone()
     return torch.func.hessian(loss)(w)
 
 
 @dataclass(frozen=True)
 class Reference:
-    """λ̂ ± its error of a long run of Hamiltonian Monte Carlo, and the run's settings (seed 0)."""
+    """λ̂ ± its standard error from a long run of Hamiltonian Monte Carlo at seed 0, and the run's step size."""
 
     llc: float
     llc_se: float
     step_size: float
 
     def settings(self) -> SampleConfig:
-        """With which the run is made again."""
+        """The settings that repeat the run."""
         return SampleConfig(
             sampler="hmc", batch_size="full", localization=1.0, step_size=self.step_size, num_leapfrog_steps=20,
             num_chains=16, chain_batch_size=16, num_burnin_steps=500, num_draws=1000, num_steps_between_draws=2,
@@ -256,7 +275,7 @@ REFERENCES = {"tanh": Reference(8.187, 0.021, 4e-3), "relu": Reference(10.038, 0
 
 
 def network(name: str) -> Target:
-    """A net of widths 3, 5, 2 with 32 parameters, tanh or ReLU, at the weights that made its labels."""
+    """A network of widths 3, 5, 2 (32 parameters), tanh or ReLU, at the weights that made its labels."""
     reference = REFERENCES[name]
     generator = torch.Generator().manual_seed(counter_seed(0, purpose=f"{name} net"))
     activation = nn.Tanh() if name == "tanh" else nn.ReLU()
@@ -288,4 +307,4 @@ TARGETS: dict[str, Callable[[], Target]] = {
     "tanh": functools.partial(network, "tanh"),
     "relu": functools.partial(network, "relu"),
 }
-"""Name → how it is made, in a second or so."""
+"""Name → function that makes the target, in about a second."""

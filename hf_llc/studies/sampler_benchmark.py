@@ -1,4 +1,4 @@
-"""One sampler on every target whose λ̂ is known (`hf_llc.studies.known_targets`)."""
+"""A sampler's λ̂ on targets whose λ̂ is known (`hf_llc.studies.known_targets`), one row a target."""
 
 from __future__ import annotations
 
@@ -18,20 +18,24 @@ from hf_llc.workflow.estimate_model import solve
 from hf_llc.workflow.settings import settled
 
 MAX_Z = 4.0
-"""A right answer with a true error fails once in 16,000."""
+"""Largest |z| of a right answer. A normal z exceeds it once in 16,000 times."""
 
 _CHAINS, _DRAWS, _GRADIENTS = 8, 200, 4000
 
 
 @dataclass(frozen=True)
 class Row:
-    """What a sampler gave on a target.
+    """A sampler's λ̂ on one target, beside the known value.
 
     Attributes:
+        known_by: source of `exact`.
+        exact: the known E[λ̂].
+        exact_se: standard error of `exact`; 0 if it is not from a run.
         error: λ̂/exact − 1.
         z: λ̂ − exact in combined standard errors.
-        gradients: evaluations, those of the calibration included.
-        settings: ε, friction, kind of gradient, batch, chains and steps.
+        gradients: gradient evaluations, calibration included.
+        seconds: wall time.
+        settings: ε, friction, kind of gradient, batch size, chains and steps.
     """
 
     target: str
@@ -49,21 +53,22 @@ class Row:
 
     @property
     def is_right(self) -> bool:
-        """Within four standard errors, and no chain diverged."""
+        """True if λ̂ is within four combined standard errors of `exact` and no chain diverged."""
         return abs(self.z) <= MAX_Z and self.verdict != "diverged"
 
 
 def settings(target: Target, asked: SampleConfig) -> SampleConfig:
-    """How a target is sampled: eight chains together, 4,000 steps each, the first half dropped; 400 steps of hmc.
+    """The settings for a target: eight chains in one batch, 4,000 gradients each, the first half burn-in.
 
-    Samplers with a Metropolis test, which is exact for full batches only, get all examples in every step.
+    A step of "hmc" takes `num_leapfrog_steps` gradients, so it makes fewer steps.
     """
-    leaps = asked.num_leapfrog_steps if asked.sampler == "hmc" else 1
-    steps = _GRADIENTS // leaps
+    gradients_per_step = asked.num_leapfrog_steps if asked.sampler == "hmc" else 1
+    steps = _GRADIENTS // gradients_per_step
     return SampleConfig(
         sampler=asked.sampler,
         step_size=asked.step_size,
         seed=asked.seed,
+        # a Metropolis test is exact only for full batches
         batch_size="full" if asked.sampler in EXACT else target.batch_size,
         localization=target.localization,
         num_chains=_CHAINS,
@@ -71,17 +76,17 @@ def settings(target: Target, asked: SampleConfig) -> SampleConfig:
         num_burnin_steps=steps // 2,
         num_draws=_DRAWS,
         num_steps_between_draws=steps // 2 // _DRAWS,
-        max_steps=steps,  # of which the pilot takes a tenth
+        max_steps=steps,  # the pilot takes a tenth of them
         check_localization=False,
     )
 
 
 def measure(asked: SampleConfig, names: Sequence[str] = tuple(TARGETS)) -> Iterator[Row]:
-    """One row a target, as soon as it is there.
+    """Estimate λ̂ of each target; yields a row as soon as it is finished.
 
     Args:
-        asked: sampler, step_size and seed.
-        names: of targets.
+        asked: sampler, step_size and seed; everything else is set by `settings`.
+        names: names of targets.
 
     Raises:
         InputError: no such target.
