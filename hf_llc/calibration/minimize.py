@@ -1,4 +1,4 @@
-"""Takes w* to the nearest minimum ŵ of L_n on the data at hand, in memory: λ̂ is defined at a minimum."""
+"""Move w* to the nearest minimum ŵ of L_n, in memory: λ̂ is defined at a minimum."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from hf_llc.parallel.processes import Group
 from hf_llc.posterior.posterior import Posterior
 
 MINIMIZER = -1
-"""The chain number whose batch order the minimizer walks: no chain of the estimate has it."""
+"""Chain number of the minimizer's batch order. No chain of an estimate has it."""
 
 _SEED = 0
-"""Of the batch order: λ̂ with another seed is to be λ̂ of the same point."""
+"""Seed of the batch order, whatever the seed of the chains: λ̂ with another seed is λ̂ of the same ŵ."""
 
 _LEARNING_RATES = (1e-3, 1e-4, 1e-5)
 
@@ -36,21 +36,21 @@ def minimize(
     save_seconds: float = 20.0,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[Tensor, dict[str, Any]]:
-    """Adam (Kingma and Ba 2015) on minibatches of L_n, its learning rate falling to zero along a cosine.
+    """Minimize L_n from w* by Adam (Kingma and Ba 2015) on minibatches, with a cosine learning rate that ends at zero.
 
-    Deterministic, whatever the seed of the chains: λ̂ with another seed is to be λ̂ of the same ŵ. Starts at learning
-    rate 1e-3; if L_n at the end is not below L_n at the start, again from w* at a tenth, twice at most. γ and nβ play
-    no part.
+    The first learning rate is 1e-3. If L_n does not fall, the next attempt begins at w* again with a tenth of it, twice
+    at most; if L_n never falls, ŵ is w*. nβ and γ play no part.
 
     Args:
         posterior: losses and gradients around w*.
-        steps: gradient steps at most, for each learning rate.
+        steps: gradient steps of an attempt.
         batch_size: examples a step.
-        state: file that keeps the state, so that a killed run goes on; written every `save_seconds`.
-        report: called with the step and the running loss.
+        state: file of the optimizer's state, from which a killed run continues.
+        save_seconds: time between two writes of `state`, in seconds.
+        report: called with the step and a running mean of the minibatch loss.
 
     Returns:
-        ŵ, `[1, parameter]`, and what was done: loss before and after, distance moved, gradient evaluations.
+        ŵ, `[1, parameter]`, and a report: L_n before and after, distance ‖ŵ − w*‖, gradient evaluations.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C, with the state saved.
@@ -100,7 +100,7 @@ def _descend(
     save_seconds: float,
     report: Callable[[int, float], None],
 ) -> Tensor:
-    """One run of Adam from w*, or from where the state file has it."""
+    """One attempt from w*, or the rest of it if `state` holds this attempt; returns the weights."""
     w = w_star.clone()
     optimizer = torch.optim.Adam([w], lr=rate)
     batches = BatchStream(
@@ -140,7 +140,7 @@ def _save(path: Path, attempt: int, step: int, w: Tensor, optimizer: torch.optim
 
 
 def _restore(path: Path, attempt: int, w: Tensor, optimizer: torch.optim.Adam, group: Group) -> int:
-    """Put a saved state of this attempt back; returns the steps done."""
+    """Restore weights and optimizer if `path` holds this attempt; returns the steps done."""
     saved = group.from_leader(lambda: load_file(path) if path.exists() else {})
     if "done" not in saved or int(saved["done"][0]) != attempt:
         return 0
