@@ -33,7 +33,7 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.records.findings import Estimate
 from hf_llc.records.trace import Trace, empty_trace, first_steps, join_chains
-from hf_llc.samplers import make_kernel
+from hf_llc.samplers import SAMPLERS, make_kernel
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.samplers.walk import Walk
 from hf_llc.workflow.estimate_model import solve
@@ -161,7 +161,7 @@ def _estimate(known: Known, posterior: Posterior, sample: SampleConfig, trace: T
     steps = trace.shape[1]
     return estimate(
         replace(trace, heat=trace.heat * share), nbeta=known.nbeta, init_loss=posterior.init_loss,
-        sampler=sample.sampler, localization=known.localization, step_size=sample.step_size,
+        is_exact=SAMPLERS[sample.sampler].is_exact, localization=known.localization, step_size=sample.step_size,
         slow_step_size=slow_step_size(sample), num_burnin_steps=steps // 2,
         num_steps_between_draws=max(1, steps // 400), is_full=sample.batch_size == posterior.num_examples,
     )  # fmt: skip

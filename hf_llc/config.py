@@ -25,8 +25,30 @@ Task = Literal[
 ]
 
 Sampler = Literal["sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht", "mala", "hmc"]
-UNDERDAMPED = ("baoab", "sgnht")
-"""Those with momentum that friction takes away."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerRules:
+    """What a sampler demands of the other settings; `hf_llc.samplers.kernel.Kernel` explains each."""
+
+    has_friction: bool = False
+    learns_in_burnin: bool = False
+    needs_full_batch: bool = False
+    needs_whole_gradients: bool = False
+    step_size_hint: str = ""
+
+
+SAMPLER_RULES: dict[str, SamplerRules] = {
+    **dict.fromkeys(get_args(Sampler), SamplerRules()),
+    "psgld": SamplerRules(learns_in_burnin=True),
+    "rmsprop-sgld": SamplerRules(step_size_hint="a tenth of sgld's or so"),
+    "baoab": SamplerRules(has_friction=True),
+    "sgnht": SamplerRules(has_friction=True),
+    "mala": SamplerRules(needs_whole_gradients=True),
+    "hmc": SamplerRules(needs_full_batch=True, needs_whole_gradients=True),
+}
+"""Every sampler by name. The sampler's class says the same; it stands here too because settings are checked before
+torch is imported. `hf_llc.samplers.register` adds rows."""
 
 
 _ADDED_CHOICES: dict[str, list[str]] = {}
@@ -214,20 +236,8 @@ class SampleConfig:
         step = self.step_size
         _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
         _require(self.friction == "auto" or self.friction > 0, "friction", self.friction, "'auto', or a number above 0")
-        if self.friction != "auto" and self.sampler not in ("auto", *UNDERDAMPED):
-            raise InputError(
-                f"{self.sampler} has no friction",
-                value=self.friction,
-                remedy="leave it 'auto', or set sampler to baoab",
-            )
-        if self.sampler == "psgld" and self.freeze_after == 0:
-            raise InputError("psgld learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
-        if self.sampler == "rmsprop-sgld" and step == "auto":
-            raise InputError(
-                "rmsprop-sgld has no automatic step_size", remedy="give step_size: a tenth of sgld's or so"
-            )
-        if self.sampler == "hmc" and self.batch_size == "auto":
-            raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
+        if self.sampler != "auto":
+            self._check_sampler(SAMPLER_RULES[self.sampler])
         pull = self.localization
         _require(pull == "auto" or pull >= 0, "localization", pull, "'auto', or 0 or more")
         _require(self.target_se > 0, "target_se", self.target_se, "a number above 0", "0.05 is 5 % of λ̂")
@@ -249,12 +259,26 @@ class SampleConfig:
                 remedy="raise max_steps or lower num_draws",
             )
 
+    def _check_sampler(self, rules: SamplerRules) -> None:
+        """The settings are those that this sampler takes."""
+        name = self.sampler
+        if self.friction != "auto" and not rules.has_friction:
+            remedy = "leave it 'auto', or set sampler to baoab"
+            raise InputError(f"{name} has no friction", value=self.friction, remedy=remedy)
+        if rules.learns_in_burnin and self.freeze_after == 0:
+            raise InputError(f"{name} learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
+        if rules.step_size_hint and self.step_size == "auto":
+            raise InputError(f"{name} has no automatic step_size", remedy=f"give step_size: {rules.step_size_hint}")
+        if rules.needs_full_batch and self.batch_size == "auto":
+            raise InputError(f"{name} needs all examples in every step", remedy="set batch_size to 'full'")
+
     def _check_modes(self) -> None:
         """Modes that save memory go with one eager chain at a time; weights that are split, with little else."""
         others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
         split = {"parameter_parallel": self.parameter_parallel > 1}
         groups = {"data_parallel": self.data_parallel > 1}
-        whole = {"gradient": self.gradient == "control-variate", "sampler": self.sampler in ("mala", "hmc")}
+        needs_whole = self.sampler != "auto" and SAMPLER_RULES[self.sampler].needs_whole_gradients
+        whole = {"gradient": self.gradient == "control-variate", "sampler": needs_whole}
         clashes = {
             "parameter_parallel": groups | others | {"minimize": self.minimize} if self.parameter_parallel > 1 else {},
             "gradient_checkpointing": others | split if self.gradient_checkpointing else {},

@@ -101,7 +101,7 @@ def work(job: Row, num_steps: int) -> Row:
         init_loss=float(trace.init_loss.mean()),
         localization=LOCALIZATION,
         step_size=STEP_SIZE,
-        sampler=job["sampler"],
+        is_exact=not is_sgld,
         num_burnin_steps=0,
         num_steps_between_draws=1,
     )

@@ -79,7 +79,7 @@ def verdict(excess: np.ndarray, *, trivial_loss: float | None = None, step_size:
         init_loss=1.0,
         localization=1.0,
         step_size=step_size,
-        sampler="sgld",
+        is_exact=False,
         num_burnin_steps=excess.shape[1] // 2,
         num_steps_between_draws=1,
         trivial_loss=trivial_loss,
@@ -133,7 +133,7 @@ def test_chains_that_still_spread_carry_what_may_be_missing(is_measured: bool) -
         if not is_measured:
             trace.sq_distance[:, np.arange(1600) % 20 != 0] = np.nan
         found[kind] = estimate(
-            trace, nbeta=100.0, init_loss=1.0, localization=1.0, step_size=1e-6, sampler="sgld",
+            trace, nbeta=100.0, init_loss=1.0, localization=1.0, step_size=1e-6, is_exact=False,
             num_burnin_steps=800, num_steps_between_draws=1,
         )  # fmt: skip
     still, done, stiffer = found["still"], found["done"], found["stiffer"]
@@ -159,7 +159,7 @@ def test_steps_that_fell_far_are_named_where_soft_directions_need_longer(
     settings = {
         "nbeta": 100.0,
         "init_loss": 1.0,
-        "sampler": "baoab",
+        "is_exact": False,
         "num_burnin_steps": 0,
         "num_steps_between_draws": 1,
     }
@@ -181,7 +181,7 @@ def test_localization_that_decides_is_named() -> None:
         init_loss=1.0,
         localization=2.0,
         step_size=1e-3,
-        sampler="sgld",
+        is_exact=False,
         num_burnin_steps=0,
         num_steps_between_draws=1,
     )
@@ -197,7 +197,7 @@ def test_plain_and_paired_estimators_agree_where_batches_are_full() -> None:
         init_loss=1.0,
         localization=1.0,
         step_size=1e-3,
-        sampler="sgld",
+        is_exact=False,
         num_burnin_steps=400,
         num_steps_between_draws=2,
     )

@@ -10,10 +10,10 @@ from dataclasses import replace
 from typing import Any
 
 from hf_llc.calibration.pilot import PILOT, Pilot
-from hf_llc.config import UNDERDAMPED, SampleConfig
+from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.samplers import SGLD
+from hf_llc.samplers import SAMPLERS, SGLD
 from hf_llc.samplers.effective_step import settled_localization
 from hf_llc.samplers.walk import Walk
 
@@ -33,7 +33,7 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
         and the `path` that led there.
     """
     assert isinstance(sample.batch_size, int)
-    if sample.sampler in UNDERDAMPED:
+    if SAMPLERS[sample.sampler].has_friction:
         pilot = Pilot(posterior, sample)
         pilot.run()
         found = {
@@ -57,7 +57,7 @@ _FOUND = ("step_size", "friction", "gradient", "localization")
 def apply(found: dict[str, Any], sample: SampleConfig) -> SampleConfig:
     """The settings with what was found filled in; chains then watch the curvature on."""
     values = {name: found[name] for name in _FOUND if name in found}
-    return replace(sample, **values, adapt_step_size=sample.sampler == "baoab")
+    return replace(sample, **values, adapt_step_size=SAMPLERS[sample.sampler].adapts_step_size)
 
 
 def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from hf_llc.calibration.pilot import settle
-from hf_llc.config import UNDERDAMPED, SampleConfig
+from hf_llc.config import SampleConfig
 from hf_llc.judging.verdict import lower_by
 from hf_llc.records.findings import Estimate
+from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import _relaxing, slow_step_size
 
 
@@ -53,7 +54,7 @@ def _relocalized(sample: SampleConfig, verdict: str) -> float:
 def _lower(sample: SampleConfig, asked: SampleConfig, factor: float, *, is_broken: bool) -> dict[str, Any]:
     """ε_eff times `factor`: by friction where gradient noise is to be cooled, else by ε."""
     assert sample.step_size != "auto"
-    if sample.sampler not in UNDERDAMPED or is_broken:
+    if not SAMPLERS[sample.sampler].has_friction or is_broken:
         return {"step_size": float(f"{factor * sample.step_size:.3g}")}
     assert sample.friction != "auto"
     kept = None if asked.friction == "auto" else sample.friction

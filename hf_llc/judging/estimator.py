@@ -14,9 +14,6 @@ from hf_llc.records.trace import Trace
 
 Array = np.ndarray
 
-EXACT = ("mala", "hmc")
-"""Samplers whose law does not depend on the step size."""
-
 
 def llc_draws(
     loss: Array, reference: Array | float, *, nbeta: float, num_burnin_steps: int, num_steps_between_draws: int = 1
@@ -37,7 +34,7 @@ def estimate(
     init_loss: float,
     localization: float,
     step_size: float,
-    sampler: str,
+    is_exact: bool,
     num_burnin_steps: int,
     num_steps_between_draws: int,
     slow_step_size: float | None = None,
@@ -61,7 +58,7 @@ def estimate(
         init_loss: L_n(w*), in the unit of the trace.
         localization: γ.
         step_size: ε.
-        sampler: its name, as in `SampleConfig`.
+        is_exact: the sampler's law does not depend on ε (`Kernel.is_exact`).
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps a draw.
         slow_step_size: ε_eff of samplers with momentum (`calibration.pilot`); None: ε.
@@ -82,7 +79,7 @@ def estimate(
     missing = spreading["change"] if math.isfinite(spreading["change"]) else 0.0
     if share < STIFFER:
         missing *= _doublings(slow * statistics.step_share(trace.step_size, step_size) * excess.shape[1] * localization)
-    is_known = is_corrected or sampler in EXACT
+    is_known = is_corrected or is_exact
     bias = heat if is_known else statistics.step_size_bias(trace.grad_dot[:, kept], step_size)
     temperature = statistics.mean_of(trace.kinetic_temperature[:, kept])
     capacity, capacity_se = statistics.heat_capacity(
@@ -121,7 +118,7 @@ def estimate(
         step_size=step_size,
         share=share,
         slow=slow * share,
-        sampler=sampler,
+        is_exact=is_exact,
         spreading=spreading,
         missing=missing,
     )

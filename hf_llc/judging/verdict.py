@@ -88,7 +88,7 @@ class Evidence:
     step_size: float
     share: float
     slow: float
-    sampler: str
+    is_exact: bool
     spreading: dict[str, float]
     missing: float
 
@@ -122,7 +122,7 @@ def findings(found: Estimate, seen: Evidence) -> list[Reason]:
             Reason(
                 "stuck",
                 f"chain {stuck[0]} did not move ({len(stuck)} of {len(seen.draws)} chains)",
-                f"{'lower' if seen.sampler == 'mala' else 'raise'} step_size",
+                f"{'lower' if seen.is_exact else 'raise'} step_size",
             )
         ]
     reasons = _basin(found, seen) + _step_size(found, seen) + _mixing(found, seen) + _thermometers(found)
@@ -225,7 +225,7 @@ def _step_size(found: Estimate, seen: Evidence) -> list[Reason]:
                 + (" or friction" if math.isfinite(found.kinetic_temperature) else ""),
             )
         ]
-    if found.accept_prob < 0.5 and seen.sampler == "sgld":
+    if found.accept_prob < 0.5 and not seen.is_exact:
         return [
             Reason(
                 "step size too large",

@@ -1,8 +1,16 @@
-"""One sampler a file. A kernel has `step(walk, indices, step, measure) -> Step`, which moves `walk.w` in place."""
+"""The samplers: one a file, each with its traits; this page is the list of them.
+
+`docs/extending.md` shows how to add one.
+"""
 
 from __future__ import annotations
 
-from hf_llc.config import SampleConfig
+from collections.abc import Callable
+from dataclasses import fields
+from typing import TypeVar, get_args
+
+from hf_llc.config import SAMPLER_RULES, SampleConfig, Sampler, SamplerRules, add_choice
+from hf_llc.errors import InputError
 from hf_llc.samplers.baoab import BAOAB
 from hf_llc.samplers.hmc import HMC
 from hf_llc.samplers.kernel import Kernel
@@ -12,11 +20,13 @@ from hf_llc.samplers.psgld import AdaptiveSGLD, PreconditionedSGLD
 from hf_llc.samplers.rmsprop_sgld import RMSPropSGLD
 from hf_llc.samplers.sgld import SGLD
 from hf_llc.samplers.sgnht import SGNHT
+from hf_llc.samplers.walk import Segment, Step, Walk
 
 __all__ = [
     "BAOAB",
     "HMC",
     "MALA",
+    "SAMPLERS",
     "SGLD",
     "SGNHT",
     "AdaptiveSGLD",
@@ -24,36 +34,58 @@ __all__ = [
     "LeimkuhlerMatthews",
     "PreconditionedSGLD",
     "RMSPropSGLD",
+    "Segment",
+    "Step",
+    "Walk",
     "make_kernel",
+    "register",
 ]
+
+K = TypeVar("K", bound=Kernel)
+
+SAMPLERS: dict[str, type[Kernel]] = {
+    "sgld": SGLD,
+    "leimkuhler-matthews": LeimkuhlerMatthews,
+    "psgld": AdaptiveSGLD,
+    "rmsprop-sgld": RMSPropSGLD,
+    "baoab": BAOAB,
+    "sgnht": SGNHT,
+    "mala": MALA,
+    "hmc": HMC,
+}
+"""The class of every sampler, by the name it has in `SampleConfig.sampler`. A sampler of the library also has its name
+in `hf_llc.config.Sampler`, and a row in `SAMPLER_RULES` there if it breaks one of the defaults."""
 
 _DEFAULTS = SampleConfig()
 
-FRICTION = 0.2
-"""Of samplers with momentum at a step size that the user chose."""
 
-_FIELD_EPS = 0.1
-"""RMSProp-SGLD is there to be compared with: its constant is the one that the field's libraries default to."""
+def register(name: str) -> Callable[[type[K]], type[K]]:
+    """Class decorator that adds a sampler, for this process, to the choices of `SampleConfig.sampler`.
+
+    Args:
+        name: by which settings call it. A name that was registered before is given to the new class.
+
+    Raises:
+        InputError: a sampler of the library has that name.
+    """
+    if name in ("auto", *get_args(Sampler)):
+        raise InputError("the name of a new sampler is taken", value=name, remedy="choose another name")
+
+    def add(kernel: type[K]) -> type[K]:
+        if name not in SAMPLERS:
+            add_choice("sampler", name)
+        SAMPLERS[name] = kernel
+        SAMPLER_RULES[name] = rules_of(kernel)
+        return kernel
+
+    return add
+
+
+def rules_of(kernel: type[Kernel]) -> SamplerRules:
+    """The traits of a sampler that settings are checked against."""
+    return SamplerRules(**{item.name: getattr(kernel, item.name) for item in fields(SamplerRules)})
 
 
 def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -> Kernel:
-    """The kernel called `name` (see `SampleConfig.sampler`) at step size ε, with the rest of its settings."""
-    friction = FRICTION if sample.friction == "auto" else sample.friction
-    match name:
-        case "sgld":
-            return SGLD(step_size)
-        case "leimkuhler-matthews":
-            return LeimkuhlerMatthews(step_size)
-        case "psgld":
-            return AdaptiveSGLD(step_size, freeze_after=sample.freeze_after)
-        case "rmsprop-sgld":
-            return RMSPropSGLD(step_size, rmsprop_eps=_FIELD_EPS)
-        case "baoab":
-            return BAOAB(step_size, friction=friction, adapt_step_size=sample.adapt_step_size)
-        case "sgnht":
-            return SGNHT(step_size, friction=friction)
-        case "mala":
-            return MALA(step_size)
-        case "hmc":
-            return HMC(step_size, num_leapfrog_steps=sample.num_leapfrog_steps)
-    raise AssertionError(f"SampleConfig lets through a sampler that does not exist: {name}")
+    """The sampler called `name` at step size ε, with what else it needs from the settings."""
+    return SAMPLERS[name].from_settings(step_size, sample)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hf_llc.config import UNDERDAMPED, SampleConfig
+from hf_llc.config import SampleConfig
+from hf_llc.samplers import SAMPLERS
 
 
 def effective_step_size(step_size: float, friction: float | None) -> float:
@@ -28,7 +29,7 @@ def relaxing_localization(slow_step_size: float, sample: SampleConfig) -> float:
 
 def slow_step_size(sample: SampleConfig) -> float:
     """ε_eff of settings without "auto": flat directions relax in 2/(ε_eff γ) steps."""
-    friction = sample.friction if sample.sampler in UNDERDAMPED else None
+    friction = sample.friction if SAMPLERS[sample.sampler].has_friction else None
     assert friction != "auto" and sample.step_size != "auto"
     return effective_step_size(sample.step_size, friction)
 

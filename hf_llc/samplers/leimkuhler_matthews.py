@@ -19,6 +19,9 @@ class LeimkuhlerMatthews(Kernel):
     the same cost of one gradient a step.
     """
 
+    unmeasured_in_backward = "the heat of gradient noise, which is then not taken off λ̂,"
+    step_copies = 2  # two gradients, for their noise
+
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move. ξ_t is drawn again instead of kept: there is no state."""

@@ -17,6 +17,10 @@ class MALA(Kernel):
     minibatch, and the law is that of a random energy: [L], appendix M, runs it so.
     """
 
+    is_exact = True
+    needs_whole_gradients = True
+    step_copies = 5  # four gradients' worth for the test, and the old weights
+
     def __init__(self, step_size: float) -> None:
         super().__init__(step_size)
         self._known: tuple[Tensor, list[Tensor]] | None = None

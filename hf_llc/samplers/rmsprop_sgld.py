@@ -23,9 +23,12 @@ class RMSPropSGLD(Kernel):
         rmsprop_eps: c, in units of the gradient of L_B; the field's default is 0.1.
     """
 
+    step_size_hint = "a tenth of sgld's or so"
+    state_copies = 1
+
     _DECAY = 0.99
 
-    def __init__(self, step_size: float, *, rmsprop_eps: float) -> None:
+    def __init__(self, step_size: float, *, rmsprop_eps: float = 0.1) -> None:
         super().__init__(step_size)
         self.rmsprop_eps = rmsprop_eps
 

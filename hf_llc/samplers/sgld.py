@@ -16,6 +16,9 @@ class SGLD(Kernel):
     full batches and a_i = nβ h_i + γ the stationary variance of coordinate i is 1/(a_i (1 − ε a_i/4)); ε < 4/max a_i.
     """
 
+    unmeasured_in_backward = "the acceptance that MALA would have"
+    step_copies = 3  # both gradients and the old weights, for the acceptance
+
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move. `measure` adds one forward and backward pass: the probability with which MALA would accept it.
 

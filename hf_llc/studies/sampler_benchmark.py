@@ -10,9 +10,9 @@ from typing import Any
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.judging.estimator import EXACT
 from hf_llc.publishing.formatting import number, with_error
 from hf_llc.result import LLCResult
+from hf_llc.samplers import SAMPLERS, make_kernel
 from hf_llc.studies.known_targets import TARGETS, Target
 from hf_llc.workflow.estimate_model import solve
 from hf_llc.workflow.settings import settled
@@ -62,14 +62,17 @@ def settings(target: Target, asked: SampleConfig) -> SampleConfig:
 
     A step of "hmc" takes `num_leapfrog_steps` gradients, so it makes fewer steps.
     """
-    gradients_per_step = asked.num_leapfrog_steps if asked.sampler == "hmc" else 1
+    is_exact, gradients_per_step = False, 1
+    if asked.sampler != "auto":
+        is_exact = SAMPLERS[asked.sampler].is_exact
+        kernel = make_kernel(asked.sampler, 1.0, asked)
+        gradients_per_step = kernel.num_gradients(steps=1, measured=0, is_full=is_exact)
     steps = _GRADIENTS // gradients_per_step
     return SampleConfig(
         sampler=asked.sampler,
         step_size=asked.step_size,
         seed=asked.seed,
-        # a Metropolis test is exact only for full batches
-        batch_size="full" if asked.sampler in EXACT else target.batch_size,
+        batch_size="full" if is_exact else target.batch_size,  # a Metropolis test is exact only for full batches
         localization=target.localization,
         num_chains=_CHAINS,
         chain_batch_size=_CHAINS,

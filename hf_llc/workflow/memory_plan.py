@@ -10,26 +10,12 @@ from torch import nn
 
 from hf_llc.backend.memory import available_bytes
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.samplers import SAMPLERS
 
 _GIB = 2**30
 
 _SHARE = 0.85
 """Of the memory there is that a chain may take: operations need some for themselves, and so do other programs."""
-
-_COPIES = {
-    "sgld": (0, 3),
-    "leimkuhler-matthews": (0, 2),
-    "psgld": (1, 1),
-    "rmsprop-sgld": (1, 1),
-    "baoab": (1, 2),
-    "sgnht": (1, 1),
-    "mala": (0, 5),
-    "hmc": (0, 8),
-}
-"""Tensors as large as the weights that each sampler keeps for good (momentum, preconditioner), and those of a measured
-step with whole gradients: the gradients, and the old weights where it looks at acceptance. Counted, and measured."""
-
-_WHOLE_ONLY = ("mala", "hmc")
 
 _PILOT_COPIES = 10
 """Of calibration: momentum, a direction, gradient differences, moved weights, products of power iteration; measured."""
@@ -61,15 +47,15 @@ class Plan:
 
     def state(self, sampler: str) -> int:
         """Momentum or preconditioner."""
-        return _COPIES[sampler][0] * self.weights
+        return SAMPLERS[sampler].state_copies * self.weights
 
     def whole(self, sampler: str) -> int:
         """All of a chain whose steps use whole gradients, at a step that is measured."""
-        return self._base(sampler) + _COPIES[sampler][1] * self.weights
+        return self._base(sampler) + SAMPLERS[sampler].step_copies * self.weights
 
     def in_backward(self, sampler: str) -> int | None:
         """All of a chain whose steps are taken inside the backward pass; None: this sampler's cannot be."""
-        return None if sampler in _WHOLE_ONLY else self._base(sampler) + self.largest
+        return None if SAMPLERS[sampler].needs_whole_gradients else self._base(sampler) + self.largest
 
     def calibration(self) -> int:
         """All of a pilot chain, which finds what is "auto"."""
@@ -84,7 +70,7 @@ class Plan:
 
     def step_in_backward(self, sampler: str) -> bool:
         """Only where whole gradients do not fit: they also give acceptance and heat, and suit small models better."""
-        return sampler not in _WHOLE_ONLY and not self.fits(self.whole(sampler))
+        return not SAMPLERS[sampler].needs_whole_gradients and not self.fits(self.whole(sampler))
 
     def as_dict(self) -> dict[str, object]:
         """For JSON."""
@@ -96,7 +82,7 @@ class Plan:
                 "step_in_backward": self.step_in_backward(name),
                 "fits": self.fits(self._chosen(name)),
             }
-            for name in _COPIES
+            for name in SAMPLERS
         }
         return {**vars(self), "calibration": self.calibration(), "samplers": samplers}
 
@@ -117,7 +103,7 @@ class Plan:
         ]
         lines = [f"{name:<14}{size:>11}  {text}" for name, size, text in rows]
         lines.append(f"\n{'sampler':<22}{'state':>11}{'whole':>11}{'in backward':>13}  mode")
-        for name in _COPIES:
+        for name in SAMPLERS:
             within = self.in_backward(name)
             mode = "step in backward" if self.step_in_backward(name) else "whole gradients"
             if not self.fits(self._chosen(name)):

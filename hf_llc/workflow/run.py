@@ -22,7 +22,7 @@ from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, Spectrum, heating_s
 from hf_llc.calibration.repair import mended
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.chains.progress import ProgressBar
-from hf_llc.config import UNDERDAMPED, SampleConfig
+from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate as estimate_llc
@@ -36,6 +36,7 @@ from hf_llc.problem import Problem
 from hf_llc.records.findings import Estimate, LocalizationCheck, Reason
 from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
+from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.memory_plan import plan_of
 from hf_llc.workflow.run_folder import RunFolder
@@ -45,12 +46,6 @@ _MAX_ATTEMPTS = 3
 
 _LARGE = 2**20
 """Parameters from which it is worth asking whether a chain fits the memory."""
-
-_NOT_MEASURED = {
-    "sgld": "the acceptance that MALA would have",
-    "leimkuhler-matthews": "the heat of gradient noise, which is then not taken off λ̂,",
-    "baoab": "the heat of gradient noise, which is then not taken off λ̂,",
-}
 
 
 class Run:
@@ -202,15 +197,15 @@ class Run:
             localization=sample.localization,
             step_size=sample.step_size,
             slow_step_size=slow_step_size(sample),
-            sampler=sample.sampler,
+            is_exact=SAMPLERS[sample.sampler].is_exact,
             num_burnin_steps=burnin,
             num_steps_between_draws=thinning,
             moved=moved,
             is_full=self.batch_size == self.posterior.num_examples,
             trivial_loss=self.problem.trivial_loss,
         )
-        missing = _NOT_MEASURED.get(sample.sampler) if self.steps_in_backward else None
-        if missing is None:
+        missing = SAMPLERS[sample.sampler].unmeasured_in_backward if self.steps_in_backward else ""
+        if not missing:
             return found
         text = f"{missing} takes two whole gradients, and steps were taken inside the backward pass"
         return replace(
@@ -264,7 +259,7 @@ class Run:
         sample = self.sample
         return {
             "step_size": sample.step_size,
-            "friction": sample.friction if sample.sampler in UNDERDAMPED else None,
+            "friction": sample.friction if SAMPLERS[sample.sampler].has_friction else None,
             "gradient": sample.gradient,
             "localization": sample.localization,
             "adapt_step_size": sample.adapt_step_size,

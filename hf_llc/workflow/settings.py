@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from hf_llc.config import UNDERDAMPED, SampleConfig
+from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem, auto_batch_size
-from hf_llc.samplers import FRICTION
+from hf_llc.samplers import SAMPLERS
+from hf_llc.samplers.baoab import FRICTION
 from hf_llc.samplers.effective_step import settled_localization
 
 
@@ -42,7 +43,7 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
         sample = replace(sample, sampler="baoab" if has_momentum else "sgld")
     if sample.step_size == "auto":
         return sample
-    if sample.sampler in UNDERDAMPED and sample.friction == "auto":
+    if SAMPLERS[sample.sampler].has_friction and sample.friction == "auto":
         sample = replace(sample, friction=FRICTION)
     gradient = "plain" if sample.gradient == "auto" else sample.gradient
     return settled_localization(replace(sample, gradient=gradient))

@@ -8,7 +8,7 @@ from typing import Any, get_type_hints
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import convert
-from hf_llc.config import SampleConfig, from_mapping
+from hf_llc.config import SAMPLER_RULES, SampleConfig, from_mapping
 
 _DESCRIPTION = """A sampler on targets whose λ̂ is known: quadratic, normal crossings, reduced rank, a deep linear
 network, a regression with noisy labels, a tanh and a ReLU net. λ̂ should be the exact value within its standard error.
@@ -33,8 +33,8 @@ def run(args: argparse.Namespace) -> int:
     """Measure the sampler on each target and print a line for each; return the exit code."""
     hints = get_type_hints(SampleConfig)
     given = {name: convert(name, getattr(args, name), hints[name]) for name in ("sampler", "step_size", "seed")}
-    if given["sampler"] == "hmc":
-        given["batch_size"] = "full"  # the benchmark sets it for hmc anyway, and SampleConfig refuses hmc without it
+    if given["sampler"] != "auto" and SAMPLER_RULES[given["sampler"]].needs_full_batch:
+        given["batch_size"] = "full"  # the benchmark sets it anyway, and SampleConfig refuses such a sampler without it
     asked = from_mapping(SampleConfig, given, source="the settings")
     from hf_llc.files import check_writable, write_json
     from hf_llc.studies import sampler_benchmark

@@ -130,7 +130,7 @@ def _results(
         init_loss=float(init_loss.mean()),
         localization=float("nan"),
         step_size=float("nan"),
-        sampler="sgld",
+        is_exact=False,
         num_burnin_steps=burnin,
         num_steps_between_draws=num_steps_between_draws,
         trivial_loss=trivial_loss,
