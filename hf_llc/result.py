@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +17,6 @@ if TYPE_CHECKING:
 __all__ = ["SCHEMA_VERSION", "LLCResult", "Trace"]
 
 
-@dataclass
 class LLCResult(Record):
     """λ̂(w*) ± its standard error, the verdict on it, and its settings: see `Record` for what it holds."""
 

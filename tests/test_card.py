@@ -6,7 +6,6 @@ import json
 import math
 import re
 import runpy
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,7 @@ BAD = {"verdict": "left the basin", "reasons": [Reason("left the basin", "the me
 
 def make_result(**changes: Any) -> LLCResult:
     """The result that all tests begin with, changed."""
-    return replace(RESULT, **changes)
+    return RESULT.replace(**changes)
 
 
 def without_section(card: str) -> tuple[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,12 +97,48 @@ def make_result(source: Trace | None = None, **changes: Any) -> LLCResult:
         "calibration": {"step_size": 1e-4, "num_gradients": 60},
         "trace": trace,
     }
-    return LLCResult(**{**values, **changes})
+    return LLCResult.from_flat(**{**values, **changes})
 
 
 def test_dictionary_round_trip() -> None:
     result = make_result()
     assert LLCResult.from_dict(json.loads(json.dumps(result.to_dict()))) == result
+
+
+SAVED = sorted((Path(__file__).parents[1] / "model_cards").glob("*/llc/result.json"))
+
+
+@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.parts[-3])
+def test_a_file_saved_by_an_earlier_version_is_read(path: Path) -> None:
+    """Every flat name has the file's value, and what is written again is the file."""
+    saved = json.loads(path.read_text(encoding="utf-8"))
+    result = LLCResult.load(path)
+    assert saved["schema_version"] == 2 and len(saved) > 55
+    assert result.to_dict() == saved
+    simple = {name: value for name, value in saved.items() if isinstance(value, (int, float, str, bool))}
+    assert {name: getattr(result, name) for name in simple} == simple
+    assert [reason.name for reason in result.reasons] == [reason["name"] for reason in saved["reasons"]]
+
+
+def test_there_are_files_of_earlier_versions() -> None:
+    assert len(SAVED) == 4
+
+
+def test_a_flat_name_is_that_of_one_part() -> None:
+    """62 names, each in one part, none of which can be set; `replace` changes a copy."""
+    result = make_result()
+    parts = (result.estimate, result.settings, result.cost, result.subject)
+    names = [item.name for part in parts for item in fields(part)]
+    assert len(names) == len(set(names)) == len(result.to_dict()) - 1
+    assert all(getattr(result, name) is getattr(part, name) for part in parts for name in vars(part))
+    with pytest.raises(AttributeError):
+        result.llc = 3.0
+    other = result.replace(llc=3.0, seed=7, trace=None)
+    assert (other.llc, other.estimate.llc, other.settings.seed, other.trace) == (3.0, 3.0, 7, None)
+    assert (result.llc, result.seed) != (3.0, 7) and result.trace is not None
+    assert other.subject == result.subject and other != result
+    with pytest.raises(TypeError, match="no 'lcc'"):
+        result.replace(lcc=3.0)
 
 
 def test_save_and_load(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is known about an estimate: its numbers, and the reasons for its verdict."""
+"""What the traces say: measurements, the reasons found in them, and the estimate that holds both."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Reason:
-    """One finding of the diagnostics: what was seen and what to do about it. A note does not spoil the verdict."""
+    """One finding of the checks: what the draws show and what to do about it. A note does not change the verdict."""
 
     name: str
     text: str
@@ -16,12 +16,32 @@ class Reason:
 
 
 LocalizationCheck = dict[str, float]
-"""`halved`, `halved_se`, `doubled`, `doubled_se`: by how much λ̂ moves when γ is halved and doubled, and the errors."""
+"""`halved`, `halved_se`, `doubled`, `doubled_se`: the change of λ̂ when γ is halved or doubled, and its error."""
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """λ̂ and all that is known about it from the trace alone."""
+class Measurements:
+    """The numbers of a trace, before they are judged. λ̂ has no unit; losses are in the unit of the trace.
+
+    Attributes:
+        llc: λ̂, the paired estimate, less the heat of gradient noise if that was measured.
+        llc_se: Monte Carlo standard error of λ̂: its distance from what endless sampling with the same settings would
+            give, not its variation over other data, γ or nβ.
+        llc_per_chain: λ̂ of each chain, less its own heat.
+        llc_uncorrected: λ̂ with the heat left in.
+        llc_plain: λ̂ with L_n(w*) as reference instead of the paired L_B(w*).
+        llc_plain_se: standard error of that.
+        init_loss: L_n(w*).
+        mean_loss: mean minibatch loss of the draws.
+        r_hat: rank-normalised split r̂ of the draws.
+        ess: effective sample size of all draws.
+        accept_prob: mean MALA acceptance probability; NaN if not measured.
+        plateau: `drift`, `drift_se`, `p_value`: later half of the draws minus earlier half.
+        localization_sensitivity: see `LocalizationCheck`.
+        step_size_bias: what the finite step and gradient noise add to λ̂ (the heat itself, if that was measured).
+        kinetic_temperature: mean ‖p‖²/d, which should be 1; NaN without momentum.
+        heat_capacity: Var(nβ L_n), a second estimate of λ; and its standard error.
+    """
 
     llc: float
     llc_se: float
@@ -35,10 +55,25 @@ class Estimate:
     ess: float
     accept_prob: float
     plateau: dict[str, float]
-    localization_sensitivity: dict[str, float]
+    localization_sensitivity: LocalizationCheck
     step_size_bias: float
     kinetic_temperature: float
     heat_capacity: float
     heat_capacity_se: float
+
+
+@dataclass(frozen=True)
+class Estimate(Measurements):
+    """The measurements with the verdict on them.
+
+    Attributes:
+        verdict: "trustworthy", or the first check that failed, in order of precedence.
+        reasons: every check that failed, then the notes.
+        llc_extrapolated: λ̂ at ε → 0, from ε and ε/2; None if that was not asked for.
+        llc_extrapolated_se: its standard error.
+    """
+
     verdict: str
     reasons: list[Reason]
+    llc_extrapolated: float | None = None
+    llc_extrapolated_se: float | None = None

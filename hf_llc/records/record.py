@@ -1,25 +1,29 @@
-"""`Record`: the estimate with everything one must know to believe it or to make it again. Data only."""
+"""`Record`: an estimate with everything needed to believe it or to make it again. Data only."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from dataclasses import dataclass, field, fields
+from collections.abc import Mapping
+from operator import attrgetter
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 
 from hf_llc.errors import InputError
 from hf_llc.files import finite
-from hf_llc.records.findings import Reason
+from hf_llc.records.conditions import Cost, Settings, Subject
+from hf_llc.records.findings import Estimate, Reason
 from hf_llc.records.trace import Trace
 
 SCHEMA_VERSION = 2
+"""Of result.json. It rises only when the form of the file changes, and `from_dict` then still reads the older ones."""
 
-_BESIDE = ("trace", "folder")
-"""Fields that are not in result.json: the arrays, in a file of their own, and the folder that it is in."""
+_PARTS: dict[str, Any] = {"estimate": Estimate, "settings": Settings, "cost": Cost, "subject": Subject}
 
+_FIELDS = {item.name: (part, item) for part, kind in _PARTS.items() for item in dataclasses.fields(kind)}
+"""Flat name → the part that holds it, and its field there."""
 
 _METRICS = (
     "llc",
@@ -46,90 +50,72 @@ _METRICS = (
     "seed",
 )
 
+if TYPE_CHECKING:
 
-@dataclass
-class Record:
-    """λ̂(w*) ± its standard error, the verdict on it, and its settings. Losses are in `unit`; λ̂ has no unit.
+    class _FlatNames(Estimate, Settings, Cost, Subject):
+        """`record.llc` is `record.estimate.llc`, and so on: `Record` gets a property for each field of its parts."""
+else:
+    _FlatNames = object
 
-    `llc_se` is the Monte Carlo standard error: it says how far λ̂ is from what endless sampling with the same settings
-    would give, not how λ̂ would vary over other data, γ or nβ.
+
+class Record(_FlatNames):
+    """λ̂(w*) ± its standard error, the verdict on it, and how it was made.
+
+    The fields of the four parts are also read as attributes of the record: `record.llc`, `record.nbeta`. They cannot be
+    set; `replace` makes a changed copy.
+
+    Args:
+        estimate: λ̂, its diagnostics and the verdict.
+        settings: what the chains used.
+        cost: gradients, time, memory, processes.
+        subject: model and data.
+        trace: every step of every chain; None if it was not kept. It is no part of `to_dict` and of ==.
+        folder: where the record was saved; None if it was not. No part of `to_dict` and of == either.
     """
 
-    # the estimate
-    llc: float
-    llc_se: float
-    llc_per_chain: list[float]
-    llc_uncorrected: float
-    llc_plain: float
-    llc_plain_se: float
-    verdict: str
-    reasons: list[Reason]
-    # losses, in `unit`
-    init_loss: float
-    mean_loss: float
-    trivial_loss: float | None
-    unit: str
-    # diagnostics
-    r_hat: float
-    ess: float
-    accept_prob: float
-    plateau: dict[str, float]
-    localization_sensitivity: dict[str, float]
-    step_size_bias: float
-    kinetic_temperature: float
-    heat_capacity: float
-    heat_capacity_se: float
-    # posterior
-    n: int
-    nbeta: float
-    localization: float
-    # sampler
-    sampler: str
-    step_size: float
-    friction: float | None
-    gradient: str
-    num_chains: int
-    num_draws: int
-    num_steps_between_draws: int
-    num_burnin_steps: int
-    batch_size: int
-    chain_batch_size: int
-    seed: int
-    mixed_precision: str
-    # cost
-    num_gradients: int
-    wall_seconds: float
-    steps_per_second: float
-    peak_memory_bytes: int
-    # subject
-    num_parameters: int
-    num_parameters_total: int
-    task: str
-    mode: str
-    dtype: str
-    device: str
-    num_processes: int
-    model: dict[str, Any]
-    data: dict[str, Any]
-    versions: dict[str, str]
-    # burn-in lowered ε further, chain by chain (the trace's step_size)
-    adapt_step_size: bool = False
-    # what was done before the chains
-    minimize: dict[str, Any] | None = None
-    calibration: dict[str, Any] | None = None
-    # what was asked for beside λ̂ at ε
-    llc_extrapolated: float | None = None
-    llc_extrapolated_se: float | None = None
-    # how memory was saved
-    step_in_backward: bool = False
-    gradient_checkpointing: bool = False
-    # how it was spread out
-    data_parallel: int = 1
-    parameter_parallel: int = 1
-    schema_version: int = SCHEMA_VERSION
-    # not part of what is saved as JSON
-    trace: Trace | None = field(default=None, repr=False, compare=False)
-    folder: Path | None = field(default=None, repr=False, compare=False)
+    schema_version = SCHEMA_VERSION
+
+    def __init__(
+        self,
+        *,
+        estimate: Estimate,
+        settings: Settings,
+        cost: Cost,
+        subject: Subject,
+        trace: Trace | None = None,
+        folder: Path | None = None,
+    ) -> None:
+        self.estimate, self.settings, self.cost, self.subject = estimate, settings, cost, subject
+        self.trace, self.folder = trace, folder
+
+    @classmethod
+    def from_flat(cls, *, trace: Trace | None = None, folder: Path | None = None, **values: Any) -> Self:
+        """A record from its flat names.
+
+        Raises:
+            TypeError: a name that no part has, or one that is missing.
+        """
+        parts: dict[str, dict[str, Any]] = {part: {} for part in _PARTS}
+        for name, value in values.items():
+            if name not in _FIELDS:
+                raise TypeError(f"a record has no {name!r}")
+            parts[_FIELDS[name][0]][name] = value
+        return cls(**{part: kind(**parts[part]) for part, kind in _PARTS.items()}, trace=trace, folder=folder)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other values under some of the flat names, or another `trace` or `folder`."""
+        return type(self).from_flat(**{**self._flat(), "trace": self.trace, "folder": self.folder, **changes})
+
+    def _flat(self) -> dict[str, Any]:
+        return {name: getattr(self, name) for name in _FIELDS}
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return all(getattr(self, part) == getattr(other, part) for part in _PARTS)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self._flat().items())})"
 
     @property
     def free_energy(self) -> float:
@@ -147,21 +133,25 @@ class Record:
         return self.verdict == "trustworthy"
 
     def metrics(self) -> dict[str, Any]:
-        """λ̂, its error, the verdict, and the settings without which they mean nothing: one flat dictionary, in the
-        manner of `evaluate`'s metrics, to be joined with those of others. None for NaN."""
+        """λ̂, its error, the verdict, and the settings without which they mean nothing: one flat dictionary.
+
+        It has the form of `evaluate`'s metrics and can be joined with theirs. NaN becomes None.
+        """
         values = {name: finite(_plain(getattr(self, name))) for name in _METRICS}
         return {**values, "minimized": self.minimize is not None}
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain numbers, strings, lists and dictionaries (no trace), None for NaN; `from_dict` reads it back."""
-        return {f.name: finite(_plain(getattr(self, f.name))) for f in fields(self) if f.name not in _BESIDE}
+        """Plain numbers, strings, lists and dictionaries under the flat names; NaN becomes None. See `from_dict`."""
+        return {name: finite(_plain(value)) for name, value in self._flat().items()} | {
+            "schema_version": SCHEMA_VERSION
+        }
 
     @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
         """Inverse of `to_dict`: None becomes NaN where a number is due.
 
         Raises:
-            InputError: not a result, or written by a newer schema.
+            InputError: not a result, or one written in another schema.
         """
         version = values.get("schema_version")
         if version != SCHEMA_VERSION:
@@ -171,28 +161,36 @@ class Record:
                 allowed=str(SCHEMA_VERSION),
                 remedy="upgrade hf_llc, or estimate again",
             )
-        values = dict(values)
-        names = {f.name for f in fields(cls)} - {*_BESIDE}
-        missing = [f.name for f in fields(cls) if f.name not in values and f.default is dataclasses.MISSING]
-        if missing or set(values) - names:
-            raise InputError("the result file is damaged: wrong fields", value=missing or sorted(set(values) - names))
-        for item in fields(cls):
-            if item.type == "float" and values[item.name] is None:
-                values[item.name] = math.nan
-        values["llc_per_chain"] = [math.nan if x is None else x for x in values["llc_per_chain"]]
+        flat = {name: value for name, value in values.items() if name != "schema_version"}
+        needed = [name for name, (_, item) in _FIELDS.items() if item.default is dataclasses.MISSING]
+        wrong = [name for name in needed if name not in flat] or sorted(set(flat) - set(_FIELDS))
+        if wrong:
+            raise InputError("the result file is damaged: wrong fields", value=wrong)
+        for name, (_, item) in _FIELDS.items():
+            if item.type == "float":
+                flat[name] = _number(flat[name])
+        flat["llc_per_chain"] = [_number(value) for value in flat["llc_per_chain"]]
         for name in ("plateau", "localization_sensitivity"):
-            values[name] = {k: math.nan if x is None else x for k, x in values[name].items()}
-        values["reasons"] = [Reason(**reason) for reason in values["reasons"]]
-        return cls(**values)
+            flat[name] = {key: _number(value) for key, value in flat[name].items()}
+        flat["reasons"] = [Reason(**reason) for reason in flat["reasons"]]
+        return cls.from_flat(**flat)
+
+
+for _name, (_part, _) in _FIELDS.items():
+    setattr(Record, _name, property(attrgetter(f"{_part}.{_name}")))
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value
 
 
 def _plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: _plain(getattr(value, f.name)) for f in fields(value)}
+        return {item.name: _plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, dict):
-        return {k: _plain(v) for k, v in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_plain(v) for v in value]
+        return [_plain(item) for item in value]
     if isinstance(value, np.generic):
         return value.item()
     return value

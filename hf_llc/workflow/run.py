@@ -33,6 +33,7 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.sharded_posterior import ShardedPosterior
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
+from hf_llc.records.conditions import Cost, Settings, Subject
 from hf_llc.records.findings import Estimate, LocalizationCheck, Reason
 from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
@@ -276,11 +277,7 @@ class Run:
     ) -> LLCResult:
         before = sum(part["num_gradients"] for part in (self.moved, self.calibration) if part is not None)
         llc, error = (None, None) if extrapolated is None else extrapolated
-        return LLCResult(
-            **{name: getattr(found, name) for name in found.__dataclass_fields__},
-            trivial_loss=self.problem.trivial_loss,
-            unit=self.problem.unit,
-            n=self.problem.n,
+        settings = Settings(
             nbeta=self.nbeta,
             sampler=self.sample.sampler,
             **self._settings(),
@@ -296,12 +293,13 @@ class Run:
             gradient_checkpointing=self.sample.gradient_checkpointing,
             minimize=self.moved,
             calibration=self.calibration,
-            llc_extrapolated=llc,
-            llc_extrapolated_se=error,
-            num_gradients=before + self.sampling.num_gradients,
+        )
+        return LLCResult(
+            estimate=replace(found, llc_extrapolated=llc, llc_extrapolated_se=error),
+            settings=settings,
+            cost=self._cost(begun, before + self.sampling.num_gradients),
+            subject=self._subject(),
             trace=trace,
-            **self._cost(begun),
-            **self._subject(),
         )
 
     def _minimize(self) -> dict[str, Any]:
@@ -348,7 +346,7 @@ class Run:
             seed=self.sample.seed,
         )
 
-    def _cost(self, begun: float) -> dict[str, Any]:
+    def _cost(self, begun: float, num_gradients: int) -> Cost:
         """Time and memory of this call (a resumed run counts its own part)."""
         new_steps = sum(self.processes.gather([self.sampling.new_steps]))
         device = self.posterior.device
@@ -356,27 +354,31 @@ class Run:
             memory = torch.cuda.max_memory_allocated(device)
         else:
             memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        return {
-            "wall_seconds": time.monotonic() - begun,
-            "peak_memory_bytes": memory,
-            "steps_per_second": new_steps / max(self.sampling.seconds, 1e-9),
-        }
+        return Cost(
+            num_gradients=num_gradients,
+            wall_seconds=time.monotonic() - begun,
+            steps_per_second=new_steps / max(self.sampling.seconds, 1e-9),
+            peak_memory_bytes=memory,
+            device=device.type,
+            num_processes=self.processes.count,
+            data_parallel=self.sample.data_parallel,
+            parameter_parallel=self.sample.parameter_parallel,
+        )
 
-    def _subject(self) -> dict[str, Any]:
+    def _subject(self) -> Subject:
         """What was measured, on what."""
         total = sum(p.numel() for p in self.problem.model.parameters())
         provenance = self.problem.provenance
-        return {
-            "num_parameters": self.posterior.num_parameters,
-            "num_parameters_total": total,
-            "task": self.problem.task,
-            "mode": "eval",
-            "dtype": str(self.posterior.dtype).removeprefix("torch."),
-            "device": self.posterior.device.type,
-            "num_processes": self.processes.count,
-            "data_parallel": self.sample.data_parallel,
-            "parameter_parallel": self.sample.parameter_parallel,
-            "model": provenance.get("model", {}),
-            "data": provenance.get("data", {}),
-            "versions": package_versions(),
-        }
+        return Subject(
+            n=self.problem.n,
+            unit=self.problem.unit,
+            trivial_loss=self.problem.trivial_loss,
+            num_parameters=self.posterior.num_parameters,
+            num_parameters_total=total,
+            task=self.problem.task,
+            mode="eval",
+            dtype=str(self.posterior.dtype).removeprefix("torch."),
+            model=provenance.get("model", {}),
+            data=provenance.get("data", {}),
+            versions=package_versions(),
+        )

@@ -1,0 +1,109 @@
+"""How an estimate was made: with which settings, at what cost, of which model on which data."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the chains used; nothing here is "auto" any more.
+
+    Attributes:
+        nbeta: inverse temperature times n.
+        localization: γ.
+        sampler: its name, as in `SampleConfig`.
+        step_size: ε.
+        friction: of samplers with momentum; None for the others.
+        gradient: "plain" or "control-variate".
+        num_chains: chains.
+        num_draws: draws of each chain.
+        num_steps_between_draws: steps averaged into one draw.
+        num_burnin_steps: steps dropped at the start of each chain.
+        batch_size: examples of a minibatch.
+        chain_batch_size: chains stepped together.
+        seed: of noise and minibatches.
+        mixed_precision: "no", "bf16" or "fp16".
+        adapt_step_size: burn-in lowered ε further, chain by chain (the trace's `step_size`).
+        step_in_backward: steps were taken inside the backward pass, to save memory.
+        gradient_checkpointing: activations were computed twice, to save memory.
+        minimize: what taking w* to the nearest minimum did; None if it was not asked for.
+        calibration: what calibration found; None if the step size was given.
+    """
+
+    nbeta: float
+    localization: float
+    sampler: str
+    step_size: float
+    friction: float | None
+    gradient: str
+    num_chains: int
+    num_draws: int
+    num_steps_between_draws: int
+    num_burnin_steps: int
+    batch_size: int
+    chain_batch_size: int
+    seed: int
+    mixed_precision: str
+    adapt_step_size: bool = False
+    step_in_backward: bool = False
+    gradient_checkpointing: bool = False
+    minimize: dict[str, Any] | None = None
+    calibration: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What it took, and on what. A resumed run counts only its own part of seconds, speed and memory.
+
+    Attributes:
+        num_gradients: gradient evaluations of all chains, calibration and minimization included.
+        wall_seconds: from the call to the result.
+        steps_per_second: chain-steps of all processes in a second of sampling.
+        peak_memory_bytes: of the main process: on its GPU, else in RAM.
+        device: "cpu", "cuda" …
+        num_processes: in all.
+        data_parallel: processes among which each minibatch was shared out.
+        parameter_parallel: processes among which the weights were shared out.
+    """
+
+    num_gradients: int
+    wall_seconds: float
+    steps_per_second: float
+    peak_memory_bytes: int
+    device: str
+    num_processes: int
+    data_parallel: int = 1
+    parameter_parallel: int = 1
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What was measured.
+
+    Attributes:
+        n: examples, or predicted tokens, of the data.
+        unit: of losses, e.g. "nats per token".
+        trivial_loss: L_n of the best constant predictor; None if that means nothing here.
+        num_parameters: sampled parameters.
+        num_parameters_total: all parameters of the model.
+        task: as in `LoadConfig`.
+        mode: "eval": no dropout, BatchNorm frozen.
+        dtype: of the weights.
+        model: id, revision and the like.
+        data: id, split, revision or fingerprint, and how examples were made.
+        versions: of Python and the packages.
+    """
+
+    n: int
+    unit: str
+    trivial_loss: float | None
+    num_parameters: int
+    num_parameters_total: int
+    task: str
+    mode: str
+    dtype: str
+    model: dict[str, Any]
+    data: dict[str, Any]
+    versions: dict[str, str]
