@@ -53,6 +53,7 @@ from hf_llc.backend.versions import package_versions
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_json
 from hf_llc.posterior.curvature import Curvature
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 
 Contender = Callable[[Known, float, int, int], Curve]
@@ -82,10 +83,11 @@ ORDER = [
 def curvature(known: Known) -> float:
     """κ of the energy at w*, on the first batch."""
     with preserved(known.problem.model):
-        posterior = known.posterior()
+        posterior = Posterior(known.problem)
         size = min(known.case.batch_size, posterior.num_examples)
         indices = torch.arange(size, device=posterior.device)[None]
-        return Curvature(posterior).refresh(posterior.start(1), indices, iterations=20)
+        kappa = Curvature(posterior, nbeta=known.nbeta).refresh(posterior.start(1), indices, iterations=20)
+        return kappa + known.localization
 
 
 def tuned(

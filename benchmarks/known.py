@@ -24,6 +24,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_atomically, write_json
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.models.deep_linear import SIZES, random_network
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved, sampled_parameters
 from hf_llc.problem import Problem
@@ -61,9 +62,10 @@ class Known:
         """Its problem."""
         return self.case.problem
 
-    def posterior(self) -> Posterior:
-        """hf_llc's view of it."""
-        return Posterior(self.problem, nbeta=self.nbeta, localization=self.localization)
+    @property
+    def law(self) -> Law:
+        """What its chains sample."""
+        return Law(nbeta=self.nbeta, localization=self.localization)
 
 
 def deep_linear(count: int, *, size: str = "1k", n: int | None = None, batch_size: int = 500) -> Iterator[Known]:
@@ -134,7 +136,7 @@ def at_minimum(case: Case, folder: Path, *, steps: int = _MINIMIZE_STEPS) -> Non
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with preserved(problem.model):
-            posterior = Posterior(problem, nbeta=1.0, localization=0.0)
+            posterior = Posterior(problem)
             w, done = minimize(
                 posterior, steps=steps, batch_size=case.batch_size, state=folder / "minimize.safetensors"
             )
@@ -169,8 +171,7 @@ def make_reference(case: Case, folder: Path, *, localization: float, steps: int,
     )  # fmt: skip
     sample = settled(asked, problem)
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=sample.nbeta or 0.0, localization=localization)
-        sample = apply(calibrate(posterior, sample), sample)
+        sample = apply(calibrate(Posterior(problem), sample), sample)
     assert sample.step_size != "auto" and sample.friction != "auto"
     sample = replace(sample, step_size=sample.step_size / 4, friction=sample.friction / 2)
     result = solve(problem, sample)

@@ -115,6 +115,7 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
 
     from hf_llc.config import LoadConfig
     from hf_llc.loading.model_sources import narrowed, open_model
+    from hf_llc.posterior.law import Law
     from hf_llc.posterior.posterior import Posterior
     from hf_llc.posterior.weights import preserved
     from hf_llc.problem import Problem
@@ -128,13 +129,11 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
     with preserved(model):
         posterior = Posterior(
             problem,
-            nbeta=NBETA,
-            localization=GAMMA,
             micro_batch_size=1,
             step_in_backward=True,
             gradient_checkpointing=gradient_checkpointing,
         )
-        walk = Walk(posterior, [0], seed=0, batch_size=1)
+        walk = Walk(posterior, Law(nbeta=NBETA, localization=GAMMA), [0], seed=0, batch_size=1)
         assert walk.steps_in_backward
         kernel, times, losses = make_kernel("sgld", EPS), [], []
         for step in range(3):

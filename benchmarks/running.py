@@ -124,12 +124,12 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
     )  # fmt: skip
     begun, rungs, done = time.perf_counter(), [], 0
     with alone(), preserved(known.problem.model):
-        posterior = known.posterior()
+        posterior = Posterior(known.problem)
         if step_size is None:
             sample = apply(calibrate(posterior, sample), sample)
         assert isinstance(sample.batch_size, int) and sample.step_size != "auto"
         settings = {"seed": seed, "batch_size": sample.batch_size, "gradient": sample.gradient}
-        walks = [Walk(posterior, [chain], **settings) for chain in range(chains)]
+        walks = [Walk(posterior, known.law, [chain], **settings) for chain in range(chains)]
         kernels = [make_kernel(sample.sampler, sample.step_size, sample) for _ in walks]
         recorders = [Recorder(empty_trace(1)) for _ in walks]
         spectrum: Spectrum | None = None
@@ -140,7 +140,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
                 recorder.flush()
             done, trace = steps, join_chains([recorder.trace() for recorder in recorders])
             if spectrum is None and matters(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
-                spectrum = noise_spectrum(posterior, walks[0].w.clone(), **settings)
+                spectrum = noise_spectrum(posterior, known.law, walks[0].w.clone(), **settings)
             share = 1.0 if spectrum is None else heating_share(spectrum, known.localization)
             rungs.append((time.perf_counter() - begun, steps, share))
             if rungs[-1][0] > seconds or not np.isfinite(trace.loss[:, -1]).all():

@@ -33,6 +33,7 @@ from models import Case, canonical_estimator, cases
 
 from hf_llc.backend import onednn_products
 from hf_llc.backend.versions import package_versions
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.samplers import make_kernel
@@ -83,8 +84,10 @@ def forward_backward(case: Case) -> Runner:
 
 def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool = False) -> Runner:
     """hf_llc's SGLD step as the evaluator runs it, trace included, which it puts together every fifty steps."""
-    posterior = Posterior(case.problem, nbeta=NBETA, localization=GAMMA, compile=compiled, step_in_backward=in_backward)
-    walk = Walk(posterior, list(range(chains)), seed=0, batch_size=case.batch_size)
+    posterior = Posterior(case.problem, compile=compiled, step_in_backward=in_backward)
+    walk = Walk(
+        posterior, Law(nbeta=NBETA, localization=GAMMA), list(range(chains)), seed=0, batch_size=case.batch_size
+    )
     kernel = make_kernel("sgld", EPS)
     losses: list[torch.Tensor] = []
     trace: list[Any] = []

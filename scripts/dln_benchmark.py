@@ -142,9 +142,8 @@ def work(job: Row, *, trained_steps: int) -> Row:
     sample = settled(settings(job["sampler"], job["size"], job["budget"]), problem)
     if sample.step_size != "auto":
         return found(network, solve(problem, sample))
-    assert sample.nbeta is not None
     with preserved(problem.model):
-        calibration = calibrate(Posterior(problem, nbeta=sample.nbeta, localization=1.0), sample)
+        calibration = calibrate(Posterior(problem), sample)
     result, spent = solve(problem, apply(calibration, sample)), calibration["num_gradients"]
     if result.verdict == "diverged":
         spent += result.num_gradients

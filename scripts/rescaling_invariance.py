@@ -46,6 +46,7 @@ from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import counter_seed
 from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -165,8 +166,8 @@ def full_losses(
     """L_n(w) − L_n(w*) on all examples after every so many steps of one chain at γ = 0, up to the first that is not
     finite; `[loss]`."""
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=nbeta, localization=0.0)
-        walk = Walk(posterior, [0], seed=seed, batch_size=batch_size)
+        posterior = Posterior(problem)
+        walk = Walk(posterior, Law(nbeta=nbeta, localization=0.0), [0], seed=seed, batch_size=batch_size)
         found = []
         for step in range(num_steps):
             kernel.step(walk, walk.batches.indices(step), step=step, measure=False)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import run_chains
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -46,9 +47,9 @@ def sample_alone(
         The trace, `[chain, step]`; NaN from where a chain's loss was not finite.
     """
     with preserved(problem.model), tempfile.TemporaryDirectory() as folder:
-        posterior = Posterior(problem, nbeta=nbeta, localization=localization)
+        posterior, law = Posterior(problem), Law(nbeta=nbeta, localization=localization)
         return run_chains(
-            lambda: Walk(posterior, chains, seed=seed, batch_size=batch_size),
+            lambda: Walk(posterior, law, chains, seed=seed, batch_size=batch_size),
             kernel,
             chains,
             until=num_steps,

@@ -9,7 +9,7 @@ import pytest
 from torch import Tensor
 
 from hf_llc.backend.random_streams import NoiseStream
-from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.law import Law
 from hf_llc.samplers import psgld
 from hf_llc.samplers.langevin import force
 from hf_llc.samplers.walk import Segment, Walk
@@ -23,18 +23,14 @@ def doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def lost_localization(monkeypatch: pytest.MonkeyPatch) -> None:
     """γ = 0."""
-    start = Posterior.__init__
-    monkeypatch.setattr(
-        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "localization": 0.0})
-    )
+    start = Law.__init__
+    monkeypatch.setattr(Law, "__init__", lambda self, **given: start(self, **{**given, "localization": 0.0}))
 
 
 def wrong_n(monkeypatch: pytest.MonkeyPatch) -> None:
     """nβ of half the data."""
-    start = Posterior.__init__
-    monkeypatch.setattr(
-        Posterior, "__init__", lambda self, problem, **kw: start(self, problem, **{**kw, "nbeta": kw["nbeta"] / 2})
-    )
+    start = Law.__init__
+    monkeypatch.setattr(Law, "__init__", lambda self, **given: start(self, **{**given, "nbeta": given["nbeta"] / 2}))
 
 
 def no_root_a(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,6 +13,7 @@ from hf_llc.chains.run_chains import run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import llc_draws
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -86,9 +87,9 @@ def sample(
     chains = list(range(first_chain, first_chain + num_chains))
     size = batch_size or problem.num_examples
     with preserved(problem.model), tempfile.TemporaryDirectory() as folder:
-        posterior = Posterior(problem, nbeta=nbeta, localization=localization)
+        posterior, law = Posterior(problem), Law(nbeta=nbeta, localization=localization)
         return run_chains(
-            lambda: Walk(posterior, chains, seed=seed, batch_size=size, gradient=gradient),
+            lambda: Walk(posterior, law, chains, seed=seed, batch_size=size, gradient=gradient),
             make_kernel(sampler, step_size, settings or SampleConfig()) if isinstance(sampler, str) else sampler,
             chains,
             until=steps,

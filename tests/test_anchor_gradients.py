@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from hf_llc.config import SampleConfig
 from hf_llc.posterior import anchor_gradients
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.samplers.walk import Walk
@@ -31,7 +32,7 @@ def language_model(length: int = 20) -> Problem:
 
 
 def posterior_of(problem: Problem) -> Posterior:
-    return Posterior(problem, nbeta=50.0, localization=10.0)
+    return Posterior(problem)
 
 
 def counted(problem: Problem) -> list[int]:
@@ -56,7 +57,9 @@ def test_kept_gradients_are_the_computed_ones() -> None:
 
 def test_a_step_takes_one_gradient() -> None:
     problem = language_model()
-    walk = Walk(posterior_of(problem), [0], seed=0, batch_size=4, gradient="control-variate")
+    walk = Walk(
+        posterior_of(problem), Law(nbeta=50.0, localization=10.0), [0], seed=0, batch_size=4, gradient="control-variate"
+    )
     passes = counted(problem)
     walk.gradient(walk.batches.indices(0))
     assert passes == [4] + 24 * [1]

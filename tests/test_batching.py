@@ -20,7 +20,7 @@ def chosen(model: nn.Module, *, num_chains: int = 3, num_groups: int = 1) -> dic
     inputs, labels = examples(network())
     data = {"inputs": inputs, "labels": labels}
     problem = Problem(model, data, lambda f, b: squared_error(f(b["inputs"]), b["labels"]), n=len(inputs), unit="")
-    posterior = Posterior(problem, nbeta=10.0, localization=1.0)
+    posterior = Posterior(problem)
     return chain_batching.choose(posterior, num_chains=num_chains, num_groups=num_groups, batch_size=20, seed=0)
 
 

@@ -20,6 +20,7 @@ from hf_llc.config import SampleConfig, Sampler
 from hf_llc.errors import InputError
 from hf_llc.loading.model_sources import check_weights
 from hf_llc.parallel.processes import chain_batches
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved, sampled_parameters
 from hf_llc.problem import Problem
@@ -72,9 +73,10 @@ def run(
     gradient: str = "plain",
 ):
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=NBETA, localization=GAMMA, micro_batch_size=micro)
+        posterior = Posterior(problem, micro_batch_size=micro)
+        law = Law(nbeta=NBETA, localization=GAMMA)
         return run_chains(
-            lambda: Walk(posterior, chains, seed=3, batch_size=batch_size, gradient=gradient),
+            lambda: Walk(posterior, law, chains, seed=3, batch_size=batch_size, gradient=gradient),
             make_kernel(sampler, EPS, FROZEN_EARLY),
             chains,
             until=until,

@@ -12,7 +12,7 @@ from hf_llc.problem import Problem
 
 
 def posterior_of(problem: Problem, *, compile: bool, micro: int | None = None) -> Posterior:
-    return Posterior(problem, nbeta=20.0, localization=1.0, compile=compile, micro_batch_size=micro)
+    return Posterior(problem, compile=compile, micro_batch_size=micro)
 
 
 def network(activation: type[nn.Module]) -> Problem:

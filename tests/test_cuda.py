@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import NoiseStream
 from hf_llc.posterior import posterior as posterior_module
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -76,8 +77,7 @@ def test_kernels_that_draw_for_themselves_take_the_same_steps(sampler: str) -> N
     def after(fused: bool) -> Tensor:
         given = on_gpu(problem())
         with preserved(given.model):
-            posterior = Posterior(given, nbeta=10.0, localization=2.0)
-            walk = Walk(posterior, [0, 3], seed=1, batch_size=4)
+            walk = Walk(Posterior(given), Law(nbeta=10.0, localization=2.0), [0, 3], seed=1, batch_size=4)
             if not fused:
                 walk.philox = None
             kernel = make_kernel(sampler, 1e-3)
@@ -123,7 +123,7 @@ def test_a_recording_follows_the_weights_and_the_batch() -> None:
     given = on_gpu(problem())
     twin = copy.deepcopy(given.model)
     with preserved(given.model):
-        posterior = Posterior(given, nbeta=1.0, localization=0.0)
+        posterior = Posterior(given)
         for chains in (1, 3):
             for seed in range(3):
                 w = posterior.start(chains)
@@ -158,7 +158,7 @@ def test_attention_of_several_chains() -> None:
 
     given = on_gpu(Problem(model, {"ids": ids}, losses, n=6, unit="nats"))
     with preserved(given.model):
-        posterior = Posterior(given, nbeta=1.0, localization=0.0)
+        posterior = Posterior(given)
         w = posterior.start(3)
         w += 0.01 * torch.randn(w.shape, generator=torch.Generator(GPU).manual_seed(0), device=GPU)
         indices = torch.tensor([[0, 1], [2, 3], [4, 5]], device=GPU)

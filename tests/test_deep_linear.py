@@ -96,7 +96,7 @@ def test_generator_depends_on_its_seed_alone() -> None:
 
 
 def _away(problem: Problem) -> tuple[Posterior, Tensor]:
-    posterior = Posterior(problem, nbeta=1.0, localization=0.0)
+    posterior = Posterior(problem)
     generator = torch.Generator().manual_seed(0)
     return posterior, posterior.start(3) + 0.3 * torch.randn(
         3, posterior.num_parameters, generator=generator, dtype=torch.float64
@@ -114,7 +114,7 @@ def test_groups_are_their_inputs(group: int, batch: int) -> None:
         posterior, w = _away(general)
         size = batch * group
         loss, grad = posterior.gradient(w, torch.arange(size).expand(3, size))
-        other = Posterior(grouped, nbeta=1.0, localization=0.0)
+        other = Posterior(grouped)
         group_loss, group_grad = other.gradient(w, torch.arange(batch).expand(3, batch))
     assert loss.min() > 1
     torch.testing.assert_close(group_loss, loss, rtol=1e-10, atol=0)
@@ -127,7 +127,7 @@ def test_w_star_is_a_minimum() -> None:
     for group in (1, 100):
         problem = source.problem(1000, group=group)
         with preserved(problem.model):
-            assert float(Posterior(problem, nbeta=1.0, localization=1.0).init_losses.max()) < 1e-9
+            assert float(Posterior(problem).init_losses.max()) < 1e-9
 
 
 def test_known_coefficients() -> None:
@@ -169,8 +169,9 @@ def _long_hmc(source: DeepLinearNetwork, *, nbeta: float, step: float, leaps: in
     problem = source.problem(10**5, group=10**5)
     law = {"nbeta": nbeta, "localization": 1000.0}
     with preserved(problem.model):
-        posterior = Posterior(problem, **law)
-        curvature = Curvature(posterior).refresh(posterior.start(1), None, iterations=20)
+        posterior = Posterior(problem)
+        curvature = Curvature(posterior, nbeta=nbeta).refresh(posterior.start(1), None, iterations=20)
+        curvature += law["localization"]
     kernel = HMC(step / curvature, num_leapfrog_steps=leaps)
     trace = sample(problem, sampler=kernel, num_chains=20, steps=steps, **law)
     assert 0.6 < trace.accept_prob.mean() < 0.99

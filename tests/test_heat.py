@@ -8,6 +8,7 @@ from targets import expected_llc, shifted_problem
 
 from hf_llc.calibration.noise_spectrum import heating_share, noise_spectrum
 from hf_llc.config import SampleConfig
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.workflow import run as run_module
@@ -22,8 +23,9 @@ def test_share_of_a_quadratic() -> None:
     h = torch.cat([torch.full((300,), 0.01), torch.full((300,), 1.0), torch.full((20,), 50.0)])
     problem = shifted_problem(h, num_examples=1000, spread=1.0)
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=NBETA, localization=1.0)
-        spectrum = noise_spectrum(posterior, posterior.start(1), seed=0, batch_size=4, gradient="plain")
+        posterior = Posterior(problem)
+        law = Law(nbeta=NBETA, localization=1.0)
+        spectrum = noise_spectrum(posterior, law, posterior.start(1), seed=0, batch_size=4, gradient="plain")
     for localization in (0.0, 0.1, 1.0, 30.0, 1e4):
         exact = float((NBETA * h / (NBETA * h + localization)).mean())
         assert heating_share(spectrum, localization) == pytest.approx(exact, abs=0.05)
@@ -33,8 +35,9 @@ def test_without_noise_all_of_it_counts() -> None:
     """What cannot be told is taken as it was: all of the heat at every γ."""
     problem = shifted_problem(torch.ones(50), num_examples=100, spread=0.0)
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=NBETA, localization=1.0)
-        spectrum = noise_spectrum(posterior, posterior.start(1), seed=0, batch_size=4, gradient="plain")
+        posterior = Posterior(problem)
+        law = Law(nbeta=NBETA, localization=1.0)
+        spectrum = noise_spectrum(posterior, law, posterior.start(1), seed=0, batch_size=4, gradient="plain")
     assert heating_share(spectrum, 7.0) == pytest.approx(1.0)
 
 

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import BatchStream
 from hf_llc.config import SampleConfig
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -228,7 +229,7 @@ def _virial(kernel: Kernel, *, chains: int = 100, steps: int = 350, burnin: int 
     """½⟨w − w*, ∇U(w)⟩ at every second step, `[chain, draw]`."""
     problem, found = _tanh_problem(), []
     with preserved(problem.model):
-        walk = Walk(Posterior(problem, nbeta=4.0, localization=1.0), list(range(chains)), seed=0, batch_size=12)
+        walk = Walk(Posterior(problem), Law(nbeta=4.0, localization=1.0), list(range(chains)), seed=0, batch_size=12)
         for step in range(steps):
             if step >= burnin and step % 2 == 0:
                 _, grad = walk.gradient(None)
@@ -257,11 +258,11 @@ def test_control_variate_gradient() -> None:
     """
     problem = _tanh_problem()
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=4.0, localization=1.0)
+        posterior, law = Posterior(problem), Law(nbeta=4.0, localization=1.0)
 
         def walk(w: Tensor | None = None, *, chains: int = 2) -> Walk:
             start = None if w is None else w.clone()
-            return Walk(posterior, list(range(chains)), seed=0, batch_size=4, w=start, gradient="control-variate")
+            return Walk(posterior, law, list(range(chains)), seed=0, batch_size=4, w=start, gradient="control-variate")
 
         batches = [torch.arange(12).reshape(3, 4)[i].expand(2, 4) for i in range(3)]
         at_star = posterior.gradient(posterior.start(2), None)[1][0]

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hf_llc.backend.random_streams import NoiseStream
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -35,7 +36,7 @@ def _steps(kernel: Kernel, steps: range) -> list[Tensor]:
     """Where chains 0 and 5 are after each step from START, on a quadratic in float64."""
     problem, found = power_problem(H.double()), []
     with preserved(problem.model):
-        walk = Walk(Posterior(problem, **LAW), [0, 5], seed=0, batch_size=problem.num_examples)
+        walk = Walk(Posterior(problem), Law(**LAW), [0, 5], seed=0, batch_size=problem.num_examples)
         walk.w.copy_(START)
         for step in steps:
             kernel.step(walk, None, step=step, measure=False)

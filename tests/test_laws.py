@@ -13,6 +13,7 @@ from targets import assert_mean, draws_of, expected_llc, power_problem, sample
 
 from hf_llc.backend.random_streams import NoiseStream
 from hf_llc.judging import statistics
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.samplers import langevin, make_kernel
@@ -128,8 +129,8 @@ def test_localization_reweighted() -> None:
 
 
 def _walk(problem, *, chains: list[int], w: torch.Tensor | None = None) -> Walk:
-    posterior = Posterior(problem, nbeta=NBETA, localization=GAMMA)
-    walk = Walk(posterior, chains, seed=0, batch_size=problem.num_examples)
+    law = Law(nbeta=NBETA, localization=GAMMA)
+    walk = Walk(Posterior(problem), law, chains, seed=0, batch_size=problem.num_examples)
     if w is not None:
         walk.w.copy_(w)
     return walk
@@ -152,8 +153,7 @@ def test_noise_alone_has_variance_epsilon() -> None:
     d, eps = 200_000, 0.03
     problem = power_problem(torch.zeros(d), num_examples=2)
     with preserved(problem.model):
-        posterior = Posterior(problem, nbeta=1.0, localization=0.0)
-        walk = Walk(posterior, [0], seed=0, batch_size=2)
+        walk = Walk(Posterior(problem), Law(nbeta=1.0, localization=0.0), [0], seed=0, batch_size=2)
         make_kernel("sgld", eps).step(walk, None, step=0, measure=False)
     moved = walk.w[0].double().numpy()
     assert abs(moved.mean()) < 4 * math.sqrt(eps / d)

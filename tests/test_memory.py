@@ -17,6 +17,7 @@ from hf_llc.chains.run_chains import run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import narrowed
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -24,7 +25,7 @@ from hf_llc.records.trace import Trace
 from hf_llc.samplers import make_kernel, sgld
 from hf_llc.samplers.walk import Segment, Walk
 
-LAW = {"nbeta": 20.0, "localization": 5.0}
+LAW = Law(nbeta=20.0, localization=5.0)
 IN_BACKWARD = ("sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht")
 NEEDS_WHOLE_GRADIENTS = ("accept_prob", "heat")
 EARLY = SampleConfig(num_burnin_steps=5)
@@ -57,10 +58,10 @@ def run(
 ) -> tuple[Trace, Tensor, dict[str, Tensor]]:
     """Trace, last weights and kernel's state of 45 steps of one chain."""
     with preserved(problem.model):
-        posterior = Posterior(problem, **LAW, **options)  # type: ignore[arg-type]
+        posterior = Posterior(problem, **options)  # type: ignore[arg-type]
         store = ChainStore(folder)
         trace = run_chains(
-            lambda: Walk(posterior, [3], seed=1, batch_size=size),
+            lambda: Walk(posterior, LAW, [3], seed=1, batch_size=size),
             make_kernel(sampler, eps, EARLY),
             [3],
             until=45,
@@ -146,7 +147,7 @@ def test_gradients_never_exist_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(sgld, "diffuse", watched)
     with preserved(given.model):
-        walk = Walk(Posterior(given, **LAW, step_in_backward=True), [0], seed=0, batch_size=4)
+        walk = Walk(Posterior(given, step_in_backward=True), LAW, [0], seed=0, batch_size=4)
         make_kernel("sgld", 1e-3).step(walk, walk.batches.indices(1), step=1, measure=False)
     assert sorted(size for size, _ in seen) == sorted(p.numel() for p in given.model.parameters())
     assert not any(others for _, others in seen)
@@ -220,7 +221,7 @@ def test_a_narrow_anchor_is_the_anchor(
     assert {p.dtype for p in narrow.model.parameters()} == {dtype}
     assert_same(run(wide, tmp_path / "a", sampler), run(narrow, tmp_path / "b", sampler))
     with preserved(narrow.model):
-        posterior = Posterior(narrow, **LAW)
+        posterior = Posterior(narrow)
         homes = {p.data_ptr() for p in narrow.model.parameters()}
         assert {a.dtype for a in posterior.anchor} == {dtype} and posterior.dtype == torch.float32
         assert {a.data_ptr() for a in posterior.anchor} == homes, "w* was copied"

@@ -70,7 +70,7 @@ def test_fake_tensors_count_what_real_ones_take(checkpoint: Path) -> None:
 
     problem = load_problem(str(checkpoint), data(), load)
     with preserved(problem.model):
-        real = plan_of(Posterior(problem, nbeta=1.0, localization=1.0, step_in_backward=True), batch_size=3)
+        real = plan_of(Posterior(problem, step_in_backward=True), batch_size=3)
     assert plan.num_parameters == real.num_parameters and plan.weights == real.weights == 4 * plan.num_parameters
     assert plan.anchor == real.anchor == 2 * plan.num_parameters
     assert plan.largest == real.largest == 3 * 320 * 16 * 4, "tied: two parts and their sum"

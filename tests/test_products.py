@@ -71,7 +71,7 @@ def posterior_of(**settings: Any) -> Posterior:
     problem = Problem(
         model, examples, lambda f, b: ((f(b["inputs"]) - b["labels"]) ** 2).sum(-1), n=400, unit="nats per example"
     )
-    return Posterior(problem, nbeta=20.0, localization=1.0, **settings)
+    return Posterior(problem, **settings)
 
 
 def gradient(posterior: Posterior, chains: int, size: int = 300) -> tuple[Tensor, list[Tensor], int]:

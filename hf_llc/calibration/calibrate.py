@@ -9,9 +9,10 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from hf_llc.calibration.pilot import PILOT, Pilot
+from hf_llc.calibration.pilot import PILOT, Pilot, initial_law
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.samplers import SAMPLERS, SGLD
 from hf_llc.samplers.effective_step import settled_localization
@@ -40,13 +41,13 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
             "step_size": float(f"{pilot.step_size:.3g}"),
             "friction": float(f"{pilot.friction:.3g}"),
             "gradient": pilot.gradient,
-            "localization": posterior.localization,
-            "curvature": pilot.curvature.value,
+            "localization": pilot.law.localization,
+            "curvature": pilot.energy_curvature,
             "num_gradients": pilot.num_gradients,
             "path": pilot.path,
         }
     else:
-        found = calibrate_step_size(posterior, seed=sample.seed, batch_size=sample.batch_size)
+        found = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)
         found["gradient"] = "plain" if sample.gradient == "auto" else sample.gradient
     return {**found, "localization": settled_localization(apply(found, sample)).localization}
 
@@ -60,7 +61,7 @@ def apply(found: dict[str, Any], sample: SampleConfig) -> SampleConfig:
     return replace(sample, **values, adapt_step_size=SAMPLERS[sample.sampler].adapts_step_size)
 
 
-def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> dict[str, Any]:
+def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size: int) -> dict[str, Any]:
     """ε at which MALA would accept 90–95 % of the pilot's steps.
 
     Starts at 1/κ, κ the largest curvature at w*, which it never exceeds (SGLD is stable below 4/κ and its excess in
@@ -71,9 +72,10 @@ def calibrate_step_size(posterior: Posterior, *, seed: int, batch_size: int) -> 
     Returns:
         step_size, accept_prob, curvature, num_gradients and the path of (step size, acceptance) tried.
     """
-    walk = Walk(posterior, [PILOT], seed=seed, batch_size=batch_size)
+    walk = Walk(posterior, law, [PILOT], seed=seed, batch_size=batch_size)
     walk.steps_in_backward = False  # acceptance takes two whole gradients
-    curvature = Curvature(posterior).refresh(walk.w, walk.batches.indices(0), iterations=10)
+    curvature = Curvature(posterior, nbeta=law.nbeta).refresh(walk.w, walk.batches.indices(0), iterations=10)
+    curvature += law.localization
     ceiling = 1.0 / max(curvature, 1e-300)
     step_size, low, high = ceiling, 0.0, math.inf
     path: list[list[float]] = []

@@ -9,8 +9,8 @@ from typing import Any
 
 from torch import Tensor
 
+from hf_llc.backend.random_streams import BatchStream
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.samplers.walk import Walk
 
 _ROUNDS = 5
 """Both ways take turns, so that what else the machine does hits both; the fastest of each counts."""
@@ -48,10 +48,13 @@ def choose(posterior: Posterior, *, num_chains: int, num_groups: int, batch_size
 
 def _gradient(posterior: Posterior, count: int, batch_size: int, seed: int) -> Callable[[], Tensor]:
     """A gradient of `count` chains at w*; done once already, so that what is made on first use is made."""
-    walk = Walk(posterior, range(count), seed=seed, batch_size=batch_size)
+    w = posterior.start(count)
+    batches = BatchStream(
+        seed, range(count), num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
+    )
 
     def once() -> Tensor:
-        return walk.gradient(walk.batches.indices(0))[0]
+        return posterior.gradient(w, batches.indices(0))[0]
 
     once()
     return once

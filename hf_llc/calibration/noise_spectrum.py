@@ -17,6 +17,7 @@ from torch import Tensor
 
 from hf_llc.judging import statistics
 from hf_llc.posterior.curvature import hessian_product
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.records.trace import Trace
 from hf_llc.samplers.walk import Walk
@@ -60,11 +61,12 @@ def heating_share(spectrum: Spectrum, localization: float) -> float:
 
 
 @torch.no_grad()
-def noise_spectrum(posterior: Posterior, w: Tensor, *, seed: int, batch_size: int, gradient: str) -> Spectrum:
+def noise_spectrum(posterior: Posterior, law: Law, w: Tensor, *, seed: int, batch_size: int, gradient: str) -> Spectrum:
     """Where in the spectrum of the loss the noise of minibatch gradients lies.
 
     Args:
         posterior: losses and gradients.
+        law: nβ and γ of the chain.
         w: where a chain is, `[1, parameter]`.
         seed: of the batches.
         batch_size: of the chain's gradients.
@@ -73,18 +75,18 @@ def noise_spectrum(posterior: Posterior, w: Tensor, *, seed: int, batch_size: in
     Returns:
         The spectrum; all of it at infinity, ω = 1, where it cannot be told: no noise, or a loss that is not finite.
     """
-    walk = Walk(posterior, [HEAT], seed=seed, batch_size=batch_size, w=w, gradient=gradient)
+    walk = Walk(posterior, law, [HEAT], seed=seed, batch_size=batch_size, w=w, gradient=gradient)
     one, other = (walk.gradient(walk.batches.indices(step))[1] for step in range(2))
     noise = torch.cat([a - b for a, b in zip(one, other, strict=True)], dim=1)
     batches = [walk.batches.indices(2 + step) for step in range(_BATCHES)]
     indices = torch.cat([batch for batch in batches if batch is not None], dim=1)
-    return _quadrature(posterior, w, noise, indices)
+    return _quadrature(posterior, law, w, noise, indices)
 
 
 _UNKNOWN: Spectrum = [[1e300, 1.0]]
 
 
-def _quadrature(posterior: Posterior, w: Tensor, noise: Tensor, indices: Tensor) -> Spectrum:
+def _quadrature(posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor) -> Spectrum:
     size = float(posterior.norm(noise))
     if not size > 0 or not np.isfinite(size):
         return _UNKNOWN
@@ -93,14 +95,14 @@ def _quadrature(posterior: Posterior, w: Tensor, noise: Tensor, indices: Tensor)
     diagonal: list[float] = []
     beside: list[float] = []
     for _ in range(_PRODUCTS):
-        product = hessian_product(posterior, w, indices, base, v).mul_(posterior.nbeta).sub_(before, alpha=beta)
+        product = hessian_product(posterior, w, indices, base, v).mul_(law.nbeta).sub_(before, alpha=beta)
         alpha = float(posterior.over_shards((product.double() * v).sum()))
         product.sub_(v, alpha=alpha)
         diagonal.append(alpha)
         beta = float(posterior.norm(product))
         if not np.isfinite(alpha + beta):
             return _UNKNOWN
-        if beta < 1e-6 * max(abs(alpha), posterior.localization):
+        if beta < 1e-6 * max(abs(alpha), law.localization):
             break
         beside.append(beta)
         before, v = v, product / beta

@@ -16,6 +16,7 @@ where it more than halves Q. Localization: the least whose flat directions relax
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, Spectrum, heating_s
 from hf_llc.config import SampleConfig
 from hf_llc.judging.statistics import HEAT_ERROR
 from hf_llc.posterior.curvature import STABLE, Curvature
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
@@ -54,7 +56,7 @@ _LEAST_SHARE = 0.1
 
 
 def gradient_noise(
-    posterior: Posterior, w: Tensor, first: Tensor, second: Tensor, *, anchor: Tensor
+    posterior: Posterior, w: Tensor, first: Tensor, second: Tensor, *, anchor: Tensor, nbeta: float
 ) -> tuple[float, float]:
     """Q = E‖nβ(∇L_B(w) − ∇L_n(w))‖² from two batches, plain and with the control variate.
 
@@ -66,6 +68,7 @@ def gradient_noise(
         first: a batch, int64 `[1, m]`.
         second: another.
         anchor: w*, `[1, parameter]`.
+        nbeta: nβ.
 
     Returns:
         Q of plain gradients and of ∇L_B(w) − ∇L_B(w*) + ∇L_n(w*).
@@ -74,7 +77,7 @@ def gradient_noise(
     plain = _square(posterior, there)
     here = _difference(posterior, anchor, first, second)
     controlled = _square(posterior, [a.sub_(b) for a, b in zip(there, here, strict=True)])
-    return posterior.nbeta**2 * plain / 2, posterior.nbeta**2 * controlled / 2
+    return nbeta**2 * plain / 2, nbeta**2 * controlled / 2
 
 
 def _difference(posterior: Posterior, w: Tensor, first: Tensor, second: Tensor) -> list[Tensor]:
@@ -106,17 +109,21 @@ def settle(step_size: float, ceiling: float, friction: float | None = None) -> t
     return step_size, math.log((ratio + 1) / (ratio - 1))
 
 
+def initial_law(sample: SampleConfig) -> Law:
+    """nβ and γ of a pilot's first steps; where γ is "auto", a weak one."""
+    assert sample.nbeta is not None
+    return Law(nbeta=sample.nbeta, localization=1.0 if sample.localization == "auto" else sample.localization)
+
+
 class Pilot:
     """One underdamped chain from w* whose step size and friction, and γ if it is "auto", follow what it finds.
-
-    γ is set in the posterior: λ̂, and so what noise may add to it, depends on it.
 
     Args:
         posterior: around w*.
         sample: batch size, seed and max_steps; a friction or gradient that is given stays.
 
     Attributes:
-        step_size, friction, gradient: what was found, after `run`.
+        step_size, friction, gradient, law: what was found, after `run`.
         path: one row a block of steps.
         num_gradients: gradient evaluations spent, in batches of the batch size.
     """
@@ -125,17 +132,22 @@ class Pilot:
         assert isinstance(sample.batch_size, int)
         self.posterior, self.sample, self.batch_size = posterior, sample, sample.batch_size
         self.gradient = "plain" if sample.gradient == "auto" else sample.gradient
+        self.law = initial_law(sample)
         self.walk = self._walk(None)
-        self.curvature = Curvature(posterior)
+        self.curvature = Curvature(posterior, nbeta=self.law.nbeta)
         self.step_size, self.friction = 1.0, 1.0
         self.path: list[dict[str, Any]] = []
         self.spectrum: Spectrum | None = None
         self.spent = 0
 
     def _walk(self, w: Tensor | None) -> Walk:
-        return Walk(
-            self.posterior, [PILOT], seed=self.sample.seed, batch_size=self.batch_size, w=w, gradient=self.gradient
-        )
+        sampled = {"seed": self.sample.seed, "batch_size": self.batch_size, "gradient": self.gradient}
+        return Walk(self.posterior, self.law, [PILOT], w=w, **sampled)
+
+    @property
+    def energy_curvature(self) -> float:
+        """κ, the largest curvature of nβL + (γ/2)‖w − w*‖² seen so far."""
+        return self.curvature.loss + self.law.localization
 
     @property
     def num_gradients(self) -> int:
@@ -155,15 +167,15 @@ class Pilot:
             if not math.isfinite(excess):  # thrown out of the basin: begin again with a fourth of ε
                 self.walk.w.copy_(self.posterior.start(1))
                 kernel.state.clear()
-                self.curvature.loss = 4 * self.curvature.value
+                self.curvature.loss = 4 * self.energy_curvature
             self.curvature.refresh(self.walk.w, self.walk.batches.indices((block + 1) * _BLOCK), iterations=3)
             looks.append(self._look((block + 1) * _BLOCK))
             if self._pays(is_last=block + 1 == blocks):
                 self.spectrum = self._spectrum()
             self.path.append({
                 "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
-                "gradient": self.gradient, "localization": self.posterior.localization,
-                "curvature": self.curvature.value, "llc": excess, "noise": looks[-1][0],
+                "gradient": self.gradient, "localization": self.law.localization,
+                "curvature": self.energy_curvature, "llc": excess, "noise": looks[-1][0],
                 "controlled_noise": looks[-1][1],
             })  # fmt: skip
             self._settle(looks[len(looks) // 2 :], self.llc)
@@ -178,13 +190,12 @@ class Pilot:
         """Gradient, friction and step size from what is known."""
         share = self.sample.target_se / HEAT_ERROR / _HEAT_SHARE * (max(llc, 1.0) if math.isfinite(llc) else 1.0)
         plain, controlled = (sum(column) / len(looks) for column in zip(*looks, strict=True))
-        step_size = STABLE / self.curvature.value
+        step_size = STABLE / self.energy_curvature
         if self.sample.gradient == "auto" and self.path:  # at w* itself the control variate is always perfect
             is_free = effective_step_size(step_size, _FRICTION[0]) * plain <= 8 * share
             kind = "plain" if is_free or 2 * controlled >= plain else "control-variate"
             if kind != self.gradient:
                 self.gradient = kind
-                self.walk = self._walk(self.walk.w)
                 if kind == "control-variate" and "mean" not in vars(self.posterior.init_gradients):
                     self.spent += -(-self.posterior.num_examples // self.batch_size)
         noise = plain if self.gradient == "plain" else controlled
@@ -193,7 +204,8 @@ class Pilot:
         self.step_size, self.friction = settle(step_size, ceiling, friction)
         if self.sample.localization == "auto":
             slow = effective_step_size(self.step_size, self.friction)
-            self.posterior.localization = relaxing_localization(slow, self.sample)
+            self.law = replace(self.law, localization=relaxing_localization(slow, self.sample))
+        self.walk = self._walk(self.walk.w)
 
     def _ceiling(self, step_size: float, allowed: float) -> float:
         """The largest ε_eff with ε_eff·ω at most `allowed`: γ falls with ε_eff, and ω grows."""
@@ -217,7 +229,12 @@ class Pilot:
         """Where in the spectrum of the loss the noise of the pilot's gradients lies."""
         self.spent += NUM_GRADIENTS
         return noise_spectrum(
-            self.posterior, self.walk.w, seed=self.sample.seed, batch_size=self.batch_size, gradient=self.gradient
+            self.posterior,
+            self.law,
+            self.walk.w,
+            seed=self.sample.seed,
+            batch_size=self.batch_size,
+            gradient=self.gradient,
         )
 
     def _block(self, kernel: BAOAB, start: int) -> float:
@@ -229,7 +246,7 @@ class Pilot:
             excess.append(loss - self.posterior.paired_loss(indices, 1))
         total = sum(torch.cat(excess).tolist())  # a device is waited for once
         self.spent += _BLOCK * self.posterior.init_gradients.per_gradient(self.gradient)
-        return self.posterior.nbeta * total / _BLOCK
+        return self.law.nbeta * total / _BLOCK
 
     def _look(self, step: int) -> tuple[float, float]:
         """Power of the gradient noise where the pilot is, plain and with the control variate."""
@@ -237,4 +254,5 @@ class Pilot:
         if first is None or second is None:
             return 0.0, 0.0
         self.spent += 4
-        return gradient_noise(self.posterior, self.walk.w, first, second, anchor=self.posterior.start(1))
+        anchor = self.posterior.start(1)
+        return gradient_noise(self.posterior, self.walk.w, first, second, anchor=anchor, nbeta=self.law.nbeta)

@@ -15,6 +15,7 @@ from hf_llc.chains.progress import ProgressBar, RunningEstimate
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.config import SampleConfig
 from hf_llc.parallel.processes import Processes, chain_batches
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.records.trace import Trace, join_chains
 from hf_llc.samplers import Kernel, make_kernel
@@ -140,7 +141,7 @@ class Sampling:
         assert sample.nbeta is not None and isinstance(sample.batch_size, int) and sample.localization != "auto"
         assert sample.chain_batch_size != "auto"
         size = sample.batch_size
-        self.posterior.localization = sample.localization
+        law = Law(nbeta=sample.nbeta, localization=sample.localization)
         mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
         bar = ProgressBar(until * sum(map(len, mine)), "sample", enabled=self.show)
         running = RunningEstimate(nbeta=sample.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
@@ -155,7 +156,7 @@ class Sampling:
 
             def make_walk(chains: list[int] = chains) -> Walk:
                 own = [chain + number * _CONTINUATION for chain in chains]
-                return Walk(self.posterior, own, seed=sample.seed, batch_size=size, gradient=sample.gradient)
+                return Walk(self.posterior, law, own, seed=sample.seed, batch_size=size, gradient=sample.gradient)
 
             trace = run_chains(
                 make_walk,

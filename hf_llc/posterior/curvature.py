@@ -35,7 +35,7 @@ def hessian_product(
 
 
 def follow(
-    posterior: Posterior, w: Tensor, indices: Tensor | None, direction: Tensor, *, iterations: int
+    posterior: Posterior, w: Tensor, indices: Tensor | None, direction: Tensor, *, nbeta: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
     """Power iteration for the largest eigenvalue of nβ∇²L_B at each chain, from a direction found before.
 
@@ -44,6 +44,7 @@ def follow(
         w: `[chain, parameter]`.
         indices: minibatches, int64 `[chain, m]`; None: all examples.
         direction: unit vectors, `[chain, parameter]`.
+        nbeta: nβ.
         iterations: at least 1.
 
     Returns:
@@ -56,7 +57,7 @@ def follow(
         size = posterior.norm(product)
         is_sound = torch.isfinite(size) & (size > 0)
         direction = torch.where(is_sound, product / size, direction)
-        value = torch.where(is_sound[:, 0], posterior.nbeta * size[:, 0].double(), value)
+        value = torch.where(is_sound[:, 0], nbeta * size[:, 0].double(), value)
     return value, direction
 
 
@@ -68,27 +69,24 @@ def any_direction(num_chains: int, posterior: Posterior) -> Tensor:
 
 
 class Curvature:
-    """Running maximum of the largest eigenvalue of nβ∇²L_B(w) + γ along one chain.
+    """Running maximum of the largest eigenvalue of nβ∇²L_B(w) along one chain; that of the energy is γ larger.
 
     Attributes:
         loss: the largest eigenvalue of nβ∇²L_B seen so far, at least 0.
         num_gradients: gradient evaluations spent.
     """
 
-    def __init__(self, posterior: Posterior) -> None:
-        self.posterior = posterior
+    def __init__(self, posterior: Posterior, *, nbeta: float) -> None:
+        self.posterior, self.nbeta = posterior, nbeta
         self.loss = 0.0
         self.num_gradients = 0
         self._direction = any_direction(1, posterior)
 
-    @property
-    def value(self) -> float:
-        """κ: that of the energy, γ included."""
-        return self.loss + self.posterior.localization
-
     def refresh(self, w: Tensor, indices: Tensor | None, *, iterations: int) -> float:
-        """Look at the curvature at `w`, `[1, parameter]`, on a minibatch; returns κ, which never falls."""
-        found, self._direction = follow(self.posterior, w, indices, self._direction, iterations=iterations)
+        """Look at the curvature at `w`, `[1, parameter]`, on a minibatch; returns `loss`, which never falls."""
+        found, self._direction = follow(
+            self.posterior, w, indices, self._direction, nbeta=self.nbeta, iterations=iterations
+        )
         self.num_gradients += iterations + 1
         self.loss = max(self.loss, float(found))
-        return self.value
+        return self.loss

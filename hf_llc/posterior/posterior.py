@@ -50,8 +50,6 @@ class Posterior:
 
     Args:
         problem: model at w*, examples, per-example loss.
-        nbeta: inverse temperature times n.
-        localization: γ.
         micro_batch_size: examples a forward pass at most; None: what suits the kind of data.
         mixed_precision: "bf16" autocasts the forward pass.
         compile: compile loss and gradient with torch.compile.
@@ -73,8 +71,6 @@ class Posterior:
         self,
         problem: Problem,
         *,
-        nbeta: float,
-        localization: float,
         micro_batch_size: int | None = None,
         mixed_precision: str = "no",
         compile: bool = False,
@@ -84,7 +80,6 @@ class Posterior:
     ) -> None:
         self.group = Group() if group is None else group
         self.problem, self.model = problem, problem.model
-        self.nbeta, self.localization = nbeta, localization
         self.parameters = sampled_parameters(self.model)
         self.device = next(iter(self.parameters.values())).device
         self.dtype = chain_dtype(self.parameters.values())

@@ -87,8 +87,8 @@ class BAOAB(Kernel):
             p = s.of(momentum)
             if is_fused:
                 walk.philox.baoab(
-                    s.w, p, grad, s.anchor, h, step=step, start=s.start, nbeta=walk.posterior.nbeta,
-                    localization=walk.posterior.localization, keep=keep, spread=spread,
+                    s.w, p, grad, s.anchor, h, step=step, start=s.start, nbeta=walk.law.nbeta,
+                    localization=walk.law.localization, keep=keep, spread=spread,
                 )  # fmt: skip
                 return None
             p.sub_(force(walk, s, grad).mul_(h))
@@ -108,9 +108,9 @@ class BAOAB(Kernel):
     def _watch(self, walk: Walk, indices: Tensor | None) -> None:
         """Lower ε where κ asks for it."""
         found, self.state["direction"] = follow(
-            walk.posterior, walk.w, indices, self.state["direction"], iterations=_WATCH_ITERATIONS
+            walk.posterior, walk.w, indices, self.state["direction"], nbeta=walk.law.nbeta, iterations=_WATCH_ITERATIONS
         )
-        ceiling = _MARGIN / (self.step_size * (found + walk.posterior.localization)).clamp_min(1e-300)
+        ceiling = _MARGIN / (self.step_size * (found + walk.law.localization)).clamp_min(1e-300)
         self.state["shrink"] = torch.minimum(self.state["shrink"], ceiling[:, None])
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:

@@ -66,7 +66,7 @@ class HMC(Kernel):
             is_last = leap + 1 == self.num_leapfrog_steps
             self._kick(walk, p, new_grad, h / 2 if is_last else h)
         after = self._kinetic_and_pull(walk, momentum)
-        probability = accept_prob(before - after - walk.posterior.nbeta * (new_loss - loss))
+        probability = accept_prob(before - after - walk.law.nbeta * (new_loss - loss))
         self._known = accept_or_undo(
             walk, probability, old=old, before=(loss, grad), after=(new_loss, new_grad), step=step
         )
@@ -90,4 +90,4 @@ class HMC(Kernel):
     def _kinetic_and_pull(walk: Walk, momentum: Tensor) -> Tensor:
         """½‖p‖² + (γ/2)‖w − w*‖², float64 `[chain]`."""
         kinetic = walk.posterior.over_shards(momentum.square().sum(dim=1, dtype=torch.float64))
-        return (kinetic + walk.posterior.localization * walk.sq_distance()) / 2
+        return (kinetic + walk.law.localization * walk.sq_distance()) / 2

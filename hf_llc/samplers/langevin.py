@@ -14,17 +14,17 @@ from hf_llc.samplers.walk import Segment, Walk
 def drift(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
     """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] on one segment, in place; `grad` is ∇L_B there."""
     half = step_size / 2
-    pull = half * walk.posterior.localization
+    pull = half * walk.law.localization
     if pull:
         s.w.lerp_(s.w_star, pull)
-    s.w.add_(grad, alpha=-half * walk.posterior.nbeta)
+    s.w.add_(grad, alpha=-half * walk.law.nbeta)
 
 
 def force(walk: Walk, s: Segment, grad: Tensor) -> Tensor:
     """∇U = nβ ∇L_B + γ(w − w*) on one segment, a new tensor `[chain, k]`."""
-    found = grad * walk.posterior.nbeta
-    if walk.posterior.localization:
-        found.add_(s.w - s.w_star, alpha=walk.posterior.localization)
+    found = grad * walk.law.nbeta
+    if walk.law.localization:
+        found.add_(s.w - s.w_star, alpha=walk.law.localization)
     return found
 
 
@@ -40,8 +40,8 @@ def diffuse(walk: Walk, s: Segment, grad: Tensor, step_size: float, *, step: int
         drift(walk, s, grad, step_size)
         s.w.add_(s.noise, alpha=spread)
         return
-    half, posterior = step_size / 2, walk.posterior
-    pull, push = half * posterior.localization, half * posterior.nbeta
+    half = step_size / 2
+    pull, push = half * walk.law.localization, half * walk.law.nbeta
     walk.philox.diffuse(s.w, grad, s.anchor, step=step, start=s.start, pull=pull, push=push, spread=spread)
 
 
@@ -69,7 +69,7 @@ def log_accept(
     −(G + G′)·(v/2 + (ε/8)(G′ − G)): the same as the difference of the two Gaussian log densities, each of the order of
     the number of parameters, without their cancellation.
     """
-    nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
+    nbeta, gamma = walk.law.nbeta, walk.law.localization
     total = torch.zeros_like(new_loss)
     at = 0
     for s in walk.segments():
@@ -89,7 +89,7 @@ def grad_dot(walk: Walk, s: Segment, grad: Tensor, preconditioner: Tensor | None
 
     A is the diagonal preconditioner there; None: the identity.
     """
-    nbeta, gamma = walk.posterior.nbeta, walk.posterior.localization
+    nbeta, gamma = walk.law.nbeta, walk.law.localization
     pull = nbeta * grad.double()
     both = pull * (pull + gamma * (s.w - s.w_star).double())
     return (both if preconditioner is None else both * preconditioner).sum(1)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.backend.random_streams import BatchStream, NoiseStream
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 
 
@@ -70,6 +71,7 @@ class Walk:
 
     Args:
         posterior: losses and gradients.
+        law: nβ and γ of what is sampled.
         chains: chain numbers.
         seed: of noise and batch order.
         batch_size: examples a step.
@@ -80,6 +82,7 @@ class Walk:
     def __init__(
         self,
         posterior: Posterior,
+        law: Law,
         chains: Sequence[int],
         *,
         seed: int,
@@ -87,7 +90,7 @@ class Walk:
         w: Tensor | None = None,
         gradient: str = "plain",
     ) -> None:
-        self.posterior, self.chains, self.seed = posterior, list(chains), seed
+        self.posterior, self.law, self.chains, self.seed = posterior, law, list(chains), seed
         self.w = posterior.start(len(self.chains)) if w is None else w
         self.noise = NoiseStream(seed, chains, posterior.device)
         self.batches = BatchStream(
@@ -247,7 +250,7 @@ class Walk:
         _, other = self.gradient(self.batches.indices(step + 1))
         for one, two in zip(grad, other, strict=True):
             total += (one - two).square_().sum(dim=1, dtype=torch.float64)
-        return self.posterior.over_shards(total) * (self.posterior.nbeta**2 / 2)
+        return self.posterior.over_shards(total) * (self.law.nbeta**2 / 2)
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""

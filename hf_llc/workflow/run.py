@@ -29,6 +29,7 @@ from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.parallel.sharding import mesh_of
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.sharded_posterior import ShardedPosterior
 from hf_llc.posterior.weights import sampled_parameters
@@ -79,7 +80,7 @@ class Run:
         self.spectrum: Spectrum | None = None
 
     def _posterior(self) -> Posterior:
-        """The posterior around where the model is now; where γ is still to be found, with a weak one.
+        """The posterior around where the model is now.
 
         Raises:
             InputError: the loss there is not finite.
@@ -88,8 +89,6 @@ class Run:
         kind = Posterior if mesh_of(self.problem.model) is None else ShardedPosterior
         posterior = kind(
             self.problem,
-            nbeta=self.nbeta,
-            localization=1.0 if sample.localization == "auto" else sample.localization,
             micro_batch_size=sample.micro_batch_size,
             mixed_precision=sample.mixed_precision,
             compile=sample.compile,
@@ -181,10 +180,12 @@ class Run:
         """Of the gradients of this run's chains, where the first of them ended."""
         sample = self.sample
         assert isinstance(sample.batch_size, int) and sample.chain_batch_size != "auto"
+        assert sample.localization != "auto"
+        law = Law(nbeta=self.nbeta, localization=sample.localization)
         first = chain_batches(sample.num_chains, sample.chain_batch_size)[0]
         w = self.sampling.end(name, first)
         return noise_spectrum(
-            self.posterior, w[:1], seed=sample.seed, batch_size=sample.batch_size, gradient=sample.gradient
+            self.posterior, law, w[:1], seed=sample.seed, batch_size=sample.batch_size, gradient=sample.gradient
         )
 
     def judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
