@@ -12,7 +12,7 @@ from pathlib import Path
 
 from hf_llc.files import write_atomically
 from hf_llc.publishing.card import merge_card
-from hf_llc.publishing.hub import read_curve
+from hf_llc.publishing.result_folder import read_curve
 from hf_llc.result import LLCResult
 
 FOLDER = Path(__file__).resolve().parents[1] / "model_cards"

@@ -190,7 +190,7 @@ def test_bad_verdict_is_refused_before_anything_is_written(here: Hub, run: Path)
     with pytest.raises(InputError, match="not to be trusted"):
         publish(make_result(verdict="stuck"), "me/model")
     assert here.requests == [] and not Path("runs").exists()
-    assert publish(make_result(verdict="stuck"), "me/model", allow_untrusted=True).commit
+    assert make_result(verdict="stuck").push_to_hub("me/model", allow_untrusted=True).commit
     assert "Do not trust this estimate: stuck" in card_of(here)
 
 

@@ -75,10 +75,14 @@ def _number(text: str) -> int | float | None:
 def add_settings(parser: argparse.ArgumentParser, *, only: Collection[str] | None = None) -> None:
     """One flag a field of `LoadConfig` and `SampleConfig` (or those named), with its help and default."""
     for title, config in GROUPS:
-        group = parser.add_argument_group(title)
-        hints = get_type_hints(config)
-        for item in (item for item in fields(config) if only is None or item.name in only):
-            _add_flag(group, item, hints[item.name])
+        add_fields(parser.add_argument_group(title), config, only=only)
+
+
+def add_fields(parser: Any, config: type, *, only: Collection[str] | None = None) -> None:
+    """Add one flag for each field of a dataclass (or for those named), with the field's help and default."""
+    hints = get_type_hints(config)
+    for item in (item for item in fields(config) if only is None or item.name in only):
+        _add_flag(parser, item, hints[item.name])
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
@@ -107,7 +111,7 @@ def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
         text += f" (default: {str(item.default).lower() if kinds == [bool] else item.default})"
     options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
     flag = "--" + item.name.replace("_", "-")
-    if kinds == [bool]:
+    if bool in kinds and set(kinds) <= {bool, NoneType}:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         return
     names = {int: "N", float: "X", str: "NAME"}

@@ -11,6 +11,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import finite
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.front_matter import newline_of, split, with_entry
+from hf_llc.publishing.lines import estimate_text
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -161,8 +162,6 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
     from huggingface_hub._eval_results import eval_result_entries_to_yaml, parse_eval_result_entries
     from huggingface_hub.utils import yaml_dump
 
-    from hf_llc.publishing.formatting import with_error
-
     if not math.isfinite(result.llc):
         raise InputError("a benchmark takes numbers only", value=result.verdict, remedy="leave benchmark_dataset out")
     try:
@@ -175,7 +174,7 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
         task_id=METRIC,
         value=result.llc,
         dataset_revision=result.data.get("revision") if is_it else None,
-        notes=f"λ̂ = {with_error(result.llc, result.llc_se)}, {result.verdict}; nβ {result.nbeta:g}, "
+        notes=f"{estimate_text(result)}, {result.verdict}; nβ {result.nbeta:g}, "
         f"γ {result.localization:g}, {result.sampler}",
     )
     kept = [entry for entry in others if (entry.dataset_id, entry.task_id) != (dataset_id, METRIC)]

@@ -1,13 +1,13 @@
-"""How numbers are written for people: a value with its error, to the digits that mean something."""
+"""How numbers and names are written for people, in the terminal and in Markdown."""
 
 from __future__ import annotations
 
 import math
+import re
 import sys
 
 WIDTH = 100
-"""Columns at most."""
-
+"""Columns of a table in the terminal, at most."""
 
 _ASCII = {
     "λ̂": "llc", "r̂": "r_hat", "±": "+-", "·": "*", "×": "x", "−": "-", "–": "-", "→": "->", "…": "...", "β": "beta",
@@ -16,8 +16,18 @@ _ASCII = {
 }  # fmt: skip
 
 
+def for_encoding(text: str, encoding: str | None = None) -> str:
+    """Return `text`, or its nearest ASCII if `encoding` (None: that of standard output) is not a Unicode one."""
+    name = encoding if encoding is not None else getattr(sys.stdout, "encoding", None)
+    if (name or "ascii").lower().replace("_", "-").startswith("utf"):
+        return text
+    for symbol, plain in _ASCII.items():
+        text = text.replace(symbol, plain)
+    return text.encode("ascii", "replace").decode("ascii")
+
+
 def with_error(value: float, error: float) -> str:
-    """Value ± error: two significant digits of the error, the value to the same decimal."""
+    """Value ± error: two significant digits of the error, the value to the same decimal place."""
     if not math.isfinite(value):
         return "not a number"
     if not math.isfinite(error):
@@ -31,18 +41,12 @@ def with_error(value: float, error: float) -> str:
     return f"{_rounded(value, decimals)} ± {_rounded(error, decimals)}"
 
 
-def for_encoding(text: str, encoding: str | None = None) -> str:
-    """`text`, or its nearest ASCII where `encoding` (None: standard output's) is not a Unicode one."""
-    name = encoding if encoding is not None else getattr(sys.stdout, "encoding", None)
-    if (name or "ascii").lower().replace("_", "-").startswith("utf"):
-        return text
-    for symbol, plain in _ASCII.items():
-        text = text.replace(symbol, plain)
-    return text.encode("ascii", "replace").decode("ascii")
+def _rounded(value: float, decimals: int) -> str:
+    return f"{round(value, decimals):.{max(decimals, 0)}f}"
 
 
 def number(value: float | None) -> str:
-    """Four significant digits, with commas in large whole numbers; a dash for what was not measured."""
+    """Four significant digits, with commas in large whole numbers; a dash for None and NaN (not measured)."""
     if value is None or (isinstance(value, float) and math.isnan(value)):
         return "–"
     if float(value).is_integer() and abs(value) < 1e15:
@@ -52,5 +56,34 @@ def number(value: float | None) -> str:
     return f"{value:.4g}"
 
 
-def _rounded(value: float, decimals: int) -> str:
-    return f"{round(value, decimals):.{max(decimals, 0)}f}"
+def short(value: float | None) -> str:
+    """Two significant digits; a dash for None and NaN."""
+    return number(None if value is None else float(f"{value:.2g}"))
+
+
+def duration(seconds: float) -> str:
+    """Seconds, minutes and seconds, or hours and minutes; a dash if not finite."""
+    if not math.isfinite(seconds):
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def counted(unit: str) -> str:
+    """What n counts, from the unit of the losses: `nats per token` → `tokens`; `examples` if the unit does not say."""
+    match = re.search(r" per (\w+)", unit)
+    return "examples" if match is None else match[1] + "s"
+
+
+def code(text: object) -> str:
+    """A Markdown code span."""
+    return f"`{str(text).replace('`', '')}`"
+
+
+def escaped(text: str) -> str:
+    """Text whose stars, bars and angle brackets Markdown must not interpret."""
+    for symbol in "\\*_|<":
+        text = text.replace(symbol, "\\" + symbol)
+    return text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.report import estimate_text
+from hf_llc.publishing.lines import estimate_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import fields
 from typing import Any
 
+from hf_llc.cli import console
+from hf_llc.cli.arguments import add_fields
 from hf_llc.errors import InputError
-
-_DONE, _FAILED = 0, 1
+from hf_llc.publishing.options import PublishOptions
 
 
 def add(commands: Any) -> None:
-    """Register the command on `commands`, what `ArgumentParser.add_subparsers` returned."""
-    publish = commands.add_parser(
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
         "publish",
         help="put a saved result on a model's card",
         allow_abbrev=False,
@@ -22,45 +24,35 @@ def add(commands: Any) -> None:
         epilog="exit codes: 0 published; 2 bad input, or a verdict that forbids it; 1 the Hub failed (the result stays "
         "on disk, and the message says how to try again).",
     )
-    publish.add_argument("folder", metavar="DIR", help="folder of a result")
-    publish.add_argument("--repo", metavar="OWNER/NAME", help="the model's repository; made if there is none")
-    publish.add_argument("--card", metavar="PATH", help="instead of a repository: a local README, or the folder of one")
-    publish.add_argument("--create-pr", action="store_true", help="open a pull request")
-    publish.add_argument("--revision", metavar="NAME", help="branch to commit to (default: main)")
-    publish.add_argument(
-        "--private", action=argparse.BooleanOptionalAction, help="visibility of a repository that has to be made"
-    )
-    publish.add_argument("--benchmark-dataset", metavar="OWNER/NAME", help="enter λ̂ in .eval_results for it, too")
-    publish.add_argument("--allow-untrusted", action="store_true", help="publish a bad verdict, as such")
-    publish.add_argument("--dry-run", action="store_true", help="change nothing, print the difference")
-    publish.set_defaults(run=run, parser=publish)
+    parser.add_argument("folder", metavar="DIR", help="folder of a result")
+    parser.add_argument("--repo", metavar="OWNER/NAME", help="the model's repository; made if there is none")
+    parser.add_argument("--card", metavar="PATH", help="instead of a repository: a local README, or the folder of one")
+    add_fields(parser, PublishOptions)
+    parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    from hf_llc.publishing.formatting import for_encoding
+    """Publish and print where, or print the difference; return the exit code."""
     from hf_llc.publishing.hub import PublishError, publish, publish_to_folder
     from hf_llc.result import LLCResult
 
     if (args.repo is None) == (args.card is None):
         raise InputError("publish needs one place", allowed="--repo OWNER/NAME, or --card PATH")
-    for_repo = {name: getattr(args, name) for name in ("create_pr", "revision", "private", "benchmark_dataset")}
-    given = [name for name, value in for_repo.items() if value is not None and (name != "create_pr" or value)]
-    if args.card is not None and given:
-        raise InputError(f"{given[0]} is for a repository, not for a local card", remedy="leave it out")
+    given = vars(args)
+    options = PublishOptions(**{item.name: given[item.name] for item in fields(PublishOptions) if item.name in given})
     if not sys.stderr.isatty():
         from huggingface_hub.utils import disable_progress_bars
 
         disable_progress_bars()
     result = LLCResult.load(args.folder)
-    options = {"allow_untrusted": args.allow_untrusted, "dry_run": args.dry_run}
     try:
         if args.card is not None:
-            done, place = publish_to_folder(result, args.card, **options), args.card
+            published, place = publish_to_folder(result, args.card, options), args.card
         else:
-            done = publish(result, args.repo, **options, **for_repo)
-            place = done.url
+            published = publish(result, args.repo, options)
+            place = published.url
     except PublishError as error:
-        print(for_encoding(f"hf-llc: error: {error}", getattr(sys.stderr, "encoding", None)), file=sys.stderr)
-        return _FAILED
-    print(for_encoding((done.diff or "no difference") if args.dry_run else f"published  {place}"), flush=True)
-    return _DONE
+        console.print_error(f"hf-llc: error: {error}")
+        return console.FAULT
+    console.print_text((published.diff or "no difference") if options.dry_run else f"published  {place}")
+    return console.OK

@@ -1,0 +1,248 @@
+"""What is said of a result, line by line: each quantity once, with its value and its labels on the card and in `show`.
+
+To add a line to the card, write a `Line` here and put it into `CARD_DIAGNOSTICS` or `CARD_SETTINGS`; to add it to
+`show`, put it into a row of `SHOW`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from hf_llc.publishing.formatting import code, counted, duration, number, short, with_error
+
+if TYPE_CHECKING:
+    from hf_llc.records.record import Record
+
+_MAX_CHAINS = 8
+"""λ̂ is listed for at most this many chains."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """One quantity of a result.
+
+    Attributes:
+        text: the value for people; None if the result does not have it, and then the line is left out.
+        card: the label in the card's table, in Markdown; `{unit}` in it stands for the unit of the losses.
+        show: the value with its label in a row of `show`; `{}` stands for the value.
+    """
+
+    text: Callable[[Record], str | None]
+    card: str = ""
+    show: str = "{}"
+
+
+def card_rows(result: Record, lines: Sequence[Line]) -> list[tuple[str, str]]:
+    """The lines as rows (label, value) of a table on the card."""
+    texts = [(line.card.format(unit=result.unit), line.text(result)) for line in lines]
+    return [(label, text) for label, text in texts if text is not None]
+
+
+def show_rows(result: Record) -> list[tuple[str, str]]:
+    """The rows (label, text) of `show` below the verdict."""
+    rows = []
+    for label, lines in SHOW.items():
+        texts = [(line, line.text(result)) for line in lines]
+        said = [line.show.format(text) for line, text in texts if text is not None]
+        if said:
+            rows.append((label, "   ".join(said)))
+    return rows
+
+
+def estimate_text(result: Record) -> str:
+    """λ̂ ± its standard error, e.g. `λ̂ = 12.34 ± 0.56`."""
+    return f"λ̂ = {with_error(result.llc, result.llc_se)}"
+
+
+def _llc_per_chain(result: Record) -> str:
+    values = [number(x) for x in result.llc_per_chain[:_MAX_CHAINS]]
+    more = len(result.llc_per_chain) - len(values)
+    return ", ".join(values) + (f", … ({more} more)" if more > 0 else "")
+
+
+def _drift(result: Record, where: str = "") -> str:
+    drift, error, p = (result.plateau.get(name) for name in ("drift", "drift_se", "p_value"))
+    return f"{number(drift)} ± {short(error)}{where} (p = {short(p)})"
+
+
+def _bias(result: Record) -> str:
+    """What the finite step and the noise of minibatch gradients add to λ̂, and whether it was subtracted."""
+    if result.llc_uncorrected != result.llc:
+        return f"heat of gradient noise {short(result.step_size_bias)}, taken off"
+    text = f"finite step {short(result.step_size_bias)}"
+    if result.llc_extrapolated is not None and result.llc_extrapolated_se is not None:
+        text += f"   extrapolated to ε = 0: λ̂ = {with_error(result.llc_extrapolated, result.llc_extrapolated_se)}"
+    return text
+
+
+def _sensitivity(result: Record) -> str:
+    """By how much λ̂ changes when γ is halved and doubled, with standard errors."""
+    change = result.localization_sensitivity
+    if not change or not math.isfinite(sum(change.values())):
+        return "– (not measured)"
+    halved, doubled = (
+        f"{'+' if change[name] >= 0 else ''}{short(change[name])} ± {short(change[name + '_se'])}"
+        for name in ("halved", "doubled")
+    )
+    return f"{halved} at γ/2, {doubled} at 2γ"
+
+
+def _sampler(result: Record) -> str:
+    friction = "" if result.friction is None else f", friction {short(result.friction)}"
+    return result.sampler + friction + ("" if result.gradient == "plain" else f", {result.gradient} gradients")
+
+
+def _precision(result: Record) -> str:
+    return "" if result.mixed_precision == "no" else f", {result.mixed_precision}"
+
+
+def _thinning(result: Record) -> str:
+    return f" × {result.num_steps_between_draws} steps" if result.num_steps_between_draws > 1 else ""
+
+
+def _minimize(result: Record) -> str | None:
+    if result.minimize is None:
+        return None
+    values = {name: value for name, value in result.minimize.items() if isinstance(value, (int, float, str))}
+    texts = {name: str(value) if isinstance(value, (str, bool)) else number(value) for name, value in values.items()}
+    return "   ".join(f"{name.replace('_', ' ')} {text}" for name, text in texts.items())
+
+
+def _num_parameters(result: Record) -> str:
+    sampled, total = result.num_parameters, result.num_parameters_total
+    return f"{total:,} parameters" if sampled == total else f"{sampled:,} of {total:,} parameters sampled"
+
+
+def _run(result: Record) -> str:
+    processes = "" if result.num_processes == 1 else f", {result.num_processes} processes"
+    group = max(result.data_parallel, result.parameter_parallel)
+    groups = "" if group == 1 else f" in groups of {group}"
+    return f"{result.device}, {result.dtype}, {result.mode} mode{processes}{groups}"
+
+
+def _versions(result: Record) -> str:
+    names = [name for name in ("hf_llc", "torch", "transformers") if name in result.versions]
+    return ", ".join(f"{name} {result.versions[name]}" for name in names) or "–"
+
+
+def _card_identity(values: dict[str, Any]) -> str:
+    """The id and what pins it down, as Markdown code."""
+    names = [name for name in ("subset", "split", "revision", "fingerprint") if values.get(name)]
+    return ", ".join([code(values.get("id") or "local"), *(f"{name} {code(values[name])}" for name in names)])
+
+
+def _show_identity(values: dict[str, Any]) -> str:
+    """Whatever the provenance holds, the id first; long revisions and fingerprints are shortened."""
+    known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
+    first = str(known.pop("id", "")) or "–"
+    return "   ".join([first, *(f"{name.replace('_', ' ')} {_shortened(str(v))}" for name, v in known.items())])
+
+
+def _shortened(text: str) -> str:
+    is_hash = len(text) >= 32 and all(char in "0123456789abcdef" for char in text)
+    return text[:12] if is_hash else text
+
+
+# The estimate and its diagnostics
+
+_LLC_PER_CHAIN = Line(_llc_per_chain, card="λ̂ by chain")
+_PLAIN = Line(
+    lambda r: with_error(r.llc_plain, r.llc_plain_se),
+    card="λ̂ without paired losses",
+    show="{} (from L_n(w*), not paired)",
+)
+_R_HAT = Line(lambda r: number(r.r_hat), card="r̂ between chains (below 1.1)", show="r̂ {}")
+_ESS = Line(lambda r: number(round(r.ess, 1)), card="Effective draws", show="ESS {}")
+_ACCEPTANCE = Line(lambda r: number(r.accept_prob), card="MALA acceptance", show="acceptance {}")
+_DRIFT = Line(_drift, card="Drift of λ̂ between halves")
+_SHOWN_DRIFT = Line(lambda r: _drift(r, " between the halves of the draws"))
+_BIAS = Line(_bias, card="Added to λ̂ by the sampler")
+_SENSITIVITY = Line(_sensitivity, card="Change of λ̂ with γ", show="λ̂ changes by {}")
+_HEAT_CAPACITY = Line(
+    lambda r: with_error(r.heat_capacity, r.heat_capacity_se),
+    card="Variance of nβL (tends to λ)",
+    show="variance of nβL {}",
+)
+_KINETIC_TEMPERATURE = Line(lambda r: number(r.kinetic_temperature), show="kinetic temperature {}")
+_INIT_LOSS = Line(lambda r: number(r.init_loss), card="Loss at w\\* ({unit})", show="at w* {}")
+_MEAN_LOSS = Line(lambda r: number(r.mean_loss), card="Mean loss of the chains", show="mean {}")
+_TRIVIAL_LOSS = Line(
+    lambda r: None if r.trivial_loss is None else number(r.trivial_loss),
+    card="Loss of a constant predictor",
+    show="trivial predictor {}",
+)
+_UNIT = Line(lambda r: r.unit, show="({})")
+
+# The settings
+
+_NBETA = Line(lambda r: number(r.nbeta), card="Inverse temperature times n, nβ", show="nβ {}")
+_LOCALIZATION = Line(lambda r: number(r.localization), card="Localization γ", show="γ {}")
+_N = Line(lambda r: f"{r.n:,} ({counted(r.unit)})", card="n", show="n {}")
+_SAMPLER = Line(_sampler, card="Sampler")
+_STEP_SIZE = Line(
+    lambda r: number(r.step_size) + ("" if r.calibration is None else " (calibrated)"), card="Step size ε"
+)
+_ROUNDED_STEP_SIZE = Line(lambda r: short(r.step_size) + ("" if r.calibration is None else " (auto)"), show="ε {}")
+_CHAINS = Line(lambda r: f"{r.num_chains:,} × {r.num_draws:,}{_thinning(r)}", card="Chains × draws")
+_BURNIN = Line(lambda r: f"{r.num_burnin_steps:,}", card="Burn-in steps")
+_CHAINS_AND_BURNIN = Line(
+    lambda r: f"{r.num_chains:,} × {r.num_draws:,} draws{_thinning(r)}, after {r.num_burnin_steps:,} steps of burn-in"
+)
+_BATCH_SIZE = Line(lambda r: f"{r.batch_size:,}", card="Batch size", show="batch {}")
+_SEED = Line(lambda r: str(r.seed), card="Seed")
+_SEED_AND_PRECISION = Line(lambda r: f"{r.seed}{_precision(r)}", show="seed {}")
+_DISTANCE = Line(
+    lambda r: None if r.minimize is None else f"moved by {number(r.minimize.get('distance'))}",
+    card="w\\* first taken to the nearest minimum",
+)
+_MINIMIZE = Line(_minimize)
+
+# The evidence, the cost, and what was measured
+
+_FREE_ENERGY = Line(lambda r: number(r.free_energy), show="n L_n(w*) + λ̂ ln n {} nats")
+_WBIC = Line(lambda r: number(r.wbic), show="n E[L_n] {} nats")
+_NUM_GRADIENTS = Line(lambda r: f"{r.num_gradients:,} gradients")
+_DURATION = Line(lambda r: duration(r.wall_seconds))
+_SPEED = Line(lambda r: number(r.steps_per_second), show="{} steps/s")
+_MEMORY = Line(lambda r: f"{r.peak_memory_bytes / 2**20:,.0f} MiB")
+_MODEL = Line(lambda r: f"{_card_identity(r.model)}, {_num_parameters(r)}", card="Model")
+_SHOWN_MODEL = Line(lambda r: _show_identity(r.model))
+_NUM_PARAMETERS = Line(_num_parameters)
+_DATA = Line(lambda r: _card_identity(r.data), card="Data")
+_SHOWN_DATA = Line(lambda r: _show_identity(r.data))
+_TASK = Line(lambda r: r.task, card="Task")
+_RUN = Line(lambda r: f"{r.mode} mode, {r.dtype}{_precision(r)}, {r.device}", card="Run")
+_SHOWN_RUN = Line(_run)
+_VERSIONS = Line(_versions, card="Versions")
+
+CARD_DIAGNOSTICS = (
+    *(_LLC_PER_CHAIN, _R_HAT, _ESS, _ACCEPTANCE, _DRIFT, _BIAS, _SENSITIVITY, _HEAT_CAPACITY, _PLAIN),
+    *(_INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
+)
+CARD_SETTINGS = (
+    *(_MODEL, _DATA, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE, _CHAINS, _BURNIN, _BATCH_SIZE, _SEED),
+    *(_DISTANCE, _RUN, _VERSIONS),
+)
+SHOW = {
+    "by chain": (_LLC_PER_CHAIN,),
+    "plain": (_PLAIN,),
+    "mixing": (_R_HAT, _ESS, _ACCEPTANCE),
+    "drift": (_SHOWN_DRIFT,),
+    "bias": (_BIAS,),
+    "γ": (_SENSITIVITY,),
+    "heat": (_HEAT_CAPACITY, _KINETIC_TEMPERATURE),
+    "loss": (_MEAN_LOSS, _INIT_LOSS, _TRIVIAL_LOSS, _UNIT),
+    "posterior": (_NBETA, _LOCALIZATION, _N),
+    "sampler": (_SAMPLER, _ROUNDED_STEP_SIZE, _BATCH_SIZE, _SEED_AND_PRECISION),
+    "chains": (_CHAINS_AND_BURNIN,),
+    "evidence": (_FREE_ENERGY, _WBIC),
+    "minimize": (_MINIMIZE,),
+    "cost": (_NUM_GRADIENTS, _DURATION, _SPEED, _MEMORY),
+    "model": (_SHOWN_MODEL, _NUM_PARAMETERS),
+    "data": (_SHOWN_DATA,),
+    "run": (_TASK, _SHOWN_RUN),
+}
+"""Rows of `show`: label → lines, which stand side by side."""
