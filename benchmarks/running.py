@@ -130,7 +130,8 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
         assert isinstance(sample.batch_size, int) and sample.step_size != "auto"
         settings = {"seed": seed, "batch_size": sample.batch_size, "gradient": sample.gradient}
         walks = [Walk(posterior, known.law, [chain], **settings) for chain in range(chains)]
-        kernels = [make_kernel(sample.sampler, sample.step_size, sample) for _ in walks]
+        options = {"friction": sample.friction, "adapt_step_size": sample.adapt_step_size}
+        kernels = [make_kernel(sample.sampler, sample.step_size, **options) for _ in walks]
         recorders = [Recorder(empty_trace(1)) for _ in walks]
         spectrum: Spectrum | None = None
         for steps in ladder():

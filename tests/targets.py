@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import run_chains
-from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import llc_draws
 from hf_llc.posterior.law import Law
@@ -81,16 +81,16 @@ def sample(
     first_chain: int = 0,
     batch_size: int | None = None,
     gradient: str = "plain",
-    settings: SampleConfig | None = None,
+    **options: Any,
 ) -> Trace:
-    """Trace of all steps of chains stepped together, by the sampler of a name and step size or by a kernel as it is."""
+    """Trace of all steps of chains stepped together, by a sampler of that name and those options, or by a kernel."""
     chains = list(range(first_chain, first_chain + num_chains))
     size = batch_size or problem.num_examples
     with preserved(problem.model), tempfile.TemporaryDirectory() as folder:
         posterior, law = Posterior(problem), Law(nbeta=nbeta, localization=localization)
         return run_chains(
             lambda: Walk(posterior, law, chains, seed=seed, batch_size=size, gradient=gradient),
-            make_kernel(sampler, step_size, settings or SampleConfig()) if isinstance(sampler, str) else sampler,
+            make_kernel(sampler, step_size, **options) if isinstance(sampler, str) else sampler,
             chains,
             until=steps,
             store=ChainStore(folder),

@@ -16,7 +16,7 @@ from torch import nn
 from hf_llc.backend.random_streams import BatchStream, NoiseStream, uniform
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import run_chains
-from hf_llc.config import SampleConfig, Sampler
+from hf_llc.config import Sampler
 from hf_llc.errors import InputError
 from hf_llc.loading.model_sources import check_weights
 from hf_llc.parallel.processes import chain_batches
@@ -30,7 +30,7 @@ from hf_llc.samplers.walk import Walk
 CPU = torch.device("cpu")
 NBETA, GAMMA, EPS = 20.0, 1.0, 0.002
 SAMPLERS = get_args(Sampler)
-FROZEN_EARLY = SampleConfig(num_burnin_steps=15)
+FREEZE_AFTER = 15
 
 
 def regression(*, examples: int = 23, width: int = 5, seed: int = 0) -> Problem:
@@ -77,7 +77,7 @@ def run(
         law = Law(nbeta=NBETA, localization=GAMMA)
         return run_chains(
             lambda: Walk(posterior, law, chains, seed=3, batch_size=batch_size, gradient=gradient),
-            make_kernel(sampler, EPS, FROZEN_EARLY),
+            make_kernel(sampler, EPS, freeze_after=FREEZE_AFTER),
             chains,
             until=until,
             store=ChainStore(folder),

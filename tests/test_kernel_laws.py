@@ -12,7 +12,6 @@ from targets import assert_mean, draws_of, expected_llc, power_problem, sample, 
 from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import BatchStream
-from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
@@ -38,7 +37,7 @@ def _quadratic(sampler: str | Kernel, step_size: float, truth: float, *, localiz
         localization=localization,
         num_chains=50,
         steps=350,
-        settings=SampleConfig(batch_size="full", num_leapfrog_steps=3),
+        num_leapfrog_steps=3,
     )
     assert_mean(draws_of(trace, nbeta=NBETA, burnin=100), truth)
 
@@ -102,7 +101,7 @@ def _noisy(
         steps=500,
         batch_size=1,
         gradient=gradient,
-        settings=SampleConfig(friction=0.3),
+        friction=0.3,
         **LAW,
     )
     kept = trace.kinetic_temperature[:, 140:]
@@ -181,7 +180,7 @@ def test_heat_of_gradient_noise(friction: float) -> None:
         num_chains=50,
         steps=1200,
         batch_size=1,
-        settings=SampleConfig(friction=friction),
+        friction=friction,
         **LAW,
     )
     assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), _heated(friction, noise))
@@ -242,7 +241,7 @@ def _virial(kernel: Kernel, *, chains: int = 100, steps: int = 350, burnin: int 
 @pytest.mark.parametrize(("sampler", "step_size"), [("hmc", 0.02), ("baoab", 0.006), ("leimkuhler-matthews", 0.012)])
 def test_virial_identity(sampler: str, step_size: float) -> None:
     """E[½⟨w − w*, ∇U⟩] = d/2 on a small nonlinear network, for exact samplers and for fine steps of the others."""
-    assert_mean(_virial(make_kernel(sampler, step_size, SampleConfig(num_leapfrog_steps=4))), 9 / 2)
+    assert_mean(_virial(make_kernel(sampler, step_size, num_leapfrog_steps=4)), 9 / 2)
 
 
 def test_virial_identity_sees_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,6 @@ from targets import power_problem, sample
 from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import NoiseStream
-from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -202,7 +201,6 @@ def test_cost_in_gradients() -> None:
         problem, calls = power_problem(H), []
         inner = problem.losses
         problem.losses = lambda forward, batch, inner=inner, calls=calls: calls.append(1) or inner(forward, batch)
-        settings = SampleConfig(batch_size="full")
         trace = sample(
             problem,
             sampler=sampler,
@@ -210,12 +208,9 @@ def test_cost_in_gradients() -> None:
             num_chains=1,
             steps=40,
             batch_size=batch_size,
-            settings=settings,
             **LAW,
         )
         measured = int((np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum())
-        stated = make_kernel(sampler, 0.01, settings).num_gradients(
-            steps=40, measured=measured, is_full=batch_size == 4
-        )
+        stated = make_kernel(sampler, 0.01).num_gradients(steps=40, measured=measured, is_full=batch_size == 4)
         at_start = 2 if batch_size == 4 and sampler in ("mala", "hmc") else 1  # ℓ(w*); and the first gradient
         assert len(calls) == stated + at_start, (sampler, batch_size)

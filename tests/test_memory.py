@@ -14,7 +14,6 @@ from hf_llc.backend import random_streams
 from hf_llc.backend.activation_checkpointing import checkpointed, repeated_layers
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import run_chains
-from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import narrowed
 from hf_llc.posterior.law import Law
@@ -28,7 +27,7 @@ from hf_llc.samplers.walk import Segment, Walk
 LAW = Law(nbeta=20.0, localization=5.0)
 IN_BACKWARD = ("sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht")
 NEEDS_WHOLE_GRADIENTS = ("accept_prob", "heat")
-EARLY = SampleConfig(num_burnin_steps=5)
+FREEZE_AFTER = 5
 
 
 class Net(nn.Module):
@@ -62,7 +61,7 @@ def run(
         store = ChainStore(folder)
         trace = run_chains(
             lambda: Walk(posterior, LAW, [3], seed=1, batch_size=size),
-            make_kernel(sampler, eps, EARLY),
+            make_kernel(sampler, eps, freeze_after=FREEZE_AFTER),
             [3],
             until=45,
             store=store,

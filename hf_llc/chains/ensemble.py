@@ -177,4 +177,11 @@ class Sampling:
 
 def _kernel(sample: SampleConfig) -> Kernel:
     assert sample.step_size != "auto"
-    return make_kernel(sample.sampler, sample.step_size, sample)
+    return make_kernel(
+        sample.sampler,
+        sample.step_size,
+        friction=sample.friction,
+        adapt_step_size=sample.adapt_step_size,
+        num_leapfrog_steps=sample.num_leapfrog_steps,
+        freeze_after=sample.freeze_after,
+    )

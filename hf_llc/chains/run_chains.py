@@ -102,7 +102,7 @@ def run_chains(
     posterior, group = walk.posterior, walk.posterior.group
 
     def split(name: str) -> Sequence[Spans] | None:
-        is_whole = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.PER_CHAIN
+        is_whole = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.per_chain
         return None if is_whole else posterior.split()
 
     w, trace, state = store.load(chains, walk.w.device, group, split)
@@ -120,7 +120,7 @@ def run_chains(
 
     def save() -> None:
         w, state = posterior.whole(walk.w), kernel.state_dict()
-        state = {name: x if name in kernel.PER_CHAIN else posterior.whole(x) for name, x in state.items()}
+        state = {name: x if name in kernel.per_chain else posterior.whole(x) for name, x in state.items()}
         if group.leads:
             store.save(chains, w, recorder.trace(), state)
 

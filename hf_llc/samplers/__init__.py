@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import fields
-from typing import TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
-from hf_llc.config import SAMPLER_RULES, SampleConfig, Sampler, SamplerRules, add_choice
+from hf_llc.config import SAMPLER_RULES, Sampler, SamplerRules, add_choice
 from hf_llc.errors import InputError
 from hf_llc.samplers.baoab import BAOAB
 from hf_llc.samplers.hmc import HMC
@@ -56,8 +56,6 @@ SAMPLERS: dict[str, type[Kernel]] = {
 """The class of every sampler, by the name it has in `SampleConfig.sampler`. A sampler of the library also has its name
 in `hf_llc.config.Sampler`, and a row in `SAMPLER_RULES` there if it breaks one of the defaults."""
 
-_DEFAULTS = SampleConfig()
-
 
 def register(name: str) -> Callable[[type[K]], type[K]]:
     """Class decorator that adds a sampler, for this process, to the choices of `SampleConfig.sampler`.
@@ -86,6 +84,14 @@ def rules_of(kernel: type[Kernel]) -> SamplerRules:
     return SamplerRules(**{item.name: getattr(kernel, item.name) for item in fields(SamplerRules)})
 
 
-def make_kernel(name: str, step_size: float, sample: SampleConfig = _DEFAULTS) -> Kernel:
-    """The sampler called `name` at step size ε, with what else it needs from the settings."""
-    return SAMPLERS[name].from_settings(step_size, sample)
+def make_kernel(name: str, step_size: float, **settings: Any) -> Kernel:
+    """The sampler called `name`.
+
+    Args:
+        name: see `SampleConfig.sampler`.
+        step_size: ε.
+        **settings: friction, adapt_step_size, num_leapfrog_steps, freeze_after: each sampler takes those that it has
+            (`Kernel.settings`), and its own default for those not given.
+    """
+    kind = SAMPLERS[name]
+    return kind(step_size, **{key: value for key, value in settings.items() if key in kind.settings})

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import any_direction, follow
 from hf_llc.samplers.kernel import Kernel, pieces_of
 from hf_llc.samplers.langevin import force
@@ -47,22 +45,18 @@ class BAOAB(Kernel):
         adapt_step_size: ε may fall.
     """
 
-    PER_CHAIN = ("shrink",)
+    settings = ("friction", "adapt_step_size")
+    per_chain = ("shrink",)
     has_friction = True
     adapts_step_size = True
     unmeasured_in_backward = "the heat of gradient noise, which is then not taken off λ̂,"
     state_copies = 1
     step_copies = 2  # two gradients, for their noise
 
-    def __init__(self, step_size: float, *, friction: float, adapt_step_size: bool = False) -> None:
+    def __init__(self, step_size: float, *, friction: float = FRICTION, adapt_step_size: bool = False) -> None:
         super().__init__(step_size)
         self.friction = friction
         self.adapt_step_size = adapt_step_size
-
-    @classmethod
-    def from_settings(cls, step_size: float, sample: SampleConfig) -> Self:
-        """With the friction asked for, and adaptation if it was asked for."""
-        return cls(step_size, friction=friction_of(sample), adapt_step_size=sample.adapt_step_size)
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
@@ -117,11 +111,6 @@ class BAOAB(Kernel):
         """One a step, one more where gradient noise was looked at, and those that watch the curvature."""
         watched = max(0, steps - 1) // _WATCH_EVERY if self.adapt_step_size else 0
         return steps + (0 if is_full else measured) + watched * (_WATCH_ITERATIONS + 1)
-
-
-def friction_of(sample: SampleConfig) -> float:
-    """Friction of a sampler with momentum at these settings."""
-    return FRICTION if sample.friction == "auto" else sample.friction
 
 
 def first_momentum(walk: Walk) -> Tensor:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 
 from hf_llc.backend.random_streams import uniform
-from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.samplers.kernel import Kernel, pieces_of
 from hf_llc.samplers.langevin import accept_or_undo, accept_prob, force
@@ -27,20 +25,16 @@ class HMC(Kernel):
         num_leapfrog_steps: gradients a step.
     """
 
+    settings = ("num_leapfrog_steps",)
     is_exact = True
     needs_full_batch = True
     needs_whole_gradients = True
     step_copies = 8
 
-    def __init__(self, step_size: float, *, num_leapfrog_steps: int) -> None:
+    def __init__(self, step_size: float, *, num_leapfrog_steps: int = 10) -> None:
         super().__init__(step_size)
         self.num_leapfrog_steps = num_leapfrog_steps
         self._known: tuple[Tensor, list[Tensor]] | None = None
-
-    @classmethod
-    def from_settings(cls, step_size: float, sample: SampleConfig) -> Self:
-        """With the number of leapfrog steps asked for."""
-        return cls(step_size, num_leapfrog_steps=sample.num_leapfrog_steps)
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Self
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from hf_llc.config import SampleConfig
 from hf_llc.samplers.walk import Step, Walk
 
 
@@ -23,7 +22,10 @@ class Kernel(ABC):
     (seed, chain, step), or a resumed run would differ from one that was not interrupted.
     """
 
-    PER_CHAIN: ClassVar[tuple[str, ...]] = ()
+    settings: ClassVar[tuple[str, ...]] = ()
+    """Settings beside `step_size` that its constructor takes, by their names in `SampleConfig`."""
+
+    per_chain: ClassVar[tuple[str, ...]] = ()
     """Names in `state` of tensors `[chain, 1]`, one number a chain instead of one a parameter."""
 
     is_exact: ClassVar[bool] = False
@@ -59,11 +61,6 @@ class Kernel(ABC):
     def __init__(self, step_size: float) -> None:
         self.step_size = step_size
         self.state: dict[str, Tensor] = {}
-
-    @classmethod
-    def from_settings(cls, step_size: float, sample: SampleConfig) -> Self:
-        """The sampler at step size ε with what else it needs from the settings."""
-        return cls(step_size)
 
     @abstractmethod
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from hf_llc.config import SampleConfig
 from hf_llc.samplers.kernel import Kernel, pieces_of
 from hf_llc.samplers.langevin import force, grad_dot
 from hf_llc.samplers.walk import Segment, Step, Walk
@@ -56,20 +54,16 @@ class AdaptiveSGLD(Kernel):
         freeze_after: steps that adapt, at least 1.
     """
 
+    settings = ("freeze_after",)
     learns_in_burnin = True
     state_copies = 1
 
     _DECAY, _FLOOR = 0.99, 0.1
 
-    def __init__(self, step_size: float, *, freeze_after: int) -> None:
+    def __init__(self, step_size: float, *, freeze_after: int = 200) -> None:
         super().__init__(step_size)
         self.freeze_after = freeze_after
         self._frozen_largest: Tensor | None = None
-
-    @classmethod
-    def from_settings(cls, step_size: float, sample: SampleConfig) -> Self:
-        """With A frozen at the end of the shortest burn-in that these settings allow."""
-        return cls(step_size, freeze_after=sample.freeze_after)
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import math
-from typing import Self
 
 import torch
 from torch import Tensor
 
-from hf_llc.config import SampleConfig
-from hf_llc.samplers.baoab import first_momentum, friction_of
+from hf_llc.samplers.baoab import FRICTION, first_momentum
 from hf_llc.samplers.kernel import Kernel, pieces_of
 from hf_llc.samplers.langevin import force
 from hf_llc.samplers.walk import Segment, Step, Walk
@@ -29,18 +27,14 @@ class SGNHT(Kernel):
         friction: Ah, the friction without gradient noise, dimensionless; above 0.
     """
 
-    PER_CHAIN = ("thermostat",)
+    settings = ("friction",)
+    per_chain = ("thermostat",)
     has_friction = True
     state_copies = 1
 
-    def __init__(self, step_size: float, *, friction: float) -> None:
+    def __init__(self, step_size: float, *, friction: float = FRICTION) -> None:
         super().__init__(step_size)
         self.friction = friction
-
-    @classmethod
-    def from_settings(cls, step_size: float, sample: SampleConfig) -> Self:
-        """With the friction asked for."""
-        return cls(step_size, friction=friction_of(sample))
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:

@@ -65,7 +65,7 @@ def settings(target: Target, asked: SampleConfig) -> SampleConfig:
     is_exact, gradients_per_step = False, 1
     if asked.sampler != "auto":
         is_exact = SAMPLERS[asked.sampler].is_exact
-        kernel = make_kernel(asked.sampler, 1.0, asked)
+        kernel = make_kernel(asked.sampler, 1.0, num_leapfrog_steps=asked.num_leapfrog_steps)
         gradients_per_step = kernel.num_gradients(steps=1, measured=0, is_full=is_exact)
     steps = _GRADIENTS // gradients_per_step
     return SampleConfig(
