@@ -6,7 +6,7 @@ import json
 import math
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -27,6 +27,9 @@ from hf_llc.studies.explore_settings import calibrate_run, mark_plateau
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import settled
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 H = torch.logspace(-1, 0, 8, dtype=torch.float64)
 
@@ -116,13 +119,81 @@ def test_plateau_is_the_longest_stretch_of_neighbours_that_agree(llc: list[float
     assert "".join(str(int(cell.is_plateau)) for cell in mark_plateau(cells_of(*llc))) == plateau
 
 
-def test_picture_with_every_kind_of_cell(tmp_path: Path) -> None:
-    settings = {"sampler": "sgld", "step_size": 4.0, "gradient": "plain", "localization": 1.0, "nbeta": 9.0,
-                "batch_size": 1}  # fmt: skip
-    for llc in ([1.0, 1, 1, 9, math.nan], [math.nan] * 5):
-        calibration = Calibration(settings, None, None, mark_plateau(cells_of(*llc)), 0)
-        path = plot_calibration(calibration, tmp_path / "picture.png")
-        assert path.read_bytes().startswith(b"\x89PNG") and path.stat().st_size > 5000
+SETTINGS = {"sampler": "baoab", "step_size": 1.0, "friction": 0.25, "gradient": "plain", "localization": 20.0,
+            "nbeta": 9.0, "batch_size": 16}  # fmt: skip
+
+
+def grid(*llc: float) -> list[Cell]:
+    """Five cells a quarter of the chosen ε = 1 to four times it, at γ = 20; and three around that γ, at half the λ̂."""
+    factors = (0.25, 0.5, 1.0, 2.0, 4.0)
+    steps = [
+        Cell("step_size", f, f, 20.0, 8 * f, x, 0.5, "diverged" if math.isnan(x) else "trustworthy")
+        for f, x in zip(factors, llc, strict=True)
+    ]
+    around = zip(factors[1:4], llc[1:4], strict=True)
+    return [*steps, *(Cell("localization", f, 1.0, 20 * f, 8.0, x / 2, 0.25, "trustworthy") for f, x in around)]
+
+
+def test_picture_with_every_kind_of_cell(tmp_path: Path, drawn: list[Figure]) -> None:
+    calibration = Calibration(SETTINGS, None, None, mark_plateau(grid(1.0, 1.25, 1.5, 9.0, math.nan)), 0)
+    plot_calibration(calibration, tmp_path / "picture.png")
+    left, right = drawn[0].axes
+    assert (left.get_xlabel(), right.get_xlabel(), left.get_ylabel()) == ("ε  (at γ = 20)", "γ  (at ε = 1)", "λ̂")
+    expected = (
+        (left, [0.25, 0.5, 1.0, 2.0], [1.0, 1.25, 1.5, 9.0], 0.5),
+        (right, [10, 20, 40], [0.625, 0.75, 4.5], 0.25),
+    )
+    for axes, x, y, error in expected:
+        (bars,) = axes.containers
+        assert bars.lines[0].get_xydata().tolist() == [list(point) for point in zip(x, y, strict=True)]
+        ends = [segment[:, 1].tolist() for segment in bars.lines[2][0].get_segments()]
+        assert ends == [[value - error, value + error] for value in y]
+        (chosen,) = (line for line in axes.lines if line.get_label() == "chosen")
+        assert set(chosen.get_xdata()) == {1.0 if axes is left else 20.0}
+        assert axes.get_xscale() == "log"
+    crosses = {axes: [line for line in axes.lines if line.get_marker() == "x"] for axes in (left, right)}
+    assert [list(line.get_xdata()) for line in crosses[left]] == [[4.0]] and not crosses[right]
+    (span,) = left.patches  # the plateau: the first three
+    assert span.get_x() == pytest.approx(0.25 / 1.19) and span.get_x() + span.get_width() == pytest.approx(1.19)
+    assert not right.patches
+    assert drawn[0].get_suptitle() == "baoab, friction 0.25, plain gradients   nβ 9   batch 16"
+
+
+def test_picture_of_cells_that_are_all_lost(tmp_path: Path, drawn: list[Figure]) -> None:
+    cells = [cell for cell in grid(*[math.nan] * 5) if cell.axis == "step_size"]
+    plot_calibration(Calibration(SETTINGS, None, None, mark_plateau(cells), 0), tmp_path / "picture.png")
+    left, right = drawn[0].axes
+    (crosses,) = (line for line in left.lines if line.get_marker() == "x")
+    assert list(crosses.get_xdata()) == [0.25, 0.5, 1.0, 2.0, 4.0]
+    assert not left.patches and not right.patches and len(right.containers[0].lines[0].get_xdata()) == 0
+
+
+def test_text_of_a_calibration() -> None:
+    """Every number beside its own name."""
+    row = {"steps": 50, "curvature": 53.0, "llc": 2.25, "noise": 7.5, "controlled_noise": 0.125, "step_size": 0.004,
+           "friction": 0.35, "gradient": "control-variate"}  # fmt: skip
+    found = {"path": [row], "curvature": 53.0}
+    moved = {"loss_before": 2.5, "loss_after": 1.75}
+    calibration = Calibration(SETTINGS, found, moved, mark_plateau(grid(1.0, 1.25, 1.5, 9.0, math.nan)), 24_680)
+    assert [" ".join(line.split()) for line in render(calibration).splitlines() if line] == [
+        "steps κ λ̂ so far noise Q controlled ε friction gradient",
+        "50 53 2.25 7.5 0.125 0.004 0.35 control-variate",
+        "chosen baoab ε 1 friction 0.25 plain gradients γ 20",
+        "at nβ 9 batch 16 κ 53",
+        "cost 24,680 gradients",
+        "minimize loss 2.5 → 1.75",
+        "ε ε_eff λ̂ plateau verdict of the short run",
+        "0.25 ×0.25 2 1.00 ± 0.50 █ trustworthy",
+        "0.5 ×0.5 4 1.25 ± 0.50 █ trustworthy",
+        "1 chosen 8 1.50 ± 0.50 █ trustworthy",
+        "2 ×2 16 9.00 ± 0.50 trustworthy",
+        "4 ×4 32 × diverged",
+        "γ ε_eff λ̂ plateau verdict of the short run",
+        "10 ×0.5 8 0.62 ± 0.25 trustworthy",
+        "20 chosen 8 0.75 ± 0.25 trustworthy",
+        "40 ×2 8 4.50 ± 0.25 trustworthy",
+        "no plateau in γ: three neighbours that agree within errors were not found",
+    ]
 
 
 SMALL = ["--max-examples", "12", "--max-length", "16", "--max-steps", "200", "--num-draws", "20", "--quiet"]

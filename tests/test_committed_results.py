@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 import csv
+import json
+import math
 import os
 import runpy
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
+from PIL import Image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 ROOT = Path(__file__).parent.parent
 RESULTS = sorted(path.name for path in (ROOT / "docs" / "results").iterdir())
+
+Row = dict[str, Any]
+Points = list[tuple[float, float]]
 
 
 def numbers(path: Path) -> list[list[str | float]]:
@@ -28,10 +41,150 @@ def _rounded(cell: str) -> str | float:
         return cell
 
 
+# What each figure must show, from the committed table and rows alone
+
+
+def curves(axes: Axes) -> dict[str, Points]:
+    """Lines and error bars by label, sorted; artists without one by their number."""
+    lines = {line: line.get_label() for line in axes.lines}
+    lines |= {container.lines[0]: container.get_label() for container in axes.containers if hasattr(container, "lines")}
+    return {str(label): _sorted(zip(*line.get_data(), strict=True)) for line, label in lines.items()}
+
+
+def bars(axes: Axes, label: str) -> Points:
+    """Ends of the error bars of a label."""
+    (container,) = (each for each in axes.containers if each.get_label() == label)
+    return [tuple(segment[:, 1]) for segment in container.lines[2][0].get_segments()]
+
+
+def _sorted(points: Any) -> Points:
+    return sorted((float(x), float(y)) for x, y in points)
+
+
+def same(found: Points, expected: Any) -> None:
+    expected = _sorted(expected)
+    assert expected and np.shape(found) == np.shape(expected)
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def dln_benchmark(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    for panel, sampler in zip(axes, ("paper", "auto"), strict=False):
+        assert panel.get_title() == sampler
+        for size in ("1k", "10k"):
+            for is_trained, label in ((False, size), (True, f"{size}, trained")):
+                kind = [r for r in rows if (r["sampler"], r["size"], r["trained"]) == (sampler, size, is_trained)]
+                same(curves(panel)[label], ((r["exact"], r["llc"]) for r in kind if (r["llc"] or 0) > 0))
+    names = [text.get_text() for text in axes[-1].get_xticklabels()]
+    medians = [line.get_ydata()[0] for line in axes[-1].lines if line.get_color() == "C1"]
+    for name, median in zip(names, medians, strict=True):
+        size, sampler = name.split("\n")
+        errors = [r["error"] for r in rows if (r["size"], r["sampler"]) == (size, sampler) and not r["trained"]]
+        assert median == pytest.approx(100 * np.median([x for x in errors if x is not None]))
+
+
+def dln_theory(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    one, two, three, four = (next(a for a in axes if start in a.get_title()) for start in (
+        "Figure I.1: deep", "Figure I.1: mult", "Figure 2", "λ̂ and what"))  # fmt: skip
+    networks = [r for r in rows if r["part"] == "network"]
+    same(_sorted(one.collections[0].get_offsets()), ((r["half_d"], r["lambda"]) for r in networks))
+    same(_sorted(two.collections[0].get_offsets()), ((r["layers"], r["multiplicity"]) for r in networks))
+    volume = curves(three)["a² + b²:  λ = 1"]
+    same(volume, ((x, -math.expm1(-x / 2)) for x, _ in volume))  # half a χ² of two degrees of freedom
+    drawn = [_sorted(zip(*container.lines[0].get_data(), strict=True)) for container in four.containers]
+    names = list(dict.fromkeys(r["landscape"] for r in rows if r["part"] == "landscape"))
+    for points, name in zip(drawn, names, strict=True):
+        same(points, ((10 ** r["log10_nbeta"], r["llc"]) for r in rows if r.get("landscape") == name))
+
+
+def mala_vs_sgld(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    left, right = axes
+    for sampler, name, shift in (("sgld", "SGLD, batches of 32", 0.97), ("mala", "MALA, all examples", 1.03)):
+        label = f"{name}, ±2 standard errors"
+        same(curves(left)[label], ((shift * r["n"], r[sampler]) for r in table))
+        ends = [(r[sampler] - 2 * r[f"{sampler}_se"], r[sampler] + 2 * r[f"{sampler}_se"]) for r in table]
+        np.testing.assert_allclose(bars(left, label), ends)
+        authors = dict(curves(left)[f"{name}: the authors"])
+        assert all(authors[r["n"]] == r[f"{sampler}_authors"] for r in table)
+        same(curves(right)[name], ((r["n"], r[f"{sampler}_seconds"]) for r in table))
+
+
+def mnist_entropy_sgd(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    left, right = axes
+    assert [text.get_text() for text in left.get_xticklabels()][:2] == ["sgd", "entropy-sgd"]
+    for place, (name, colour) in enumerate((("sgd", "tab:blue"), ("entropy-sgd", "tab:orange"))):
+        dots, mean = (line for line in left.lines if line.get_color() == colour)
+        mine = [r for r in rows if r["optimizer"] == name]
+        assert sorted(dots.get_ydata()) == pytest.approx(sorted(r["llc"] for r in mine))
+        assert mean.get_ydata()[0] == pytest.approx(np.mean([r["llc"] for r in mine]))
+        assert np.mean(dots.get_xdata()) == pytest.approx(place)
+        ways = [line for line in right.lines if line.get_color() == colour and line.get_linestyle() == "-"]
+        for row, line in zip(mine, [w for w in ways if len(w.get_xdata()) > 1], strict=True):
+            points = [r for r in table if (r["optimizer"], r["seed"]) == (name, row["seed"])]
+            same(_sorted(zip(*line.get_data(), strict=True)), ((r["train_loss"], r["llc"]) for r in points))
+
+
+def pile_attention_only(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    for way, name in (("paper", "the paper's settings"), ("ours", "hf_llc's settings")):
+        (panel,) = (each for each in axes if each.get_title().startswith(name))
+        seeds = sorted((r for r in table if r["settings"] == way and r["step"] == 800), key=lambda r: r["seed"])
+        points = [each.lines[0].get_data() for each in panel.containers]
+        same(_sorted((x[0], y[0]) for x, y in points), ((i, r["llc"]) for i, r in enumerate(seeds)))
+        mean = np.mean([r["llc"] for r in seeds])
+        assert [line.get_ydata()[0] for line in panel.lines if line.get_linewidth() == 0.8] == [pytest.approx(mean)]
+    (panel,) = (each for each in axes if each.get_title().startswith("along the training"))
+    (losses,) = (each for each in axes if each.get_ylabel().startswith("held-out loss"))
+    along = [r for r in table if r["settings"] == "paper" and r["seed"] == 0]
+    same(_sorted(zip(*panel.lines[0].get_data(), strict=True)), ((r["step"], r["llc"]) for r in along))
+    same(_sorted(zip(*losses.lines[0].get_data(), strict=True)), ((r["step"], r["init_loss"]) for r in along))
+
+
+def rescaling_invariance(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    left, right = axes
+    names = {"known": "A = c²", "none": "none (SGLD)", "adaptive": "adaptive (RMSProp, frozen)",
+             "curvature": "curvature at w*"}  # fmt: skip
+    for panel, key, labels in (
+        (left, "network", {n: n for n in ("10-20-10", "20-30-20", "30-40-30")}), (right, "preconditioner", names)
+    ):  # fmt: skip
+        for value, label in labels.items():
+            fixed = {"network": "10-20-10", "preconditioner": "known", key: value}
+            mine = [r for r in table if all(r[k] == v for k, v in fixed.items())]
+            same(curves(panel)[label], ((10 ** r["log10_alpha"], r["llc"]) for r in mine))
+
+
+def resnet_cifar10(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    columns = np.array(axes).reshape(4, -1).T
+    names = [column[0].get_title().split("\n") for column in columns]
+    for column, (varied, held) in zip(columns, names, strict=True):
+        key = {"learning rate": "learning_rate", "batch size": "batch_size", "L2": "weight_decay"}.get(varied, varied)
+        has_momentum = "momentum 0.9" in held
+        mine = [r for r in table if r["sweep"] == key and (key == "momentum" or (r["momentum"] > 0) == has_momentum)]
+        values = sorted({r[key] for r in mine})
+        kept = [r for r in mine if r["diverged"] == ""]
+        steps = sorted({r["step"] for r in kept})
+        ends = [r for r in kept if r["step"] == steps[-1]]
+        shown = [x for x in column[0].lines if x.get_linestyle() == "None" and x.get_markerfacecolor() != "none"]
+        points = [point for line in shown for point in zip(*line.get_data(), strict=True)]
+        same(_sorted(points), ((values.index(r[key]), r["llc"]) for r in ends))
+        for panel, name in zip(column[1:], ("llc", "test_accuracy", "train_loss"), strict=True):
+            for value in {r[key] for r in ends}:
+                by_step = [[r[name] for r in kept if (r[key], r["step"]) == (value, step)] for step in steps]
+                same(curves(panel)[f"{value:g}"], zip(steps, map(np.mean, by_step), strict=True))
+
+
+SHOWN: dict[str, Callable[[list[Axes], list[Row], list[Row]], None]] = {
+    each.__name__: each
+    for each in (
+        dln_benchmark, dln_theory, mala_vs_sgld, mnist_entropy_sgd, pile_attention_only, rescaling_invariance,
+        resnet_cifar10,
+    )
+}  # fmt: skip
+
+
 @pytest.mark.parametrize("name", RESULTS)
 def test_plot_only_makes_figure_numbers_and_sentence_again(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[Figure]
 ) -> None:
+    """The committed picture, too: blocks of 8 × 8 pixels of the new one have its colours, but for one in 2,000."""
     committed, folder = ROOT / "docs" / "results" / name, tmp_path / name
     folder.mkdir()
     shutil.copy(committed / "rows.jsonl", folder)
@@ -40,14 +193,22 @@ def test_plot_only_makes_figure_numbers_and_sentence_again(
     monkeypatch.chdir(tmp_path)
     runpy.run_path(os.fspath(ROOT / "scripts" / f"{name}.py"), run_name="__main__")
     assert (folder / "claim.txt").read_text(encoding="utf-8") == (committed / "claim.txt").read_text(encoding="utf-8")
+    table = numbers(committed / "figure.csv")
     assert numbers(folder / "figure.csv") == [
-        [pytest.approx(cell, nan_ok=True) if isinstance(cell, float) else cell for cell in row]
-        for row in numbers(committed / "figure.csv")
+        [pytest.approx(cell, nan_ok=True) if isinstance(cell, float) else cell for cell in row] for row in table
     ]
-    assert (folder / "figure.png").stat().st_size > 0
     assert sorted(path.name for path in folder.iterdir()) == ["claim.txt", "figure.csv", "figure.png", "rows.jsonl"]
+    rows = [json.loads(line) for line in (committed / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
+    (figure,) = drawn
+    SHOWN[name](figure.axes, [dict(zip(table[0], row, strict=True)) for row in table[1:]], rows)
+    one, two = (
+        np.asarray(Image.open(place / "figure.png").convert("RGB").reduce(8), dtype=float)
+        for place in (folder, committed)
+    )
+    assert one.shape == two.shape
+    assert (np.abs(one - two).max(axis=-1) > 30).mean() < 1 / 2000
 
 
 def test_the_readme_shows_each_picture() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert RESULTS and all(f"docs/results/{name}/figure.png" in text for name in RESULTS)
+    assert set(SHOWN) == set(RESULTS) and all(f"docs/results/{name}/figure.png" in text for name in RESULTS)

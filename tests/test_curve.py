@@ -9,7 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import huggingface_hub
 import pytest
@@ -25,12 +25,16 @@ from worker import network, squared_error
 from hf_llc import LLCEvaluator, LoadConfig, SampleConfig
 from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
+from hf_llc.loading.problem_loader import load_problem
 from hf_llc.result import LLCResult
 from hf_llc.studies import measure_curve as module
 from hf_llc.studies.checkpoint_series import checkpoint_folders, natural, revisions, steps_of, weight_files
 from hf_llc.studies.curve import Curve, Point
-from hf_llc.studies.curve_plot import _draw_llc, plot_curve
+from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.measure_curve import measure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 SAMPLE: dict[str, Any] = {
     "num_chains": 3,
@@ -192,7 +196,12 @@ def test_folders_of_trainer(tmp_path: Path) -> None:
         (9, "checkpoint-9"),
         (10, "checkpoint-10"),
     ]
-    assert values["points"][0]["loss"] != values["points"][1]["loss"]
+    for point, shift in zip(values["points"], (0.1, 0.0), strict=True):  # checkpoint-9 was saved after the change
+        model = tiny.llama()
+        with torch.no_grad():
+            model.lm_head.weight.add_(shift)
+        problem = load_problem(model, str(text), LoadConfig(max_length=16), tokenizer=tiny.tokenizer())
+        assert point["loss"] == pytest.approx(float(problem.losses(model, problem.examples).detach().mean()), rel=1e-5)
     assert str(tmp_path) not in json.dumps(values["points"])
 
 
@@ -343,22 +352,39 @@ def example(verdicts: list[str], steps: list[int]) -> Curve:
     return Curve(points, {**settings, **more}, "step8", "nats per token", {})
 
 
-def test_bad_points_are_hollow_and_have_no_error_bar() -> None:
-    from matplotlib.figure import Figure
+def test_picture_of_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
+    """λ̂ on the left, hollow and without an error bar where it is not to be trusted; the loss on the right."""
+    plot_curve(example(["trustworthy", "drifting", "trustworthy"], [1, 2, 8]), tmp_path / "curve.png")
+    left, right = drawn[0].axes
+    (bars,) = left.containers
+    assert [tuple(line.get_xydata().flatten()) for line in left.lines[:1]] == [(1, 10, 2, 13, 8, 16)]
+    assert bars.lines[0].get_xydata().tolist() == [[1, 10], [8, 16]]
+    assert [segment.tolist() for segment in bars.lines[2][0].get_segments()] == [[[1, 9.5], [1, 10.5]],
+                                                                                  [[8, 15.5], [8, 16.5]]]  # fmt: skip
+    hollow = [line for line in left.lines if line.get_markerfacecolor() == "white"]
+    assert [line.get_xydata().tolist() for line in hollow] == [[[2, 13]]]
+    (loss,) = right.lines
+    assert loss.get_xydata().flatten().tolist() == pytest.approx([1, 2, 2, 1, 8, 2 / 3])
+    assert (left.get_ylabel(), right.get_ylabel(), left.get_xlabel()) == ("λ̂", "loss (nats per token)", "step")
+    legend = left.get_legend()
+    handles = dict(zip([text.get_text() for text in legend.get_texts()], legend.legend_handles, strict=True))
+    assert set(handles) == {"λ̂ ± standard error", "λ̂, not trustworthy", "loss (right)"}
+    assert handles["loss (right)"].get_color() == loss.get_color() != left.lines[0].get_color()
+    assert drawn[0].get_suptitle() == (
+        "n 1,000   nβ 144.8   γ 100   ε 1e-05   batch 32   4 × 200 draws after 200 steps"
+    )
 
-    axes = Figure().subplots()
-    _draw_llc(axes, example(["trustworthy", "drifting", "trustworthy"], [1, 2, 8]))
-    (bars,) = axes.containers
-    assert list(bars[0].get_xdata()) == [1, 8]
-    hollow = [line for line in axes.lines if line.get_markerfacecolor() == "white"]
-    assert [list(line.get_xdata()) for line in hollow] == [[2]]
 
-
-@pytest.mark.parametrize("steps", [[0, 64, 512], [1, 64, 512]])
-def test_log_axis_with_and_without_a_step_0(tmp_path: Path, steps: list[int]) -> None:
+@pytest.mark.parametrize(("steps", "scale"), [([0, 64, 512], "symlog"), ([1, 64, 512], "log")])
+def test_log_axis_with_and_without_a_step_0(tmp_path: Path, steps: list[int], scale: str, drawn: list[Figure]) -> None:
+    """A step 0 is a place of its own left of the others, which are as far apart as their logarithms."""
     path = plot_curve(example(["trustworthy"] * 3, steps), tmp_path / "curve.png", x_scale="log")
     with Image.open(path) as image:
         assert image.size == (960, 576)
+    axes = drawn[0].axes[0]
+    assert axes.get_xscale() == scale and list(axes.lines[0].get_xdata()) == steps
+    places = axes.transData.transform([(step, 10.0) for step in (*steps, 4096)])[:, 0]
+    assert places[0] < places[1] < places[2] and places[3] - places[2] == pytest.approx(places[2] - places[1])
 
 
 def test_checkpoint_folders_refuses_a_folder_without(tmp_path: Path) -> None:
