@@ -75,7 +75,7 @@ def one(name: str, parameters: int) -> float:
     """Bytes a parameter of this contender, measured in this process."""
     from models import Case, _squared_losses
 
-    from hf_llc.loading.model_sources import narrowed
+    from hf_llc.loading.loaded_weights import narrow_if_lossless
     from hf_llc.posterior.weights import preserved
     from hf_llc.problem import Problem
 
@@ -89,7 +89,7 @@ def one(name: str, parameters: int) -> float:
     if is_narrow:
         for parameter in model.parameters():
             parameter.data = parameter.data.bfloat16().float()
-        narrowed(model)
+        narrow_if_lossless(model)
     x = torch.randn(8, width)
     case = Case("memory", Problem(model, {"inputs": x, "labels": x}, _squared_losses, n=8, unit=""), 4, False)
     with preserved(model), _quiet():
@@ -114,7 +114,8 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
     from models import _token_losses
 
     from hf_llc.config import LoadConfig
-    from hf_llc.loading.model_sources import narrowed, open_model
+    from hf_llc.loading.loaded_weights import narrow_if_lossless
+    from hf_llc.loading.model_sources import open_model
     from hf_llc.posterior.law import Law
     from hf_llc.posterior.posterior import Posterior
     from hf_llc.posterior.weights import preserved
@@ -123,7 +124,7 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
     from hf_llc.samplers.walk import Walk
 
     model, _, _ = open_model(str(folder), LoadConfig(device=device), None)
-    narrowed(model)
+    narrow_if_lossless(model)
     ids = torch.randint(model.config.vocab_size, (4, TOKENS), generator=torch.Generator().manual_seed(0))
     problem = Problem(model, {"input_ids": ids}, _token_losses, n=ids.numel(), unit="nats per token")
     with preserved(model):

@@ -18,7 +18,7 @@ from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import run_chains
 from hf_llc.config import Sampler
 from hf_llc.errors import InputError
-from hf_llc.loading.model_sources import check_weights
+from hf_llc.loading.loaded_weights import check_weights
 from hf_llc.parallel.processes import chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior

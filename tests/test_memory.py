@@ -15,7 +15,7 @@ from hf_llc.backend.activation_checkpointing import checkpointed, repeated_layer
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import run_chains
 from hf_llc.errors import InputError
-from hf_llc.loading.problem_loader import narrowed
+from hf_llc.loading.loaded_weights import narrow_if_lossless
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
@@ -174,7 +174,7 @@ def test_the_model_is_left_as_found(options: dict, is_narrow: bool, tmp_path: Pa
     given = _language_problem()
     if is_narrow:
         _round(given.model)
-        narrowed(given.model)
+        narrow_if_lossless(given.model)
     before = {k: (v.clone(), v.dtype) for k, v in given.model.state_dict().items()}
     pointers = [p.data_ptr() for p in given.model.parameters()]
     given.model.train()
@@ -216,7 +216,7 @@ def test_a_narrow_anchor_is_the_anchor(
     wide, narrow = _language_problem(), _language_problem()
     for each in (wide, narrow):
         _round(each.model, dtype)
-    narrowed(narrow.model)
+    narrow_if_lossless(narrow.model)
     assert {p.dtype for p in narrow.model.parameters()} == {dtype}
     assert_same(run(wide, tmp_path / "a", sampler), run(narrow, tmp_path / "b", sampler))
     with preserved(narrow.model):
@@ -233,7 +233,7 @@ def test_only_what_is_exact_is_narrowed() -> None:
     with torch.no_grad():
         model[1].bias[2] = 1 + 2**-20
     before = [p.clone() for p in model.parameters()]
-    narrowed(model)
+    narrow_if_lossless(model)
     assert all(p.dtype == torch.float32 and torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
 
 

@@ -115,7 +115,7 @@ def test_a_narrow_checkpoint_gives_the_draws_of_a_wide_one(
 ) -> None:
     settings = {"num_chains": 2, "chain_batch_size": batched}
     narrow = estimate(checkpoint, **settings)
-    monkeypatch.setattr("hf_llc.loading.problem_loader.narrowed", lambda model: None)
+    monkeypatch.setattr("hf_llc.loading.problem_loader.narrow_if_lossless", lambda model: None)
     wide = estimate(checkpoint, **settings)
     assert narrow.llc_per_chain == wide.llc_per_chain and narrow.init_loss == wide.init_loss
     assert narrow.dtype == "float32" and narrow.accept_prob == wide.accept_prob

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
-from torch import Tensor
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
@@ -23,67 +21,9 @@ _AS_TABLE = "give texts as a table: {'text': [one, two]}"
 _BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 
 
-def is_tensors(data: Any) -> bool:
-    """Tensors already: a pair (x, y), a dictionary of tensors, or a torch dataset of pairs."""
-    if isinstance(data, (Dataset, DatasetDict, IterableDataset, IterableDatasetDict, str, os.PathLike)):
-        return False
-    return isinstance(data, (dict, torch.utils.data.Dataset)) or (
-        isinstance(data, (tuple, list)) and len(data) > 0 and not _all_are(data, str, os.PathLike, dict)
-    )
-
-
-def _all_are(data: Any, *kinds: type) -> bool:
-    """A list of files or of rows."""
+def all_are(data: Any, *kinds: type) -> bool:
+    """Whether the data are a list, not empty, of objects of these kinds."""
     return isinstance(data, (tuple, list)) and len(data) > 0 and all(isinstance(x, kinds) for x in data)
-
-
-def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
-    """Inputs and labels of tensor data, `[example, …]` each, on the CPU.
-
-    Raises:
-        InputError: not pairs of tensors, or of different lengths.
-    """
-    if isinstance(data, dict):
-        names = list(data)
-        data = (
-            data[column(names, config.input_column, ("inputs", "x", "input"), "input_column")],
-            data[column(names, config.label_column, ("labels", "y", "label", "targets"), "label_column")],
-        )
-    elif isinstance(data, torch.utils.data.TensorDataset):
-        data = data.tensors
-    elif isinstance(data, torch.utils.data.Dataset):
-        data = _stacked(data, config.max_examples)
-    if len(data) != 2 or not all(isinstance(x, Tensor) for x in data):
-        kinds = ", ".join(dict.fromkeys(type(x).__name__ for x in data))
-        raise InputError(
-            "data is not a pair of tensors (inputs, labels)",
-            value=f"{type(data).__name__} of {len(data)} ({kinds})",
-            remedy="torch.as_tensor makes tensors of arrays",
-        )
-    if data[0].dim() == 0 or data[1].dim() == 0:
-        raise InputError("inputs and labels need an example axis", value=tuple(tuple(x.shape) for x in data))
-    if len(data[0]) != len(data[1]):
-        raise InputError("inputs and labels differ in length", value=(len(data[0]), len(data[1])))
-    inputs, labels = (x[: config.max_examples].detach().cpu() for x in data)
-    return inputs, labels
-
-
-def _stacked(data: Any, max_examples: int | None) -> tuple[Tensor, Tensor]:
-    """A torch dataset of pairs as two tensors."""
-    if not hasattr(data, "__len__"):
-        raise InputError("the torch dataset has no length", remedy="give tensors, or a datasets.IterableDataset")
-    pairs = [data[i] for i in range(len(data) if max_examples is None else min(len(data), max_examples))]
-    if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-        raise InputError("the torch dataset does not hold pairs (input, label)", value=type(data).__name__)
-    try:
-        inputs, labels = (torch.stack([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"the torch dataset's items do not stack to tensors: {error}",
-            value=type(data).__name__,
-            remedy="make items tensors of one shape (ToTensor)",
-        ) from error
-    return inputs, labels
 
 
 def open_data(
@@ -98,7 +38,7 @@ def open_data(
         InputError: not found, not readable, no such subset or split, or unbounded.
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
-    if _all_are(data, dict):
+    if all_are(data, dict):
         data = _rows(data)
     if paths := _paths(data):
         if isinstance(data, (tuple, list)) or paths[0].exists():
@@ -154,7 +94,7 @@ def _paths(data: Any) -> list[Path]:
     Raises:
         InputError: a text, which no file system or Hub would take for a name.
     """
-    names = [data] if isinstance(data, (str, os.PathLike)) else data if _all_are(data, str, os.PathLike) else []
+    names = [data] if isinstance(data, (str, os.PathLike)) else data if all_are(data, str, os.PathLike) else []
     for name in map(str, names):
         if "\n" in name or max(map(len, name.split("/"))) > 255:
             raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=_AS_TABLE)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_llc.errors import InputError
 
-LABELS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
+LABEL_COLUMNS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
 """Usual names of the label column."""
 
 
@@ -54,7 +54,7 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
     return labels, kind
 
 
-def name_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Dataset:
+def translate_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Dataset:
     """The data with its label column in the model's words.
 
     Args:

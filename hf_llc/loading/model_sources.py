@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import os
 from pathlib import Path
 from typing import Any
@@ -16,10 +14,12 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
-from hf_llc.loading.tasks.registry import AUTO_CLASSES, task_from
+from hf_llc.loading.tasks.recognition import task_of_checkpoint, task_of_module
+from hf_llc.loading.tasks.registry import TASKS
+from hf_llc.loading.tasks.task import Task
 from hf_llc.loading.tasks.tokenization import is_transformer_lens
 from hf_llc.parallel.processes import Processes
-from hf_llc.parallel.sharding import hash_of, whole_of
+from hf_llc.parallel.sharding import hash_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
@@ -42,7 +42,8 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
             )
     own = None
     if isinstance(given, transformers.Pipeline):
-        own = given.image_processor if given.task == "image-classification" else given.tokenizer
+        task = TASKS.get(given.task)
+        own = getattr(given, "tokenizer" if task is None else task.processor)
         given = given.model
     if not isinstance(given, torch.nn.Module):
         raise InputError(
@@ -104,8 +105,8 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, **options)
-        task = _task_of_checkpoint(settings, config)
-        auto = getattr(transformers, AUTO_CLASSES[task])
+        task = task_of_checkpoint(settings, config)
+        auto = getattr(transformers, task.auto_class)
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
         dtype = torch.float32 if config.dtype is None else getattr(torch, config.dtype)
         model, info = auto.from_pretrained(
@@ -128,12 +129,12 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
         raise InputError(
             f"weights are missing in the checkpoint ({len(missing)}): {missing[0]}",
             value=name,
-            remedy=f"is it trained for {task}?",
+            remedy=f"is it trained for {task.name}?",
         )
     return model.to(device)
 
 
-def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
+def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
     """A model by id or folder whose config alone is read.
 
     Returns:
@@ -150,9 +151,9 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, str, torch.dtype]:
     try:
         settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)
         dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else torch.float32
-        task = _task_of_checkpoint(settings, config)
+        task = task_of_checkpoint(settings, config)
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
-        auto = getattr(transformers, AUTO_CLASSES[task])
+        auto = getattr(transformers, task.auto_class)
         with torch.device("meta"):
             model = auto.from_config(settings, dtype=torch.float32, **options, **extra)
     except InputError:
@@ -169,23 +170,6 @@ def _asked_again(name: str, commit: str) -> Exception | None:
     except Exception as reason:
         return reason
     return None
-
-
-def _task_of_checkpoint(settings: Any, config: LoadConfig) -> str:
-    """The task that a checkpoint was saved for, or the one asked for where it does not say."""
-    names = getattr(settings, "architectures", None) or []
-    own = "image-classification" if settings.model_type == "timm_wrapper" else task_from(names, settings)
-    asked = None if config.task == "plain" else config.task
-    if own is None and asked is None:
-        raise InputError(
-            "the task cannot be told from the model's config",
-            value=", ".join(names) or "no architectures",
-            allowed=", ".join(AUTO_CLASSES),
-            remedy="give task",
-        )
-    if own is not None and asked is not None and own != asked:
-        raise InputError("the model is for another task", value=asked, allowed=own)
-    return own or str(asked)
 
 
 def device_of(config: LoadConfig) -> torch.device:
@@ -236,7 +220,8 @@ def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revisio
         given = config.tokenizer
     if given is not None and not isinstance(given, (str, os.PathLike)):
         return given
-    is_image = "ForImageClassification" in type(model).__name__
+    task = task_of_module(model) or TASKS.get(config.task or "")
+    is_image = task is not None and task.processor == "image_processor"
     auto = transformers.AutoImageProcessor if is_image else transformers.AutoTokenizer
     source = str(given) if given is not None else name
     revision = (revision or config.revision) if given is None else None
@@ -253,51 +238,3 @@ def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revisio
             value=source,
             remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
         ) from error
-
-
-def narrowed(model: torch.nn.Module) -> None:
-    """Keep float32 weights in 16 bits, in place, where that loses nothing: those of a bfloat16 or float16 checkpoint.
-
-    All or none, so that the weights of other checkpoints stay one type. Chains are float32 all the same, see
-    `hf_llc.posterior.posterior`: the model then costs two bytes a parameter beside them.
-    """
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    for dtype in (torch.bfloat16, torch.float16):
-        if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
-            for parameter in parameters:
-                parameter.data = parameter.data.to(dtype)
-            _give_back()
-            return
-
-
-def _give_back() -> None:
-    """Freed memory to the system: glibc would keep pieces below 32 MiB, and large chains come in one of their own."""
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def check_weights(model: torch.nn.Module) -> None:
-    """Weights are there, and finite numbers of 32 bits or more.
-
-    Raises:
-        InputError: the first parameter that is not.
-    """
-    for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
-        if not (parameter.is_floating_point() or parameter.is_complex()):
-            raise InputError(
-                "a weight is an integer, as in quantized models",
-                value=f"{name}: {parameter.dtype}",
-                allowed="floating point",
-                remedy="load the model without quantization",
-            )
-        if parameter.dtype in (torch.bfloat16, torch.float16):
-            raise InputError(
-                "parameters cannot be sampled in this type",
-                value=str(parameter.dtype),
-                allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
-                remedy="use dtype float32, with mixed_precision bf16 for speed",
-            )
-        if not bool(torch.isfinite(whole_of(parameter.detach())).all()):
-            raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")

@@ -10,20 +10,18 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import datasets
-import torch
 import transformers
-from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading.data_sources import column, is_tensors, materialize, open_data, refuse_parts, tensors_of
+from hf_llc.loading.data_sources import column, materialize, open_data, refuse_parts
 from hf_llc.loading.hub_errors import data_refusal, is_of_reading, public_name
-from hf_llc.loading.labels import LABELS, name_labels
-from hf_llc.loading.model_sources import check_weights, narrowed, open_model
-from hf_llc.loading.tasks import losses
-from hf_llc.loading.tasks.plain import features, plain
-from hf_llc.loading.tasks.registry import AUTO_CLASSES, ENCODERS, task_from
-from hf_llc.loading.tasks.tokenization import is_transformer_lens
+from hf_llc.loading.labels import translate_labels
+from hf_llc.loading.loaded_weights import check_weights, narrow_if_lossless
+from hf_llc.loading.model_sources import open_model
+from hf_llc.loading.tasks.recognition import task_of_model
+from hf_llc.loading.tasks.task import Encoded, Task
+from hf_llc.loading.tensor_data import check_finite, dataset_of, is_tensors
 from hf_llc.parallel.processes import process_state
 from hf_llc.parallel.sharding import hash_of, is_split
 from hf_llc.problem import Problem
@@ -62,15 +60,14 @@ def load_problem(
     with contextlib.nullcontext() if together else _first_on_this_machine(), _hushed():
         model, processor, about = open_model(model_or_pipeline, config, tokenizer)
         check_weights(model)
-        task = _task_of(model, config, loss_fn)
-        encoded, source = _encode(model, task, data, processor, config, loss_fn, label_mapping)
+        task = task_of_model(model, config, loss_fn)
+        encoded, source = _encode(model, task, data, processor, config, label_mapping)
     examples = encoded.examples
     if len(next(iter(examples.values()))) < 2:
         raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
-    names = {"inputs": encoded.facts.get("input_column"), "labels": encoded.facts.get("label_column")}
-    _check_finite(examples, names)
+    check_finite(examples, encoded.facts)
     if model_or_pipeline is None or isinstance(model_or_pipeline, (str, os.PathLike)):
-        narrowed(model)  # a model that was given stays as it is
+        narrow_if_lossless(model)  # a model that was given stays as it is
     facts = {
         **source,
         "fingerprint": hash_of(examples.values()),  # that of `datasets` changes with a file's date
@@ -85,51 +82,32 @@ def load_problem(
         n=encoded.n,
         unit=encoded.unit,
         trivial_loss=encoded.trivial_loss,
-        task=task,
+        task=task.name,
         provenance={"model": about, "data": facts},
     )
 
 
 def _encode(
-    model: Any,
-    task: str,
-    data: Any,
-    processor: Any,
-    config: LoadConfig,
-    loss_fn: Any,
-    label_mapping: Mapping[str, Any] | None,
-) -> tuple[losses.Encoded, dict[str, Any]]:
+    model: Any, task: Task, data: Any, processor: Any, config: LoadConfig, label_mapping: Mapping[str, Any] | None
+) -> tuple[Encoded, dict[str, Any]]:
     """Tensors and losses of the data for this task, and where the data came from."""
     if is_tensors(data):
         refuse_parts(config)
-    if label_mapping is not None and task not in ("text-classification", "image-classification"):
-        raise InputError("label_mapping is for text and image classification", value=task, remedy="leave it out")
-    if task != "plain":
-        if is_tensors(data):
-            data = _tensors_as_dataset(data, task, config)
-        is_whole = task == "text-generation" and config.packing == "packed"
-        opened, source = open_data(data, config, sample_by="document" if is_whole else "paragraph")
-        with _refused_if_unread(opened, source, config):
-            if label_mapping is not None:
-                opened = materialize(opened, config)
-                name = column(opened.column_names, config.label_column, LABELS, "label_column")
-                opened = name_labels(opened, name, label_mapping)
-                source = {**source, "label_mapping": dict(label_mapping)}
-            return ENCODERS[task](model, opened, processor, config), source
-    facts: dict[str, Any] = {}
+    if label_mapping is not None and not task.label_mapping_columns:
+        raise InputError("label_mapping is for text and image classification", value=task.name, remedy="leave it out")
     if is_tensors(data):
-        inputs, labels = tensors_of(data, config)
-        source = {"id": None, "kind": type(data).__name__}
-    else:
-        opened, source = open_data(data, config)
-        with _refused_if_unread(opened, source, config):
-            inputs, labels, facts = features(model, opened, config)
-    if len(inputs) < 2:
-        raise InputError("the data has fewer than two examples", value=len(inputs), allowed="two or more")
-    _check_finite(
-        {"inputs": inputs, "labels": labels}, {"inputs": facts.get("input_column"), "labels": facts.get("label_column")}
-    )
-    return plain(inputs, labels, loss_fn=loss_fn, model=model, facts=facts), source
+        if task.takes_tensors:
+            return task.encode(model, data, processor, config), {"id": None, "kind": type(data).__name__}
+        data = dataset_of(data, task.pair_columns, task.name, config)
+    is_document = task.joins_documents and config.packing == "packed"
+    opened, source = open_data(data, config, sample_by="document" if is_document else "paragraph")
+    with _refused_if_unread(opened, source, config):
+        if label_mapping is not None:
+            opened = materialize(opened, config)
+            name = column(opened.column_names, config.label_column, task.label_mapping_columns, "label_column")
+            opened = translate_labels(opened, name, label_mapping)
+            source = {**source, "label_mapping": dict(label_mapping)}
+        return task.encode(model, opened, processor, config), source
 
 
 @contextlib.contextmanager
@@ -143,27 +121,6 @@ def _refused_if_unread(data: Any, source: Mapping[str, Any], config: LoadConfig)
         if isinstance(data, datasets.IterableDataset) and is_of_reading(error):
             raise data_refusal(error, source["id"] or "stream", config) from error
         raise
-
-
-def _tensors_as_dataset(data: Any, task: str, config: LoadConfig) -> datasets.Dataset:
-    """A dictionary of named tensors, or pairs of pixels and labels, as a data set with columns.
-
-    Raises:
-        InputError: tensors without names where names are needed.
-    """
-    if not isinstance(data, dict):
-        if task != "image-classification":
-            raise InputError(
-                "pairs of tensors are for plain modules and image classification",
-                value=task,
-                remedy="give a dictionary of tensors by column name, a datasets.Dataset, or loss_fn",
-            )
-        data = dict(zip(("pixel_values", "labels"), tensors_of(data, config), strict=True))
-    if len({len(x) for x in data.values()}) != 1:
-        raise InputError("the tensors differ in length", value=", ".join(f"{k}: {len(x)}" for k, x in data.items()))
-    return datasets.Dataset.from_dict(
-        {k: x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else x for k, x in data.items()}
-    )
 
 
 @contextlib.contextmanager
@@ -206,71 +163,3 @@ def _name_of(processor: Any) -> str | None:
     if processor is None:
         return None
     return public_name(getattr(processor, "name_or_path", None)) or type(processor).__name__
-
-
-def _task_of(model: Any, config: LoadConfig, loss_fn: Any) -> str:
-    """The task: plain with a loss_fn, else by the model's class.
-
-    Raises:
-        InputError: not known, or at odds with the task asked for.
-    """
-    if loss_fn is not None or config.task == "plain":
-        if loss_fn is None:
-            raise InputError("a plain module needs a loss_fn", remedy="give loss_fn(outputs, labels) → losses [batch]")
-        if not callable(loss_fn):
-            raise InputError("loss_fn cannot be called", value=type(loss_fn).__name__)
-        return "plain"
-    if is_transformer_lens(model):
-        own: str | None = _task_of_transformer_lens(model)
-    else:
-        own = task_from([c.__name__ for c in type(model).__mro__], getattr(model, "config", None))
-        if "TimmWrapperForImageClassification" in type(model).__name__:
-            own = "image-classification"
-    if own is None and isinstance(model, PreTrainedModel) and config.task is not None:
-        return config.task
-    if own is None:
-        raise InputError(
-            "the model's task is not known",
-            value=type(model).__name__,
-            allowed=", ".join(AUTO_CLASSES),
-            remedy="give loss_fn(outputs, labels) → losses [batch]",
-        )
-    if config.task is not None and config.task != own:
-        raise InputError("the model is for another task", value=config.task, allowed=own)
-    return own
-
-
-def _task_of_transformer_lens(model: Any) -> str | None:
-    """Causal language models only; others would be given a loss that is not theirs.
-
-    Raises:
-        InputError: an encoder.
-    """
-    wrapped = getattr(model, "original_model", None)
-    kinds = [c.__name__ for c in type(model).__mro__]
-    is_encoder = any(kind.startswith("HookedEncoder") for kind in kinds)
-    is_causal = getattr(model.cfg, "attention_dir", "causal") == "causal"
-    task = None if wrapped is None else task_from([c.__name__ for c in type(wrapped).__mro__], wrapped.config)
-    if is_encoder or not is_causal or task not in (None, "text-generation"):
-        raise InputError(
-            "a TransformerLens model that is no causal language model",
-            value=type(model).__name__,
-            allowed="HookedTransformer, TransformerBridge of a causal language model",
-            remedy="give the transformers model itself",
-        )
-    return "text-generation"
-
-
-def _check_finite(examples: Mapping[str, torch.Tensor], names: Mapping[str, str | None]) -> None:
-    """Floating-point inputs and labels are finite; `names` gives their columns."""
-    for key, values in examples.items():
-        if values.is_floating_point() and values.numel():
-            bad = ~torch.isfinite(values).reshape(len(values), -1).all(1)
-            if bool(bad.any()):
-                column = names.get(key) or (names.get("inputs") if key != "labels" else None) or key
-                row = int(bad.nonzero()[0])
-                raise InputError(
-                    "the data holds NaN or infinity",
-                    value=f"column {column}, row {row}",
-                    remedy="drop or mend such rows",
-                )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from hf_llc.backend.activation_checkpointing import kept_bytes, repeated_layers
 from hf_llc.backend.memory import available_bytes
 from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.loading.tasks.task import Task
 from hf_llc.posterior.posterior import auto_micro_batch_size
 from hf_llc.problem import Forward, auto_batch_size
 from hf_llc.workflow.memory_plan import Plan, _largest
@@ -28,7 +29,7 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
 
     device = device_of(load)
     model, task, kept = skeleton(load)
-    length = 1 if task == "image-classification" else length_for(model, load)
+    length = length_for(model, load) if task.processor == "tokenizer" else 1
     batch = sample.batch_size if isinstance(sample.batch_size, int) else auto_batch_size(length)
     examples = min(batch, sample.micro_batch_size or auto_micro_batch_size(length))
     layers = repeated_layers(model) if sample.gradient_checkpointing else []
@@ -50,7 +51,7 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
     )
 
 
-def _activations(model: nn.Module, task: str, length: int, layers: list[nn.Module]) -> int:
+def _activations(model: nn.Module, task: Task, length: int, layers: list[nn.Module]) -> int:
     """Of one example, counted on fake tensors: device meta has no values to look at, and some models look."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -61,18 +62,10 @@ def _activations(model: nn.Module, task: str, length: int, layers: list[nn.Modul
         def forward(**inputs: Any) -> Any:
             return torch.func.functional_call(model, {**buffers, **weights}, (), inputs)
 
-        return kept_bytes(lambda: _some_loss(forward, model.config, task, length), weights.values(), layers)
+        inputs = task.forecast_inputs(model.config, length)
+        return kept_bytes(lambda: _some_loss(forward, inputs), weights.values(), layers)
 
 
-def _some_loss(forward: Forward, settings: Any, task: str, length: int) -> Tensor:
+def _some_loss(forward: Forward, inputs: dict[str, Any]) -> Tensor:
     """A cross-entropy, whose labels do not matter here, of one example that fits the model."""
-    ids = torch.zeros(1, length, dtype=torch.int64)
-    if task == "image-classification":
-        size = getattr(settings, "image_size", 224)
-        height, width = size if isinstance(size, (tuple, list)) else (size, size)
-        output = forward(pixel_values=torch.zeros(1, getattr(settings, "num_channels", 3), height, width))
-    elif task == "text2text-generation":
-        output = forward(input_ids=ids, decoder_input_ids=ids, use_cache=False)
-    else:
-        output = forward(input_ids=ids, **({"use_cache": False} if task == "text-generation" else {}))
-    return torch.log_softmax(output.logits.float(), dim=-1).sum()
+    return torch.log_softmax(forward(**inputs).logits.float(), dim=-1).sum()

@@ -1,4 +1,4 @@
-"""Masked language modelling: the loss of tokens that were masked once, the same for all steps."""
+"""Masked language modelling: the loss of tokens that are masked once, so that every step sees the same loss."""
 
 from __future__ import annotations
 
@@ -10,28 +10,35 @@ import numpy as np
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
-from hf_llc.loading.tasks import losses
-from hf_llc.loading.tasks.losses import IGNORED, Encoded
-from hf_llc.loading.tasks.tokenization import _TEXTS, _pad_id, _tokenize, check_vocabulary, length_for, need_tokenizer
+from hf_llc.loading.tasks.losses import IGNORED, labelled_tokens
+from hf_llc.loading.tasks.task import Encoded, Task
+from hf_llc.loading.tasks.tokenization import (
+    TEXT_COLUMNS,
+    check_vocabulary,
+    length_for,
+    need_tokenizer,
+    pad_id_of,
+    tokenize,
+)
 
 
-def masked_lm(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
+def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
     """One text an example, 15 % of its tokens masked."""
     tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(data.column_names, config.input_column, _TEXTS, "input_column")
+    name = column(data.column_names, config.input_column, TEXT_COLUMNS, "input_column")
     if tokenizer.mask_token_id is None:
         raise InputError("the tokenizer has no mask token", value=type(tokenizer).__name__, remedy="give tokenizer")
     length = length_for(model, config)
     rows, labels = mask_tokens(
-        _tokenize(data, name, tokenizer, length=length)["input_ids"],
+        tokenize(data, name, tokenizer, length=length)["input_ids"],
         mask_id=tokenizer.mask_token_id,
         special=set(tokenizer.all_special_ids),
     )
-    encoded = losses.labelled_tokens(
+    encoded = labelled_tokens(
         rows,
         labels,
         config,
-        pad_id=_pad_id(model, tokenizer),
+        pad_id=pad_id_of(model, tokenizer),
         facts={"input_column": name, "max_length": length, "masked": 0.15},
     )
     check_vocabulary(encoded.examples["input_ids"], model)
@@ -41,18 +48,27 @@ def masked_lm(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Enco
 def mask_tokens(
     rows: Sequence[Sequence[int]], *, mask_id: int, special: set[int]
 ) -> tuple[list[list[int]], list[list[int]]]:
-    """15 % of each row's tokens (one at least) masked once and for all, so that L_n is a function of w alone.
+    """Replace 15 % of each row's tokens, one at least, by the mask token.
 
-    Which ones depends on the row's number only; all become the mask token (no random or kept ones).
+    Which ones depends on the row's number alone, so that L_n is a function of w. BERT's random and kept tokens are left
+    out.
+
+    Args:
+        rows: token ids.
+        mask_id: id of the mask token.
+        special: ids that are never masked.
 
     Returns:
-        Rows with mask tokens, and their labels: the masked token, −100 elsewhere.
+        The rows with mask tokens, and their labels: the masked token, −100 elsewhere.
     """
     inputs, labels = [], []
     for i, row in enumerate(rows):
-        free = [j for j, t in enumerate(row) if t not in special]
+        free = [j for j, token in enumerate(row) if token not in special]
         size = min(len(free), max(1, round(0.15 * len(free))))
-        chosen = set(np.random.default_rng([15, i]).permutation(free)[:size].tolist())
-        inputs.append([mask_id if j in chosen else t for j, t in enumerate(row)])
-        labels.append([t if j in chosen else IGNORED for j, t in enumerate(row)])
+        masked = set(np.random.default_rng([15, i]).permutation(free)[:size].tolist())
+        inputs.append([mask_id if j in masked else token for j, token in enumerate(row)])
+        labels.append([token if j in masked else IGNORED for j, token in enumerate(row)])
     return inputs, labels
+
+
+TASK = Task(name="fill-mask", encode=encode, auto_class="AutoModelForMaskedLM", suffixes=("ForMaskedLM",))

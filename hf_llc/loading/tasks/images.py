@@ -1,4 +1,4 @@
-"""Rows of a data set → pixels or numbers, and labels: image classifiers and plain modules."""
+"""Columns of images and numbers: what image classification and plain modules share."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ from datasets import Dataset
 
 from hf_llc.errors import InputError
 
-_IMAGES = ("image", "img", "pixel_values")
+IMAGE_COLUMNS = ("image", "img", "pixel_values")
+"""Usual names of a column of images."""
 
 
-def numbers(data: Dataset, name: str) -> np.ndarray:
+def numbers_of(data: Dataset, name: str) -> np.ndarray:
     """A numeric column, `[example, …]`.
 
     Raises:
-        InputError: text, gaps, or rows of different shapes.
+        InputError: the column holds text, gaps, or rows of different shapes.
     """
     try:
         values = np.asarray(data[name][:])

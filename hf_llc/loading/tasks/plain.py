@@ -1,8 +1,8 @@
-"""Any module with a loss function of its own, on tensors."""
+"""Any module with a loss function of the user's: the task of models that transformers does not know."""
 
 from __future__ import annotations
 
-import math
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -14,128 +14,144 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
-from hf_llc.loading.labels import LABELS
-from hf_llc.loading.tasks.images import _IMAGES, numbers
-from hf_llc.loading.tasks.losses import Encoded, Losses
+from hf_llc.loading.labels import LABEL_COLUMNS
+from hf_llc.loading.tasks.constant_predictor import ConstantLoss, best_constant_loss
+from hf_llc.loading.tasks.images import IMAGE_COLUMNS, numbers_of
+from hf_llc.loading.tasks.task import Encoded, Losses, Task
+from hf_llc.loading.tensor_data import check_finite, is_tensors, tensors_of
+from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Forward
 
+LossFn = Callable[[Any, Tensor], Tensor]
+"""`loss_fn(outputs, labels)` → losses `[batch]`."""
 
-def features(model: Any, data: Any, config: LoadConfig) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Inputs and labels for a plain module: images as float `[channel, height, width]` / 255, numbers as they are.
+_INPUTS = ("inputs", "x", *IMAGE_COLUMNS, "features")
+_LABELS = ("y", *LABEL_COLUMNS)
 
-    Floating-point columns come in the module's own type.
+_NUM_OUTPUTS = 8
+"""Examples whose mean output the search for the best constant starts from, all in memory at once."""
+
+
+def task(loss_fn: LossFn) -> Task:
+    """The task of a module with this loss function."""
+    return Task(name="plain", encode=functools.partial(_encode, loss_fn=loss_fn), takes_tensors=True)
+
+
+def _encode(model: Any, data: Any, _: Any, config: LoadConfig, *, loss_fn: LossFn) -> Encoded:
+    """ℓ_i = loss_fn(model(x), y)_i; in nats if the loss is a negative log likelihood.
+
+    Raises:
+        InputError: loss_fn does not return one loss an example, or fails; or the model does not take the inputs.
+    """
+    if is_tensors(data):
+        inputs, labels = tensors_of(data, config)
+        facts: dict[str, Any] = {}
+    else:
+        inputs, labels, facts = _columns_of(model, data, config)
+    if len(inputs) < 2:
+        raise InputError("the data has fewer than two examples", value=len(inputs), allowed="two or more")
+    examples = {"inputs": inputs, "labels": labels}
+    check_finite(examples, facts)
+
+    def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        return loss_fn(forward(batch["inputs"]), batch["labels"])
+
+    with preserved(model):
+        _check_losses(losses, model, examples)
+        trivial = _trivial_loss(loss_fn, model, inputs, labels)
+    if trivial is not None and trivial.num_labels < len(labels):
+        facts["trivial_loss_labels"] = trivial.num_labels
+    return Encoded(examples, losses, len(inputs), "nats per example", None if trivial is None else trivial.loss, facts)
+
+
+def _columns_of(model: Any, data: Any, config: LoadConfig) -> tuple[Tensor, Tensor, dict[str, Any]]:
+    """Inputs and labels of a data set, and their columns' names.
+
+    Images become float `[channel, height, width]` / 255. Floating-point columns come in the module's own type.
     """
     data = materialize(data, config)
-    name = column(data.column_names, config.input_column, ("inputs", "x", *_IMAGES, "features"), "input_column")
-    label = column(data.column_names, config.label_column, ("y", *LABELS), "label_column")
+    name = column(data.column_names, config.input_column, _INPUTS, "input_column")
+    label = column(data.column_names, config.label_column, _LABELS, "label_column")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    if isinstance(data.features[name], Image):
+    is_image = isinstance(data.features[name], Image)
+    if is_image:
         arrays = [np.asarray(image, dtype=np.float32) / 255 for image in data[name]]
         if len({array.shape for array in arrays}) > 1:
             raise InputError("the images differ in size", value=name, remedy="resize them first")
         inputs = torch.from_numpy(np.stack([a[None] if a.ndim == 2 else a.transpose(2, 0, 1) for a in arrays]))
     else:
-        inputs = torch.from_numpy(numbers(data, name))
-    labels = torch.from_numpy(numbers(data, label))
+        inputs = torch.from_numpy(numbers_of(data, name))
+    labels = torch.from_numpy(numbers_of(data, label))
     inputs, labels = (x.to(dtype) if x.is_floating_point() else x for x in (inputs, labels))
-    return (
-        inputs,
-        labels,
-        {
-            "input_column": name,
-            "label_column": label,
-            "transforms": "pixels / 255" if isinstance(data.features[name], Image) else None,
-        },
-    )
+    transforms = "pixels / 255" if is_image else None
+    return inputs, labels, {"input_column": name, "label_column": label, "transforms": transforms}
 
 
-def plain(
-    inputs: Tensor,
-    labels: Tensor,
-    *,
-    loss_fn: Callable[[Any, Tensor], Tensor],
-    model: torch.nn.Module,
-    facts: dict[str, Any],
-) -> Encoded:
-    """Any module: ℓ_i = loss_fn(model(x), y)_i, in nats if the loss is a negative log likelihood.
-
-    Raises:
-        InputError: `loss_fn` does not return one loss an example, or the model does not take the inputs.
-    """
-
-    def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        return loss_fn(forward(batch["inputs"]), batch["labels"])
-
-    _check_loss_fn(losses, model, {"inputs": inputs, "labels": labels})
-    return Encoded(
-        {"inputs": inputs, "labels": labels},
-        losses,
-        len(inputs),
-        "nats per example",
-        _mean_output_loss(loss_fn, model, inputs, labels),
-        facts,
-    )
-
-
-def _first_device(model: torch.nn.Module) -> torch.device:
+def _device_of(model: torch.nn.Module) -> torch.device:
     parameter = next(model.parameters(), None)
     return torch.device("cpu") if parameter is None else parameter.device
 
 
-def _check_loss_fn(losses: Losses, model: torch.nn.Module, examples: dict[str, Tensor]) -> None:
-    from hf_llc.posterior.weights import preserved
+def _check_losses(losses: Losses, model: torch.nn.Module, examples: dict[str, Tensor]) -> None:
+    """Try the model and loss_fn on two examples.
 
-    device = _first_device(model)
-    with preserved(model), torch.no_grad():
-        try:
+    Raises:
+        InputError: they fail, or do not give one loss an example.
+    """
+    device = _device_of(model)
+    try:
+        with torch.no_grad():
             value = losses(model, {k: x[:2].to(device) for k, x in examples.items()})
-        except InputError:
-            raise
-        except Exception as error:
-            shape = tuple(examples["inputs"].shape[1:])
-            what = f"{type(error).__name__}: {error}"
-            raise InputError(
-                f"model or loss_fn fails on two examples of shape {shape}: {what}",
-                remedy="check the inputs, the labels and loss_fn(outputs, labels)",
-            ) from error
+    except InputError:
+        raise
+    except Exception as error:  # whatever the user's code may raise
+        shape = tuple(examples["inputs"].shape[1:])
+        raise InputError(
+            f"model or loss_fn fails on two examples of shape {shape}: {type(error).__name__}: {error}",
+            remedy="check the inputs, the labels and loss_fn(outputs, labels)",
+        ) from error
     if not isinstance(value, Tensor) or value.shape != (2,):
-        found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
         raise InputError(
             "loss_fn must return one loss an example",
-            value=found,
+            value=tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__,
             allowed="shape [batch]",
             remedy='use reduction="none" and sum over everything but the batch',
         )
 
 
-def _mean_output_loss(
-    loss_fn: Callable[[Any, Tensor], Tensor], model: torch.nn.Module, inputs: Tensor, labels: Tensor
-) -> float | None:
-    """L_n of the predictor that always says the model's mean output; None where outputs have no mean."""
-    from hf_llc.posterior.weights import preserved
+def _trivial_loss(loss_fn: LossFn, model: torch.nn.Module, inputs: Tensor, labels: Tensor) -> ConstantLoss | None:
+    """L_n of the best constant predictor; None if outputs are not one tensor of real numbers, or there is no best.
 
-    device = _first_device(model)
-    try:
-        with preserved(model), torch.no_grad():
-            total, size = None, 512
-            for start in range(0, len(inputs), size):
-                part = model(inputs[start : start + size].to(device)).double().sum(0)
-                total = part if total is None else total + part
-            assert total is not None
-            mean = (total / len(inputs)).to(next(model.parameters()).dtype)
-            value = sum(
-                float(loss_fn(mean.expand(len(y), *mean.shape), y.to(device)).double().sum())
-                for y in labels.split(size)
-            ) / len(inputs)
-    except IndexError as error:
-        if "out of bounds" not in str(error):
-            return None
+    Raises:
+        InputError: loss_fn fails on the labels.
+    """
+    inputs = inputs[:_NUM_OUTPUTS].to(_device_of(model))
+    with torch.no_grad():
+        outputs = model(inputs)
+    if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.shape[:1] != inputs.shape[:1]:
+        return None
+
+    def checked(outputs: Tensor, some_labels: Tensor) -> Tensor:
+        try:
+            return loss_fn(outputs, some_labels)
+        except InputError:
+            raise
+        except Exception as error:  # whatever the user's code may raise
+            raise _refusal(error, labels) from error
+
+    return best_constant_loss(checked, outputs.mean(0), labels)
+
+
+def _refusal(error: Exception, labels: Tensor) -> InputError:
+    """One line for what loss_fn raises on the labels and an output like the model's."""
+    if isinstance(error, IndexError) and "out of bounds" in str(error):
         least, most = int(labels.min()), int(labels.max())
-        raise InputError(
+        return InputError(
             "a label is out of range for the model's outputs",
             value=least if least < 0 else most,
             remedy="check the labels",
-        ) from error
-    except Exception:  # a diagnostic only: such a model has no constant predictor
-        return None
-    return value if math.isfinite(value) else None
+        )
+    return InputError(
+        f"loss_fn fails on the labels: {type(error).__name__}: {error}",
+        remedy="check the labels and loss_fn(outputs, labels)",
+    )

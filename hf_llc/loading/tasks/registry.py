@@ -1,53 +1,45 @@
-"""Which tasks there are, by name, and how each turns data into examples and losses."""
+"""The tasks, by name. `plain` is not in the table: `plain.task` makes it from the user's loss_fn."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import get_args
 
-from hf_llc.loading.tasks.fill_mask import masked_lm
-from hf_llc.loading.tasks.image_classification import image_classification
-from hf_llc.loading.tasks.losses import Encoded
-from hf_llc.loading.tasks.text2text_generation import seq2seq
-from hf_llc.loading.tasks.text_classification import sequence_classification
-from hf_llc.loading.tasks.text_generation import causal_lm
-from hf_llc.loading.tasks.token_classification import token_classification
+from hf_llc.config import Task as TaskName
+from hf_llc.config import add_choice
+from hf_llc.errors import InputError
+from hf_llc.loading.tasks import (
+    fill_mask,
+    image_classification,
+    text2text_generation,
+    text_classification,
+    text_generation,
+    token_classification,
+)
+from hf_llc.loading.tasks.task import Task
 
-ENCODERS: dict[str, Callable[..., Encoded]] = {
-    "text-generation": causal_lm,
-    "fill-mask": masked_lm,
-    "text2text-generation": seq2seq,
-    "text-classification": sequence_classification,
-    "token-classification": token_classification,
-    "image-classification": image_classification,
+TASKS: dict[str, Task] = {
+    task.name: task
+    for task in (
+        text_generation.TASK,
+        fill_mask.TASK,
+        text2text_generation.TASK,
+        text_classification.TASK,
+        token_classification.TASK,
+        image_classification.TASK,
+    )
 }
 
 
-AUTO_CLASSES = {
-    "text-generation": "AutoModelForCausalLM",
-    "fill-mask": "AutoModelForMaskedLM",
-    "text2text-generation": "AutoModelForSeq2SeqLM",
-    "text-classification": "AutoModelForSequenceClassification",
-    "token-classification": "AutoModelForTokenClassification",
-    "image-classification": "AutoModelForImageClassification",
-}
+def register(task: Task) -> None:
+    """Add a task, for this process, to the choices of `LoadConfig.task`.
 
+    A name that was registered before is given to the new task.
 
-_SUFFIXES = {
-    "ForCausalLM": "text-generation",
-    "LMHeadModel": "text-generation",
-    "ForMaskedLM": "fill-mask",
-    "ForConditionalGeneration": "text2text-generation",
-    "ForSequenceClassification": "text-classification",
-    "ForTokenClassification": "token-classification",
-    "ForImageClassification": "image-classification",
-}
-
-
-def task_from(names: list[str], settings: Any) -> str | None:
-    """The task that all of these class names stand for; decoders that see images too are language models."""
-    found = {task for name in names for suffix, task in _SUFFIXES.items() if name.endswith(suffix)}
-    task = found.pop() if len(found) == 1 else None
-    if task == "text2text-generation" and not getattr(settings, "is_encoder_decoder", False):
-        return "text-generation"
-    return task
+    Raises:
+        InputError: a task of the library has that name.
+    """
+    if task.name in get_args(TaskName):
+        raise InputError("the name of a new task is taken", value=task.name, remedy="choose another name")
+    if task.name not in TASKS:
+        add_choice("task", task.name)
+    TASKS[task.name] = task

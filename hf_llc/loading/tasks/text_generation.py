@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,45 +12,114 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import batches, column, columns, materialize
-from hf_llc.loading.tasks import losses
-from hf_llc.loading.tasks.losses import Encoded
+from hf_llc.loading.tasks.losses import IGNORED, inputs_of, logits_of, per_token, token_sums
+from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
 from hf_llc.loading.tasks.tokenization import (
-    _TEXTS,
-    _pad_id,
-    _texts,
-    _tokenize,
+    TEXT_COLUMNS,
     check_vocabulary,
     is_transformer_lens,
     length_for,
     need_tokenizer,
+    pad_id_of,
+    pad_rows,
+    texts_of,
+    token_tensors,
+    tokenize,
 )
+from hf_llc.problem import Forward
+
+_INPUTS = ("input_ids", "tokens", *TEXT_COLUMNS)
 
 
-def _between(tokenizer: Any) -> list[int]:
-    """What stands between two documents of a stream: the end and the start that the tokenizer itself gives a text.
+def encode(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: LoadConfig) -> Encoded:
+    """Windows of `max_length` tokens cut from the joined documents, or one padded document an example.
 
-    One that adds nothing (GPT-2's) gets its eos, else its bos. A model that was trained with bos alone has never seen
-    an eos: stories260K on 400 stories has 1.44 nats a token with its own bos between them, 1.93 with eos.
+    The data hold texts, or token ids, which may come with labels (−100 where a token is not to be predicted).
     """
-    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
-    full = tokenizer("a")["input_ids"]
-    at = next((i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain), 0)
-    added = full[at + len(plain) :] + full[:at]
-    return added or [i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i is not None][:1]
+    length = length_for(model, config)
+    names = columns(data)
+    name, label = column(names, config.input_column, _INPUTS, "input_column"), None
+    rows: Any
+    labels: Any = None
+    if _holds_token_ids(data, name):
+        if config.label_column is not None or "labels" in names:
+            label = column(names, config.label_column, ("labels",), "label_column")
+        rows, labels = _rows_of_ids(materialize(data, config), name, label, config, length)
+    elif config.label_column is not None:
+        raise InputError(
+            "label_column is for token ids made before, not for text", value=config.label_column, remedy="leave it out"
+        )
+    else:
+        rows = _rows_of_text(data, name, need_tokenizer(tokenizer), config, length)
+    pad_id = pad_id_of(model, tokenizer)
+    rows = [row[:length] if len(row) else [pad_id] for row in rows]
+    check_vocabulary(pad_rows(rows, pad_id), model)
+    if labels is not None:
+        labels = [row[:length] if len(row) else [IGNORED] for row in labels]
+        padded = pad_rows(labels, IGNORED)
+        check_vocabulary(padded.masked_fill(padded == IGNORED, 0), model)
+    facts = {"input_column": name, "label_column": label, "packing": config.packing, "max_length": length}
+    return _causal(
+        rows, config, labels=labels, pad_id=pad_id, is_transformers=not is_transformer_lens(model), facts=facts
+    )
+
+
+def _holds_token_ids(data: Dataset | IterableDataset, name: str) -> bool:
+    """Whether the column holds token ids rather than text, by its first row."""
+    first = next(iter(data), {name: None})[name]
+    return isinstance(first, (list, tuple, np.ndarray, Tensor)) and len(first) > 0 and not isinstance(first[0], str)
+
+
+def _rows_of_ids(data: Dataset, name: str, label: str | None, config: LoadConfig, length: int) -> tuple[Any, Any]:
+    """Rows of token ids and of their labels (None without a label column), cut into windows if packed."""
+    rows, labels = _unpadded(data, name), None if label is None else _unpadded(data, label)
+    if labels is not None and any(len(a) != len(b) for a, b in zip(rows, labels, strict=True)):
+        raise InputError("a row has not one label a token", value=f"{name}, {label}", remedy="check label_column")
+    # Rows of one length that fit are windows already.
+    are_windows = config.max_length is None and len({len(row) for row in rows}) == 1 and len(rows[0]) <= length
+    if config.packing != "packed" or are_windows:
+        return rows, labels
+    return (
+        _windows(np.concatenate(rows), length, config.max_examples),
+        None if labels is None else _windows(np.concatenate(labels), length, config.max_examples),
+    )
+
+
+def _unpadded(data: Dataset, name: str) -> list[np.ndarray]:
+    """A column of token ids or labels, without what an `attention_mask` column marks as padding."""
+    rows = [np.asarray(row, dtype=np.int64) for row in data[name][:]]
+    if "attention_mask" in data.column_names:
+        rows = [row[np.asarray(mask, dtype=bool)] for row, mask in zip(rows, data["attention_mask"][:], strict=True)]
+    return rows
+
+
+def _rows_of_text(
+    data: Dataset | IterableDataset, name: str, tokenizer: Any, config: LoadConfig, length: int
+) -> Sequence[Any]:
+    """Token ids of a text column: windows if packed, documents otherwise."""
+    if config.packing != "packed":
+        return tokenize(materialize(data, config), name, tokenizer, length=length)["input_ids"]
+    wanted = None if config.max_examples is None else config.max_examples * length
+    return _windows(_joined(data, name, tokenizer, wanted), length, config.max_examples)
 
 
 def _joined(data: Dataset | IterableDataset, name: str, tokenizer: Any, wanted: int | None) -> np.ndarray:
-    """One stream of token ids: documents without special tokens, `_between` between them.
+    """One stream of token ids: documents without special tokens, with `_separator` between them.
 
-    With `wanted`, documents are read until there are that many tokens, and no further.
+    Args:
+        data: the documents.
+        name: column of the texts.
+        tokenizer: a tokenizer of transformers.
+        wanted: read documents until there are that many tokens; None: read all.
     """
-    between = np.array(_between(tokenizer), dtype=np.int64)
+    separator = np.array(_separator(tokenizer), dtype=np.int64)
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        return {"input_ids": tokenizer(_texts(rows[name], name), add_special_tokens=False, verbose=False)["input_ids"]}
+        texts = texts_of(rows[name], name)
+        return {"input_ids": tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]}
 
     if wanted is None:
-        assert isinstance(data, Dataset)
+        assert isinstance(data, Dataset)  # a stream has max_examples, hence `wanted`
         mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
         parts: Any = mapped.with_format("numpy").iter(1000)
         documents: Iterable[Any] = (row for part in parts for row in part["input_ids"])
@@ -60,73 +129,26 @@ def _joined(data: Dataset | IterableDataset, name: str, tokenizer: Any, wanted: 
     total = 0
     for row in documents:
         if pieces:
-            pieces.append(between)
+            pieces.append(separator)
         pieces.append(np.asarray(row, dtype=np.int64))
-        total += len(row) + len(between)
+        total += len(row) + len(separator)
         if wanted is not None and total > wanted:
             break
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
 
 
-def causal_lm(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: LoadConfig) -> Encoded:
-    """Language model data: packed windows of `max_length` tokens, or one padded document an example.
+def _separator(tokenizer: Any) -> list[int]:
+    """The tokens between two documents of a stream: the end and the start that the tokenizer itself gives a text.
 
-    Ready token ids may come with labels of their own (−100 where a token is not to be predicted).
+    A tokenizer that adds nothing (GPT-2's) gets its eos, else its bos.
     """
-    length, is_packed = length_for(model, config), config.packing == "packed"
-    names = columns(data)
-    name = column(names, config.input_column, ("input_ids", "tokens", *_TEXTS), "input_column")
-    first = next(iter(data), {name: None})[name]
-    has_ids = isinstance(first, (list, tuple, np.ndarray, Tensor)) and len(first) > 0 and not isinstance(first[0], str)
-    rows: Any
-    labels: Any = None
-    if config.label_column is not None and not has_ids:
-        raise InputError(
-            "label_column is for token ids made before, not for text", value=config.label_column, remedy="leave it out"
-        )
-    label = (
-        column(names, config.label_column, ("labels",), "label_column")
-        if (config.label_column is not None or (has_ids and "labels" in names))
-        else None
-    )
-    if has_ids:
-        data = materialize(data, config)
-        rows, labels = _ready_rows(data, name), None if label is None else _ready_rows(data, label)
-        if labels is not None and any(len(a) != len(b) for a, b in zip(rows, labels, strict=True)):
-            raise InputError("a row has not one label a token", value=f"{name}, {label}", remedy="check label_column")
-        if is_packed and not (
-            config.max_length is None and len({len(row) for row in rows}) == 1 and len(rows[0]) <= length
-        ):
-            rows = _windows(np.concatenate(rows), length, config.max_examples)
-            labels = None if labels is None else _windows(np.concatenate(labels), length, config.max_examples)
-    elif is_packed:
-        wanted = None if config.max_examples is None else config.max_examples * length
-        rows = _windows(_joined(data, name, need_tokenizer(tokenizer), wanted), length, config.max_examples)
-    else:
-        rows = _tokenize(materialize(data, config), name, need_tokenizer(tokenizer), length=length)["input_ids"]
-    pad_id = _pad_id(model, tokenizer)
-    rows = [row[:length] if len(row) else [pad_id] for row in rows]
-    check_vocabulary(losses.pad(rows, pad_id), model)
-    if labels is not None:
-        labels = [row[:length] if len(row) else [losses.IGNORED] for row in labels]
-        known = losses.pad(labels, losses.IGNORED)
-        check_vocabulary(known.masked_fill(known == losses.IGNORED, 0), model)
-    return losses.causal_lm(
-        rows,
-        config,
-        labels=labels,
-        pad_id=pad_id,
-        is_transformers=not is_transformer_lens(model),
-        facts={"input_column": name, "label_column": label, "packing": config.packing, "max_length": length},
-    )
-
-
-def _ready_rows(data: Dataset, name: str) -> list[np.ndarray]:
-    """Token ids (or their labels) made before, without what an `attention_mask` column marks as padding."""
-    rows = [np.asarray(row, dtype=np.int64) for row in data[name][:]]
-    if "attention_mask" in data.column_names:
-        rows = [row[np.asarray(mask, dtype=bool)] for row, mask in zip(rows, data["attention_mask"][:], strict=True)]
-    return rows
+    # A model that was trained with bos alone has never seen an eos: stories260K on 400 stories has 1.44 nats a token
+    # with its own bos between them, 1.93 with eos.
+    plain = tokenizer("a", add_special_tokens=False)["input_ids"]
+    full = tokenizer("a")["input_ids"]
+    start = next((i for i in range(len(full) - len(plain) + 1) if full[i : i + len(plain)] == plain), 0)
+    added = full[start + len(plain) :] + full[:start]
+    return added or [i for i in (tokenizer.eos_token_id, tokenizer.bos_token_id) if i is not None][:1]
 
 
 def _windows(flat: np.ndarray, length: int, max_examples: int | None) -> np.ndarray:
@@ -144,3 +166,47 @@ def _windows(flat: np.ndarray, length: int, max_examples: int | None) -> np.ndar
             remedy="give more text or a smaller max_length",
         )
     return flat[: count * length].reshape(count, length)[:max_examples]
+
+
+def _causal(
+    rows: Sequence[Sequence[int]],
+    config: LoadConfig,
+    *,
+    labels: Sequence[Sequence[int]] | None,
+    pad_id: int,
+    is_transformers: bool,
+    facts: dict[str, Any],
+) -> Encoded:
+    """The loss of each token but a row's first.
+
+    Args:
+        rows: token ids.
+        config: says how losses are normalised.
+        labels: the tokens to predict, −100 elsewhere, shaped like `rows`; None: all of them.
+        pad_id: fills up short rows.
+        is_transformers: the model takes keyword arguments and returns `.logits`. Otherwise it takes ids alone and
+            returns logits; padding then stands at the end, where causal attention never looks.
+        facts: provenance so far.
+    """
+    examples = token_tensors(rows, pad_id)
+    if labels is not None or "attention_mask" in examples:
+        examples["labels"] = pad_rows(rows if labels is None else labels, IGNORED)
+    if not is_transformers:
+        examples.pop("attention_mask", None)
+
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        ids, targets = batch["input_ids"], batch.get("labels", batch["input_ids"])
+        output = forward(**inputs_of(batch), use_cache=False) if is_transformers else forward(ids)
+        return token_sums(logits_of(output)[:, :-1], targets[:, 1:])
+
+    return per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], sums, config, facts)
+
+
+TASK = Task(
+    name="text-generation",
+    encode=encode,
+    auto_class="AutoModelForCausalLM",
+    suffixes=("ForCausalLM", "LMHeadModel"),
+    joins_documents=True,
+    forecast_inputs=lambda settings, length: {**token_inputs(settings, length), "use_cache": False},
+)

@@ -1,4 +1,4 @@
-"""Token classification: a label for each tagged token."""
+"""Token classification: a label for each tagged word."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from typing import Any
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
-from hf_llc.loading.labels import LABELS, class_ids
-from hf_llc.loading.tasks import losses
-from hf_llc.loading.tasks.losses import Encoded
-from hf_llc.loading.tasks.tokenization import _pad_id, check_vocabulary, length_for, need_tokenizer
+from hf_llc.loading.labels import LABEL_COLUMNS, class_ids
+from hf_llc.loading.tasks.losses import IGNORED, labelled_tokens
+from hf_llc.loading.tasks.task import Encoded, Task
+from hf_llc.loading.tasks.tokenization import check_vocabulary, length_for, need_tokenizer, pad_id_of
+
+_WORDS = ("tokens", "words")
+_TAGS = ("ner_tags", "pos_tags", "tags", *LABEL_COLUMNS)
 
 
-def token_classification(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
-    """Words with a label each; the label sits on a word's first token."""
+def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
+    """Words with a label each; a word's first token carries its label."""
     tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
     if not getattr(tokenizer, "is_fast", False):
         raise InputError(
@@ -22,26 +25,33 @@ def token_classification(model: Any, data: Any, tokenizer: Any, config: LoadConf
             value=type(tokenizer).__name__,
             remedy="give tokenizer",
         )
-    name = column(data.column_names, config.input_column, ("tokens", "words"), "input_column")
-    label = column(data.column_names, config.label_column, ("ner_tags", "pos_tags", "tags", *LABELS), "label_column")
+    name = column(data.column_names, config.input_column, _WORDS, "input_column")
+    label = column(data.column_names, config.label_column, _TAGS, "label_column")
     length = length_for(model, config)
     tags = [class_ids(row, data.features[label], model) for row in data[label][:]]
     rows, labels = [], []
-    for words, known in zip(data[name][:], tags, strict=True):
-        if len(words) != len(known):
-            raise InputError("a row has not one label a word", value=f"{len(words)} words, {len(known)} labels")
-        encoded = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=length, verbose=False)
-        ids = encoded.word_ids()
-        rows.append(encoded["input_ids"])
-        labels.append(
-            [known[w] if w is not None and (i == 0 or ids[i - 1] != w) else losses.IGNORED for i, w in enumerate(ids)]
-        )
-    encoded = losses.labelled_tokens(
+    for words, word_labels in zip(data[name][:], tags, strict=True):
+        if len(words) != len(word_labels):
+            raise InputError("a row has not one label a word", value=f"{len(words)} words, {len(word_labels)} labels")
+        tokens = tokenizer(list(words), is_split_into_words=True, truncation=True, max_length=length, verbose=False)
+        word_of = tokens.word_ids()  # None for a special token
+        is_first = [w is not None and (i == 0 or word_of[i - 1] != w) for i, w in enumerate(word_of)]
+        rows.append(tokens["input_ids"])
+        labels.append([word_labels[w] if first else IGNORED for w, first in zip(word_of, is_first, strict=True)])
+    encoded = labelled_tokens(
         rows,
         labels,
         config,
-        pad_id=_pad_id(model, tokenizer),
+        pad_id=pad_id_of(model, tokenizer),
         facts={"input_column": name, "label_column": label, "max_length": length},
     )
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
+
+
+TASK = Task(
+    name="token-classification",
+    encode=encode,
+    auto_class="AutoModelForTokenClassification",
+    suffixes=("ForTokenClassification",),
+)

@@ -1,33 +1,38 @@
-"""Rows of a data set → token ids and labels, for the tasks on text that transformers knows."""
+"""Texts → token ids, and rows of token ids → tensors: what the tasks on text share."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import torch
 from datasets import Dataset
 from torch import Tensor
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 
-_TEXTS = ("text", "content", "sentence", "document", "story")
+TEXT_COLUMNS = ("text", "content", "sentence", "document", "story")
+"""Usual names of a text column."""
+
 _DEFAULT_LENGTH = 1024
+"""Tokens an example at most, if neither the user nor the model's context says less."""
 
 
 def is_transformer_lens(model: Any) -> bool:
-    """A HookedTransformer or a TransformerBridge: token ids in, logits out."""
+    """Whether the model is a HookedTransformer or a TransformerBridge: token ids in, logits out."""
     return any(c.__module__.split(".")[0] == "transformer_lens" for c in type(model).__mro__)
 
 
 def _text_config(model: Any) -> Any:
-    """The part of a model's config that describes its text side."""
+    """The config of a model's text side."""
     config: Any = getattr(model, "config", None)
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def context_of(model: Any) -> int | None:
-    """The most tokens that the model takes, None where nothing says."""
+    """The most tokens that the model takes; None if its config does not say."""
     if is_transformer_lens(model):
         return getattr(model.cfg, "n_ctx", None)
     inner = _text_config(model)
@@ -40,10 +45,10 @@ def context_of(model: Any) -> int | None:
 
 
 def length_for(model: Any, config: LoadConfig) -> int:
-    """Tokens an example: `max_length`, at most what the model can take.
+    """Tokens an example: `max_length`, or the model's context up to 1024.
 
     Raises:
-        InputError: more than the model's context.
+        InputError: `max_length` is more than the model's context.
     """
     context = context_of(model)
     if config.max_length is None:
@@ -56,10 +61,10 @@ def length_for(model: Any, config: LoadConfig) -> int:
 
 
 def check_vocabulary(ids: Tensor, model: Any) -> None:
-    """Token ids are rows of the embedding.
+    """Check that all token ids are rows of the model's embedding.
 
     Raises:
-        InputError: an id beyond the model's vocabulary.
+        InputError: an id is outside the model's vocabulary.
     """
     size = model.cfg.d_vocab if is_transformer_lens(model) else getattr(_text_config(model), "vocab_size", None)
     largest, least = int(ids.max()), int(ids.min())
@@ -76,47 +81,75 @@ def need_tokenizer(tokenizer: Any) -> Any:
     """The tokenizer.
 
     Raises:
-        InputError: there is none.
+        InputError: it is None.
     """
     if tokenizer is None:
         raise InputError("no tokenizer comes with the model", remedy="give tokenizer, or a data set with input_ids")
     return tokenizer
 
 
-def _pad_id(model: Any, tokenizer: Any) -> int:
-    """What rows are filled up with: the model's own padding token first, for models that look for it."""
+def pad_id_of(model: Any, tokenizer: Any) -> int:
+    """The token that fills up short rows: the model's padding token, else the tokenizer's, else 0."""
+    # The model's comes first: some models find a text's end by it.
     ids = (getattr(_text_config(model), "pad_token_id", None), getattr(tokenizer, "pad_token_id", None))
     return next((int(i) for i in ids if isinstance(i, int) and i >= 0), 0)
 
 
-def _texts(rows: Sequence[Any], name: str) -> list[str]:
-    """A text column's values, empty where a row has none.
+def texts_of(values: Sequence[Any], name: str) -> list[str]:
+    """The values of a text column; a missing one is the empty text.
 
     Raises:
-        InputError: another kind of column.
+        InputError: a value is not a text.
     """
-    for row in rows:
-        if row is not None and not isinstance(row, str):
+    for value in values:
+        if value is not None and not isinstance(value, str):
             raise InputError(
-                "the column does not hold text", value=f"{name}: {type(row).__name__}", remedy="give input_column"
+                "the column does not hold text", value=f"{name}: {type(value).__name__}", remedy="give input_column"
             )
-    return [row or "" for row in rows]
+    return [value or "" for value in values]
 
 
-def _tokenize(
+def tokenize(
     data: Dataset, name: str, tokenizer: Any, *, length: int, pair: str | None = None, is_target: bool = False
 ) -> dict[str, list[list[int]]]:
-    """Token ids of a text column, truncated, with special tokens, by `Dataset.map`, which keeps them cached."""
+    """Token ids of a text column, with special tokens, cut to `length`. `Dataset.map` keeps them in its cache.
+
+    Args:
+        data: the rows.
+        name: column of the texts.
+        tokenizer: a tokenizer of transformers.
+        length: tokens a row at most.
+        pair: column of the second texts, which follow the first in the same row; `token_type_ids` come too.
+        is_target: tokenize as the target of a sequence-to-sequence model.
+    """
     keep = ["input_ids", "token_type_ids"] if pair is not None else ["input_ids"]
 
     def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = _texts(rows[name], name)
+        texts = texts_of(rows[name], name)
         if is_target:
-            found = tokenizer(text_target=texts, truncation=True, max_length=length, verbose=False)
+            encoded = tokenizer(text_target=texts, truncation=True, max_length=length, verbose=False)
         else:
-            more = [] if pair is None else [_texts(rows[pair], pair)]
-            found = tokenizer(texts, *more, truncation=True, max_length=length, verbose=False)
-        return {key: found[key] for key in keep if key in found}
+            second = [] if pair is None else [texts_of(rows[pair], pair)]
+            encoded = tokenizer(texts, *second, truncation=True, max_length=length, verbose=False)
+        return {key: encoded[key] for key in keep if key in encoded}
 
     mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
     return {key: mapped[key][:] for key in mapped.column_names}
+
+
+def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
+    """Rows of different lengths as one int64 tensor `[row, position]`, with `value` after a row's end."""
+    length = max(map(len, rows))
+    out = np.full((len(rows), length), value, dtype=np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(row)] = row
+    return torch.from_numpy(out)
+
+
+def token_tensors(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tensor]:
+    """`input_ids [example, position]`, and an `attention_mask` if rows differ in length."""
+    examples = {"input_ids": pad_rows(rows, pad_id)}
+    # Without a mask, models take their faster path, and batched chains (vmap) may use any attention code.
+    if len({len(row) for row in rows}) > 1:
+        examples["attention_mask"] = pad_rows([[1] * len(row) for row in rows], 0)
+    return examples

@@ -1,0 +1,60 @@
+"""A model's weights just after loading: checked, and kept in 16 bits if that loses nothing."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+
+import torch
+
+from hf_llc.errors import InputError
+from hf_llc.parallel.sharding import whole_of
+
+
+def narrow_if_lossless(model: torch.nn.Module) -> None:
+    """Keep float32 weights in 16 bits, in place, if their values allow: those of a bfloat16 or float16 checkpoint.
+
+    All weights or none, so that other checkpoints stay of one type. The chains are float32 all the same (see
+    `hf_llc.posterior.posterior`); the model then costs two bytes a parameter beside them.
+    """
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    for dtype in (torch.bfloat16, torch.float16):
+        if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
+            for parameter in parameters:
+                parameter.data = parameter.data.to(dtype)
+            _return_freed_memory()
+            return
+
+
+def _return_freed_memory() -> None:
+    """Give freed memory back to the system."""
+    # glibc would keep pieces below 32 MiB. Large chains come in one piece and could not use them.
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def check_weights(model: torch.nn.Module) -> None:
+    """Check that the weights have values, all finite, in 32 bits or more.
+
+    Raises:
+        InputError: the first parameter that is not so.
+    """
+    for name, parameter in model.named_parameters():
+        if parameter.is_meta:
+            raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
+        if not (parameter.is_floating_point() or parameter.is_complex()):
+            raise InputError(
+                "a weight is an integer, as in quantized models",
+                value=f"{name}: {parameter.dtype}",
+                allowed="floating point",
+                remedy="load the model without quantization",
+            )
+        if parameter.dtype in (torch.bfloat16, torch.float16):
+            raise InputError(
+                "parameters cannot be sampled in this type",
+                value=str(parameter.dtype),
+                allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+                remedy="use dtype float32, with mixed_precision bf16 for speed",
+            )
+        if not bool(torch.isfinite(whole_of(parameter.detach())).all()):
+            raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")
