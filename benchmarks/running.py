@@ -24,7 +24,7 @@ from models import canonical_estimator
 from torch import Tensor
 
 from hf_llc.calibration.calibrate import apply, calibrate
-from hf_llc.calibration.noise_spectrum import Spectrum, heating_share, matters, noise_spectrum
+from hf_llc.calibration.noise_spectrum import Spectrum, heating_share, is_heat_significant, noise_spectrum
 from hf_llc.chains.run_chains import Recorder, take_step
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate
@@ -140,7 +140,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
                     take_step(walk, kernel, recorder, step)
                 recorder.flush()
             done, trace = steps, join_chains([recorder.trace() for recorder in recorders])
-            if spectrum is None and matters(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
+            if spectrum is None and is_heat_significant(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
                 spectrum = noise_spectrum(posterior, known.law, walks[0].w.clone(), **settings)
             share = 1.0 if spectrum is None else heating_share(spectrum, known.localization)
             rungs.append((time.perf_counter() - begun, steps, share))

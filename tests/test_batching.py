@@ -21,7 +21,9 @@ def chosen(model: nn.Module, *, num_chains: int = 3, num_groups: int = 1) -> dic
     data = {"inputs": inputs, "labels": labels}
     problem = Problem(model, data, lambda f, b: squared_error(f(b["inputs"]), b["labels"]), n=len(inputs), unit="")
     posterior = Posterior(problem)
-    return chain_batching.choose(posterior, num_chains=num_chains, num_groups=num_groups, batch_size=20, seed=0)
+    return chain_batching.fastest_chain_batch(
+        posterior, num_chains=num_chains, num_groups=num_groups, batch_size=20, seed=0
+    )
 
 
 def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[int]:

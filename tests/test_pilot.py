@@ -14,7 +14,7 @@ from targets import expected_llc, power_problem, shifted_problem
 from targets import sample as trace_of
 
 from hf_llc.calibration.calibrate import apply, calibrate
-from hf_llc.calibration.pilot import Pilot, gradient_noise, settle
+from hf_llc.calibration.pilot import Pilot, gradient_noise, limit_effective_step
 from hf_llc.calibration.repair import mended
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
@@ -69,7 +69,7 @@ def test_curvature_never_falls() -> None:
 @pytest.mark.parametrize("friction", [None, 0.3])
 @pytest.mark.parametrize("ceiling", [math.inf, 0.5, 0.03, 0.003])
 def test_friction_keeps_the_effective_step_below_its_ceiling(ceiling: float, friction: float | None) -> None:
-    step_size, found = settle(0.01, ceiling, friction)
+    step_size, found = limit_effective_step(0.01, ceiling, friction)
     assert effective_step_size(step_size, found) <= ceiling * (1 + 1e-9) and step_size <= 0.01
     assert friction is None or found == friction
     if ceiling in (0.03, 0.5) and friction is None:  # no more friction than that takes
@@ -156,11 +156,9 @@ class TestMended:
     def _after(
         self, found: Any, *, asked: SampleConfig | None = None, localization: float = 10.0, **changes: Any
     ) -> SampleConfig | None:
-        for name, value in changes.items():
-            setattr(found, name, value)
         now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=localization)
         auto = sample(step_size="auto", localization="auto") if asked is None else asked
-        return mended(now, auto, found)
+        return mended(now, auto, replace(found.estimate, **changes))
 
     def test_diverged(self, found: Any) -> None:
         after = self._after(found, verdict="diverged")

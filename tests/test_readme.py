@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pkgutil
 import re
 from pathlib import Path
 
@@ -32,3 +33,12 @@ def test_file_map_names_every_module() -> None:
 def test_pictures_and_files_are_there() -> None:
     for target in re.findall(r"\]\((?!http)([^)]+)\)", TEXT):
         assert (ROOT / target).exists(), target
+
+
+def test_the_page_of_formulas_names_functions_that_are_there() -> None:
+    text = (ROOT / "docs" / "mathematics.md").read_text(encoding="utf-8")
+    packages = "|".join(path.parent.name for path in (ROOT / "hf_llc").glob("*/__init__.py"))
+    names = set(re.findall(rf"(?<![\w.])(?:{packages})(?:\.\w+)+", text))
+    assert len(names) > 10
+    for name in names:
+        assert pkgutil.resolve_name(f"hf_llc.{name}") is not None

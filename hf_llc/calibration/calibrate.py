@@ -1,6 +1,7 @@
-"""Settles what was left open ("auto"), with a pilot chain of its own, and mends what the chains then show.
+"""Choose the settings that are "auto", by a pilot chain.
 
-Samplers with momentum: see `hf_llc.calibration.pilot`. Others: the acceptance target of arXiv 2308.12108, appendix H.1.
+Samplers with momentum: see `hf_llc.calibration.pilot`. Others: the acceptance target of [L], arXiv 2308.12108,
+appendix H.1.
 """
 
 from __future__ import annotations
@@ -19,19 +20,20 @@ from hf_llc.samplers.effective_step import settled_localization
 from hf_llc.samplers.walk import Walk
 
 ACCEPT_TARGET = (0.9, 0.95)
+"""Least and largest mean acceptance probability of MALA ([L], appendix H.1)."""
 
 _BLOCK = 10
-"""Steps between two decisions, each with its acceptance."""
+"""Pilot steps at one ε."""
 
 _MAX_BLOCKS = 40
 
 
 def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
-    """All that is "auto" in `sample`, and how it was found.
+    """Choose everything that is "auto" in `sample`.
 
     Returns:
-        The settings found (step_size, localization, with momentum friction and gradient), `num_gradients`, `curvature`,
-        and the `path` that led there.
+        The settings (step_size, gradient, localization and, with momentum, friction), `num_gradients`, the largest
+        `curvature` κ, and the `path` of the pilot.
     """
     assert isinstance(sample.batch_size, int)
     if SAMPLERS[sample.sampler].has_friction:
@@ -62,36 +64,35 @@ def apply(found: dict[str, Any], sample: SampleConfig) -> SampleConfig:
 
 
 def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size: int) -> dict[str, Any]:
-    """ε at which MALA would accept 90–95 % of the pilot's steps.
+    """The ε at which MALA would accept 90 to 95 % of the pilot's steps.
 
-    Starts at 1/κ, κ the largest curvature at w*, which it never exceeds (SGLD is stable below 4/κ and its excess in
-    that direction is a quarter there). Halves ε below the target and raises it by half above, bisecting once both
-    sides are known. Acceptance on a step's own minibatch does not see gradient noise: `diagnostics.step_size_bias`
-    judges that on the chains themselves.
+    Below the target ε is halved, above it raised by half, and bisected once both sides are known. Acceptance on a
+    step's own minibatch is blind to gradient noise; `judging.statistics.step_size_bias` measures that on the chains.
 
     Returns:
-        step_size, accept_prob, curvature, num_gradients and the path of (step size, acceptance) tried.
+        step_size, accept_prob, curvature, num_gradients, and the path of (step size, acceptance) tried.
     """
     walk = Walk(posterior, law, [PILOT], seed=seed, batch_size=batch_size)
     walk.steps_in_backward = False  # acceptance takes two whole gradients
     curvature = Curvature(posterior, nbeta=law.nbeta).refresh(walk.w, walk.batches.indices(0), iterations=10)
     curvature += law.localization
-    ceiling = 1.0 / max(curvature, 1e-300)
+    ceiling = 1.0 / max(curvature, 1e-300)  # a quarter of SGLD's limit of stability, 4/κ
     step_size, low, high = ceiling, 0.0, math.inf
     path: list[list[float]] = []
     for block in range(_MAX_BLOCKS):
         accept = _pilot_block(walk, step_size, block * _BLOCK)
         path.append([step_size, accept])
-        if accept < 0.5:  # the pilot may be where no good step leads: back to w*
+        if accept < 0.5:  # far too large an ε may have thrown the pilot out of the basin: back to w*
             walk.w.copy_(posterior.start(1))
         too_small = accept > ACCEPT_TARGET[1]
         if ACCEPT_TARGET[0] <= accept and (not too_small or step_size >= ceiling):
             break
         low, high = (step_size, high) if too_small else (low, step_size)
-        if high < 1.05 * low:  # acceptance fell as the pilot moved on: open the bracket again
+        if high < 1.05 * low:  # acceptance changed as the pilot moved on: open the bracket again
             low = 0.0
-        elsewhere = 1.5 * step_size if too_small else step_size / 2
-        step_size = min(math.sqrt(low * high) if low > 0 and high < math.inf else elsewhere, ceiling)
+        outward = 1.5 * step_size if too_small else step_size / 2
+        step_size = min(math.sqrt(low * high) if low > 0 and high < math.inf else outward, ceiling)
+    # the one tried whose acceptance is nearest to the target
     step_size, accept = min(path, key=lambda tried: max(ACCEPT_TARGET[0] - tried[1], tried[1] - ACCEPT_TARGET[1], 0.0))
     return {
         "step_size": float(f"{step_size:.3g}"),
@@ -103,7 +104,7 @@ def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size
 
 
 def _pilot_block(walk: Walk, step_size: float, start: int) -> float:
-    """Mean acceptance over a block of the pilot; 0 where it diverges."""
+    """Mean acceptance over a block of the pilot; 0 if it diverges."""
     kernel, accepts = SGLD(step_size), []
     for step in range(start, start + _BLOCK):
         info = kernel.step(walk, walk.batches.indices(step), step=step, measure=True)

@@ -1,4 +1,4 @@
-"""How many chains to step together: as many as each process has where a short measurement finds that faster."""
+"""How many chains to step together: all chains of a process if a short measurement finds that faster, otherwise one."""
 
 from __future__ import annotations
 
@@ -13,24 +13,27 @@ from hf_llc.backend.random_streams import BatchStream
 from hf_llc.posterior.posterior import Posterior
 
 _ROUNDS = 5
-"""Both ways take turns, so that what else the machine does hits both; the fastest of each counts."""
+"""Timings of each way. The two take turns, so that other load on the machine hits both; the fastest of each counts."""
 
-_WORTH = 0.9
-"""Batched chains have to take less than this part of the time: they take more memory."""
+_WORTHWHILE = 0.9
+"""Batched chains must take less than this share of the time a chain-step, because they take more memory."""
 
 
-def choose(posterior: Posterior, *, num_chains: int, num_groups: int, batch_size: int, seed: int) -> dict[str, Any]:
-    """Time a gradient of one chain and of a process's share of the chains, by vmap. All processes of a group ask.
+def fastest_chain_batch(
+    posterior: Posterior, *, num_chains: int, num_groups: int, batch_size: int, seed: int
+) -> dict[str, Any]:
+    """Time a gradient of one chain and of all chains of a process under vmap. All processes of a group must call it.
 
     Args:
-        posterior: whose gradients.
-        num_chains: of the estimate.
-        num_groups: of processes that share them.
+        posterior: losses and gradients.
+        num_chains: chains of the estimate.
+        num_groups: groups of processes that share the chains.
         batch_size: examples a step.
-        seed: of the batches.
+        seed: seed of the minibatches.
 
     Returns:
-        `chain_batch_size`, and the milliseconds a chain-step of either way (`one`, `together`; None: not possible).
+        `chain_batch_size`, and the milliseconds of a chain-step one by one (`one`) and batched (`together`); both are
+        None if chains cannot be batched.
     """
     share = math.ceil(num_chains / num_groups)
     if share == 1:
@@ -39,15 +42,15 @@ def choose(posterior: Posterior, *, num_chains: int, num_groups: int, batch_size
     try:
         together = _gradient(posterior, share, batch_size, seed)
         seconds = _times(one, together)
-    except (RuntimeError, ValueError, TypeError, NotImplementedError):  # no vmap for it, or no memory
+    except (RuntimeError, ValueError, TypeError, NotImplementedError):  # no vmap rule, or no memory
         return {"chain_batch_size": 1, "one": None, "together": None}
-    each = [1e3 * seconds[0], 1e3 * seconds[1] / share]
-    is_worth_it = each[1] < _WORTH * each[0]
-    return {"chain_batch_size": share if is_worth_it else 1, "one": each[0], "together": each[1]}
+    one_ms, together_ms = 1e3 * seconds[0], 1e3 * seconds[1] / share
+    is_faster = together_ms < _WORTHWHILE * one_ms
+    return {"chain_batch_size": share if is_faster else 1, "one": one_ms, "together": together_ms}
 
 
 def _gradient(posterior: Posterior, count: int, batch_size: int, seed: int) -> Callable[[], Tensor]:
-    """A gradient of `count` chains at w*; done once already, so that what is made on first use is made."""
+    """A function that takes a gradient of `count` chains at w*, called once already to compile and allocate."""
     w = posterior.start(count)
     batches = BatchStream(
         seed, range(count), num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
@@ -61,11 +64,11 @@ def _gradient(posterior: Posterior, count: int, batch_size: int, seed: int) -> C
 
 
 def _times(one: Callable[[], Tensor], together: Callable[[], Tensor]) -> tuple[float, float]:
-    """Seconds of each, the least of all rounds."""
+    """Seconds of each function, the least of all rounds."""
     best = [math.inf, math.inf]
     for _ in range(_ROUNDS):
-        for which, work in enumerate((one, together)):
+        for which, gradient in enumerate((one, together)):
             begun = time.perf_counter()
-            float(work().sum())  # waits for the device
+            float(gradient().sum())  # waits for the device
             best[which] = min(best[which], time.perf_counter() - begun)
     return best[0], best[1]

@@ -1,12 +1,10 @@
-"""Which share of the gradient noise heats λ̂: the noise along directions that the loss holds, not the localization.
+"""The share ω of the gradient noise that heats λ̂: the noise along directions that the loss, not γ, confines.
 
-A gradient whose noise has power V_i along direction i of curvature nβh_i raises E[nβL] by (ε_eff/8)·ω·Σ V_i, with
+Noise with variance V_i along direction i of curvature nβh_i raises E[nβL] by (ε_eff/8)·ω·Σ V_i, with
 
-    ω = Σ V_i nβh_i/(nβh_i + γ) / Σ V_i,
+    ω = Σ V_i nβh_i/(nβh_i + γ) / Σ V_i = ⟨η, f(nβ∇²L) η⟩/⟨η, η⟩,    f(x) = x/(x + γ),
 
-1 where γ is weak (`pilot`). ω is ⟨η, f(nβ∇²L) η⟩/⟨η, η⟩ for a sample η of the noise and f(x) = x/(x + γ): Lanczos'
-method started at η gives it as a Gauss quadrature (Golub and Meurant 1994) in a few products, since f is smooth on the
-scale of γ, and the same nodes serve every γ.
+η a sample of the noise. Derived in docs/mathematics.md.
 """
 
 from __future__ import annotations
@@ -23,89 +21,91 @@ from hf_llc.records.trace import Trace
 from hf_llc.samplers.walk import Walk
 
 HEAT = -3
-"""The chain number of what is drawn here."""
+"""Chain number of the minibatches drawn here. No chain of an estimate has it."""
 
 _PRODUCTS = 6
-"""Products with the Hessian."""
+"""Products with the Hessian. Few are enough because f is smooth on the scale of γ."""
 
 _BATCHES = 16
-"""The Hessian is that of so many batches: that of few has a noise of its own, on the scale of γ or above."""
+"""Minibatches of the Hessian. The Hessian of fewer has sampling noise of the size of γ or above."""
 
-_LITTLE = 0.02
-"""Part of λ̂ below which the heat of gradient noise is taken as it is: at most."""
+_SIGNIFICANT = 0.02
+"""Share of λ̂ above which the heat is significant. A smaller heat is subtracted with ω = 1, its upper bound."""
 
 NUM_GRADIENTS = 4 + _BATCHES * (_PRODUCTS + 1)
-"""What it costs, in gradients of a batch, at most."""
+"""Cost of a spectrum, in gradients of a minibatch, at most."""
 
 
 Spectrum = list[list[float]]
-"""Curvatures nβh and the shares of the noise's power at them: nodes and weights of the quadrature."""
+"""Nodes and weights of the quadrature: curvatures nβh, and the share of the noise's power at each."""
 
 
-def matters(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> bool:
-    """Whether the heat that the chains measured is more than a little of λ̂, so that its share is worth finding."""
+def is_heat_significant(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> bool:
+    """True if the heat that the chains measured is above 2 % of λ̂, so that its share ω is worth computing."""
     excess = nbeta * (trace.loss - trace.init_loss)[:, num_burnin_steps:].mean()
-    return statistics.mean_of(trace.heat[:, num_burnin_steps:]) > _LITTLE * abs(excess)
+    return statistics.mean_of(trace.heat[:, num_burnin_steps:]) > _SIGNIFICANT * abs(excess)
 
 
 def heating_share(spectrum: Spectrum, localization: float) -> float:
-    """ω at this γ, between 0 and 1.
-
-    f is continued oddly below 0: there the Hessian of few batches is negative by its own noise, as much as it is too
-    large elsewhere.
-    """
+    """ω at this γ, between 0 and 1."""
     if localization == 0:
         return 1.0
+    # f is continued as an odd function below 0. Sampling noise of the Hessian makes some of its eigenvalues negative,
+    # and others as much too large; an odd f lets the two errors cancel.
     share = sum(weight * value / (abs(value) + localization) for value, weight in spectrum)
     return min(max(share, 0.0), 1.0)
 
 
 @torch.no_grad()
 def noise_spectrum(posterior: Posterior, law: Law, w: Tensor, *, seed: int, batch_size: int, gradient: str) -> Spectrum:
-    """Where in the spectrum of the loss the noise of minibatch gradients lies.
+    """The distribution of the gradient noise's power over the eigenvalues of nβ∇²L.
+
+    Lanczos' method started at a sample of the noise gives it as a Gauss quadrature (Golub and Meurant 1994). The nodes
+    do not depend on γ, so one spectrum serves every γ.
 
     Args:
         posterior: losses and gradients.
         law: nβ and γ of the chain.
-        w: where a chain is, `[1, parameter]`.
-        seed: of the batches.
-        batch_size: of the chain's gradients.
-        gradient: "plain" or "control-variate": whose noise.
+        w: position of a chain, `[1, parameter]`.
+        seed: seed of the minibatches.
+        batch_size: examples of the chain's gradients.
+        gradient: kind of gradient whose noise is meant, "plain" or "control-variate".
 
     Returns:
-        The spectrum; all of it at infinity, ω = 1, where it cannot be told: no noise, or a loss that is not finite.
+        The spectrum. If there is no noise or the loss is not finite, all of it lies at infinity, so that ω = 1.
     """
     walk = Walk(posterior, law, [HEAT], seed=seed, batch_size=batch_size, w=w, gradient=gradient)
     one, other = (walk.gradient(walk.batches.indices(step))[1] for step in range(2))
     noise = torch.cat([a - b for a, b in zip(one, other, strict=True)], dim=1)
     batches = [walk.batches.indices(2 + step) for step in range(_BATCHES)]
     indices = torch.cat([batch for batch in batches if batch is not None], dim=1)
-    return _quadrature(posterior, law, w, noise, indices)
+    return _lanczos(posterior, law, w, noise, indices)
 
 
-_UNKNOWN: Spectrum = [[1e300, 1.0]]
+_AT_INFINITY: Spectrum = [[1e300, 1.0]]
 
 
-def _quadrature(posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor) -> Spectrum:
+def _lanczos(posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor) -> Spectrum:
+    """Nodes and weights of the Gauss quadrature, by Lanczos' method started at `noise`."""
     size = float(posterior.norm(noise))
     if not size > 0 or not np.isfinite(size):
-        return _UNKNOWN
+        return _AT_INFINITY
     base = posterior.gradient(w, indices)[1]
-    before, v, beta = torch.zeros_like(noise), noise / size, 0.0
-    diagonal: list[float] = []
-    beside: list[float] = []
+    v_before, v, beta = torch.zeros_like(noise), noise / size, 0.0
+    diagonal: list[float] = []  # of the tridiagonal matrix
+    off_diagonal: list[float] = []
     for _ in range(_PRODUCTS):
-        product = hessian_product(posterior, w, indices, base, v).mul_(law.nbeta).sub_(before, alpha=beta)
+        product = hessian_product(posterior, w, indices, base, v).mul_(law.nbeta).sub_(v_before, alpha=beta)
         alpha = float(posterior.over_shards((product.double() * v).sum()))
         product.sub_(v, alpha=alpha)
         diagonal.append(alpha)
         beta = float(posterior.norm(product))
         if not np.isfinite(alpha + beta):
-            return _UNKNOWN
+            return _AT_INFINITY
         if beta < 1e-6 * max(abs(alpha), law.localization):
-            break
-        beside.append(beta)
-        before, v = v, product / beta
-    off = beside[: len(diagonal) - 1]
+            break  # the noise lies in the directions found so far
+        off_diagonal.append(beta)
+        v_before, v = v, product / beta
+    off = off_diagonal[: len(diagonal) - 1]
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
     return [[float(x), float(v) ** 2] for x, v in zip(values, vectors[0], strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from hf_llc.calibration.pilot import settle
+from hf_llc.calibration.pilot import limit_effective_step
 from hf_llc.config import SampleConfig
 from hf_llc.judging.verdict import lower_by
 from hf_llc.records.findings import Estimate
@@ -58,5 +58,5 @@ def _lower(sample: SampleConfig, asked: SampleConfig, factor: float, *, is_broke
         return {"step_size": float(f"{factor * sample.step_size:.3g}")}
     assert sample.friction != "auto"
     kept = None if asked.friction == "auto" else sample.friction
-    step_size, friction = settle(sample.step_size, factor * slow_step_size(sample), kept)
+    step_size, friction = limit_effective_step(sample.step_size, factor * slow_step_size(sample), kept)
     return {"step_size": float(f"{step_size:.3g}"), "friction": float(f"{friction:.3g}")}

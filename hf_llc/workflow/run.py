@@ -16,9 +16,15 @@ from torch import Tensor
 
 from hf_llc.backend.versions import package_versions
 from hf_llc.calibration.calibrate import apply, calibrate
-from hf_llc.calibration.chain_batching import choose
+from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.minimize import minimize
-from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, Spectrum, heating_share, matters, noise_spectrum
+from hf_llc.calibration.noise_spectrum import (
+    NUM_GRADIENTS,
+    Spectrum,
+    heating_share,
+    is_heat_significant,
+    noise_spectrum,
+)
 from hf_llc.calibration.repair import mended
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.chains.progress import ProgressBar
@@ -169,7 +175,7 @@ class Run:
         `Trace.heat` of the chains takes all noise to be in directions that the loss holds (`noise_spectrum`).
         """
         self.spectrum = None
-        if not matters(trace, nbeta=self.nbeta, num_burnin_steps=burnin):
+        if not is_heat_significant(trace, nbeta=self.nbeta, num_burnin_steps=burnin):
             return trace
         self.spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": self._noise_spectrum(name)})["spectrum"]
         self.sampling.num_gradients += NUM_GRADIENTS
@@ -339,7 +345,7 @@ class Run:
 
     def _batching(self) -> dict[str, Any]:
         """How many chains to step together."""
-        return choose(
+        return fastest_chain_batch(
             self.posterior,
             num_chains=self.sample.num_chains,
             num_groups=self.processes.count // self.processes.group.size,
