@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import copy
+import functools
+import math
+import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -62,3 +66,43 @@ def test_names_that_are_taken_or_unknown_are_refused() -> None:
     register("still")(Still)  # a cell of a notebook run again
     with pytest.raises(InputError, match=r"allowed: .*'hmc', 'auto', 'still'"):
         SampleConfig(sampler="stil")  # type: ignore[arg-type]
+
+
+PAGE = Path(__file__).parents[1] / "docs" / "extending.md"
+
+
+def sections() -> dict[str, str]:
+    """The Python of each section of docs/extending.md."""
+    _, *parts = re.split(r"^## ", PAGE.read_text(encoding="utf-8"), flags=re.M)
+    blocks = {part.splitlines()[0]: re.findall(r"^```python\n(.*?)^```", part, flags=re.M | re.S) for part in parts}
+    return {title: "\n".join(code) for title, code in blocks.items()}
+
+
+@functools.cache
+def run(code: str) -> dict[str, Any]:
+    """The names that the code defines."""
+    names: dict[str, Any] = {"__name__": "extending"}
+    exec(compile(code, str(PAGE), "exec"), names)
+    return names
+
+
+@pytest.mark.parametrize("section", sections())
+def test_the_page_runs(section: str) -> None:
+    run(sections()[section])
+
+
+def test_the_sampler_of_the_page_is_right() -> None:
+    names = run(sections()["A sampler"])
+    result, epsilon, gamma = names["result"], 1e-3, 40.0
+    curvatures = result.nbeta * names["h"].double()
+    keep = (1 - epsilon / 2 * curvatures) * math.exp(-epsilon * gamma / 2)
+    variance = -math.expm1(-epsilon * gamma) / gamma / (1 - keep**2)
+    assert abs(result.llc - float((curvatures * variance).sum() / 2)) < 3 * result.llc_se < 0.1 * result.llc
+
+
+@pytest.mark.parametrize(("right", "wrong"), [("keep**2", "keep"), ("law.nbeta)", "law.nbeta / 2)")])
+def test_the_page_sees_a_fault(right: str, wrong: str) -> None:
+    code = sections()["A sampler"]
+    assert code.count(right) == 1
+    with pytest.raises(AssertionError):
+        run(code.replace(right, wrong))
