@@ -53,9 +53,21 @@ def test_what_cannot_be_batched_is_not_timed(monkeypatch: pytest.MonkeyPatch) ->
     assert not calls
 
 
-def test_a_real_measurement_has_both_times() -> None:
-    found = chosen(network())
-    assert found["chain_batch_size"] in (1, 3) and found["one"] > 0 and found["together"] > 0
+def test_the_measurement_takes_the_fastest_round_of_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a clock that gradients advance: a second for one chain and 1.5 for three, more in all rounds but the third."""
+    now, calls = 0.0, {1: 0, 3: 0}
+    gradient = Posterior.gradient
+
+    def timed(posterior: Posterior, w: Any, *arguments: Any) -> Any:
+        nonlocal now
+        calls[len(w)] += 1  # the first is not measured
+        now += {1: 1.0, 3: 1.5}[len(w)] * (1 if calls[len(w)] == 4 else 7)
+        return gradient(posterior, w, *arguments)
+
+    monkeypatch.setattr(Posterior, "gradient", timed)
+    monkeypatch.setattr(chain_batching.time, "perf_counter", lambda: now)
+    assert chosen(network()) == {"chain_batch_size": 3, "one": 1000.0, "together": 500.0}
+    assert calls == {1: 6, 3: 6}
 
 
 @pytest.mark.parametrize(("seconds", "size"), [((1.0, 1.0), 3), ((1.0, 9.0), 1)], ids=["together", "one by one"])

@@ -177,10 +177,15 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
 def test_a_chain_that_blows_up_stops_alone(tmp_path: Path) -> None:
     """NaN from the first bad step on, for the chain concerned only."""
     problem = power_problem(torch.tensor([2.0]), power=6)
-    trace = sample(problem, sampler="sgld", step_size=0.6, nbeta=20.0, localization=0.0, num_chains=1, steps=400)
-    bad = ~np.isfinite(trace.loss[0])
-    assert bad.any() and not bad.all(), "pick a step at which this target diverges late"
-    assert bad[int(bad.argmax()) :].all()
+    law = {"sampler": "sgld", "step_size": 0.15, "nbeta": 20.0, "localization": 0.0, "steps": 20}
+    trace = sample(problem, num_chains=3, **law)
+    bad = ~np.isfinite(trace.loss)
+    assert bad.any(axis=1).tolist() == [False, True, True], "pick a step at which some chains diverge, late"
+    for chain in range(3):
+        first = int(bad[chain].argmax()) if bad[chain].any() else 20
+        assert first > 1 and bad[chain, first:].all() and not bad[chain, :first].any()
+        alone = sample(problem, num_chains=1, first_chain=chain, **law)
+        np.testing.assert_allclose(trace.loss[chain], alone.loss[0], rtol=1e-3)
 
 
 def test_the_model_is_left_as_found(tmp_path: Path) -> None:
@@ -215,6 +220,9 @@ def test_frozen_parameters_do_not_move(tmp_path: Path) -> None:
     problem = regression()
     problem.model.one.bias.requires_grad_(False)  # type: ignore[union-attr]
     assert sum(p.numel() for p in sampled_parameters(problem.model).values()) == 25 + 5 + 5 + 5
+    run(problem, [0], until=2, folder=tmp_path / "partly")
+    w, _, _ = ChainStore(tmp_path / "partly").load([0], CPU)
+    assert w is not None and w.shape == (1, 25 + 5 + 5 + 5)
     problem.model.requires_grad_(False)
     with pytest.raises(InputError, match="no parameter to sample"):
         run(problem, [0], until=2, folder=tmp_path)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from scipy import signal as filters
+from scipy import stats
 
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate
@@ -29,6 +30,35 @@ def test_standard_error_of_an_ar1_series(rho: float) -> None:
     assert np.mean(errors) == pytest.approx(truth, rel=0.08)
 
 
+@pytest.mark.parametrize("rho", [-0.5, 0.0, 0.5, 0.9])
+def test_effective_sample_size_of_an_ar1_series(rho: float) -> None:
+    """N (1 − ρ)/(1 + ρ)."""
+    sizes = [statistics.ess(ar1(rho, chains=4, draws=4000, seed=s)) for s in range(10)]
+    assert np.mean(sizes) == pytest.approx(16_000 * (1 - rho) / (1 + rho), rel=0.08)
+
+
+def r_hat_by_hand(draws: np.ndarray) -> float:
+    """Vehtari et al. 2021, eq. 1–4 and 14: of split chains, of normal scores, the larger of bulk and folded."""
+    half = draws.shape[1] // 2
+    halves = np.concatenate([draws[:, :half], draws[:, -half:]])
+
+    def of_scores(x: np.ndarray) -> float:
+        scores = stats.norm.ppf((stats.rankdata(x) - 3 / 8) / (x.size + 1 / 4)).reshape(x.shape)
+        within = scores.var(axis=1, ddof=1).mean()
+        between = scores.mean(axis=1).var(ddof=1)
+        return math.sqrt((half - 1) / half + between / within)
+
+    return max(of_scores(halves), of_scores(np.abs(halves - np.median(halves))))
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.3, 2.0])
+def test_r_hat_by_hand(apart: float) -> None:
+    x = ar1(0.3, chains=4, draws=200) + apart * np.arange(4)[:, None]
+    assert statistics.r_hat(x) == pytest.approx(r_hat_by_hand(x), rel=1e-6)
+    wide = ar1(0.3, chains=4, draws=200) * np.array([1, 1, 1, 1 + 2 * apart])[:, None]  # the same mean, another spread
+    assert statistics.r_hat(wide) == pytest.approx(r_hat_by_hand(wide), rel=1e-6)
+
+
 @pytest.mark.parametrize("chains", [1, 2, 3, 4, 8])
 def test_standard_error_is_true_for_few_chains(chains: int) -> None:
     """z = mean/se has sd near 1 over 300 repeats with 60 effective draws a chain."""
@@ -41,8 +71,8 @@ def test_standard_error_is_true_for_few_chains(chains: int) -> None:
 
 def test_chains_that_disagree_widen_the_error() -> None:
     x = ar1(0.0, chains=4, draws=500) * 0.1 + np.array([0.0, 1.0, 2.0, 3.0])[:, None]
-    assert statistics.standard_error(x) >= np.std([0, 1, 2, 3], ddof=1) / 2 * 0.95
-    assert statistics.r_hat(x) > 1.5
+    assert statistics.standard_error(x) == pytest.approx(np.std([0, 1, 2, 3], ddof=1) / 2, rel=0.01)
+    assert statistics.r_hat(x) == pytest.approx(r_hat_by_hand(x)) and statistics.r_hat(x) > 2
 
 
 def test_constant_draws_carry_no_information() -> None:
@@ -103,7 +133,9 @@ def test_each_ill_has_its_name() -> None:
     name, text = verdict(broken)
     assert name == "diverged" and "chain 2" in text and "step 500" in text
     assert verdict(relaxing(level=50, time=600))[0] == "drifting"
-    assert verdict(good - 60)[0] in {"not a minimum", "negative"}
+    assert verdict(good - 60)[0] == "not a minimum"  # before "negative", which it is too
+    name, text = verdict(relaxing(level=-1, time=20, noise=8.0))
+    assert name == "negative" and "is below zero" in text and "set minimize" in text
     dips = good - 70 * np.exp(-((np.arange(800) - 60) ** 2) / 800)
     assert verdict(dips)[0] == "not a minimum"
     assert verdict(good, trivial_loss=1.7)[0] == "left the basin"  # mean loss 1.5 of 1.0 … 1.7
@@ -201,6 +233,11 @@ def test_plain_and_paired_estimators_agree_where_batches_are_full() -> None:
         num_burnin_steps=400,
         num_steps_between_draws=2,
     )
+    draws = (100 * (trace.loss - trace.init_loss))[:, 400:].reshape(4, 200, 2).mean(axis=2)
+    assert found.r_hat == pytest.approx(r_hat_by_hand(draws), rel=1e-6)
+    assert found.ess == pytest.approx(800 * (draws.std() / found.llc_se) ** 2 / 800, rel=0.02)  # se² = var/ESS
+    assert found.accept_prob == pytest.approx(0.93)
+    assert found.plateau["drift"] == pytest.approx(draws[:, 100:].mean() - draws[:, :100].mean())
     assert found.llc == pytest.approx(found.llc_plain)
     assert found.llc == pytest.approx(np.mean(found.llc_per_chain))
     assert found.llc == pytest.approx(100 * (found.mean_loss - 1))

@@ -65,12 +65,30 @@ def test_result_says_how_it_was_made() -> None:
 
 def test_a_fixed_step_has_no_calibration_and_auto_has_one() -> None:
     assert compute().calibration is None
-    overdamped = compute(step_size="auto", sampler="sgld").calibration
-    assert overdamped is not None and overdamped["curvature"] > 5
-    assert overdamped["path"][-1][0] <= 1 / overdamped["curvature"]
+    model = network()
+    inputs, labels = examples(model)
+    names, values = zip(*model.named_parameters(), strict=True)
+
+    def loss(*weights: torch.Tensor) -> torch.Tensor:
+        outputs = torch.func.functional_call(model, dict(zip(names, weights, strict=True)), (inputs,))
+        return squared_error(outputs, labels).mean()
+
+    blocks = torch.autograd.functional.hessian(loss, tuple(value.detach() for value in values))
+    hessian = torch.cat([torch.cat([b.flatten(v.dim()).flatten(0, v.dim() - 1) for b in row], dim=1)
+                         for row, v in zip(blocks, values, strict=True)])  # fmt: skip
+    exact = 203 / np.log(203) * float(torch.linalg.eigvalsh(hessian)[-1]) + 5.0
+    found = compute(step_size="auto", sampler="sgld")
+    overdamped = found.calibration
+    assert overdamped is not None
+    assert overdamped["curvature"] == pytest.approx(exact, rel=0.2)  # of minibatches
+    steps, accepted = zip(*overdamped["path"], strict=True)
+    assert steps == pytest.approx([2.0**-i / overdamped["curvature"] for i in range(len(steps))])
+    assert accepted[-1] >= 0.9 > max(accepted[:-1], default=0)
+    assert found.step_size == float(f"{steps[-1]:.2g}")
     found = compute(step_size="auto")
     assert found.sampler == "baoab" and found.friction is not None and found.calibration is not None
-    assert found.step_size <= float(f"{0.25 / found.calibration['curvature']:.3g}")
+    assert exact * 0.8 < found.calibration["curvature"] < 2 * exact  # the largest along the pilot
+    assert found.step_size == float(f"{0.25 / found.calibration['curvature']:.3g}")
 
 
 def test_minimize_finds_a_minimum_and_leaves_the_model_alone() -> None:

@@ -143,18 +143,21 @@ def test_losses_of_chains_do_not_go_together() -> None:
 def test_baoab_under_gradient_noise() -> None:
     """Plain it runs hot, as its temperature says; the control variate restores law and temperature."""
     draws, heat = _noisy("baoab")
-    assert heat.mean() > 1.15 and draws.mean() > 1.1 * _exact()
+    heated, temperature = _heated(0.3, (NBETA * SPREAD) ** 2)
+    assert heated > 1.1 * _exact() and temperature > 1.2
+    assert_mean(draws, heated)
+    assert_mean(heat, temperature)
     draws, heat = _noisy("baoab", gradient="control-variate")
     assert_mean(draws, _exact())
     assert_mean(heat, 1.0)
 
 
-def _heated(friction: float, noise: float) -> float:
-    """λ̂ of BAOAB with noise of variance V in the force, exactly: the stationary covariance of each (q, p).
+def _heated(friction: float, noise: float) -> tuple[float, float]:
+    """λ̂ and kinetic temperature of BAOAB with noise of variance V in the force, exactly, from the covariance of (q, p).
 
-    A step is linear, z ← M z + noise of covariance N, so that C = M C Mᵀ + N.
+    A step is linear, z ← M z + noise of covariance N, so that C = M C Mᵀ + N. The temperature is Var p after the kick.
     """
-    h, keep, total = np.sqrt(SMALL), np.exp(-friction), 0.0
+    h, keep, total, momenta = np.sqrt(SMALL), np.exp(-friction), 0.0, []
     for energy in NBETA * H.double().numpy():
         kick, half = np.array([[1, 0], [-h * (energy + GAMMA), 1]]), np.array([[1, h / 2], [0, 1]])
         rub = np.diag([1.0, keep])
@@ -163,16 +166,17 @@ def _heated(friction: float, noise: float) -> float:
         n = noise * np.outer(pushed, pushed) + np.outer(rubbed, rubbed)
         c = np.linalg.solve(np.eye(4) - np.kron(m, m), n.ravel()).reshape(2, 2)
         total += 0.5 * energy * c[0, 0]
-    return total
+        momenta.append((kick @ c @ kick.T)[1, 1] + SMALL * noise)
+    return total, float(np.mean(momenta))
 
 
 @pytest.mark.parametrize("friction", [0.1, 1.0])
 def test_heat_of_gradient_noise(friction: float) -> None:
     """The measured power of the gradient noise, times ε_eff/8, is what it adds to λ̂ (up to the stiffness ε a/4)."""
     noise = (NBETA * SPREAD) ** 2
-    assert _heated(friction, 0.0) == pytest.approx(_exact())
+    assert _heated(friction, 0.0) == (pytest.approx(_exact()), pytest.approx(1.0))
     predicted = effective_step_size(SMALL, friction) / 8 * noise * float((NBETA * H / (NBETA * H + GAMMA)).sum())
-    assert _heated(friction, noise) - _exact() == pytest.approx(predicted, rel=0.06)
+    assert _heated(friction, noise)[0] - _exact() == pytest.approx(predicted, rel=0.06)
     trace = sample(
         shifted_problem(H, num_examples=1000, spread=SPREAD),
         sampler="baoab",
@@ -183,7 +187,7 @@ def test_heat_of_gradient_noise(friction: float) -> None:
         friction=friction,
         **LAW,
     )
-    assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), _heated(friction, noise))
+    assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), _heated(friction, noise)[0])
     heat = effective_step_size(SMALL, friction) / 8 * noise * len(H)
     assert np.nanmean(trace.heat) == pytest.approx(heat, rel=0.05)
 

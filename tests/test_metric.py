@@ -49,6 +49,7 @@ def test_known_answer(metric: evaluate.Metric) -> None:
     assert found["llc_se"] == pytest.approx(math.sqrt(3 / 8000), rel=0.1)
     assert abs(found["llc"] - 3) < 4 * found["llc_se"]
     assert found["verdict"] == "trustworthy"
+    assert found["r_hat"] == pytest.approx(1, abs=0.005) and found["ess"] == pytest.approx(8000, rel=0.1)
     assert tuple(found) == NAMES
 
 
