@@ -1,12 +1,11 @@
-"""Arrays in, numbers out: mixing, standard errors, and the checks behind a verdict.
+"""Arrays in, numbers out: mixing, standard errors, and what the checks of a verdict compare.
 
-`draws` is always an array `[chain, draw]` of nβ·(loss − reference), so its mean is λ̂.
+`draws` is always an array `[chain, draw]` of nβ·(loss − reference), so that its mean is λ̂.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from arviz_stats.base import array_stats
@@ -15,37 +14,39 @@ from scipy import stats
 Array = np.ndarray
 
 HEAT_ERROR = 0.25
-"""Relative uncertainty of the heat of gradient noise that is taken off λ̂ (`hf_llc.calibration.pilot`)."""
+"""Standard error of the heat of gradient noise that is taken off λ̂, as a share of it (`calibration.pilot`)."""
 
 
 def block_means(values: Array, size: int) -> Array:
-    """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`; the first steps that do not fill
-    a block are dropped."""
+    """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`.
+
+    Steps at the beginning that do not fill a block are dropped.
+    """
     count = values.shape[1] // size
     return values[:, values.shape[1] - count * size :].reshape(len(values), count, size).mean(axis=2)
 
 
 def ess(draws: Array) -> float:
-    """Effective sample size of the mean (Vehtari et al. 2021). Constant draws carry no information: 0."""
+    """Effective sample size of the mean (Vehtari et al. 2021); 0 for constant, non-finite or fewer than 4 draws."""
     if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
         return 0.0
     return float(np.asarray(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="mean")))
 
 
 def r_hat(draws: Array) -> float:
-    """Rank-normalised split r̂ (Vehtari et al. 2021); NaN where it is not defined."""
+    """Rank-normalised split r̂ (Vehtari et al. 2021); NaN for constant, non-finite or fewer than 4 draws."""
     if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
         return math.nan
     return float(np.asarray(array_stats.rhat(draws, chain_axis=0, draw_axis=1, method="rank")))
 
 
 def standard_error(draws: Array) -> float:
-    """Monte Carlo standard error of the mean of all draws.
+    """Monte Carlo standard error of the mean of all draws; NaN for draws that are constant or too few.
 
-    sd/√ESS, whose autocorrelations are taken around the mean of *all* chains, so that chains which disagree widen it.
-    Where they disagree more than their own errors would lead one to expect (F test, p < 0.1) it is the standard error
-    between chains, if that is larger: a slow direction that no single chain has crossed shows there alone. (On 400
-    sets of four well-mixed AR(1) chains this makes errors 2–4 % too wide.) NaN for draws that are constant or too few.
+    It is sd/√ESS, whose autocorrelations are taken around the mean of *all* chains: chains that disagree widen it. If
+    they disagree more than their own errors explain (F test, p < 0.1) it is the standard error between chains, if that
+    is larger: a slow direction that no single chain has crossed shows only there. On 400 sets of four well-mixed AR(1)
+    chains this makes errors 2–4 % too wide.
     """
     size = ess(draws)
     if size <= 0:
@@ -54,9 +55,9 @@ def standard_error(draws: Array) -> float:
     num_chains = len(draws)
     if num_chains < 2:
         return within
-    own = [standard_error(chain[None]) for chain in draws]
+    errors = [standard_error(chain[None]) for chain in draws]
     between = float(draws.mean(axis=1).var(ddof=1))
-    ratio = between / float(np.mean(np.square(own)))
+    ratio = between / float(np.mean(np.square(errors)))
     if not math.isfinite(ratio) or stats.f.sf(ratio, num_chains - 1, 20) < 0.1:
         return max(within, math.sqrt(between / num_chains))
     return within
@@ -67,6 +68,9 @@ def drift(draws: Array) -> dict[str, float]:
 
     All chains start at w*, so a relaxation still under way shows as the same drift in each. With three or more chains
     the error comes from their spread (t test), with fewer from the Monte Carlo errors of the halves.
+
+    Returns:
+        `drift`, `drift_se`, `p_value`; NaN if there are fewer than 4 draws or one is not finite.
     """
     half = draws.shape[1] // 2
     if half < 2 or not np.isfinite(draws).all():
@@ -84,58 +88,61 @@ def drift(draws: Array) -> dict[str, float]:
 
 
 def is_drifting(plateau: dict[str, float], llc: float, llc_se: float) -> bool:
-    """A drift that is no accident (p < 0.01) and moves λ̂ by more than 2 % and more than its stated error."""
+    """The drift is significant (p < 0.01) and above both 2 % of λ̂ and its standard error."""
     return plateau["p_value"] < 0.01 and abs(plateau["drift"]) > max(0.02 * abs(llc), llc_se)
 
 
 def spreading(excess: Array, sq_distance: Array, num_burnin_steps: int) -> dict[str, float]:
-    """Do the chains still move away from w*, and what did that do to λ̂ lately?
+    """Whether the chains still move away from w*, and what that did to λ̂ lately.
 
-    While flat directions fill the range that γ allows, ‖w − w*‖² grows, and a λ̂ that looks flat on its own draws may go
-    on climbing with the logarithm of time. Where ‖w − w*‖² grows along the draws, by no accident (p < 0.01), and is a
-    tenth above that of the later half of the burn-in, the change of λ̂ since then measures what may still be missing.
+    While flat directions fill the range that γ allows, ‖w − w*‖² grows, and a λ̂ that looks flat on its own draws may
+    go on climbing with the logarithm of time. If ‖w − w*‖² grows along the draws (p < 0.01) and is a tenth above that
+    of the later half of the burn-in, the change of λ̂ between the two measures what may still be missing.
 
     Args:
         excess: nβ(L_B(w_t) − L_B(w*)), every step, `[chain, step]`.
-        sq_distance: ‖w − w*‖² where it was measured, else NaN, `[chain, step]`.
-        num_burnin_steps: steps dropped.
+        sq_distance: ‖w − w*‖², NaN where it was not measured, `[chain, step]`.
+        num_burnin_steps: steps dropped at the start.
 
     Returns:
-        `was`, `distance`: root mean square of ‖w − w*‖ over the later half of the burn-in and over the draws; `change`:
-        of λ̂ between them, 0 where the chains have stopped spreading, NaN where that cannot be told.
+        `distance_before`, `distance`: root mean square of ‖w − w*‖ over the later half of the burn-in and over the
+        draws. `change`: of λ̂ between them; 0 if the chains have stopped spreading, NaN if that cannot be told.
     """
     before = slice(num_burnin_steps // 2, num_burnin_steps)
-    seen: Array = np.asarray(np.isfinite(sq_distance).all(axis=0))
-    early, kept = sq_distance[:, before][:, seen[before]], sq_distance[:, num_burnin_steps:][:, seen[num_burnin_steps:]]
-    if early.shape[1] < 2 or kept.shape[1] < 4 or not np.isfinite(excess).all():
-        return {"was": math.nan, "distance": math.nan, "change": math.nan}
-    was, now, trend = float(early.mean()), float(kept.mean()), drift(kept)
-    found = {"was": math.sqrt(was), "distance": math.sqrt(now)}
-    if now < 1.1 * was or trend["drift"] < 0 or trend["p_value"] >= 0.01:
-        return found | {"change": 0.0}
-    return found | {"change": float(excess[:, num_burnin_steps:].mean() - excess[:, before].mean())}
+    is_measured: Array = np.asarray(np.isfinite(sq_distance).all(axis=0))
+    early = sq_distance[:, before][:, is_measured[before]]
+    late = sq_distance[:, num_burnin_steps:][:, is_measured[num_burnin_steps:]]
+    if early.shape[1] < 2 or late.shape[1] < 4 or not np.isfinite(excess).all():
+        return {"distance_before": math.nan, "distance": math.nan, "change": math.nan}
+    early_mean, late_mean, trend = float(early.mean()), float(late.mean()), drift(late)
+    distances = {"distance_before": math.sqrt(early_mean), "distance": math.sqrt(late_mean)}
+    if late_mean < 1.1 * early_mean or trend["drift"] < 0 or trend["p_value"] >= 0.01:
+        return distances | {"change": 0.0}
+    return distances | {"change": float(excess[:, num_burnin_steps:].mean() - excess[:, before].mean())}
 
 
 def first_non_finite(values: Array) -> list[tuple[int, int]]:
-    """(chain, step) of the first value of each chain that is not finite."""
-    bad = ~np.isfinite(values)
-    return [(int(c), int(bad[c].argmax())) for c in np.flatnonzero(bad.any(axis=1))]
+    """(chain, step) of the first value that is not finite, for each chain that has one."""
+    is_bad = ~np.isfinite(values)
+    return [(int(chain), int(is_bad[chain].argmax())) for chain in np.flatnonzero(is_bad.any(axis=1))]
 
 
 def stuck_chains(draws: Array) -> list[int]:
     """Chains whose draws are all one value."""
-    return [int(c) for c in np.flatnonzero(np.ptp(draws, axis=1) == 0)] if draws.shape[1] > 1 else []
+    return [int(chain) for chain in np.flatnonzero(np.ptp(draws, axis=1) == 0)] if draws.shape[1] > 1 else []
 
 
 def deepest_dip(excess: Array) -> dict[str, float]:
     """How far the chains fell below L_n(w*), and when.
 
-    A chain that starts at a minimum can only climb; one that first falls says that w* was not at one. The trace
-    nβ·(L_B(w_t) − L_B(w*)), `[chain, step]`, is averaged over windows of 1/50 of its steps.
+    A chain that starts at a minimum can only climb; one that first falls shows that w* was not at a minimum.
+
+    Args:
+        excess: nβ(L_B(w_t) − L_B(w*)), every step, `[chain, step]`; averaged over windows of 1/50 of the steps.
 
     Returns:
-        `depth`: the lowest window mean over all chains (negative: below), `depth_se`: its standard error between chains
-        (NaN for one chain), `step`: the window's middle.
+        `depth`: the lowest window mean over all chains (negative: below L_n(w*)); `depth_se`: its standard error
+        between chains (NaN for one chain); `step`: the middle of the window.
     """
     size = max(1, excess.shape[1] // 50)
     windows = block_means(excess, size)
@@ -143,56 +150,66 @@ def deepest_dip(excess: Array) -> dict[str, float]:
     if windows.size == 0:
         return {"depth": math.nan, "depth_se": math.nan, "step": math.nan}
     means = windows.mean(axis=0)
-    at = int(means.argmin())
-    error = float(windows[:, at].std(ddof=1)) / math.sqrt(len(windows)) if len(windows) > 1 else math.nan
-    return {"depth": float(means[at]), "depth_se": error, "step": (at + 0.5) * size}
+    lowest = int(means.argmin())
+    error = float(windows[:, lowest].std(ddof=1)) / math.sqrt(len(windows)) if len(windows) > 1 else math.nan
+    return {"depth": float(means[lowest]), "depth_se": error, "step": (lowest + 0.5) * size}
 
 
 def is_dipping(dip: dict[str, float], llc: float, spread: float) -> bool:
-    """The dip is deeper than 5 % of |λ̂| and than 4 of its standard errors (one chain: than 4 sd of its draws)."""
+    """The dip is deeper than 5 % of |λ̂| and than 4 of its standard errors (with one chain: 4 sd of its draws)."""
     error = dip["depth_se"] if math.isfinite(dip["depth_se"]) else spread
     return dip["depth"] < -max(0.05 * abs(llc), 4 * error)
 
 
 def step_size_bias(grad_dot: Array, step_size: float) -> float:
-    """How much of λ̂ is owed to the finite step and to minibatch gradients: (ε/8)·E⟨nβ∇L_B, ∇U_B⟩.
+    """What the finite step and minibatch gradients add to λ̂: (ε/8)·E⟨nβ∇L_B, ∇U_B⟩.
 
-    For a quadratic L with full batches this is the exact excess of SGLD's λ̂ over that of ε → 0, because there
-    E⟨nβ∇L, ∇U⟩ = Σ nβh_i/(1 − εa_i/4) and λ̂ = ½ Σ nβh_i/(a_i(1 − εa_i/4)). With minibatches it also holds
-    (ε/8)·n²β²·E‖∇L_B − ∇L_n‖², the heat that gradient noise adds: exact where nβh_i ≫ γ, else an upper bound.
+    For a quadratic L with full batches this is the exact excess of SGLD's λ̂ over that of ε → 0: there
+    E⟨nβ∇L, ∇U⟩ = Σ nβh_i/(1 − εa_i/4) and λ̂ = ½ Σ nβh_i/(a_i(1 − εa_i/4)), with a_i = nβh_i + γ. With minibatches it
+    also holds the heat (ε/8)·n²β²·E‖∇L_B − ∇L_n‖² of gradient noise: exact if nβh_i ≫ γ, else an upper bound.
+
+    Args:
+        grad_dot: ⟨nβ∇L_B, ∇U_B⟩ with ∇U_B = nβ∇L_B + γ(w − w*); NaN where it was not measured.
+        step_size: ε.
     """
     values = grad_dot[np.isfinite(grad_dot)]
     return step_size / 8 * float(values.mean()) if values.size else math.nan
 
 
 def reweighted(excess: Array, sq_distance: Array, localization: float) -> dict[str, float]:
-    """By how much λ̂ moves when γ is halved and doubled: the same draws with weights exp(−(γ′ − γ)/2 ‖w − w*‖²).
+    """Change of λ̂ when γ is halved and doubled, from the same draws with weights exp(−(γ′ − γ)/2 ‖w − w*‖²).
 
-    From the steps where the distance was measured. The weights of a large model lie on one draw: where their effective
-    number is below a tenth of the draws, or below 20, there is no answer (NaN).
+    In a large model a single draw has nearly all the weight. If the effective number of draws is below a tenth of
+    them, or below 20, the answer is NaN.
+
+    Args:
+        excess: nβ(L_B(w_t) − L_B(w*)) after burn-in, `[chain, step]`.
+        sq_distance: ‖w − w*‖², NaN where it was not measured, `[chain, step]`.
+        localization: γ.
 
     Returns:
         `halved`, `halved_se`, `doubled`, `doubled_se`; the errors by the jackknife over chains, or over blocks of one.
     """
-    seen = np.isfinite(excess) & np.isfinite(sq_distance)
-    groups = [(x[s], r[s]) for x, r, s in zip(excess, sq_distance, seen, strict=True) if s.any()]
+    is_measured = np.isfinite(excess) & np.isfinite(sq_distance)
+    groups = [(x[keep], r[keep]) for x, r, keep in zip(excess, sq_distance, is_measured, strict=True) if keep.any()]
     if len(groups) == 1:
         groups = list(zip(*(np.array_split(values, 10) for values in groups[0]), strict=True))
-    found: dict[str, float] = {}
+    changes: dict[str, float] = {}
     for name, factor in (("halved", 0.5), ("doubled", 2.0)):
-        value = _change([*groups], (factor - 1) * localization) if groups else math.nan
-        without = [_change(groups[:i] + groups[i + 1 :], (factor - 1) * localization) for i in range(len(groups))]
-        spread = math.sqrt((len(groups) - 1) * float(np.var(without))) if len(groups) > 1 else math.nan
-        found |= {name: value, f"{name}_se": spread}
-    return found
+        difference = (factor - 1) * localization
+        change = _reweighted_change([*groups], difference) if groups else math.nan
+        without = [_reweighted_change(groups[:i] + groups[i + 1 :], difference) for i in range(len(groups))]
+        error = math.sqrt((len(groups) - 1) * float(np.var(without))) if len(groups) > 1 else math.nan
+        changes |= {name: change, f"{name}_se": error}
+    return changes
 
 
-def _change(groups: list[tuple[Array, Array]], change: float) -> float:
-    """Weighted mean minus plain mean; NaN where too few draws carry the weight."""
+def _reweighted_change(groups: list[tuple[Array, Array]], difference: float) -> float:
+    """Weighted mean minus plain mean at γ + difference; NaN if too few draws carry the weight."""
     x, r = (np.concatenate(column) for column in zip(*groups, strict=True))
     if len(x) < 20:
         return math.nan
-    exponent = -change / 2 * r
+    exponent = -difference / 2 * r
     weights = np.exp(exponent - exponent.max())
     if weights.sum() ** 2 / np.square(weights).sum() < max(20, len(x) / 10):
         return math.nan
@@ -200,12 +217,17 @@ def _change(groups: list[tuple[Array, Array]], change: float) -> float:
 
 
 def heat_capacity(excess: Array, *, is_full: bool, has_momentum: bool) -> tuple[float, float]:
-    """Var_π(nβ L_n), which like its mean over that at w* tends to λ, and its standard error.
+    """Var(nβ L_n) under the posterior, and its standard error: a second estimate of λ.
 
-    (nβ(L_n − L_n(w*)) is close to Gamma(λ) where λ is exact: variance and mean agree.) With minibatches the variance of
-    nβ(L_B(w_t) − L_B(w*)) has the minibatch's own in it, but two successive steps have different batches at nearly the
-    same w: their covariance has not. Covariances at one and two steps are extrapolated to none: along a line, 2c₁ − c₂,
-    or with momentum, where they begin as a parabola, (4c₁ − c₂)/3.
+    Where λ is exact, nβ(L_n − L_n(w*)) is close to Gamma(λ), whose variance and mean agree. With minibatches the
+    variance of nβ(L_B(w_t) − L_B(w*)) includes that of the minibatch. Two successive steps have different minibatches
+    at nearly the same w, so their covariance does not. Covariances c₁ and c₂ at one and two steps are extrapolated to
+    none: along a line, 2c₁ − c₂, or with momentum, where they begin as a parabola, (4c₁ − c₂)/3.
+
+    Args:
+        excess: nβ(L_B(w_t) − L_B(w*)) after burn-in, `[chain, step]`.
+        is_full: every step saw all examples.
+        has_momentum: the sampler has a momentum.
     """
     if excess.shape[1] < 8 or not np.isfinite(excess).all():
         return math.nan, math.nan
@@ -219,17 +241,17 @@ def heat_capacity(excess: Array, *, is_full: bool, has_momentum: bool) -> tuple[
 
 
 def mean_of(values: Array) -> float:
-    """Mean of the values that were measured; NaN if none was."""
-    seen: Any = values[np.isfinite(values)]
-    return float(seen.mean()) if seen.size else math.nan
+    """Mean of the finite values; NaN if there is none."""
+    measured: Array = values[np.isfinite(values)]
+    return float(measured.mean()) if measured.size else math.nan
 
 
 def step_share(measured: Array, step_size: float) -> float:
-    """The mean ε of chains that lowered it, as a share of the one they began with; 1 where none did.
+    """Mean ε of chains that lowered it over the ε they began with; 1 if none did.
 
     Args:
-        measured: ε where it was measured, else NaN, `[chain, step]`.
-        step_size: ε to begin with.
+        measured: ε, NaN where it was not measured, `[chain, step]`.
+        step_size: ε they began with.
     """
     share = mean_of(measured) / step_size
     return share if math.isfinite(share) else 1.0

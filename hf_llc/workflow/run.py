@@ -208,7 +208,7 @@ class Run:
             is_exact=SAMPLERS[sample.sampler].is_exact,
             num_burnin_steps=burnin,
             num_steps_between_draws=thinning,
-            moved=moved,
+            localization_check=moved,
             is_full=self.batch_size == self.posterior.num_examples,
             trivial_loss=self.problem.trivial_loss,
         )
