@@ -20,7 +20,7 @@ from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.publishing.card import BEGIN, END, merge_card, merge_eval_results
 from hf_llc.publishing.card_section import render_section, reproduce_command
-from hf_llc.publishing.front_matter import split
+from hf_llc.publishing.front_matter import split_readme
 from hf_llc.records.findings import Reason
 from hf_llc.result import LLCResult
 
@@ -43,7 +43,7 @@ def without_section(card: str) -> tuple[str, str]:
 
 def index_of(card: str) -> list[dict[str, Any]]:
     """All metrics of the model-index, each with its task and data set, ours taken out."""
-    parts = split(card.removeprefix("\ufeff"))
+    parts = split_readme(card.removeprefix("\ufeff"))
     values = {} if parts is None else yaml.safe_load(parts.block) or {}
     results = [item for model in values.get("model-index") or [] for item in model["results"] or []]
     return [{**item, "metrics": [m]} for item in results for m in item["metrics"] if m["type"] != "llc"]
@@ -81,7 +81,7 @@ def test_all_else_stays_byte_for_byte(name: str) -> None:
 
 
 def yaml_of(card: str) -> Any:
-    parts = split(card.removeprefix("\ufeff"))
+    parts = split_readme(card.removeprefix("\ufeff"))
     return None if parts is None else yaml.safe_load(parts.block)
 
 
@@ -134,7 +134,7 @@ def test_text_around_the_section_may_be_edited_and_the_section_moved() -> None:
     section = card[len(before) : len(card) - len(after)]
     moved = f"# A model\n\nOf mine.\n{section}\nText right below.\n\n{section}\n{section}"
     edited = moved.replace("## Local learning coefficient", "## Mine\n\n```\nunclosed", 1)
-    edited = f"{split(card).start}{split(card).block}---\n{edited}"  # type: ignore[union-attr]
+    edited = f"{split_readme(card).start}{split_readme(card).block}---\n{edited}"  # type: ignore[union-attr]
     again = merge_card(edited, make_result(llc=3.0, llc_se=0.1))
     before, after = without_section(again)
     assert before.endswith("# A model\n\nOf mine.\n")
@@ -164,7 +164,7 @@ def test_what_cannot_be_edited_is_refused(readme: str, message: str) -> None:
 
 def test_metric_twice_is_refused() -> None:
     card = merge_card("", make_result())
-    block = split(card).block  # type: ignore[union-attr]
+    block = split_readme(card).block  # type: ignore[union-attr]
     item = block[block.index("  - task") :]
     with pytest.raises(InputError, match="each llc metric once"):
         merge_card(card.replace(item, item * 2, 1), make_result())

@@ -22,6 +22,7 @@ from hf_llc.errors import InputError
 from hf_llc.publishing import hub as publishing
 from hf_llc.publishing.card import BEGIN, END
 from hf_llc.publishing.hub import PublishError, publish
+from hf_llc.publishing.options import PublishOptions
 from hf_llc.result import LLCResult
 
 THEIRS = "---\nlicense: mit  # theirs\n---\n# A model\r\n\nof theirs 🐢\n"
@@ -192,6 +193,33 @@ def test_bad_verdict_is_refused_before_anything_is_written(here: Hub, run: Path)
     assert here.requests == [] and not Path("runs").exists()
     assert make_result(verdict="stuck").push_to_hub("me/model", allow_untrusted=True).commit
     assert "Do not trust this estimate: stuck" in card_of(here)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"create_pr": True, "private": False, "dry_run": True},
+        {"revision": "refs/pr/1", "private": True, "benchmark_dataset": "a/b", "allow_untrusted": True},
+    ],
+)
+def test_the_command_line_has_every_option(
+    options: dict[str, Any], run: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`command` says the options again: parsed by the command line, they are the same."""
+    calls: list[tuple[str, PublishOptions]] = []
+
+    def fake(_: Any, repo_id: str, asked: PublishOptions) -> publishing.Published:
+        calls.append((repo_id, asked))
+        return publishing.Published(diff="")
+
+    monkeypatch.setattr(publishing, "publish", fake)
+    asked = PublishOptions(**options)
+    command = asked.command(run, "me/model")
+    assert asked.given() == options and main(shlex.split(command)[1:]) == 0, capsys.readouterr().err
+    assert calls == [("me/model", asked)]
+    with pytest.raises(TypeError, match="create_prr"):
+        make_result().push_to_hub("me/model", create_prr=True)
 
 
 FAULTS = [

@@ -1,4 +1,4 @@
-"""Flags and YAML keys from the settings' dataclasses: the same names, the same checks, the same messages."""
+"""Flags and YAML keys made from the settings' dataclasses: the same names, checks and messages as in Python."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
 
 GROUPS: tuple[tuple[str, type], ...] = (("model and data", LoadConfig), ("sampling", SampleConfig))
+"""Title in --help, and the settings under it."""
 
 _TRUE, _FALSE, _NONE = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", "null", "none")
 
@@ -22,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        """Refuse.
+        """Raise what argparse would print.
 
         Raises:
             InputError: always.
@@ -31,17 +32,22 @@ class Parser(argparse.ArgumentParser):
 
 
 def kinds_of(hint: Any) -> tuple[list[type], list[str]]:
-    """The types and the words that a setting annotated with `hint` takes."""
+    """Return the types, and the words of its Literals, that a setting annotated with `hint` takes."""
     options = [hint] if get_origin(hint) is Literal or isinstance(hint, type) else list(get_args(hint))
     words = [word for option in options if get_origin(option) is Literal for word in get_args(option)]
     return [option for option in options if isinstance(option, type)], words
 
 
 def convert(name: str, text: str, hint: Any) -> Any:
-    """`text` as the value of setting `name`: a word of its own, none, a truth value, a number or a string.
+    """Read `text` as the value of setting `name`: one of its words, none, true or false, a number, or a string.
+
+    Args:
+        name: for the message.
+        text: from a flag or a YAML file.
+        hint: the setting's annotation.
 
     Raises:
-        InputError: none of what the setting takes.
+        InputError: the setting takes no such value.
     """
     kinds, words = kinds_of(hint)
     if text in words:
@@ -63,6 +69,7 @@ def convert(name: str, text: str, hint: Any) -> Any:
 
 
 def _number(text: str) -> int | float | None:
+    """Read a finite number; return None if it is none."""
     for kind in (int, float):
         try:
             number = kind(text)
@@ -73,7 +80,7 @@ def _number(text: str) -> int | float | None:
 
 
 def add_settings(parser: argparse.ArgumentParser, *, only: Collection[str] | None = None) -> None:
-    """One flag a field of `LoadConfig` and `SampleConfig` (or those named), with its help and default."""
+    """Add one flag for each field of `LoadConfig` and `SampleConfig`, or for those named."""
     for title, config in GROUPS:
         add_fields(parser.add_argument_group(title), config, only=only)
 
@@ -105,6 +112,7 @@ def check_resume(args: argparse.Namespace) -> None:
 
 
 def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
+    """Add the flag of one field. A flag that is not given leaves no attribute on the parsed arguments."""
     kinds, words = kinds_of(hint)
     text = item.metadata["help"]
     if item.default is not None:
@@ -120,13 +128,13 @@ def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
-    """Parse; an unknown flag is refused with the nearest known one.
+    """Parse the command line; the message about an unknown flag names the nearest known one.
 
     Raises:
-        InputError: the command line makes no sense.
+        InputError: a flag or a value is not what it should be.
     """
     joined: list[str] = []
-    for word in argv:  # argparse takes `--step-size -1e-6` for two flags
+    for word in argv:  # argparse would read `--step-size -1e-6` as two flags
         if joined and joined[-1].startswith("--") and word.startswith("-") and _number(word) is not None:
             joined[-1] += f"={word}"
         else:
@@ -143,10 +151,10 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
 
 
 def read_yaml(path: str | Path) -> dict[str, str | None]:
-    """A flat YAML file as texts: `convert` decides what each is (`1e-6` is a number, `no` may be a word).
+    """Read a flat YAML file; the values stay texts, for `convert` (YAML itself reads `1e-6` as text, `no` as false).
 
     Raises:
-        InputError: no such file, not YAML, or not flat.
+        InputError: the file cannot be read, is not YAML, or is not flat.
     """
     import yaml
 
@@ -175,10 +183,10 @@ def read_yaml(path: str | Path) -> dict[str, str | None]:
 
 
 def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
-    """The settings: those of `--config`, overridden by the flags given.
+    """Return the settings of `--config`, overridden by the flags that are given.
 
     Raises:
-        InputError: an unknown key, or a value that is not allowed.
+        InputError: a key is unknown, or a value is not allowed.
     """
     texts: Mapping[str, Any] = {} if args.config is None else read_yaml(args.config)
     known = {item.name: config for _, config in GROUPS for item in fields(config)}
@@ -189,7 +197,7 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
                 f"unknown setting {key!r} in {args.config}",
                 remedy=f"did you mean {near[0]!r}?" if near else "see hf-llc estimate --help for the names",
             )
-    built = []
+    configs = []
     for _, config in GROUPS:
         hints = get_type_hints(config)
         values: dict[str, Any] = {}
@@ -197,5 +205,5 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
             text = getattr(args, item.name, texts.get(item.name))
             if text is not None:
                 values[item.name] = text if isinstance(text, bool) else convert(item.name, text, hints[item.name])
-        built.append(from_mapping(config, values, source="the settings"))
-    return built[0], built[1]
+        configs.append(from_mapping(config, values, source="the settings"))
+    return configs[0], configs[1]

@@ -1,4 +1,4 @@
-"""What is installed, what works on this machine, and what to do about the rest."""
+"""Checks of `hf-llc doctor`: what is installed, what works on this machine, and the remedy for what does not."""
 
 from __future__ import annotations
 
@@ -15,7 +15,15 @@ from hf_llc.backend.versions import OPTIONAL, REQUIRED
 
 @dataclass(frozen=True)
 class Check:
-    """One line: what was looked at, whether it is there, what was found, and the remedy if it is not."""
+    """One line of the doctor.
+
+    Attributes:
+        name: what is checked.
+        ok: True if it is there and works.
+        found: the version, or what was found instead.
+        remedy: what to do if it is not ok.
+        is_optional: hf_llc works without it.
+    """
 
     name: str
     ok: bool
@@ -25,7 +33,7 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """All checks; those that need torch only if it can be imported."""
+    """Return all checks; those that use torch only if torch can be imported."""
     checks = [_python(), *_packages()]
     try:
         import torch
@@ -44,7 +52,7 @@ def examine() -> list[Check]:
 
 
 def render(checks: list[Check]) -> str:
-    """The checks as lines `ok` or `missing`."""
+    """Return the checks as lines that begin with `ok` or `missing`, each remedy below its line."""
     width = max(len(check.name) for check in checks)
     lines = []
     for check in checks:
@@ -92,14 +100,14 @@ def _devices() -> Check:
 
 
 def _products() -> Check:
-    """They decide the last bits of every draw, so that another machine's may differ."""
+    """Which library multiplies matrices: it decides the last bits of every draw, which may differ by machine."""
     from hf_llc.backend.onednn_products import is_faster
 
     return Check("products", True, "large float32 ones on a CPU by oneDNN" if is_faster() else "torch's own")
 
 
 def _compile() -> Check:
-    """Compile and run a small function: the only honest answer."""
+    """Compile and run a small function: whether a compiler is installed does not tell if it works."""
     import torch
 
     def square(x: torch.Tensor) -> torch.Tensor:
@@ -137,19 +145,19 @@ def _distributed() -> Check:
 
 
 def _hub() -> list[Check]:
-    """The Hub's cache, whether it is reachable by setting, and whether there is a token (never which)."""
+    """The Hub's cache, whether offline mode is set, and whether there is a token (the token is never printed)."""
     try:
         from huggingface_hub import constants, get_token
     except Exception as error:
         return [Check("hub", False, _first_line(error), "pip install huggingface_hub")]
     folder = Path(constants.HF_HUB_CACHE)
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    free = shutil.disk_usage(there).free / 2**30
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free / 2**30
     has_token = bool(get_token())
     return [
         Check(
             "hub cache",
-            os.access(there, os.W_OK),
+            os.access(existing, os.W_OK),
             f"{folder}, {free:.0f} GiB free",
             "set HF_HOME to a folder you can write to",
         ),

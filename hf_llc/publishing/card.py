@@ -1,4 +1,4 @@
-"""The model card: one metric in its `model-index` and one section between markers; every other byte stays."""
+"""The model card: one metric in its `model-index`, one section between markers; every other byte stays."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_llc.errors import InputError
 from hf_llc.files import finite
 from hf_llc.publishing.card_section import render_section
-from hf_llc.publishing.front_matter import newline_of, split, with_entry
+from hf_llc.publishing.front_matter import newline_of, split_readme, with_entry
 from hf_llc.publishing.lines import estimate_text
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ _FENCE = re.compile(r"\s*(?:[>*+-]\s+|\d+[.)]\s+)*(`{3,}(?=[^`]*$)|~{3,})(.*)", 
 _COMMENT = re.compile(r" {0,3}<!--")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
 _SETTING = ("unit", "n", "nbeta", "localization", "sampler", "minimize")
-"""Metric arguments that, with task and data set, make two estimates estimates of the same thing."""
+"""Two estimates estimate the same thing if these arguments of their metrics, task and data set are equal."""
 
 
 def merge_card(
@@ -40,36 +40,40 @@ def merge_card(
     folder: str = "llc/",
     curve: dict[str, Any] | None = None,
 ) -> str:
-    """A README with the result in its front matter's model-index and in one section between markers.
+    """Return a README with the result in its front matter's model-index and in one section between markers.
 
     A metric of the same setting (task, data set with config, split and revision, unit, n, nβ, γ, sampler, minimize) and
     an earlier section are replaced; all the rest stays byte for byte. A new section goes to the end.
 
     Args:
-        readme: the card so far, line ends and byte order mark included; "" for none.
+        readme: the card so far, with its line ends and its byte order mark; "" if there is none.
         result: what to show.
-        repo_id: the model's repository: names the model where the card and the result do not.
-        allow_untrusted: show an estimate whose verdict is bad; the section then begins by saying so.
-        folder: where the result's files lie, seen from the card.
-        curve: contents of the curve.json that lies in `folder` beside curve.png, if there is one.
+        repo_id: the model's repository; names the model if neither the card nor the result does.
+        allow_untrusted: show an estimate whose verdict is bad; the section then begins with a warning.
+        folder: the folder of the result's files, relative to the card.
+        curve: contents of the curve.json in `folder`, if there is one; curve.png and curve.csv lie beside it.
 
     Raises:
-        InputError: the verdict is bad, the front matter cannot be edited, or a marker has no partner.
+        InputError: the verdict is bad, the front matter cannot be edited, or a begin marker has no end marker.
     """
     check_verdict(result, allow_untrusted=allow_untrusted)
-    mark = "\ufeff" if readme.startswith("\ufeff") else ""
-    body = readme[len(mark) :]
+    byte_order_mark = "\ufeff" if readme.startswith("\ufeff") else ""
     entry = eval_result(result)
     name = str(repo_id or result.model.get("id") or "model").rsplit("/", 1)[-1]
     section = render_section(result, repo_id=repo_id, folder=folder, curve=curve)
-    merged = _with_section(body, section)
-    merged = mark + with_entry(merged, item=_index_item(name, entry), model_name=name, is_same=_is_same(entry))
+    merged = _with_section(readme.removeprefix(byte_order_mark), section)
+    merged = with_entry(merged, item=_index_item(name, entry), model_name=name, is_same=_is_same(entry))
+    merged = byte_order_mark + merged
     check_card(merged, entry)
     return merged
 
 
 def check_verdict(result: Record, *, allow_untrusted: bool) -> None:
-    """Raises InputError where the verdict is bad and that was not asked for."""
+    """Check that the verdict is good, or that a bad one may be published.
+
+    Raises:
+        InputError: it is bad, and `allow_untrusted` is False.
+    """
     if not result.is_trustworthy and not allow_untrusted:
         reason = next((r for r in result.reasons if not r.is_note), None)
         raise InputError(
@@ -81,7 +85,7 @@ def check_verdict(result: Record, *, allow_untrusted: bool) -> None:
 
 
 def eval_result(result: Record) -> EvalResult:
-    """The result as huggingface_hub has metrics in a model-index: λ̂, with its error, verdict and settings as args."""
+    """Return the result as a metric of a model-index: λ̂, with its error, verdict and settings as arguments."""
     from huggingface_hub import EvalResult
 
     data = result.data
@@ -127,7 +131,7 @@ def eval_result(result: Record) -> EvalResult:
 
 
 def check_card(readme: str, entry: EvalResult) -> None:
-    """The card loads as a `ModelCard` and holds the entry once.
+    """Check that the card loads as a `ModelCard` and holds the entry exactly once.
 
     Raises:
         InputError: it does not.
@@ -135,12 +139,12 @@ def check_card(readme: str, entry: EvalResult) -> None:
     from huggingface_hub import ModelCard
 
     try:
-        found = ModelCard(readme.removeprefix("\ufeff")).data.get("eval_results", [])
+        entries = ModelCard(readme.removeprefix("\ufeff")).data.get("eval_results", [])
     except ValueError as error:
         raise InputError("the card's front matter is not what a ModelCard takes", remedy=str(error)[:300]) from error
     same = [
         each
-        for each in found
+        for each in entries
         if each.metric_type == METRIC
         and each.unique_identifier == entry.unique_identifier
         and each.metric_args == entry.metric_args
@@ -152,10 +156,15 @@ def check_card(readme: str, entry: EvalResult) -> None:
 
 
 def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
-    """`.eval_results/llc.yaml` with λ̂ for a benchmark data set; entries for other data sets are kept.
+    """Return `.eval_results/llc.yaml` with λ̂ for a benchmark data set; entries for other data sets are kept.
+
+    Args:
+        text: the file so far; "" if there is none.
+        result: what to enter.
+        dataset_id: the benchmark data set, `owner/name`.
 
     Raises:
-        InputError: the file there has another form, or λ̂ is not a number.
+        InputError: the file has another form, or λ̂ is not a number.
     """
     import yaml
     from huggingface_hub import EvalResultEntry
@@ -165,42 +174,43 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
     if not math.isfinite(result.llc):
         raise InputError("a benchmark takes numbers only", value=result.verdict, remedy="leave benchmark_dataset out")
     try:
-        others = parse_eval_result_entries(yaml.safe_load(text) or [])
+        entries = parse_eval_result_entries(yaml.safe_load(text) or [])
     except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{EVAL_RESULTS} in the repository is damaged", remedy="mend or delete it") from error
-    is_it = result.data.get("id") == dataset_id
-    own = EvalResultEntry(
+    is_data_of_result = result.data.get("id") == dataset_id
+    new = EvalResultEntry(
         dataset_id=dataset_id,
         task_id=METRIC,
         value=result.llc,
-        dataset_revision=result.data.get("revision") if is_it else None,
+        dataset_revision=result.data.get("revision") if is_data_of_result else None,
         notes=f"{estimate_text(result)}, {result.verdict}; nβ {result.nbeta:g}, "
         f"γ {result.localization:g}, {result.sampler}",
     )
-    kept = [entry for entry in others if (entry.dataset_id, entry.task_id) != (dataset_id, METRIC)]
-    return yaml_dump(eval_result_entries_to_yaml([*kept, own]), sort_keys=False)
+    others = [entry for entry in entries if (entry.dataset_id, entry.task_id) != (dataset_id, METRIC)]
+    return yaml_dump(eval_result_entries_to_yaml([*others, new]), sort_keys=False)
 
 
 def _index_item(name: str, entry: EvalResult) -> dict[str, Any]:
+    """The entry as an element of `results` in a model-index."""
     from huggingface_hub.repocard_data import eval_results_to_model_index
 
     return eval_results_to_model_index(name, [entry])[0]["results"][0]
 
 
 def _is_same(entry: EvalResult) -> Any:
-    """The test of whether a metric in a model-index is of the entry's setting."""
+    """Return the function (result item, metric in it) → whether the metric has the same setting as `entry`."""
     arguments = entry.metric_args or {}
     parts = {"config": entry.dataset_config, "split": entry.dataset_split, "revision": entry.dataset_revision}
 
     def is_same(item: dict[str, Any], metric: dict[str, Any]) -> bool:
-        dataset, own = item["dataset"], metric.get("args")
+        dataset, theirs = item["dataset"], metric.get("args")
         return (
             metric["type"] == METRIC
-            and isinstance(own, dict)
+            and isinstance(theirs, dict)
             and item["task"].get("type") == entry.task_type
             and dataset.get("type") == entry.dataset_type
             and all(dataset.get(name) == value for name, value in parts.items())
-            and all(own.get(name) == arguments.get(name) for name in _SETTING)
+            and all(theirs.get(name) == arguments.get(name) for name in _SETTING)
         )
 
     return is_same
@@ -208,14 +218,19 @@ def _is_same(entry: EvalResult) -> Any:
 
 @dataclass(frozen=True)
 class _Places:
-    """Where sections stand in a README, and where a new one may go."""
+    """Positions in a README.
+
+    Attributes:
+        sections: start and end of each section of ours, markers included.
+        end: where a new section may go.
+    """
 
     sections: list[tuple[int, int]]
     end: int
 
 
 def _with_section(readme: str, section: str) -> str:
-    """The first section replaced, any further one taken out; or a new one at the end."""
+    """Replace the first section and take out any further one; if there is none, add one at the end."""
     newline = newline_of(readme)
     text = (f"{BEGIN}\n{section}\n{END}\n").replace("\n", newline)
     places = _places(readme)
@@ -236,10 +251,12 @@ def _with_section(readme: str, section: str) -> str:
 def _places(readme: str) -> _Places:
     """Find the markers outside the front matter, code fences and comments that span lines.
 
+    If a code fence or a comment is never closed, a new section goes before it: after it, it would not be read.
+
     Raises:
-        InputError: a begin marker without its end marker: nobody knows how much is to be replaced.
+        InputError: a begin marker has no end marker, so that it is not known how much to replace.
     """
-    parts = split(readme)
+    parts = split_readme(readme)
     position = 0 if parts is None else len(parts.start) + len(parts.block)
     sections: list[tuple[int, int]] = []
     fence, opened, begun = "", 0, None
@@ -253,15 +270,15 @@ def _places(readme: str) -> _Places:
             elif _BEGIN.fullmatch(line):
                 break
         elif fence:
-            found = _FENCE.fullmatch(line)
-            if found and found[1].startswith(fence) and not found[2].strip():
+            closing = _FENCE.fullmatch(line)
+            if closing and closing[1].startswith(fence) and not closing[2].strip():
                 fence = ""
         elif in_comment:
             in_comment = "-->" not in line
         elif _BEGIN.fullmatch(line):
             begun = start
-        elif found := _FENCE.fullmatch(line):
-            fence, opened = found[1], start
+        elif opening := _FENCE.fullmatch(line):
+            fence, opened = opening[1], start
         elif _COMMENT.match(line) and "-->" not in line:
             in_comment, opened = True, start
     if begun is not None:

@@ -27,12 +27,12 @@ _CITATION = """```bibtex
 _MAX_POINTS = 20
 """A longer curve is linked to, not listed."""
 _LOADING = ("input_column", "second_input_column", "label_column", "packing", "max_length", "loss_normalization")
-"""Settings of how examples are made, as they stand in a result's `data`."""
+"""Settings of how examples are made; a result keeps them in `data`."""
 _SAMPLING = (
     *("sampler", "nbeta", "localization", "step_size", "friction", "gradient", "num_chains", "num_draws"),
     *("num_steps_between_draws", "num_burnin_steps", "batch_size", "seed"),
 )
-"""Settings of the sampling, as they stand in a result."""
+"""Settings of the sampling; a result has them under the same names."""
 _EMBEDDED = "hf_llc/embedded"
 """Id of the model that `hf-llc estimate` takes if none is given."""
 
@@ -122,7 +122,7 @@ def _meaning(result: Record) -> str:
 
 
 def _points(curve: dict[str, Any], folder: str) -> str:
-    """The curve as a table, if it is not too long for a card."""
+    """The points of a curve as a table, or only a link if they are too many for a card."""
     points = curve["points"]
     where = f"All {len(points)} checkpoints, with the same settings, are in [`curve.csv`]({folder}curve.csv)."
     if len(points) > _MAX_POINTS:

@@ -1,7 +1,7 @@
 """A README's YAML front matter, edited as text: one metric goes into `model-index`, every other byte stays.
 
-The YAML is parsed only to find places and to check the outcome. It is never written out again as a whole, which would
-lose comments, order, quotes, anchors and the digits of other people's numbers.
+The YAML is parsed only to find positions and to check the outcome. It is never written out as a whole: that would lose
+comments, order, quotes, anchors and the digits of other people's numbers.
 """
 
 from __future__ import annotations
@@ -17,15 +17,21 @@ import yaml
 from hf_llc.errors import InputError
 
 _BLOCK = re.compile(r"(\s*---(?:\r\n|\r|\n))((?:[\S\s]*?(?:\r\n|\r|\n))??)(---[ \t]*(?:\r\n|\n|$))")
-"""As the Hub finds the front matter (huggingface_hub.repocard.REGEX_YAML_BLOCK), but for an empty one too."""
+"""As the Hub finds the front matter (huggingface_hub.repocard.REGEX_YAML_BLOCK), but an empty one matches too."""
 
 IsSame = Callable[[dict[str, Any], dict[str, Any]], bool]
-"""(result item of a model-index, metric in it) → this is the metric that the new one replaces."""
+"""(result item of a model-index, metric in it) → whether the new metric replaces this one."""
 
 
 @dataclass(frozen=True)
 class Parts:
-    """A README cut in three, which joined are the README: `start` ends where the YAML begins."""
+    """A README in three parts; joined they are the README.
+
+    Attributes:
+        start: up to the first line of the YAML.
+        block: the YAML.
+        rest: from the closing `---` on.
+    """
 
     start: str
     block: str
@@ -33,40 +39,40 @@ class Parts:
 
 
 def newline_of(text: str) -> str:
-    """The line end that most lines of `text` have."""
+    """Return the line end of most lines of `text`."""
     windows = text.count("\r\n")
     return "\r\n" if windows > text.count("\n") - windows else "\n"
 
 
-def split(readme: str) -> Parts | None:
-    """Cut a README (without a byte order mark) around its front matter; None where it has none.
+def split_readme(readme: str) -> Parts | None:
+    """Split a README (without a byte order mark) around its front matter; return None if it has none.
 
-    A text between two rules that is not a mapping is no front matter but two thematic breaks.
+    Text between two `---` that is not a mapping is no front matter: those are two thematic breaks.
 
     Raises:
-        InputError: what stands there is not YAML.
+        InputError: the text between them is not YAML.
     """
-    found = _BLOCK.match(readme)
-    if found is None or not isinstance(_parsed(found[2]), (dict, type(None))):
+    match = _BLOCK.match(readme)
+    if match is None or not isinstance(_parsed(match[2]), (dict, type(None))):
         return None
-    return Parts(found[1], found[2], readme[found.end(2) :])
+    return Parts(match[1], match[2], readme[match.end(2) :])
 
 
 def with_entry(readme: str, *, item: dict[str, Any], model_name: str, is_same: IsSame) -> str:
-    """The README with the metric of `item` in its model-index: in the place of the same one, or as a new result.
+    """Return the README with the metric of `item` in its model-index, replacing the same one or as a new result.
 
     Args:
         readme: a whole README without a byte order mark.
         item: one element of a model-index's `results`, with task, dataset and exactly one metric.
-        model_name: name in the model-index, where the README has none yet.
-        is_same: which metric is replaced.
+        model_name: name in the model-index, if the README has none yet.
+        is_same: says which metric is replaced.
 
     Raises:
-        InputError: the front matter is not YAML, is not a model-index where it should be, or cannot be edited without
-            touching anything else.
+        InputError: the front matter is not YAML, its model-index does not have the form of one, or it cannot be edited
+            without changing anything else.
     """
     newline = newline_of(readme)
-    parts = split(readme)
+    parts = split_readme(readme)
     if parts is None:
         return f"---{newline}{_new_index(model_name, item, newline, indent=0)}---{newline}{readme}"
     edited = _edited(parts.block, item, model_name, is_same, newline)
@@ -75,26 +81,31 @@ def with_entry(readme: str, *, item: dict[str, Any], model_name: str, is_same: I
 
 
 def results_of(readme: str) -> list[dict[str, Any]]:
-    """All elements of the results of a README's model-index."""
-    parts = split(readme)
+    """Return all elements of `results` in a README's model-index."""
+    parts = split_readme(readme)
     values = None if parts is None else _parsed(parts.block)
     return [] if values is None else _results(values.get("model-index"))
 
 
 def _parsed(block: str) -> Any:
+    """Parse a YAML block.
+
+    Raises:
+        InputError: it is not YAML.
+    """
     try:
         return yaml.safe_load(block)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" (line {mark.line + 2})"
         raise InputError(f"the front matter of README.md is not YAML{where}", remedy="mend it, then publish") from error
 
 
 def _results(index: Any) -> list[dict[str, Any]]:
-    """The result items of a parsed model-index.
+    """Return the result items of a parsed model-index.
 
     Raises:
-        InputError: it has another form than model-index has.
+        InputError: it does not have the form of one.
     """
     if index is None:
         return []
@@ -115,7 +126,7 @@ def _results(index: Any) -> list[dict[str, Any]]:
 
 
 def _edited(block: str, item: dict[str, Any], model_name: str, is_same: IsSame, newline: str) -> str:
-    """The block with the metric in it, by the smallest edit."""
+    """Return the block with the metric in it, changed in one place."""
     root = yaml.compose(block, Loader=yaml.SafeLoader)
     if root is None:
         return block + _new_index(model_name, item, newline, indent=0)
@@ -147,7 +158,7 @@ def _edited(block: str, item: dict[str, Any], model_name: str, is_same: IsSame, 
 
 
 def _same_metric(index: yaml.SequenceNode, is_same: IsSame) -> yaml.Node | None:
-    """Where the metric to replace is written."""
+    """Return the node of the metric to replace; None if there is none."""
     for model in index.value:
         results = _value(model, "results")
         for result in results.value if isinstance(results, yaml.SequenceNode) else []:
@@ -163,7 +174,7 @@ def _construct(node: yaml.Node) -> dict[str, Any]:
 
 
 def _value(node: yaml.Node, key: str) -> yaml.Node | None:
-    """The value of a key: of the last one, as YAML's constructor has it."""
+    """Return the value of a key; if the key is repeated, that of the last one, as YAML's constructor does."""
     pairs = node.value if isinstance(node, yaml.MappingNode) else []
     return next((value for name, value in reversed(pairs) if name.value == key), None)
 
@@ -177,7 +188,7 @@ def _new_index(name: str, item: dict[str, Any], newline: str, *, indent: int) ->
 
 
 def _with_item(block: str, sequence: yaml.SequenceNode, item: dict[str, Any], newline: str) -> str:
-    """One more element at the end of a sequence, written as the sequence is."""
+    """Add an element at the end of a sequence, in the sequence's own style (flow or block)."""
     if sequence.flow_style is True:
         end = sequence.value[-1].end_mark.index if sequence.value else sequence.end_mark.index - 1
         return f"{block[:end]}{', ' if sequence.value else ''}{_flow(item)}{block[end:]}"
@@ -192,7 +203,7 @@ def _with_item(block: str, sequence: yaml.SequenceNode, item: dict[str, Any], ne
 
 
 def _with_metric(block: str, node: yaml.Node, metric: dict[str, Any], newline: str) -> str:
-    """Another metric in the place of the one at `node`."""
+    """Put another metric in the place of the one at `node`, in the same style."""
     if isinstance(node, yaml.CollectionNode) and node.flow_style is True:
         return _replace(block, node, _flow(metric))
     text = _dump(metric, newline, node.start_mark.column)
@@ -207,7 +218,7 @@ def _replace(block: str, node: yaml.Node, text: str) -> str:
 
 
 def _end(node: yaml.Node) -> int:
-    """Where the text of a node ends: its own mark may lie behind the comments that follow it."""
+    """Return where the text of a node ends. (The end mark of a block collection lies behind comments that follow.)"""
     if isinstance(node, yaml.CollectionNode) and node.flow_style is not True and node.value:
         last = node.value[-1]
         return _end(last[1] if isinstance(last, tuple) else last)
@@ -215,41 +226,42 @@ def _end(node: yaml.Node) -> int:
 
 
 def _end_of_line(block: str, index: int) -> int:
-    """The start of the next line, unless `index` is the start of one already (behind a block scalar)."""
+    """Return the start of the next line, or `index` if it already starts one (after a block scalar)."""
     if index > 0 and block[index - 1] in "\r\n":
         return index
-    found = re.compile(r"\r\n|\r|\n").search(block, index)
-    return len(block) if found is None else found.end()
+    newline = re.compile(r"\r\n|\r|\n").search(block, index)
+    return len(block) if newline is None else newline.end()
 
 
 def _dump(value: Any, newline: str, indent: int) -> str:
+    """YAML in block style, indented."""
     text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=math.inf)
     return "".join(" " * indent + line + newline for line in text.rstrip("\n").split("\n"))
 
 
 def _flow(value: Any) -> str:
-    """One line, for a place inside brackets."""
+    """YAML in flow style, on one line."""
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=math.inf, default_flow_style=True).rstrip()
 
 
 def _check(before: str, after: str, item: dict[str, Any], is_same: IsSame) -> None:
-    """Everything but the one metric reads as before, and the metric is there once.
+    """Check that everything but the one metric reads as before, and that the metric is in the block once.
 
     Raises:
-        InputError: the edit would have changed something else (aliases into the model-index, say).
+        InputError: the edit would have changed something else (for example through an alias into the model-index).
     """
     old, new = _parsed(before) or {}, _parsed(after)
     if not isinstance(new, dict):
         _refuse()
-    own = [m for r in _results(new.pop("model-index", None)) for m in r["metrics"] if is_same(r, m)]
+    same = [m for r in _results(new.pop("model-index", None)) for m in r["metrics"] if is_same(r, m)]
     old_index = old.pop("model-index", None)
     others = _others(old_index, is_same)
-    if old != new or others != _others(_parsed(after).get("model-index"), is_same) or own != item["metrics"]:
+    if old != new or others != _others(_parsed(after).get("model-index"), is_same) or same != item["metrics"]:
         _refuse()
 
 
 def _others(index: Any, is_same: IsSame) -> list[tuple[Any, Any, Any]]:
-    """Task, data set and metric of all that is not to be replaced, in order."""
+    """Task, data set and metric of every metric that is not to be replaced, in order."""
     return [(r["task"], r["dataset"], m) for r in _results(index) for m in r["metrics"] if not is_same(r, m)]
 
 

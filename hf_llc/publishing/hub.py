@@ -209,7 +209,7 @@ def _decoded(data: bytes, name: str) -> str:
 
 
 def _diff(old: dict[str, str], new: dict[str, str]) -> str:
-    """Unified diff of each file, without a line feed at its end."""
+    """Return the unified diff of all files, without a line feed at its end."""
     lines: list[str] = []
     for name, text in new.items():
         before, after = old.get(name, "").splitlines(), text.splitlines()

@@ -1,4 +1,4 @@
-"""The picture of a run: what the chains did, and what λ̂ became of it (the paper's Figure H.1, made to be read)."""
+"""The picture of a run: the chains' losses, and the running λ̂ below (after Figure H.1 of Lau et al. 2023)."""
 
 from __future__ import annotations
 
@@ -20,22 +20,26 @@ if TYPE_CHECKING:
 Array = np.ndarray
 
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""Told apart by colour-blind eyes too (Okabe and Ito)."""
+"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _ACCEPT_COLOUR = "#777777"
 _MAX_POINTS = 4000
-"""A curve has at most this many points: more cannot be seen, and a picture of 10^6 steps must not take minutes."""
+"""Points of a curve, at most: more cannot be seen, and a picture of 10^6 steps must not take minutes."""
 _MAX_FAINT_CHAINS = 12
-"""With more chains, the unsmoothed curves would hide the smooth ones."""
+"""With more chains, the unsmoothed curves are left out: they would hide the smooth ones."""
 
 
 def plot_trace(result: Record, path: str | Path) -> Path:
-    """Draw the trace of `result` into a PNG.
+    """Draw the trace of `result` into a PNG; return its path.
 
     Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
     trivial predictor's loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. The loss
-    shown is L_n(w*) + L_B(w_t) − L_B(w*), the minibatch loss without the luck of which examples the batch holds: that
-    noise is shared by all chains and would hide the climb. Below: the running λ̂ of each chain, from the same
-    differences since burn-in, and the band λ̂ ± standard error.
+    shown is L_n(w*) + L_B(w_t) − L_B(w*). The difference on one minibatch removes the noise of which examples it holds,
+    which all chains share and which would hide the climb. Below: the running λ̂ of each chain, from the same
+    differences after burn-in, and the band λ̂ ± standard error.
+
+    Args:
+        result: with its trace.
+        path: of the PNG, whatever its suffix.
 
     Raises:
         ValueError: the result has no trace.
@@ -58,7 +62,7 @@ def plot_trace(result: Record, path: str | Path) -> Path:
             axes.axvspan(-0.5, result.num_burnin_steps - 0.5, color="black", alpha=0.06, lw=0, label="burn-in")
     upper.set_xlim(-0.5, trace.shape[1] - 0.5)
     lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    # Outside the data: with many chains no place inside is free.
+    # Outside the axes: with many chains no place inside is free.
     upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
     figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
     figure.savefig(path, format="png", metadata={"Software": None})
@@ -66,22 +70,31 @@ def plot_trace(result: Record, path: str | Path) -> Path:
 
 
 def moving_mean(values: Array, window: int) -> Array:
-    """Mean over the last `window` values that are not NaN, `[chain, step]` → same shape; NaN where there is none."""
-    seen = np.isfinite(values)
-    sums = np.cumsum(np.where(seen, values, 0.0), axis=1)
-    counts = np.cumsum(seen, axis=1).astype(float)
+    """Mean of the finite values among the last `window` steps, `[chain, step]` → same shape.
+
+    It is NaN where the value itself is not finite.
+    """
+    is_finite = np.isfinite(values)
+    sums = np.cumsum(np.where(is_finite, values, 0.0), axis=1)
+    counts = np.cumsum(is_finite, axis=1).astype(float)
     sums[:, window:] -= sums[:, :-window].copy()
     counts[:, window:] -= counts[:, :-window].copy()
     mean = np.full(values.shape, np.nan)
-    np.divide(sums, counts, out=mean, where=(counts > 0) & seen)
+    np.divide(sums, counts, out=mean, where=(counts > 0) & is_finite)
     return mean
 
 
 def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int, heat: float = 0.0) -> tuple[Array, Array]:
-    """λ̂ from the steps so far: step numbers `[kept]` and nβ·mean[L_B(w_t) − L_B(w*)] `[chain, kept]`.
+    """λ̂ from the steps so far, nβ·mean[L_B(w_t) − L_B(w*)] − heat.
 
-    `heat`, what gradient noise adds to λ̂, is taken off. Where nothing is left after burn-in (a run that was
-    cut short), the mean runs from the start.
+    Args:
+        trace: of all chains.
+        nbeta: nβ.
+        num_burnin_steps: steps left out at the start; none if the trace is no longer than that (a stopped run).
+        heat: what the noise of minibatch gradients adds to λ̂.
+
+    Returns:
+        The step numbers `[step]`, and the running λ̂ `[chain, step]`.
     """
     start = num_burnin_steps if num_burnin_steps < trace.shape[1] else 0
     excess = nbeta * (trace.loss[:, start:] - trace.init_loss[:, start:])
@@ -89,7 +102,7 @@ def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int, heat: floa
 
 
 def _thin(steps: Array, values: Array) -> tuple[Array, Array]:
-    """Every k-th point, so that at most `_MAX_POINTS` are left, the last one included."""
+    """Every k-th point up to the last one, at most `_MAX_POINTS` in all."""
     stride = -(-len(steps) // _MAX_POINTS)
     return steps[::-1][::stride][::-1], values[..., ::-1][..., ::stride][..., ::-1]
 
@@ -133,12 +146,12 @@ def _range(values: Array, *more: float) -> tuple[float, float]:
 
 
 def _is_near(trivial_loss: float, low: float, high: float) -> bool:
-    """The trivial loss lies in the range of the data, or less than half that range away."""
+    """Return True if the trivial loss lies in the range of the data, or at most half that range away."""
     return low - (high - low) / 2 <= trivial_loss <= high + (high - low) / 2
 
 
 def _scale(axes: Axes, low: float, high: float) -> None:
-    """Logarithmic where the values span more than two decades; limits with a margin, even for one value."""
+    """Set the limits, with a margin even for one value; logarithmic if the values span more than two decades."""
     if low > 0 and high / low > 100:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.3, min(high * 1.3, 1e300))
@@ -148,13 +161,13 @@ def _scale(axes: Axes, low: float, high: float) -> None:
 
 
 def _draw_acceptance(axes: Axes, result: Record, trace: Trace) -> None:
-    """Mean acceptance over chains where it was measured, averaged over neighbours to at most 100 points."""
+    """Draw the mean acceptance of the chains on the right axis, neighbouring steps averaged to at most 100 points."""
     values = trace.accept_prob
-    seen = np.flatnonzero(np.isfinite(values).any(axis=0))
-    if not seen.size:
+    measured = np.flatnonzero(np.isfinite(values).any(axis=0))
+    if not measured.size:
         return
     right = axes.twinx()
-    groups = np.array_split(seen, min(100, seen.size))
+    groups = np.array_split(measured, min(100, measured.size))
     steps = [group.mean() for group in groups]
     means = [float(np.nanmean(values[:, group])) for group in groups]
     right.plot(steps, means, ls="none", marker=".", ms=4, color=_ACCEPT_COLOUR, alpha=0.8)
@@ -180,9 +193,9 @@ def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
         axes.axhline(result.llc, color="black", lw=1)
         if math.isfinite(result.llc_se):
             axes.axhspan(result.llc - result.llc_se, result.llc + result.llc_se, color="black", alpha=0.15, lw=0)
-    settled = running[:, len(steps) // 10 :]  # the first few steps would set the scale for all the rest
+    late = running[:, len(steps) // 10 :]  # means over the first few steps would set the scale for all the rest
     error = result.llc_se if math.isfinite(result.llc_se) else 0.0
-    low, high = _range(settled, result.llc - error, result.llc + error)
+    low, high = _range(late, result.llc - error, result.llc + error)
     if low < 0 < high and high - low > 100 * (abs(result.llc) if math.isfinite(result.llc) else math.inf):
         axes.set_yscale("symlog", linthresh=max(abs(result.llc), 1e-12))
     else:
@@ -196,7 +209,7 @@ def _finite(value: float) -> float:
 
 
 def _title(result: Record) -> str:
-    """λ̂ ± se, the verdict and the first reason for it, wrapped."""
+    """λ̂ ± standard error, the verdict and the first reason for it, wrapped."""
     text = f"{estimate_text(result)}   {result.verdict}"
     reasons = [reason.text for reason in result.reasons if not reason.is_note]
     lines = [text, *textwrap.wrap("; ".join(reasons[:1]), 110)[:3]]
