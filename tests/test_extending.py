@@ -1,4 +1,4 @@
-"""Samplers registered from outside, and the examples of docs/extending.md."""
+"""Samplers and tasks registered from outside, and the examples of docs/extending.md."""
 
 from __future__ import annotations
 
@@ -8,17 +8,21 @@ import math
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
 from torch import Tensor
 
 from hf_llc import LLCEvaluator, config
-from hf_llc.config import SAMPLER_RULES, SampleConfig
+from hf_llc.config import SAMPLER_RULES, LoadConfig, SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.loading.problem_loader import load_problem
+from hf_llc.loading.tasks import registry as tasks
+from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.samplers import SAMPLERS, Kernel, Step, Walk, make_kernel, register, rules_of
 
-REGISTRIES: tuple[dict[str, Any], ...] = (SAMPLERS, SAMPLER_RULES, config._ADDED_CHOICES)
+REGISTRIES: tuple[dict[str, Any], ...] = (SAMPLERS, SAMPLER_RULES, config._ADDED_CHOICES, tasks.TASKS)
 
 
 @pytest.fixture(autouse=True)
@@ -106,3 +110,56 @@ def test_the_page_sees_a_fault(right: str, wrong: str) -> None:
     assert code.count(right) == 1
     with pytest.raises(AssertionError):
         run(code.replace(right, wrong))
+
+
+def test_settings_and_tasks_agree_on_names() -> None:
+    assert {*tasks.TASKS, "plain"} == set(get_args(config.Task))
+
+
+def _first_column(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded:
+    """ℓ_i = (f(x_i) − y_i)² of the first output."""
+
+    def losses(forward: Any, batch: Any) -> Tensor:
+        return (forward(batch["x"])[:, 0] - batch["y"]) ** 2
+
+    return Encoded({"x": data[0], "y": data[1]}, losses, len(data[0]), "squared error", None)
+
+
+def test_a_registered_task_takes_tensors_and_any_module_by_its_name_only() -> None:
+    model, data = torch.nn.Linear(3, 2), (torch.randn(5, 3), torch.randn(5))
+    tasks.register(Task(name="mine", encode=_first_column, takes_tensors=True))
+    problem = load_problem(model, data, LoadConfig(task="mine"))  # type: ignore[arg-type]
+    assert (problem.task, problem.n, problem.unit) == ("mine", 5, "squared error")
+    torch.testing.assert_close(
+        problem.losses(model, problem.examples), ((data[0] @ model.weight[0] + model.bias[0]) - data[1]) ** 2
+    )
+    with pytest.raises(InputError, match="the model's task is not known"):
+        load_problem(model, data, LoadConfig())
+    tasks.register(Task(name="mine", encode=_first_column))
+    with pytest.raises(InputError, match="pairs of tensors are for"):
+        load_problem(model, data, LoadConfig(task="mine"))  # type: ignore[arg-type]
+
+
+def test_a_registered_task_recognises_its_models_by_their_class() -> None:
+    class NetForCounting(torch.nn.Linear):
+        pass
+
+    model, data = NetForCounting(3, 2), (torch.randn(5, 3), torch.randn(5))
+    tasks.register(Task(name="mine", encode=_first_column, suffixes=("ForCounting",), takes_tensors=True))
+    assert load_problem(model, data, LoadConfig()).task == "mine"
+    with pytest.raises(InputError, match="for another task, got 'fill-mask'; allowed: mine"):
+        load_problem(model, data, LoadConfig(task="fill-mask"))
+
+
+def test_names_of_tasks_that_are_taken_or_unknown_are_refused() -> None:
+    for name in ("plain", "fill-mask"):
+        with pytest.raises(InputError, match=f"taken, got '{name}'"):
+            tasks.register(Task(name=name, encode=_first_column))
+    with pytest.raises(InputError, match=r"task .* got 'mine'"):
+        LoadConfig(task="mine")  # type: ignore[arg-type]
+
+
+def test_a_fault_in_the_task_of_the_page_is_seen() -> None:
+    code = sections()["A task"]
+    with pytest.raises(AssertionError):
+        run(code.replace("+ torch.lgamma(counts + 1)", ""))

@@ -6,14 +6,18 @@ import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
+from scipy.optimize import minimize
 from torch import Tensor
 
 _MAX_NUMBERS = 2**22
 """Outputs (labels × numbers an output) that one evaluation of the loss takes at most: some 20 ms for cross-entropy."""
 
-_ITERATIONS = 20
-"""L-BFGS iterations in each of the two rounds."""
+_OPTIONS = {"maxiter": 50, "maxfun": 60, "ftol": 1e-12, "gtol": 1e-9}
+
+_TOLERANCE = 0.02
+"""What the loss may still fall, as a share of what it has fallen, for the constant to count as the best."""
 
 
 class ConstantLoss(NamedTuple):
@@ -42,8 +46,8 @@ def best_constant_loss(loss_fn: Callable[[Any, Tensor], Tensor], start: Tensor, 
         labels: `[example, …]`, on any device.
 
     Returns:
-        None if the loss of `start` is not finite, if loss_fn has no gradient, or if the loss still falls after the last
-        iteration, as one that has no minimum does.
+        None if the loss of `start` is not finite, if loss_fn has no gradient, or if the loss can still fall after the
+        last iteration, like one that has no minimum.
 
     Raises:
         Exception: what loss_fn raises.
@@ -90,25 +94,25 @@ def _minimized(
     loss_fn: Callable[[Any, Tensor], Tensor], start: Tensor, labels: Tensor, weights: Tensor
 ) -> Tensor | None:
     """The constant output of least mean loss; None if there is none to be found."""
-    constant = start.detach().cpu().double().requires_grad_()
 
-    def value() -> Tensor:
-        return _weighted(loss_fn, constant.to(start.device, start.dtype), labels, weights)
+    def as_output(flat: np.ndarray) -> Tensor:
+        return torch.from_numpy(flat).view(start.shape).to(start.device, start.dtype)
 
-    def closure() -> Tensor:
-        loss = value()
-        (constant.grad,) = torch.autograd.grad(loss, constant)
-        return loss.detach()
+    def loss_and_gradient(flat: np.ndarray) -> tuple[float, np.ndarray]:
+        constant = as_output(flat.copy()).requires_grad_()
+        loss = _weighted(loss_fn, constant, labels, weights)
+        (gradient,) = torch.autograd.grad(loss, constant)
+        return loss.item(), gradient.flatten().cpu().double().numpy()
 
-    if not value().requires_grad:
+    if not _weighted(loss_fn, start.clone().requires_grad_(), labels[:1], weights[:1]).requires_grad:
         return None
-    optimizer = torch.optim.LBFGS([constant], max_iter=_ITERATIONS, line_search_fn="strong_wolfe")
-    losses = [float(closure())]
-    for _ in range(2):
-        optimizer.step(closure)
-        losses.append(float(closure()))
-    # A loss that has a minimum has fallen nearly all its way in the first round.
-    slack = 1e-3 * (losses[0] - losses[2]) + 1e-4 * abs(losses[2])
-    if not math.isfinite(losses[2]) or losses[1] - losses[2] > slack:
+    origin = start.detach().flatten().cpu().double().numpy()
+    first, _ = loss_and_gradient(origin)
+    # scipy's, as torch.optim takes seconds to import its compiler.
+    found = minimize(loss_and_gradient, origin, jac=True, method="L-BFGS-B", options=_OPTIONS)
+    # By convexity the loss can still fall by ‖gradient‖ × (distance to the minimum). For the distance stands the way
+    # that L-BFGS has come: large, and the gradient with it, for a loss without a minimum.
+    remaining = float(np.linalg.norm(found.jac) * np.linalg.norm(found.x - origin))
+    if not math.isfinite(found.fun + remaining) or remaining > _TOLERANCE * (first - found.fun) + 1e-4 * abs(found.fun):
         return None
-    return constant.detach().to(start.device, start.dtype)
+    return as_output(found.x)
