@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import doctest
 import importlib.util
+import inspect
 import json
 import math
 import sys
@@ -23,6 +25,7 @@ import hf_llc
 from hf_llc import LLCEvaluator, LLCResult
 from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
+from hf_llc.metrics import estimate_from_losses
 
 FOLDER = Path(hf_llc.metric_path())
 NAMES = ("llc", "llc_se", "r_hat", "ess", "verdict")
@@ -221,6 +224,40 @@ def test_folder_has_what_a_space_needs() -> None:
     assert {path.name for path in FOLDER.iterdir()} >= {"llc.py", "app.py", "README.md", "requirements.txt"}
     front = huggingface_hub.RepoCard.load(FOLDER / "README.md").data.to_dict()
     assert front["sdk"] == "gradio" and front["app_file"] == "app.py" and "metric" in front["tags"]
+
+
+STABLE = {"hf_llc.metrics.estimate_from_losses", "hf_llc.metric_path"}
+"""What a published copy of the metric may take from the hf_llc that is installed beside it."""
+
+
+def names_taken(source: str) -> set[str]:
+    """Full names of what a module imports from hf_llc, wherever it does."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in names if name.split(".")[0] == "hf_llc"}
+
+
+def test_the_space_imports_stable_names_only() -> None:
+    taken = {path.name: names_taken(path.read_text(encoding="utf-8")) for path in FOLDER.glob("*.py")}
+    assert taken["llc.py"] == {"hf_llc.metrics.estimate_from_losses"}
+    assert set().union(*taken.values()) <= STABLE
+    planted = "def f():\n    from hf_llc.judging.estimator import estimate\n    import hf_llc.records.trace\n"
+    assert names_taken(planted) == {"hf_llc.judging.estimator.estimate", "hf_llc.records.trace"}
+
+
+def test_the_stable_function_keeps_its_arguments_and_answers() -> None:
+    """Published copies call it with these; an argument may be added only with a default."""
+    parameters = inspect.signature(estimate_from_losses).parameters
+    assert list(parameters)[:6] == [
+        "losses", "init_losses", "nbeta", "burnin", "num_steps_between_draws", "trivial_loss"
+    ]  # fmt: skip
+    assert all(parameter.default is not parameter.empty for parameter in list(parameters.values())[3:])
+    found = estimate_from_losses(losses(), [0.5] * 4, nbeta=100.0)
+    assert {name: type(getattr(found, name)) for name in NAMES} == dict.fromkeys(NAMES[:-1], float) | {"verdict": str}
 
 
 class FakeApi:

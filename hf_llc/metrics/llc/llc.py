@@ -7,11 +7,9 @@ from typing import Any
 
 import datasets
 import evaluate
-import numpy as np
 
-from hf_llc.errors import InputError
-from hf_llc.judging.estimator import estimate
-from hf_llc.records.trace import Trace
+# The copy on the Hub runs beside whatever hf_llc is installed: only stable names here.
+from hf_llc.metrics import estimate_from_losses
 
 _DESCRIPTION = """
 The local learning coefficient λ̂(w*) (Lau et al. 2023): how many effective parameters a model uses around weights w*.
@@ -93,60 +91,6 @@ class LLC(evaluate.Metric):
         )
 
     def _compute(self, *, predictions: Any = None, references: Any = None, **settings: Any) -> dict[str, Any]:
-        return _results(predictions, references, **{**self.settings, **settings})
-
-
-def _results(
-    predictions: Any,
-    references: Any,
-    *,
-    nbeta: float | None = None,
-    burnin: int = 0,
-    num_steps_between_draws: int = 1,
-    trivial_loss: float | None = None,
-) -> dict[str, Any]:
-    """The numbers of `_KWARGS_DESCRIPTION`.
-
-    Raises:
-        InputError: a setting that is missing or out of range, chains of different lengths.
-    """
-    if nbeta is None or not nbeta > 0:
-        raise InputError("nbeta is missing or out of range", value=nbeta, allowed="a number above 0, e.g. n / ln n")
-    lengths = sorted({len(chain) for chain in predictions})
-    if len(lengths) > 1:
-        raise InputError("the chains differ in length", value=lengths, remedy="give as many draws of each")
-    if not 0 <= burnin < lengths[0]:
-        raise InputError("burnin is out of range", value=burnin, allowed=f"0 … {lengths[0] - 1}")
-    kept = lengths[0] - burnin
-    if not 1 <= num_steps_between_draws <= kept:
-        raise InputError(
-            "num_steps_between_draws is out of range", value=num_steps_between_draws, allowed=f"1 … {kept}"
-        )
-    loss, init_loss = _arrays(predictions, references)
-    unknown = np.full(loss.shape, np.nan)
-    found = estimate(
-        Trace(loss=loss, init_loss=init_loss, accept_prob=unknown, sq_distance=unknown, grad_dot=unknown),
-        nbeta=nbeta,
-        init_loss=float(init_loss.mean()),
-        localization=float("nan"),
-        step_size=float("nan"),
-        is_exact=False,
-        num_burnin_steps=burnin,
-        num_steps_between_draws=num_steps_between_draws,
-        trivial_loss=trivial_loss,
-    )
-    return {name: getattr(found, name) for name in ("llc", "llc_se", "r_hat", "ess", "verdict")}
-
-
-def _arrays(predictions: Any, references: Any) -> tuple[np.ndarray, np.ndarray]:
-    """Both as float64 `[chain, draw]`."""
-    loss = np.array(predictions, dtype=np.float64)
-    if np.ndim(references[0]) == 0:
-        return loss, np.repeat(np.array(references, dtype=np.float64)[:, None], loss.shape[1], axis=1)
-    if any(len(row) != loss.shape[1] for row in references):
-        raise InputError(
-            "paired references differ in length from the draws",
-            value=[len(row) for row in references],
-            allowed=f"{loss.shape[1]} a chain, or one number a chain",
-        )
-    return loss, np.array(references, dtype=np.float64)
+        # nbeta may be given to `evaluate.load` or to `compute`; if to neither, the refusal comes from the function
+        estimate = estimate_from_losses(predictions, references, **{"nbeta": None, **self.settings, **settings})
+        return {name: getattr(estimate, name) for name in ("llc", "llc_se", "r_hat", "ess", "verdict")}
