@@ -16,7 +16,8 @@ from hf_llc.cli.entry_point import main
 from hf_llc.config import SampleConfig
 from hf_llc.problem import Problem
 from hf_llc.studies import sampler_benchmark
-from hf_llc.studies.known_targets import REFERENCES, TARGETS, Target, fit, nbeta_of
+from hf_llc.studies.known_targets import REFERENCES, TARGETS, Target, nbeta_of
+from hf_llc.studies.newton_minimum import move_to_minimum
 from hf_llc.studies.sampler_benchmark import Row, measure
 from hf_llc.workflow.estimate_model import solve
 from hf_llc.workflow.settings import settled
@@ -51,7 +52,7 @@ def test_noisy_labels_stand_at_a_minimum_with_the_directions_that_theory_counts(
     problem.losses(problem.model, problem.examples).mean().backward()
     gradients = torch.cat([p.grad.flatten() for p in problem.model.parameters() if p.grad is not None])
     assert gradients.abs().max() < 1e-12
-    curvatures = torch.linalg.eigvalsh(fit(problem))
+    curvatures = torch.linalg.eigvalsh(move_to_minimum(problem))
     assert (curvatures > -1e-10).all()
     assert int((curvatures > 1e-6).sum()) == 4 * (10 + 5 - 4)  # a 5 × 10 matrix of rank 4
     assert 0.98 * 22 < target.exact < 22

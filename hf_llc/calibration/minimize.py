@@ -60,7 +60,6 @@ def minimize(
     for attempt, rate in enumerate(_LEARNING_RATES):
         w = _descend(
             posterior,
-            w_star,
             rate=rate,
             attempt=attempt,
             steps=steps,
@@ -90,7 +89,6 @@ def minimize(
 
 def _descend(
     posterior: Posterior,
-    w_star: Tensor,
     *,
     rate: float,
     attempt: int,
@@ -101,7 +99,7 @@ def _descend(
     report: Callable[[int, float], None],
 ) -> Tensor:
     """One attempt from w*, or the rest of it if `state` holds this attempt; returns the weights."""
-    w = w_star.clone()
+    w = posterior.start(1)
     optimizer = torch.optim.Adam([w], lr=rate)
     batches = BatchStream(
         _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device

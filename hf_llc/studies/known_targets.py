@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from scipy.integrate import quad
@@ -22,6 +22,7 @@ from hf_llc.backend.random_streams import counter_seed
 from hf_llc.config import SampleConfig
 from hf_llc.models.deep_linear import DeepLinearConfig, DeepLinearModel, DeepLinearNetwork, random_network
 from hf_llc.problem import Forward, Problem
+from hf_llc.studies.newton_minimum import move_to_minimum
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +197,7 @@ def noisy_labels() -> Target:
     with torch.no_grad():
         labels = model(inputs).prediction + torch.randn(n, widths[-1], generator=generator, dtype=torch.float64)
     problem = _regression(model, inputs, labels)
-    hessian = fit(problem)
+    hessian = move_to_minimum(problem)
     return Target(
         problem=problem,
         localization=localization,
@@ -216,42 +217,6 @@ def _regression(model: nn.Module, inputs: Tensor, labels: Tensor) -> Problem:
 
     examples = {"inputs": inputs, "labels": labels}
     return Problem(model, examples, losses, n=len(inputs), unit="nats per example")
-
-
-def fit(problem: Problem) -> Tensor:
-    """Move the model to the nearest minimum of L_n, in place; returns the Hessian of L_n, `[parameter, parameter]`.
-
-    L-BFGS until it stops, then three steps of Newton's method along the directions that are not flat.
-    """
-    named = dict(problem.model.named_parameters())
-
-    def loss(w: Tensor) -> Tensor:
-        parts = torch.split(w, [p.numel() for p in named.values()])
-        values = {name: x.view(p.shape) for (name, p), x in zip(named.items(), parts, strict=True)}
-
-        def forward(*args: Any) -> Any:
-            return torch.func.functional_call(problem.model, values, args)
-
-        return problem.losses(forward, problem.examples).mean()
-
-    w = torch.cat([p.detach().flatten() for p in named.values()]).requires_grad_()
-    optimizer = torch.optim.LBFGS([w], max_iter=200, line_search_fn="strong_wolfe", tolerance_change=1e-14)
-
-    def closure() -> Tensor:
-        optimizer.zero_grad()
-        value = loss(w)
-        value.backward()
-        return value
-
-    optimizer.step(closure)  # type: ignore[arg-type]
-    w = w.detach()
-    for _ in range(3):
-        gradient, hessian = torch.func.grad(loss)(w), torch.func.hessian(loss)(w)
-        w = w - torch.linalg.pinv(hessian, rtol=1e-6, hermitian=True) @ gradient  # eigenvalues below rtol are flat
-    values = torch.split(w, [p.numel() for p in named.values()])
-    for parameter, value in zip(named.values(), values, strict=True):
-        parameter.data = value.view(parameter.shape).clone()
-    return torch.func.hessian(loss)(w)
 
 
 @dataclass(frozen=True)

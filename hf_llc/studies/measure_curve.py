@@ -1,4 +1,9 @@
-"""λ̂ along a series of checkpoints: one calibration, the same settings for all, one point for each checkpoint."""
+"""λ̂ along a series of checkpoints: one calibration, the same settings for all, one point for each checkpoint.
+
+All checkpoints share ε, γ, nβ and burn-in, because only then do their λ̂ compare (arXiv 2308.12108, appendix K). They
+also share noise and minibatches. Errors of neighbouring points are therefore correlated: differences along a curve are
+more certain than the error bars of its points.
+"""
 
 from __future__ import annotations
 
@@ -48,10 +53,6 @@ def measure(
 ) -> Curve:
     """Estimate λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
 
-    All checkpoints share ε, γ, nβ and burn-in, because only then do their λ̂ compare (arXiv 2308.12108, appendix K).
-    They also share noise and minibatches. Errors of neighbouring points are therefore correlated: differences along a
-    curve are more certain than the error bars of its points.
-
     The last checkpoint is estimated first; it decides the settings that are "auto". Each checkpoint's result has a
     folder of its own in `output`. A finished result is read, not computed again.
 
@@ -72,19 +73,18 @@ def measure(
     """
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
     output = Path(output)
-    if len(checkpoints) < 2 or len({c.folder for c in checkpoints}) < len(checkpoints):
-        names = ", ".join(c.name for c in checkpoints)
-        raise InputError("a curve needs two checkpoints or more, each of its own name", value=names)
+    names = [checkpoint.name for checkpoint in checkpoints]
+    if len(checkpoints) < 2 or len({checkpoint.folder for checkpoint in checkpoints}) < len(checkpoints):
+        raise InputError("a curve needs two checkpoints or more, each of its own name", value=", ".join(names))
     processes.main_does(lambda: str(check_writable(output)))
     asked = {**as_dict(load), **as_dict(sample)}
     calibrated_on = processes.main_does(
         lambda: _begin(RunFolder(output), asked, checkpoints, resume=resume, overwrite=overwrite)
     )
-    calibrated = next((c for c in checkpoints if c.name == calibrated_on), None)
-    if calibrated is None:
+    if calibrated_on not in names:
         raise InputError("the checkpoint calibrated on is gone", value=calibrated_on, remedy="use overwrite")
     shared, results = sample, {}
-    for checkpoint in [calibrated, *(c for c in checkpoints if c is not calibrated)]:
+    for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.name != calibrated_on):  # that one first
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
         result = estimate(
             replace(load, **checkpoint.load),
@@ -96,12 +96,11 @@ def measure(
             overwrite=overwrite,
             progress=progress,
         )
-        if checkpoint is calibrated:
+        if checkpoint.name == calibrated_on:
             shared = _shared_settings(sample, result)
         result.trace = None  # the largest part of a result; a curve does not need it
         results[checkpoint.name] = result
         report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")
-    names = [checkpoint.name for checkpoint in checkpoints]
     curve = _curve({name: results[name] for name in names}, shared, calibrated_on)
     processes.main_does(lambda: _save(curve, output, x_scale))
     return curve
