@@ -1,4 +1,4 @@
-"""Underdamped Langevin dynamics, BAOAB splitting (Leimkuhler and Matthews 2013): one gradient a step."""
+"""Underdamped Langevin dynamics in the BAOAB splitting (Leimkuhler and Matthews 2013), one gradient a step."""
 
 from __future__ import annotations
 
@@ -12,37 +12,40 @@ from hf_llc.samplers.kernel import Kernel, pieces_of
 from hf_llc.samplers.langevin import force
 from hf_llc.samplers.walk import Segment, Step, Walk
 
-_MARGIN = 1.0
-"""ε κ above which a chain lowers its ε: four times that of the pilot, a quarter of the limit of stability."""
+FRICTION = 0.2
+"""Default of samplers with momentum, if the user gives a step size and no friction."""
+
+_MAX_CURVATURE = 1.0
+"""ε κ above which a chain lowers its ε: a quarter of the limit of stability, four times what calibration chooses."""
 
 _WATCH_EVERY, _WATCH_ITERATIONS = 100, 3
-"""Steps between two looks at the curvature, and Hessian-vector products of each."""
-
-FRICTION = 0.2
-"""Of samplers with momentum, if ε was chosen by the user and friction was not."""
+"""Steps between two measurements of κ, and the Hessian-vector products of each."""
 
 
 class BAOAB(Kernel):
     """dw = p dt, dp = −∇U dt − ζ p dt + √(2ζ) dW at unit mass, in time steps h = √ε.
 
-    A step: kick p ← p − h ∇U_B(w) (the closing half kick of the last step and the opening one of this, which meet at
-    the same w), drift w ← w + (h/2) p, friction p ← c p + √(1 − c²) ξ with c = exp(−friction), drift again. On a
-    quadratic with full batches w has exactly the variance 1/a_i for h < 2/√max a_i; infinite friction is the
-    Leimkuhler–Matthews kernel at the same ε.
+    A step, with c = exp(−friction):
 
-    The kinetic temperature ‖p‖²/d is read after the kick, where on a quadratic it is 1 on average; gradient noise of
-    variance V in the force adds h²V to it before friction takes that away.
+        kick p ← p − h ∇U_B(w);   drift w ← w + (h/2) p;   friction p ← c p + √(1 − c²) ξ;   drift w ← w + (h/2) p.
 
-    With `adapt_step_size` each chain watches the largest curvature κ of its own energy and lowers its ε to 1/κ where κ
-    has grown so far: deep networks are stiffer away from w* than at it, and ever stiffer while flat directions spread.
-    Kept draws are no exception: ε only falls, so that it changes ever more seldom, and every ε is to sample one law; an
-    ε that stayed behind the curvature would not. What is saved with the chain is the share of ε that is left, so that
-    a continuation at another ε has that share of it.
+    The kick is the closing half kick of the last step and the opening one of this, both at the same w.
+
+    On a quadratic loss with full batches, coordinate i has exactly the variance 1/a_i for h < 2/√max a_i. Infinite
+    friction gives `LeimkuhlerMatthews` at the same ε.
+
+    The kinetic temperature ‖p‖²/d is read after the kick, where it is 1 on average on a quadratic. Gradient noise of
+    variance V in ∇U_B adds h²V to it, which friction then takes away.
+
+    With `adapt_step_size` each chain follows κ, the largest curvature of its own energy, and lowers its ε to 1/κ when κ
+    exceeds 1/ε. Deep networks are stiffer away from w*, and get stiffer while flat directions spread. ε may fall among
+    kept draws too. It never rises, so it changes ever less often; an ε above the limit of stability would not sample
+    the law. The state `shrink` is the share of ε that is left; a continuation at another ε starts with the same share.
 
     Args:
-        step_size: ε = h², the largest.
-        friction: ζh, the share of momentum lost in a step, dimensionless; above 0.
-        adapt_step_size: ε may fall.
+        step_size: ε = h², before it is lowered.
+        friction: ζh, the rate at which momentum decays in a step, dimensionless, above 0.
+        adapt_step_size: lower ε where the curvature grows.
     """
 
     settings = ("friction", "adapt_step_size")
@@ -69,7 +72,7 @@ class BAOAB(Kernel):
             if self.adapt_step_size:
                 self.state["direction"] = any_direction(len(walk.w), walk.posterior)
         if self.adapt_step_size and step > 0 and step % _WATCH_EVERY == 0:
-            self._watch(walk, indices)
+            self._follow_curvature(walk, indices)
         epsilon = self.step_size * self.state["shrink"]
         h = epsilon.sqrt().to(walk.w)
         momentum = pieces_of(walk, self.state["momentum"])
@@ -86,35 +89,35 @@ class BAOAB(Kernel):
                 )  # fmt: skip
                 return None
             p.sub_(force(walk, s, grad).mul_(h))
-            warmth = p.square().sum(dim=1, dtype=torch.float64) if measure else None
+            momentum_sq = p.square().sum(dim=1, dtype=torch.float64) if measure else None
             s.w.addcmul_(p, h, value=0.5)
             p.mul_(keep).add_(s.noise, alpha=spread)
             s.w.addcmul_(p, h, value=0.5)
-            return warmth
+            return momentum_sq
 
-        loss, warmth = walk.sweep(indices, update, noise=None if is_fused else step, known=known, sums=measure)
-        if warmth is None:
+        loss, momentum_sq = walk.sweep(indices, update, noise=None if is_fused else step, known=known, sums=measure)
+        if momentum_sq is None:
             return Step(loss)
         heat = None if noise is None else epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
-        warmth = warmth / walk.posterior.num_parameters
-        return Step(loss, kinetic_temperature=warmth, heat=heat, step_size=epsilon[:, 0])
+        temperature = momentum_sq / walk.posterior.num_parameters
+        return Step(loss, kinetic_temperature=temperature, heat=heat, step_size=epsilon[:, 0])
 
-    def _watch(self, walk: Walk, indices: Tensor | None) -> None:
-        """Lower ε where κ asks for it."""
-        found, self.state["direction"] = follow(
+    def _follow_curvature(self, walk: Walk, indices: Tensor | None) -> None:
+        """Measure κ in each chain, and lower its ε to 1/κ if it is larger."""
+        curvature, self.state["direction"] = follow(
             walk.posterior, walk.w, indices, self.state["direction"], nbeta=walk.law.nbeta, iterations=_WATCH_ITERATIONS
         )
-        ceiling = _MARGIN / (self.step_size * (found + walk.law.localization)).clamp_min(1e-300)
+        ceiling = _MAX_CURVATURE / (self.step_size * (curvature + walk.law.localization)).clamp_min(1e-300)
         self.state["shrink"] = torch.minimum(self.state["shrink"], ceiling[:, None])
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
-        """One a step, one more where gradient noise was looked at, and those that watch the curvature."""
+        """One a step, one more at a measured step with minibatches, and those that follow the curvature."""
         watched = max(0, steps - 1) // _WATCH_EVERY if self.adapt_step_size else 0
         return steps + (0 if is_full else measured) + watched * (_WATCH_ITERATIONS + 1)
 
 
 def first_momentum(walk: Walk) -> Tensor:
-    """p ~ N(0, I) from the noise of step −1, `[chain, parameter]`."""
+    """p ~ N(0, I), `[chain, parameter]`, from the noise of step −1."""
     momentum = torch.empty_like(walk.w)
     pieces = pieces_of(walk, momentum)
     for s in walk.noisy_segments(-1):

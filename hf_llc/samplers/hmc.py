@@ -1,4 +1,4 @@
-"""Hamiltonian Monte Carlo with full batches (Duane et al. 1987; Neal 2011): reference values."""
+"""Hamiltonian Monte Carlo with full batches (Duane et al. 1987; Neal 2011), for reference values."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from hf_llc.samplers.walk import Step, Walk
 
 
 class HMC(Kernel):
-    """Fresh momentum, leapfrog steps of h = √ε at unit mass, then Metropolis: exact whatever the step size.
+    """Fresh momentum, leapfrog steps of time h = √ε at unit mass, then a Metropolis test: exact at every ε.
 
-    The time step of each trajectory is h times a number drawn evenly from 0.8 … 1.2, for each chain its own, lest a
-    trajectory return to where it began. One leapfrog step without that is MALA.
+    Each trajectory of each chain has its own h, drawn uniformly from 0.8√ε … 1.2√ε: at a fixed h a trajectory could
+    come back to where it began. One leapfrog step of h = √ε is MALA.
 
     Args:
-        step_size: ε = h².
-        num_leapfrog_steps: gradients a step.
+        step_size: ε.
+        num_leapfrog_steps: leapfrog steps, and so gradients, a trajectory.
     """
 
     settings = ("num_leapfrog_steps",)
     is_exact = True
     needs_full_batch = True
     needs_whole_gradients = True
-    step_copies = 8
+    step_copies = 8  # measured: gradients, momentum, the old position, temporaries
 
     def __init__(self, step_size: float, *, num_leapfrog_steps: int = 10) -> None:
         super().__init__(step_size)
@@ -38,10 +38,10 @@ class HMC(Kernel):
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One trajectory, accepted or refused; loss and gradient at its end are kept for the next.
+        """One trajectory, accepted or rejected. Its last loss and gradient are kept for the next.
 
         Raises:
-            InputError: a minibatch.
+            InputError: `indices` is a minibatch.
         """
         if indices is not None:
             raise InputError("hmc needs all examples in every step", remedy="set batch_size to 'full'")
@@ -67,16 +67,17 @@ class HMC(Kernel):
         return Step(loss, probability)
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
-        """A trajectory's leapfrog steps, each step."""
+        """`num_leapfrog_steps` a step."""
         return steps * self.num_leapfrog_steps
 
     def _time_steps(self, walk: Walk, step: int) -> Tensor:
-        """h of each chain's trajectory, `[chain, 1]`."""
+        """h of this step's trajectory, `[chain, 1]`."""
         jitter = [0.8 + 0.4 * uniform(walk.seed, chain, step, purpose="time step") for chain in walk.chains]
         return math.sqrt(self.step_size) * torch.tensor(jitter, dtype=walk.w.dtype, device=walk.w.device)[:, None]
 
     @staticmethod
     def _kick(walk: Walk, p: list[Tensor], grad: list[Tensor], time: Tensor) -> None:
+        """p ← p − time·∇U."""
         for s in walk.segments():
             s.of(p).addcmul_(force(walk, s, s.of(grad)), time, value=-1)
 

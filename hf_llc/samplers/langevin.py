@@ -1,4 +1,4 @@
-"""What the Langevin samplers share: drift, move, and the Metropolis–Hastings acceptance probability."""
+"""What samplers share: the drift and the noise of a Langevin step, and the Metropolis–Hastings test."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hf_llc.samplers.walk import Segment, Walk
 
 
 def drift(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
-    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] on one segment, in place; `grad` is ∇L_B there."""
+    """w ← w + (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] on one segment, in place; `grad` is ∇L_B on it."""
     half = step_size / 2
     pull = half * walk.law.localization
     if pull:
@@ -22,14 +22,14 @@ def drift(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:
 
 def force(walk: Walk, s: Segment, grad: Tensor) -> Tensor:
     """∇U = nβ ∇L_B + γ(w − w*) on one segment, a new tensor `[chain, k]`."""
-    found = grad * walk.law.nbeta
+    energy_gradient = grad * walk.law.nbeta
     if walk.law.localization:
-        found.add_(s.w - s.w_star, alpha=walk.law.localization)
-    return found
+        energy_gradient.add_(s.w - s.w_star, alpha=walk.law.localization)
+    return energy_gradient
 
 
-def noise_of(walk: Walk, step: int) -> int | None:
-    """The step whose noise `diffuse` wants to find in its segments; None where it draws its own."""
+def noise_step(walk: Walk, step: int) -> int | None:
+    """The step whose noise `diffuse` needs in the segments; None on a GPU, where its kernel draws the noise itself."""
     return step if walk.philox is None else None
 
 
@@ -48,7 +48,7 @@ def diffuse(walk: Walk, s: Segment, grad: Tensor, step_size: float, *, step: int
 @torch.no_grad()
 def move(walk: Walk, grad: list[Tensor], *, step_size: float, step: int) -> None:
     """`diffuse` on all segments."""
-    for s in walk.noisy_segments(noise_of(walk, step)):
+    for s in walk.noisy_segments(noise_step(walk, step)):
         diffuse(walk, s, s.of(grad), step_size, step=step)
 
 
@@ -63,11 +63,22 @@ def log_accept(
     new_grad: list[Tensor],
     step_size: float,
 ) -> Tensor:
-    """log of π(w′) q(w|w′) / π(w) q(w′|w) for w = `old` and w′ = `walk.w`, all on one minibatch; float64 `[chain]`.
+    """log of π(w′) q(w|w′) / (π(w) q(w′|w)) for w = `old` and w′ = `walk.w`, on one minibatch; float64 `[chain]`.
 
-    With v = w′ − w, G = ∇log π(w) and G′ = ∇log π(w′), log q(w|w′) − log q(w′|w) is
-    −(G + G′)·(v/2 + (ε/8)(G′ − G)): the same as the difference of the two Gaussian log densities, each of the order of
-    the number of parameters, without their cancellation.
+    With v = w′ − w, G = ∇log π(w) and G′ = ∇log π(w′),
+
+        log q(w|w′) − log q(w′|w) = −(G + G′)·(v/2 + (ε/8)(G′ − G)).
+
+    The two Gaussian log densities are of the order of the number of parameters; written so, they do not cancel.
+
+    Args:
+        walk: at w′.
+        old: w, `[chain, parameter]`.
+        old_loss: L_B(w), `[chain]`.
+        old_grad: ∇L_B(w), in pieces.
+        new_loss: L_B(w′).
+        new_grad: ∇L_B(w′).
+        step_size: ε.
     """
     nbeta, gamma = walk.law.nbeta, walk.law.localization
     total = torch.zeros_like(new_loss)
@@ -85,9 +96,9 @@ def log_accept(
 
 
 def grad_dot(walk: Walk, s: Segment, grad: Tensor, preconditioner: Tensor | None = None) -> Tensor:
-    """⟨nβ∇L_B, A∇U_B⟩ on one segment, U = nβL + γ/2 ‖w − w*‖², float64 `[chain]`; see `diagnostics.step_size_bias`.
+    """⟨nβ∇L_B, A∇U_B⟩ on one segment, float64 `[chain]`, for `judging.statistics.step_size_bias`.
 
-    A is the diagonal preconditioner there; None: the identity.
+    U = nβL + (γ/2)‖w − w*‖², and A is the diagonal `preconditioner`, or the identity if it is None.
     """
     nbeta, gamma = walk.law.nbeta, walk.law.localization
     pull = nbeta * grad.double()
@@ -96,7 +107,7 @@ def grad_dot(walk: Walk, s: Segment, grad: Tensor, preconditioner: Tensor | None
 
 
 def accept_prob(log_ratio: Tensor) -> Tensor:
-    """min(1, exp(log ratio)), 0 where the proposal is not finite."""
+    """min(1, exp(log ratio)); 0 if the log ratio is not a number, as when the proposal's loss is not finite."""
     return torch.nan_to_num(log_ratio, nan=-math.inf).clamp(max=0.0).exp()
 
 
@@ -110,10 +121,18 @@ def accept_or_undo(
     after: tuple[Tensor, list[Tensor]],
     step: int,
 ) -> tuple[Tensor, list[Tensor]]:
-    """Metropolis: each chain stays at `walk.w` with its probability, else goes back to `old`, in place.
+    """Metropolis: each chain keeps its proposal `walk.w` with its probability, else goes back to `old`, in place.
+
+    Args:
+        walk: at the proposals.
+        probability: of acceptance, float64 `[chain]`.
+        old: positions before the proposals, `[chain, parameter]`.
+        before: loss and gradient at `old`.
+        after: loss and gradient at the proposals.
+        step: number of the step, which picks the uniform random numbers.
 
     Returns:
-        Loss and gradient where each chain now is, from those `before` and `after` the proposal.
+        Loss and gradient where each chain is now.
     """
     draws = [uniform(walk.seed, chain, step, purpose="accept") for chain in walk.chains]
     accepted = torch.tensor(draws, dtype=torch.float64, device=probability.device) < probability

@@ -15,8 +15,8 @@ from hf_llc.samplers.walk import Segment, Step, Walk
 class LeimkuhlerMatthews(Kernel):
     """Δw = (ε/2)·[−nβ ∇L_B(w) − γ(w − w*)] + (√ε/2)(ξ_t + ξ_{t+1}): each step shares half its noise with the next.
 
-    The stationary variance of a quadratic is 1/a_i at every ε < 4/max a_i, where SGLD's is 1/(a_i (1 − ε a_i/4)), at
-    the same cost of one gradient a step.
+    Like SGLD it takes one gradient a step. On a quadratic loss with full batches, coordinate i has exactly the variance
+    1/a_i, a_i = nβ h_i + γ, at every ε < 4/max a_i; SGLD's is 1/(a_i (1 − ε a_i/4)).
     """
 
     unmeasured_in_backward = "the heat of gradient noise, which is then not taken off λ̂,"
@@ -24,7 +24,7 @@ class LeimkuhlerMatthews(Kernel):
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One move. ξ_t is drawn again instead of kept: there is no state."""
+        """One move. ξ_t, already used by the last step, is drawn again, so that there is no state to save."""
         known = walk.whole_gradient(indices) if measure else None
         noise = None if known is None else walk.gradient_noise(known[1], step)
         spread = math.sqrt(self.step_size) / 2
@@ -39,5 +39,5 @@ class LeimkuhlerMatthews(Kernel):
         return Step(loss, heat=None if noise is None else self.step_size * noise / 8)
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
-        """One a step, and one more where gradient noise was looked at."""
+        """One a step, and one more at a measured step, whose gradient noise takes a second minibatch."""
         return steps if is_full else steps + measured

@@ -11,15 +11,15 @@ from hf_llc.samplers.walk import Step, Walk
 
 
 class MALA(Kernel):
-    """An SGLD move, accepted with probability min(1, π(w′) q(w|w′) / π(w) q(w′|w)), else undone.
+    """An SGLD step as proposal, accepted with probability min(1, π(w′) q(w|w′) / π(w) q(w′|w)).
 
-    Exact for full batches, whatever the step size. On a minibatch loss and gradient at both ends come from the same
-    minibatch, and the law is that of a random energy: [L], appendix M, runs it so.
+    With full batches the law is exact at every ε. With minibatches, loss and gradient at both ends come from the same
+    minibatch, as in arXiv 2308.12108, appendix M; the law is then not the posterior.
     """
 
     is_exact = True
     needs_whole_gradients = True
-    step_copies = 5  # four gradients' worth for the test, and the old weights
+    step_copies = 5  # measured: both gradients, the old position, temporaries of the test
 
     def __init__(self, step_size: float) -> None:
         super().__init__(step_size)
@@ -27,7 +27,7 @@ class MALA(Kernel):
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One proposal, accepted or refused. With full batches the gradient at w is kept from the last step."""
+        """One proposal, accepted or rejected. With full batches the gradient at w is that of the last step."""
         known = self._known if indices is None else None
         loss, grad = walk.gradient(indices) if known is None else known
         old = walk.w.clone()
@@ -43,5 +43,5 @@ class MALA(Kernel):
         return Step(loss, probability)
 
     def num_gradients(self, *, steps: int, measured: int, is_full: bool) -> int:
-        """One a proposal; one more on minibatches, where the gradient at w is of another batch than the last."""
+        """One a step; two with minibatches, since the last step's gradient at w is of another minibatch."""
         return steps * (1 if is_full else 2)

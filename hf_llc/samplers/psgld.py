@@ -1,4 +1,4 @@
-"""SGLD with a diagonal preconditioner A that is fixed, or adapted in burn-in and then frozen."""
+"""SGLD with a diagonal preconditioner A, given or learnt in burn-in and then frozen."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from hf_llc.samplers.walk import Segment, Step, Walk
 class PreconditionedSGLD(Kernel):
     """Δw = (ε/2) A [−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε A), with a fixed positive diagonal A.
 
-    The noise has A too: without it the law is another one (arXiv 2308.12108, eq. 27, leaves it out). On a quadratic the
-    stationary variance of coordinate i is 1/(a_i (1 − ε A_i a_i/4)); ε < 4/max A_i a_i.
+    The noise must have A too, or the law is not the posterior; arXiv 2308.12108, eq. 27, leaves it out. On a quadratic
+    loss with full batches, coordinate i has the stationary variance 1/(a_i (1 − ε A_i a_i/4)), for ε < 4/max A_i a_i.
 
     Args:
         step_size: ε.
@@ -42,16 +42,16 @@ class PreconditionedSGLD(Kernel):
 
 
 class AdaptiveSGLD(Kernel):
-    """The same with A learnt in the first `freeze_after` steps and fixed from there on.
+    """`PreconditionedSGLD` with A learnt in the first `freeze_after` steps and fixed afterwards.
 
-    A_i = (1 + c)/(√(V_i/max V) + c), V the running mean of the squared minibatch gradients (RMSProp) and c = 0.1, so
-    that 1 ≤ A_i ≤ 11, with 1 where gradients are largest: ε keeps there the meaning it has in SGLD. V is that of the
-    steps before. While A moves with the gradient the law is not exact (the term ½∇·A is missing): draws are to be kept
-    from `freeze_after` on only.
+    A_i = (1 + c)/(√(V_i/max V) + c) with c = 0.1. V is the running mean of the squared minibatch gradients of the steps
+    before (RMSProp). So 1 ≤ A_i ≤ 11, and A_i = 1 where gradients are largest, where ε means the same as in SGLD.
+
+    While A changes the law is not the posterior, since the term ½∇·A is missing: keep no draw before `freeze_after`.
 
     Args:
         step_size: ε.
-        freeze_after: steps that adapt, at least 1.
+        freeze_after: number of steps in which A is learnt, at least 1.
     """
 
     settings = ("freeze_after",)
@@ -67,7 +67,7 @@ class AdaptiveSGLD(Kernel):
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One move, and in burn-in one more squared gradient."""
+        """One move; before `freeze_after` the squared gradient then goes into V."""
         known = None
         if not self.state:
             known = self._first(walk, indices)
@@ -89,10 +89,10 @@ class AdaptiveSGLD(Kernel):
         return Step(loss, grad_dot=dot)
 
     def _first(self, walk: Walk, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
-        """V of the first gradient, whose largest value must be known before anything moves.
+        """Set V to the first squared gradient: A needs max V, and so all of V, before any parameter moves.
 
         Returns:
-            That gradient for the move, or None where it is never whole: it is then made once more.
+            That loss and gradient, for the move; None if gradients never exist at once: the move computes it again.
         """
         self.state["square_avg"] = torch.empty_like(walk.w)
         square_avg, known = pieces_of(walk, self.state["square_avg"]), walk.whole_gradient(indices)
@@ -105,7 +105,7 @@ class AdaptiveSGLD(Kernel):
 
 
 def _largest(walk: Walk, square_avg: list[Tensor]) -> Tensor:
-    """max V of each chain, `[chain, 1]`; above 0, so that a loss without gradient has A = 11 throughout."""
+    """max V of each chain, `[chain, 1]`. It is above 0, so that a loss without gradient gets A = 11 everywhere."""
     none = walk.w.new_zeros(len(walk.w))  # a process may hold no parameter
     largest = torch.stack([none, *(v.amax(dim=1) for v in square_avg if v.shape[1])]).amax(dim=0)[:, None]
     largest = walk.posterior.over_shards(largest, largest=True)
@@ -113,6 +113,6 @@ def _largest(walk: Walk, square_avg: list[Tensor]) -> Tensor:
 
 
 def preconditioned_diffuse(walk: Walk, s: Segment, grad: Tensor, a: Tensor, step_size: float) -> None:
-    """w ← w − (ε/2) A ∇U_B(w) + √(εA) ξ on one segment, in place; A there."""
+    """w ← w − (ε/2) A ∇U_B(w) + √(εA) ξ on one segment, in place; `a` is A on the segment."""
     s.w.addcmul_(a, force(walk, s, grad), value=-step_size / 2)
     s.w.addcmul_(a.sqrt(), s.noise, value=math.sqrt(step_size))

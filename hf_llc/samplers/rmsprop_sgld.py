@@ -12,15 +12,14 @@ from hf_llc.samplers.walk import Segment, Step, Walk
 
 
 class RMSPropSGLD(Kernel):
-    """Δw = (ε/2) A_t [−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε A_t), A_t = 1/(√V_t + c), for ever adapting.
+    """Δw = (ε/2) A_t [−nβ ∇L_B(w) − γ(w − w*)] + N(0, ε A_t), A_t = 1/(√V_t + c), adapting without end.
 
-    V_t = 0.99 V_{t−1} + 0.01 (∇L_B)², from V = 0 and with this step's gradient in it. The law is not the posterior:
-    A_t depends on the gradient that it multiplies, and the term ½∇·A is left out. With V frozen it is `AdaptiveSGLD`,
-    which is.
+    V_t = 0.99 V_{t−1} + 0.01 (∇L_B)², with V_0 = 0 and this step's gradient in V_t. The law is not the posterior: A_t
+    depends on the gradient that it multiplies, and the term ½∇·A is left out. `AdaptiveSGLD` freezes A instead.
 
     Args:
-        step_size: ε; one of SGLD corresponds to ε·c or so.
-        rmsprop_eps: c, in units of the gradient of L_B; the field's default is 0.1.
+        step_size: ε. Where gradients vanish A_t = 1/c, so that ε here moves as ε/c does in SGLD.
+        rmsprop_eps: c, in the units of ∇L_B. The default is that of the field's libraries.
     """
 
     step_size_hint = "a tenth of sgld's or so"
@@ -34,7 +33,7 @@ class RMSPropSGLD(Kernel):
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One more squared gradient, then one move."""
+        """The squared gradient goes into V, then one move."""
         if not self.state:
             self.state["square_avg"] = torch.zeros_like(walk.w)
         square_avg = pieces_of(walk, self.state["square_avg"])

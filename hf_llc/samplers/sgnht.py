@@ -14,17 +14,20 @@ from hf_llc.samplers.walk import Segment, Step, Walk
 
 
 class SGNHT(Kernel):
-    """BAOAB whose friction adapts, in each chain, until the kinetic temperature is 1: gradient noise is cooled away.
+    """BAOAB whose friction adapts in each chain until the kinetic temperature is 1, which cools gradient noise away.
 
-    dw = p dt, dp = −∇U_B dt − ζ p dt + √(2A) dW, dζ = (‖p‖² − d)/μ dt. A constant, isotropic gradient noise only raises
-    the mean of ζ; the law of w is that of U all the same. In units of a step, the thermostat is ζh, it starts at the
-    `friction` that noise-free gradients need, and (‖p‖²/d − 1)·friction²/2 is added to it each step: the rate at which
-    its answer to a change of temperature is critically damped. The kinetic temperature reported is the mean of the two
-    that the thermostat reads, after the kick and after the friction.
+        dw = p dt,   dp = −∇U_B dt − ζ p dt + √(2A) dW,   dζ = (‖p‖² − d)/μ dt.
+
+    Gradient noise that is constant and isotropic raises the mean of ζ and leaves the law of w as it is.
+
+    The state `thermostat` is ζh, h = √ε the time of a step. It starts at `friction` = Ah, its mean without gradient
+    noise, and gains (‖p‖²/d − 1)·friction²/2 a step, the rate at which its response to a change of temperature is
+    critically damped. Half of it is gained after the kick and half after the friction; the kinetic temperature reported
+    is the mean of ‖p‖²/d at these two points.
 
     Args:
         step_size: ε = h².
-        friction: Ah, the friction without gradient noise, dimensionless; above 0.
+        friction: Ah, dimensionless, above 0.
     """
 
     settings = ("friction",)
@@ -38,7 +41,7 @@ class SGNHT(Kernel):
 
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
-        """One move: kick, drift, half a thermostat, friction, half a thermostat, drift."""
+        """One move: kick, half drift, half thermostat, friction, half thermostat, half drift."""
         if not self.state:
             start = torch.full((len(walk.w), 1), self.friction, dtype=torch.float64, device=walk.w.device)
             self.state.update(momentum=first_momentum(walk), thermostat=start)
@@ -52,23 +55,23 @@ class SGNHT(Kernel):
             s.w.add_(p, alpha=h / 2)
             return p.square().sum(dim=1, dtype=torch.float64)
 
-        loss, kicked = walk.sweep(indices, kick, noise=None, sums=True)
-        assert kicked is not None
-        kicked = kicked[:, None]
-        thermostat.add_(kicked / d - 1, alpha=rate)
+        loss, after_kick = walk.sweep(indices, kick, noise=None, sums=True)
+        assert after_kick is not None
+        after_kick = after_kick[:, None]
+        thermostat.add_(after_kick / d - 1, alpha=rate)
         keep, spread = (x.to(walk.w.dtype) for x in self._friction(thermostat))
-        rubbed = torch.zeros_like(thermostat)
+        after_friction = torch.zeros_like(thermostat)
         for s in walk.noisy_segments(step):
             p = s.of(momentum)
             p.mul_(keep).addcmul_(s.noise, spread)
             s.w.add_(p, alpha=h / 2)
-            rubbed += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
-        rubbed = walk.posterior.over_shards(rubbed)
-        thermostat.add_(rubbed / d - 1, alpha=rate)
-        return Step(loss, kinetic_temperature=(kicked + rubbed)[:, 0] / (2 * d) if measure else None)
+            after_friction += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
+        after_friction = walk.posterior.over_shards(after_friction)
+        thermostat.add_(after_friction / d - 1, alpha=rate)
+        return Step(loss, kinetic_temperature=(after_kick + after_friction)[:, 0] / (2 * d) if measure else None)
 
     def _friction(self, thermostat: Tensor) -> tuple[Tensor, Tensor]:
-        """What p keeps, e^{−ζh}, and the sd of what it gains, √(A(1 − e^{−2ζh})/ζ), also at ζ = 0 and below."""
+        """e^{−ζh}, the factor of p, and √(A(1 − e^{−2ζh})/ζ), the sd of its noise; ζ may be 0 or negative."""
         doubled = 2 * thermostat
         is_small = doubled.abs() < 1e-6
         safe = torch.where(is_small, torch.ones_like(doubled), doubled)
