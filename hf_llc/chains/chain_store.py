@@ -16,7 +16,7 @@ from hf_llc.records.trace import Trace, empty_trace
 
 
 class ChainStore:
-    """The states of chains in a folder, one file a batch of chains, each whole or absent."""
+    """The states of chains in a folder: one file for each batch of chains, which is complete or absent."""
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -26,7 +26,14 @@ class ChainStore:
         return self.folder / f"chains-{chains[0]:05d}-{chains[-1]:05d}.safetensors"
 
     def save(self, chains: Sequence[int], w: torch.Tensor, trace: Trace, kernel: dict[str, torch.Tensor]) -> None:
-        """Replace the saved state by weights `[chain, parameter]`, the trace that led there and the kernel's state."""
+        """Replace the saved state of these chains.
+
+        Args:
+            chains: chain numbers.
+            w: their weights, `[chain, parameter]`.
+            trace: every step that led there.
+            kernel: the sampler's state (`Kernel.state_dict`).
+        """
         tensors = {
             f"trace.{f.name}": torch.from_numpy(np.ascontiguousarray(getattr(trace, f.name))) for f in fields(Trace)
         }
@@ -41,10 +48,14 @@ class ChainStore:
         group: Group | None = None,
         split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
     ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
-        """The saved weights (on the host), trace and state of the kernel; or None, an empty trace and no state.
+        """The saved weights (on the host), trace and kernel state; or None, an empty trace and no state.
 
-        In a group the leader reads for all: the others may not see its files, or see them late. `split` says which of
-        the tensors are cut up, and how.
+        Args:
+            chains: chain numbers.
+            device: where the kernel state goes.
+            group: processes that share these chains. Their leader reads for all: the others may not see its files, or
+                see them late.
+            split: name of a tensor → which part of it goes to each process of the group; None: all of it to all.
         """
         saved = (group or Group()).from_leader(lambda: self._read(chains), split)
         if not saved:

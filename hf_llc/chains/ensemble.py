@@ -1,4 +1,4 @@
-"""All chains of one estimate, on all processes: shared out, run until flat, gathered in chain order."""
+"""All chains of one estimate: shared out among the processes, run until flat, gathered in chain order."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from hf_llc.samplers.walk import Walk
 Array = np.ndarray
 
 _CONTINUATION = 2**20
-"""Added to chain numbers for the noise of a continuation: no estimate has as many chains."""
+"""Added to the chain numbers of the k-th continuation k times: noise of its own. No estimate has as many chains."""
 
 
 class Sampling:
@@ -33,14 +33,15 @@ class Sampling:
     Args:
         posterior: what is sampled.
         processes: among which chains are shared out.
-        state: folder for the chains' states.
-        show: draw a progress bar on the main process.
-        is_long_enough: asked after each doubling with (settings, trace, burn-in steps, steps a draw).
+        state: folder for the states of chains.
+        show: draw a progress bar.
+        is_long_enough: (settings, trace, burn-in steps, steps a draw) → whether the chains may stop; called after each
+            doubling of the steps.
         r_hat: draws `[chain, draw]` → r̂, for the progress bar.
 
     Attributes:
-        num_gradients: gradient evaluations of all chains in all traces returned so far.
-        new_steps: chain-steps that this process took in this call (a resumed run counts its own part).
+        num_gradients: gradient evaluations behind all traces returned so far.
+        new_steps: chain-steps that this process has taken; those of an earlier run that was resumed do not count.
         seconds: time that they took.
     """
 
@@ -59,14 +60,17 @@ class Sampling:
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
 
     def until_flat(self, sample: SampleConfig, name: str) -> tuple[Trace, int, int]:
-        """Trace of all chains, burn-in steps, steps a draw.
+        """Run all chains for the steps that the settings give; with burn-in "auto", until they are long enough.
 
-        With burn-in "auto" the first half of the steps is dropped and the run is doubled, burn-in and draws alike,
-        until the draws are flat and the standard error is as asked, or `max_steps` or `max_seconds` is reached.
+        With burn-in "auto" the first half of the steps is dropped, and burn-in and draws are doubled until
+        `is_long_enough`, `max_steps` or `max_seconds` ends it.
 
         Args:
-            sample: settings, none of them "auto" but the burn-in.
-            name: of the folder that keeps the chains' states.
+            sample: settings; only the burn-in may be "auto".
+            name: of the folder for the states of these chains.
+
+        Returns:
+            The trace of all chains, burn-in steps, steps a draw.
         """
         thinning, begun = sample.num_steps_between_draws, time.monotonic()
         chains = functools.partial(self._run_to, sample, ChainStore(self.state / name))
@@ -88,13 +92,16 @@ class Sampling:
         return trace, burnin, thinning
 
     def go_on(self, sample: SampleConfig, name: str, *, number: int, steps: int) -> Trace:
-        """`steps` more of all chains at other settings, from where those of `name` ended.
+        """Continue all chains of `name` for `steps` steps at other settings.
 
         Args:
             sample: the other settings.
-            name: of the folder with the chains to go on from.
-            number: of this continuation: each has noise and batches of its own.
+            name: of the folder with the states to begin at.
+            number: of this continuation, from 1: each has noise and minibatches of its own.
             steps: of each chain.
+
+        Returns:
+            The trace of these steps.
         """
         store = ChainStore(self.state / f"{name}-{number}")
         origin = ChainStore(self.state / name)
@@ -103,7 +110,7 @@ class Sampling:
         return trace
 
     def end(self, name: str, chains: list[int]) -> Tensor:
-        """Where these chains, one batch of them, ended: this process's part of `[chain, parameter]`."""
+        """The last weights of one batch of chains of `name`: this process's part of `[chain, parameter]`."""
         device, group = self.posterior.device, self.posterior.group
         w, _, _ = ChainStore(self.state / name).load(
             chains, device, group, lambda tensor: self.posterior.split() if tensor == "w" else None
@@ -112,13 +119,13 @@ class Sampling:
         return w.to(device)
 
     def _is_time_up(self, sample: SampleConfig, begun: float) -> bool:
-        """Whether another doubling would go beyond `max_seconds`; the main process's clock decides."""
+        """Whether another doubling would bring the run beyond `max_seconds`, by the main process's clock."""
         if sample.max_seconds is None:
             return False
         return 2 * self.processes.main_does(lambda: time.monotonic() - begun) > sample.max_seconds
 
     def _gradients_of(self, sample: SampleConfig, trace: Trace) -> int:
-        """Gradient evaluations of all chains: as many gradients as the kernel takes, of one or two evaluations each."""
+        """Gradient evaluations behind a trace: a gradient of a control variate may take two."""
         is_full = sample.batch_size == self.posterior.num_examples
         kernel = _kernel(sample)
         steps = np.isfinite(trace.loss).sum(axis=1)
@@ -137,26 +144,26 @@ class Sampling:
         origin: ChainStore | None = None,
         number: int = 0,
     ) -> Trace:
-        """All chains up to step `until`; this process runs its share and every process gets the whole trace."""
+        """The trace of all chains up to step `until`, on every process; each runs its share of the chains."""
         assert sample.nbeta is not None and isinstance(sample.batch_size, int) and sample.localization != "auto"
         assert sample.chain_batch_size != "auto"
         size = sample.batch_size
         law = Law(nbeta=sample.nbeta, localization=sample.localization)
-        mine = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
-        bar = ProgressBar(until * sum(map(len, mine)), "sample", enabled=self.show)
+        batches = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
+        bar = ProgressBar(until * sum(map(len, batches)), "sample", enabled=self.show)
         running = RunningEstimate(nbeta=sample.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
-        begun, finished = time.monotonic(), []
+        begun, traces = time.monotonic(), []
 
         def report(progress: Progress) -> None:
             new_steps = progress.new_steps * len(progress.chains)
             self.new_steps += new_steps
             bar.advance(new_steps, lambda: running.text(progress))
 
-        for chains in mine:
+        for chains in batches:
 
             def make_walk(chains: list[int] = chains) -> Walk:
-                own = [chain + number * _CONTINUATION for chain in chains]
-                return Walk(self.posterior, law, own, seed=sample.seed, batch_size=size, gradient=sample.gradient)
+                numbers = [chain + number * _CONTINUATION for chain in chains]
+                return Walk(self.posterior, law, numbers, seed=sample.seed, batch_size=size, gradient=sample.gradient)
 
             trace = run_chains(
                 make_walk,
@@ -168,10 +175,10 @@ class Sampling:
                 save_seconds=sample.save_seconds,
                 report=report,
             )
-            finished.append((chains[0], trace))
+            traces.append((chains[0], trace))
         bar.close()
         self.seconds += time.monotonic() - begun
-        gathered = sorted(self.processes.gather(finished), key=lambda item: item[0])
+        gathered = sorted(self.processes.gather(traces), key=lambda item: item[0])
         return join_chains([trace for _, trace in gathered])
 
 

@@ -1,4 +1,4 @@
-"""Runs chains up to a step, keeps what each step left behind, and saves and restores their state."""
+"""Take a batch of chains to a step, record every step, and save and restore their state."""
 
 from __future__ import annotations
 
@@ -17,32 +17,33 @@ from hf_llc.samplers import Kernel
 from hf_llc.samplers.walk import Walk
 
 MEASURE_EVERY = 20
-"""Acceptance and distances are measured on every 20th step ([L], appendix H.1, at a tenth of the cost)."""
+"""Acceptance, distances and the like are measured on every 20th step ([L], appendix H.1): a tenth of the cost."""
 
 
 @dataclass
 class Progress:
-    """What a batch of chains has done: reported while it runs."""
+    """What a batch of chains has done so far; `new_steps` of it since the last report."""
 
     chains: list[int]
-    step: int
     new_steps: int
     trace: Trace
 
 
 class Recorder:
-    """The trace of some chains, grown in blocks; only a block's end waits for the device."""
+    """The trace of a batch of chains, which grows in blocks: only `flush` waits for the device."""
 
     def __init__(self, trace: Trace) -> None:
         self.blocks = [trace]
         self.pending: dict[str, list[torch.Tensor | None]] = {item.name: [] for item in fields(Trace)}
 
     def add(self, **values: torch.Tensor | None) -> None:
+        """Take the values of one step, `[chain]` each; None if they were not measured."""
         for name, value in values.items():
             self.pending[name].append(value)
 
     @property
     def num_pending(self) -> int:
+        """Steps since the last `flush`."""
         return len(self.pending["loss"])
 
     def flush(self) -> None:
@@ -76,27 +77,26 @@ def run_chains(
     save_seconds: float = 20.0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Trace:
-    """Take a batch of chains from where the store has them to step `until`.
+    """Take a batch of chains from the state in the store to step `until`, and leave the end state there.
 
-    A chain whose loss is not finite moves no more (with several in the batch, it is carried along); its trace is NaN
-    from there on, and `diagnostics` names chain and step. The end state is in the store, so that a longer run goes on
-    from it.
+    A chain whose loss is not finite stops; others of the batch go on. Its trace is NaN from there on, and the verdict
+    names chain and step.
 
     Args:
-        make_walk: the walk of these chains, at w*.
+        make_walk: makes the walk of these chains, at w*.
         kernel: a fresh kernel.
         chains: chain numbers.
-        until: steps in all.
-        store: where states are kept.
-        origin: where fresh chains begin: at the weights and momenta kept there; None: at w*.
-        save_seconds: the state goes to disk this often; a kill costs at most that much of the work.
+        until: steps in all, those in the store included.
+        store: holds the states of chains.
+        origin: holds the weights and kernel states at which chains that are not in `store` begin; None: at w*.
+        save_seconds: seconds between two saves; a kill costs at most that much work.
         report: called with the progress at least every 50 steps.
 
     Returns:
         The trace of all steps, `[chain, until]`.
 
     Raises:
-        KeyboardInterrupt: after Ctrl-C, with the state saved. In a group: at any of its processes.
+        KeyboardInterrupt: after Ctrl-C (at any process of a group), with the state saved.
     """
     walk = make_walk()
     posterior, group = walk.posterior, walk.posterior.group
@@ -113,10 +113,10 @@ def run_chains(
     if w is not None:
         walk.w.copy_(w)
         kernel.load_state_dict(state)
-    del w, state  # they would live as long as the chain
+    del w, state  # or this memory would be held until the chains end
     recorder, step = Recorder(trace), trace.shape[1]
-    alive = _is_alive(trace)
-    saved, looks = time.monotonic(), Looks(group, step)
+    is_alive = _is_alive(trace)
+    last_save, looks = time.monotonic(), Looks(group, step)
 
     def save() -> None:
         w, state = posterior.whole(walk.w), kernel.state_dict()
@@ -124,20 +124,20 @@ def run_chains(
         if group.leads:
             store.save(chains, w, recorder.trace(), state)
 
-    with deferred_interrupt() as is_asked:
-        while step < until and alive:
+    with deferred_interrupt() as is_interrupted:
+        while step < until and is_alive:
             take_step(walk, kernel, recorder, step)
             step += 1
-            if step == until or looks.is_due(step, is_asked):
-                new = recorder.num_pending
+            if step == until or looks.is_due(step, is_interrupted):
+                new_steps = recorder.num_pending
                 recorder.flush()
-                alive = _is_alive(recorder.blocks[-1])
-                report(Progress(list(chains), step, new, recorder.trace()))
-                late = time.monotonic() - saved > save_seconds
-                stops, saves = looks.agree(step, stop=is_asked(), save=late)
+                is_alive = _is_alive(recorder.blocks[-1])
+                report(Progress(list(chains), new_steps, recorder.trace()))
+                is_save_due = time.monotonic() - last_save > save_seconds
+                stops, saves = looks.agree(step, stop=is_interrupted(), save=is_save_due)
                 if stops or saves:
                     save()
-                    saved = time.monotonic()
+                    last_save = time.monotonic()
                 if stops:
                     raise KeyboardInterrupt
     save()
@@ -145,11 +145,12 @@ def run_chains(
 
 
 def _is_alive(trace: Trace) -> bool:
+    """At least one chain had a finite loss at the last step."""
     return trace.shape[1] == 0 or bool(np.isfinite(trace.loss[:, -1]).any())
 
 
 def take_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
-    """One step, and what it left behind."""
+    """Take one step and record it."""
     measure = step % MEASURE_EVERY == 0
     indices = walk.batches.indices(step)
     distance = walk.sq_distance() if measure else None

@@ -1,4 +1,4 @@
-"""`Trace`: what every step of every chain left behind, and how traces are joined. Arrays only."""
+"""`Trace`: what was recorded at every step of every chain, and how traces are joined. Arrays only."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ Array = np.ndarray
 
 @dataclass
 class Trace:
-    """What every step of every chain left behind, burn-in included.
+    """What was recorded at every step of every chain, burn-in included: float64 arrays `[chain, step]`.
+
+    NaN where a quantity was not measured, and after a chain has stopped.
 
     Attributes:
-        loss: L_B(w_t), float64 `[chain, step]`: the minibatch loss before step t (with control-variate gradients that
-            of `Walk.gradient`, of the same mean); NaN after a chain has stopped.
-        init_loss: L_B(w*) on the same minibatch, float64 `[chain, step]`.
-        accept_prob: MALA acceptance probability of step t on its own minibatch, NaN where it was not measured.
-        sq_distance: ‖w_t − w*‖², NaN where it was not measured.
-        grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩, NaN where it was not measured; see `statistics.step_size_bias`.
-        kinetic_temperature: ‖p‖²/d of samplers with momentum, NaN where there is none or it was not measured.
-        heat: what the noise of minibatch gradients adds to λ̂, ε_eff Q/8 (`hf_llc.calibration.pilot`), with
-            Q = E‖nβ(∇L_B − ∇L_n)‖² estimated from two batches at w_t; 0 for full batches, NaN where it was not
-            measured.
-        step_size: ε of samplers that adapt it chain by chain, NaN elsewhere.
+        loss: L_B(w_t), the minibatch loss before step t. With control-variate gradients it is that of `Walk.gradient`,
+            which has the same mean.
+        init_loss: L_B(w*) on the same minibatch.
+        accept_prob: acceptance probability that MALA has, or would have, for step t on its own minibatch.
+        sq_distance: ‖w_t − w*‖².
+        grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩; see `statistics.step_size_bias`.
+        kinetic_temperature: ‖p‖²/d of samplers with momentum p.
+        heat: ε_eff Q/8, what the noise of minibatch gradients adds to λ̂ (`calibration.pilot`), with
+            Q = E‖nβ(∇L_B − ∇L_n)‖² estimated from two minibatches at w_t; 0 for full batches.
+        step_size: ε of samplers that adapt it chain by chain.
     """
 
     loss: Array
@@ -63,26 +64,26 @@ class Trace:
 
 
 def join_steps(traces: Sequence[Trace]) -> Trace:
-    """One trace after the other, same chains."""
+    """The steps of several traces of the same chains, one trace after the other."""
     return Trace(**{f.name: np.concatenate([getattr(t, f.name) for t in traces], axis=1) for f in fields(Trace)})
 
 
 def join_chains(traces: Sequence[Trace]) -> Trace:
-    """One trace below the other, all of the same number of steps."""
+    """The chains of several traces of the same number of steps."""
     return Trace(**{f.name: np.concatenate([getattr(t, f.name) for t in traces]) for f in fields(Trace)})
 
 
 def first_steps(trace: Trace, steps: int) -> Trace:
-    """The trace up to a step."""
+    """The first `steps` steps."""
     return Trace(**{f.name: getattr(trace, f.name)[:, :steps] for f in fields(Trace)})
 
 
 def padded(trace: Trace, steps: int) -> Trace:
-    """The trace of chains that stopped early, with NaN up to `steps`."""
+    """The trace filled up with NaN to `steps` steps, for chains that stopped early."""
     missing = ((0, 0), (0, steps - trace.shape[1]))
     return Trace(**{f.name: np.pad(getattr(trace, f.name), missing, constant_values=np.nan) for f in fields(Trace)})
 
 
 def empty_trace(num_chains: int) -> Trace:
-    """No steps yet."""
+    """A trace of no steps."""
     return Trace(**{f.name: np.empty((num_chains, 0)) for f in fields(Trace)})
