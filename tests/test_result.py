@@ -13,7 +13,7 @@ import pytest
 
 from hf_llc.errors import InputError
 from hf_llc.judging.estimator import estimate
-from hf_llc.publishing.formatting import with_error
+from hf_llc.publishing.formatting import counted, with_error
 from hf_llc.publishing.report import render
 from hf_llc.publishing.trace_plot import moving_mean, plot_trace
 from hf_llc.records.findings import Reason
@@ -197,6 +197,18 @@ def test_damaged_file_is_refused(tmp_path: Path, text: str, message: str) -> Non
 )
 def test_error_has_two_digits(value: float, error: float, text: str) -> None:
     assert with_error(value, error) == text
+
+
+@pytest.mark.parametrize(
+    ("unit", "things"),
+    [
+        ("nats per token", "tokens"),
+        ("nats per example (Gaussian, σ = 1)", "examples"),
+        ("mean squared error", "examples"),
+    ],
+)
+def test_what_n_counts(unit: str, things: str) -> None:
+    assert counted(unit) == things
 
 
 SHOWN = {

@@ -90,13 +90,13 @@ def _packages() -> list[Check]:
 def _devices() -> Check:
     import torch
 
-    found = ["cpu"]
+    names = ["cpu"]
     for i in range(torch.cuda.device_count()):
         card = torch.cuda.get_device_properties(i)
-        found.append(f"cuda:{i} {card.name}, {card.total_memory / 2**30:.0f} GiB")
+        names.append(f"cuda:{i} {card.name}, {card.total_memory / 2**30:.0f} GiB")
     if torch.backends.mps.is_available():
-        found.append("mps")
-    return Check("devices", True, "; ".join(found))
+        names.append("mps")
+    return Check("devices", True, "; ".join(names))
 
 
 def _products() -> Check:
