@@ -149,7 +149,7 @@ def step_checkpoint(folder: Path, *, device: str, gradient_checkpointing: bool) 
         )
     return {
         "parameters": posterior.num_parameters,
-        "anchor": str(next(iter(posterior.anchor)).dtype),
+        "anchor": str(next(iter(posterior.buffer.anchor)).dtype),
         "peak_bytes": peak,
         "bytes_a_parameter": peak / posterior.num_parameters,
         "seconds_a_step": min(times),

@@ -15,7 +15,7 @@ from torch.distributed.fsdp import fully_shard
 
 from hf_llc import LLCEvaluator
 from hf_llc.backend import random_streams
-from hf_llc.parallel import processes
+from hf_llc.parallel import group
 from hf_llc.parallel.processes import process_state
 
 WORDS, WIDTH = 11, 5
@@ -108,6 +108,6 @@ def run(output: str, settings: dict[str, object], size: int) -> None:
 
 
 if __name__ == "__main__":
-    random_streams.CHUNK["cpu"], processes._SLAB = 64, 50  # small enough for the stretches of a process to cross some
+    random_streams.CHUNK["cpu"], group._SLAB = 64, 50  # small enough for the stretches of a process to cross some
     for number, each in enumerate(json.loads(sys.argv[2])):
         run(f"{sys.argv[1]}/{number}", each, int(sys.argv[3]))

@@ -44,7 +44,7 @@ def counted(problem: Problem) -> list[int]:
 
 def test_kept_gradients_are_the_computed_ones() -> None:
     posterior = posterior_of(language_model())
-    kept = posterior.init_gradients
+    kept = posterior.anchor_gradients
     assert kept.are_kept
     indices = torch.tensor([[0, 5, 23, 7], [9, 9, 2, 1]])
     for chain, found in enumerate(zip(*[part.unbind() for part in kept.of(indices, posterior.start(2))], strict=True)):
@@ -89,11 +89,11 @@ def test_the_same_chain_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """Of short examples, in a group, beyond two GiB."""
-    assert not posterior_of(language_model(8)).init_gradients.are_kept
+    assert not posterior_of(language_model(8)).anchor_gradients.are_kept
     posterior = posterior_of(language_model())
     posterior.group.size = 2
-    assert not posterior.init_gradients.are_kept
+    assert not posterior.anchor_gradients.are_kept
     monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", 24 * posterior.num_parameters * 4)
-    assert posterior_of(language_model()).init_gradients.are_kept
+    assert posterior_of(language_model()).anchor_gradients.are_kept
     monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", 24 * posterior.num_parameters * 4 - 1)
-    assert not posterior_of(language_model()).init_gradients.are_kept
+    assert not posterior_of(language_model()).anchor_gradients.are_kept

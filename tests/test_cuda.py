@@ -15,6 +15,7 @@ from test_memory import Net, assert_same, problem, run
 from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import NoiseStream
+from hf_llc.posterior import chain_buffer
 from hf_llc.posterior import posterior as posterior_module
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -93,10 +94,10 @@ def test_the_modes_take_the_same_steps(tmp_path: Path, monkeypatch: pytest.Monke
     plain = run(on_gpu(problem()), tmp_path / "plain")
     again = run(on_gpu(problem()), tmp_path / "again")
     assert_same(plain, again)
-    monkeypatch.setattr(posterior_module, "_GPU_FLAT_LIMIT", 0)
+    monkeypatch.setattr(chain_buffer, "_GPU_FLAT_LIMIT", 0)
     pieces = run(on_gpu(problem()), tmp_path / "pieces")
     within = run(on_gpu(problem()), tmp_path / "within", step_in_backward=True)
-    monkeypatch.setattr(posterior_module, "Graphs", lambda: None)
+    monkeypatch.setattr(posterior_module, "GradientGraphs", lambda: None)
     eager = run(on_gpu(problem()), tmp_path / "eager")
     for other in (pieces, within, eager):
         torch.testing.assert_close(other[1], plain[1], rtol=1e-5, atol=1e-6)

@@ -16,7 +16,8 @@ from launch import ROOT, assert_equal, environment, port, torchrun, worker, work
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.parallel.processes import Group, Processes, alone
+from hf_llc.parallel.group import Group
+from hf_llc.parallel.processes import Processes, alone
 from hf_llc.result import LLCResult
 
 CASES: dict[str, dict[str, object]] = {

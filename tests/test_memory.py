@@ -87,7 +87,7 @@ def test_steps_in_backward_are_the_steps(
 ) -> None:
     """Chunks within parameters and chunks over all of them; what needs two whole gradients is not measured."""
     monkeypatch.setitem(random_streams.CHUNK, "cpu", chunk)
-    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setattr("hf_llc.posterior.chain_buffer._FLAT_LIMIT", 0)
     whole = run(problem(), tmp_path / "a", sampler)
     within = run(problem(), tmp_path / "b", sampler, step_in_backward=True)
     assert_same(whole, within, but=NEEDS_WHOLE_GRADIENTS)
@@ -98,7 +98,7 @@ def test_steps_in_backward_are_the_steps(
 
 @pytest.mark.parametrize("sampler", ["sgld", "baoab"])
 def test_steps_in_backward_under_autocast(sampler: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setattr("hf_llc.posterior.chain_buffer._FLAT_LIMIT", 0)
     whole = run(problem(), tmp_path / "a", sampler, mixed_precision="bf16")
     within = run(problem(), tmp_path / "b", sampler, mixed_precision="bf16", step_in_backward=True)
     assert_same(whole, within, but=NEEDS_WHOLE_GRADIENTS)
@@ -212,7 +212,7 @@ def test_a_narrow_anchor_is_the_anchor(
     sampler: str, dtype: torch.dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same draws as around a float32 w* of the same values, w* in two bytes a parameter and nowhere else."""
-    monkeypatch.setattr("hf_llc.posterior.posterior._FLAT_LIMIT", 0)
+    monkeypatch.setattr("hf_llc.posterior.chain_buffer._FLAT_LIMIT", 0)
     wide, narrow = _language_problem(), _language_problem()
     for each in (wide, narrow):
         _round(each.model, dtype)
@@ -222,8 +222,8 @@ def test_a_narrow_anchor_is_the_anchor(
     with preserved(narrow.model):
         posterior = Posterior(narrow)
         homes = {p.data_ptr() for p in narrow.model.parameters()}
-        assert {a.dtype for a in posterior.anchor} == {dtype} and posterior.dtype == torch.float32
-        assert {a.data_ptr() for a in posterior.anchor} == homes, "w* was copied"
+        assert {a.dtype for a in posterior.buffer.anchor} == {dtype} and posterior.dtype == torch.float32
+        assert {a.data_ptr() for a in posterior.buffer.anchor} == homes, "w* was copied"
 
 
 def test_only_what_is_exact_is_narrowed() -> None:

@@ -18,8 +18,10 @@ from torch import nn
 
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.parallel.placement import place, spread
-from hf_llc.parallel.processes import Group, _overlaps, launched_for_fsdp
+from hf_llc.parallel.group import Group
+from hf_llc.parallel.placement import arrange_processes, place_for_loading
+from hf_llc.parallel.processes import launched_for_fsdp
+from hf_llc.parallel.shard_spans import overlaps
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.result import LLCResult
 
@@ -195,11 +197,11 @@ def test_settings_that_do_not_go_together() -> None:
         with pytest.raises(InputError, match=f"parameter_parallel does not go with this {name}"):
             SampleConfig(**{"parameter_parallel": 2, name: value})
     with pytest.raises(InputError, match="parameter_parallel does not divide the 1 processes"):
-        spread(SampleConfig(parameter_parallel=2))
+        arrange_processes(SampleConfig(parameter_parallel=2))
     with pytest.raises(InputError, match="parameter_parallel splits models that hf_llc loads"):
-        spread(SampleConfig(parameter_parallel=2), nn.Linear(2, 2))
+        arrange_processes(SampleConfig(parameter_parallel=2), nn.Linear(2, 2))
     with pytest.raises(InputError, match="device is one, and parameter_parallel uses those of all"):
-        place(LoadConfig(device="cuda:0"), SampleConfig(parameter_parallel=2))
+        place_for_loading(LoadConfig(device="cuda:0"), SampleConfig(parameter_parallel=2))
 
 
 def test_the_launcher_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -225,7 +227,7 @@ def test_stretches_are_cut_and_joined() -> None:
     for width in (1, 3, 5, 12):
         seen = torch.full((12,), -1)
         for start in range(0, 12, width):
-            for inside, outside in _overlaps(spans, start, start + width):
+            for inside, outside in overlaps(spans, start, start + width):
                 seen[start:][inside] = whole[outside]
         assert torch.equal(seen, own)
     assert torch.equal(Group().to_leader(whole, [[(0, 20)]]), whole)

@@ -83,7 +83,7 @@ def gradient(posterior: Posterior, chains: int, size: int = 300) -> tuple[Tensor
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         if posterior.step_in_backward:
             parts: dict[int, Tensor] = {}
-            loss = posterior.gradient_as_made(w, indices, lambda i, grad: parts.update({i: grad.clone()}))
+            loss = posterior.gradient_in_backward(w, indices, lambda i, grad: parts.update({i: grad.clone()}))
             grad = [parts[i] for i in sorted(parts)]
         else:
             loss, grad = posterior.gradient(w, indices)
@@ -120,7 +120,7 @@ def test_gradients(settings: dict[str, Any], chains: int, monkeypatch: pytest.Mo
 def test_steps_within_the_backward_pass_are_none_of_it() -> None:
     """Looked at operation by operation they would take longer, and leave holes in memory (half a 1.5B model's)."""
     posterior, seen = posterior_of(step_in_backward=True), []
-    posterior.gradient_as_made(
+    posterior.gradient_in_backward(
         posterior.start(1), torch.arange(300)[None], lambda *_: seen.append(_get_current_dispatch_mode())
     )
     assert seen == [None] * 3

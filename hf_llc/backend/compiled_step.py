@@ -12,7 +12,7 @@ from torch import Tensor
 from hf_llc.backend.onednn_products import compile_options
 
 
-class Compiled:
+class CompiledStep:
     """A method of (tensor, tensor or mapping of tensors, int), compiled anew for each shape and layout of these.
 
     torch checks before each call all that it saw while compiling, every module of the model too: of a step of eight

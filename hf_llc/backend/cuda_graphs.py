@@ -39,7 +39,7 @@ class _Recording:
         return self.losses.clone(), [piece.clone() for piece in self.pieces]
 
 
-class Graphs:
+class GradientGraphs:
     """Recordings of a posterior's gradient, one for each shape of its arguments, made when it is first met.
 
     A model that cannot be recorded (its code waits for the device) runs as it is.

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from hf_llc.backend.random_streams import BatchStream
 from hf_llc.files import write_atomically
-from hf_llc.parallel.pacing import Looks, deferred_interrupt
-from hf_llc.parallel.processes import Group
+from hf_llc.parallel.group import Group
+from hf_llc.parallel.pacing import Pacer, deferred_interrupt
 from hf_llc.posterior.posterior import Posterior
 
 MINIMIZER = -1
@@ -105,7 +105,7 @@ def _descend(
         _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
     )
     done = _restore(state, attempt, w, optimizer, posterior.group)
-    saved, running, looks = time.monotonic(), math.nan, Looks(posterior.group, done)
+    saved, running, pacer = time.monotonic(), math.nan, Pacer(posterior.group, done)
     with deferred_interrupt() as is_asked:
         for step in range(done, steps):
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -113,13 +113,13 @@ def _descend(
             w.grad = torch.cat(grad, dim=1)
             optimizer.step()
             is_last = step + 1 == steps
-            if not is_last and not looks.is_due(step + 1, is_asked):
+            if not is_last and not pacer.is_due(step + 1, is_asked):
                 continue
             value = float(loss)
             running = value if math.isnan(running) else 0.8 * running + 0.2 * value
             report(step + 1, running)
             late = time.monotonic() - saved > save_seconds
-            stops, saves = looks.agree(step + 1, stop=is_asked(), save=late or is_last)
+            stops, saves = pacer.agree(step + 1, stop=is_asked(), save=late or is_last)
             if stops or saves:
                 if posterior.group.leads:
                     _save(state, attempt, step + 1, w, optimizer)

@@ -87,7 +87,7 @@ _AT_INFINITY: Spectrum = [[1e300, 1.0]]
 
 def _lanczos(posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor) -> Spectrum:
     """Nodes and weights of the Gauss quadrature, by Lanczos' method started at `noise`."""
-    size = float(posterior.norm(noise))
+    size = float(posterior.buffer.norm(noise))
     if not size > 0 or not np.isfinite(size):
         return _AT_INFINITY
     base = posterior.gradient(w, indices)[1]
@@ -96,10 +96,10 @@ def _lanczos(posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: 
     off_diagonal: list[float] = []
     for _ in range(_PRODUCTS):
         product = hessian_product(posterior, w, indices, base, v).mul_(law.nbeta).sub_(v_before, alpha=beta)
-        alpha = float(posterior.over_shards((product.double() * v).sum()))
+        alpha = float(posterior.buffer.sum_over_shards((product.double() * v).sum()))
         product.sub_(v, alpha=alpha)
         diagonal.append(alpha)
-        beta = float(posterior.norm(product))
+        beta = float(posterior.buffer.norm(product))
         if not np.isfinite(alpha + beta):
             return _AT_INFINITY
         if beta < 1e-6 * max(abs(alpha), law.localization):

@@ -90,7 +90,7 @@ def _square(posterior: Posterior, parts: list[Tensor]) -> float:
     total = torch.zeros((), dtype=torch.float64, device=posterior.device)
     for part in parts:
         total = total + part.square().sum(dtype=torch.float64)
-    return float(posterior.over_shards(total))
+    return float(posterior.buffer.sum_over_shards(total))
 
 
 def limit_effective_step(step_size: float, ceiling: float, friction: float | None = None) -> tuple[float, float]:
@@ -205,7 +205,7 @@ class Pilot:
             kind = "plain" if is_harmless or 2 * controlled >= plain else "control-variate"
             if kind != self.gradient:
                 self.gradient = kind
-                if kind == "control-variate" and "mean" not in vars(self.posterior.init_gradients):
+                if kind == "control-variate" and not self.posterior.anchor_gradients.is_mean_known:
                     self.spent += -(-self.posterior.num_examples // self.batch_size)
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
@@ -258,7 +258,7 @@ class Pilot:
             loss = kernel.step(self.walk, indices, step=step, measure=False).loss
             excess.append(loss - self.posterior.paired_loss(indices, 1))
         total = sum(torch.cat(excess).tolist())  # one wait for the device
-        self.spent += _BLOCK * self.posterior.init_gradients.per_gradient(self.gradient)
+        self.spent += _BLOCK * self.posterior.anchor_gradients.per_gradient(self.gradient)
         return self.law.nbeta * total / _BLOCK
 
     def _measure_noise(self, step: int) -> tuple[float, float]:

@@ -11,7 +11,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hf_llc.files import write_atomically
-from hf_llc.parallel.processes import Group, Spans
+from hf_llc.parallel.group import Group
+from hf_llc.parallel.shard_spans import Spans
 from hf_llc.records.trace import Trace, empty_trace
 
 
@@ -46,7 +47,7 @@ class ChainStore:
         chains: Sequence[int],
         device: torch.device,
         group: Group | None = None,
-        split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
+        spans_of: Callable[[str], Sequence[Spans] | None] = lambda name: None,
     ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
         """The saved weights (on the host), trace and kernel state; or None, an empty trace and no state.
 
@@ -55,9 +56,9 @@ class ChainStore:
             device: where the kernel state goes.
             group: processes that share these chains. Their leader reads for all: the others may not see its files, or
                 see them late.
-            split: name of a tensor → which part of it goes to each process of the group; None: all of it to all.
+            spans_of: name of a tensor → the spans of it that each process of the group gets; None: each gets all of it.
         """
-        saved = (group or Group()).from_leader(lambda: self._read(chains), split)
+        saved = (group or Group()).from_leader(lambda: self._read(chains), spans_of)
         if not saved:
             return None, empty_trace(len(chains)), {}
         trace = Trace(**{f.name: saved[f"trace.{f.name}"].cpu().numpy() for f in fields(Trace)})

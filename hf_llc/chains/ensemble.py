@@ -113,7 +113,7 @@ class Sampling:
         """The last weights of one batch of chains of `name`: this process's part of `[chain, parameter]`."""
         device, group = self.posterior.device, self.posterior.group
         w, _, _ = ChainStore(self.state / name).load(
-            chains, device, group, lambda tensor: self.posterior.split() if tensor == "w" else None
+            chains, device, group, lambda tensor: self.posterior.buffer.shard_spans() if tensor == "w" else None
         )
         assert w is not None
         return w.to(device)
@@ -132,7 +132,7 @@ class Sampling:
         measured = (np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum(axis=1)
         counts = zip(steps.tolist(), measured.tolist(), strict=True)
         taken = sum(kernel.num_gradients(steps=s, measured=m, is_full=is_full) for s, m in counts)
-        return taken if is_full else taken * self.posterior.init_gradients.per_gradient(sample.gradient)
+        return taken if is_full else taken * self.posterior.anchor_gradients.per_gradient(sample.gradient)
 
     def _run_to(
         self,

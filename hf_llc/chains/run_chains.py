@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from hf_llc.chains.chain_store import ChainStore
-from hf_llc.parallel.pacing import Looks, deferred_interrupt
-from hf_llc.parallel.processes import Spans
+from hf_llc.parallel.pacing import Pacer, deferred_interrupt
+from hf_llc.parallel.shard_spans import Spans
 from hf_llc.records.trace import Trace, first_steps, join_steps, padded
 from hf_llc.samplers import Kernel
 from hf_llc.samplers.walk import Walk
@@ -101,13 +101,13 @@ def run_chains(
     walk = make_walk()
     posterior, group = walk.posterior, walk.posterior.group
 
-    def split(name: str) -> Sequence[Spans] | None:
-        is_whole = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.per_chain
-        return None if is_whole else posterior.split()
+    def spans_of(name: str) -> Sequence[Spans] | None:
+        is_on_every_process = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.per_chain
+        return None if is_on_every_process else posterior.buffer.shard_spans()
 
-    w, trace, state = store.load(chains, walk.w.device, group, split)
+    w, trace, state = store.load(chains, walk.w.device, group, spans_of)
     if w is None and origin is not None:
-        w, _, state = origin.load(chains, walk.w.device, group, split)
+        w, _, state = origin.load(chains, walk.w.device, group, spans_of)
     if trace.shape[1] >= until:
         return first_steps(trace, until)
     if w is not None:
@@ -116,11 +116,13 @@ def run_chains(
     del w, state  # or this memory would be held until the chains end
     recorder, step = Recorder(trace), trace.shape[1]
     is_alive = _is_alive(trace)
-    last_save, looks = time.monotonic(), Looks(group, step)
+    last_save, pacer = time.monotonic(), Pacer(group, step)
 
     def save() -> None:
-        w, state = posterior.whole(walk.w), kernel.state_dict()
-        state = {name: x if name in kernel.per_chain else posterior.whole(x) for name, x in state.items()}
+        w, state = posterior.buffer.gather_shards(walk.w), kernel.state_dict()
+        state = {
+            name: x if name in kernel.per_chain else posterior.buffer.gather_shards(x) for name, x in state.items()
+        }
         if group.leads:
             store.save(chains, w, recorder.trace(), state)
 
@@ -128,13 +130,13 @@ def run_chains(
         while step < until and is_alive:
             take_step(walk, kernel, recorder, step)
             step += 1
-            if step == until or looks.is_due(step, is_interrupted):
+            if step == until or pacer.is_due(step, is_interrupted):
                 new_steps = recorder.num_pending
                 recorder.flush()
                 is_alive = _is_alive(recorder.blocks[-1])
                 report(Progress(list(chains), new_steps, recorder.trace()))
                 is_save_due = time.monotonic() - last_save > save_seconds
-                stops, saves = looks.agree(step, stop=is_interrupted(), save=is_save_due)
+                stops, saves = pacer.agree(step, stop=is_interrupted(), save=is_save_due)
                 if stops or saves:
                     save()
                     last_save = time.monotonic()

@@ -8,7 +8,7 @@ import ctypes
 import torch
 
 from hf_llc.errors import InputError
-from hf_llc.parallel.sharding import whole_of
+from hf_llc.parallel.sharding import full_tensor_of
 
 
 def narrow_if_lossless(model: torch.nn.Module) -> None:
@@ -56,5 +56,5 @@ def check_weights(model: torch.nn.Module) -> None:
                 allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
                 remedy="use dtype float32, with mixed_precision bf16 for speed",
             )
-        if not bool(torch.isfinite(whole_of(parameter.detach())).all()):
+        if not bool(torch.isfinite(full_tensor_of(parameter.detach())).all()):
             raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")

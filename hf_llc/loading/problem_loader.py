@@ -23,7 +23,7 @@ from hf_llc.loading.tasks.recognition import task_of_model
 from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.loading.tensor_data import check_finite, dataset_of, is_tensors
 from hf_llc.parallel.processes import process_state
-from hf_llc.parallel.sharding import hash_of, is_split
+from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.problem import Problem
 
 
@@ -56,7 +56,7 @@ def load_problem(
         from hf_llc.embedded import text_path
 
         data = str(text_path())
-    together = is_split(model_or_pipeline)  # looking at its weights takes all processes at once
+    together = is_sharded(model_or_pipeline)  # looking at its weights takes all processes at once
     with contextlib.nullcontext() if together else _first_on_this_machine(), _hushed():
         model, processor, about = open_model(model_or_pipeline, config, tokenizer)
         check_weights(model)

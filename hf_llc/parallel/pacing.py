@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 
-from hf_llc.parallel.processes import Group
+from hf_llc.parallel.group import Group
 
 _FLUSH_STEPS, _FLUSH_SECONDS = 50, 0.5
 
@@ -37,7 +37,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-class Looks:
+class Pacer:
     """When a loop looks up from its steps, for the clock, for Ctrl-C, for what the device has done.
 
     A process by itself looks after 50 steps or half a second, or when it was asked to stop. Processes of a group cannot
@@ -60,6 +60,6 @@ class Looks:
         now = time.monotonic()
         each = (now - self.time) / max(step - self.step, 1)
         ahead = min(max(int(_FLUSH_SECONDS / max(each, 1e-9)), 1), _FLUSH_STEPS)
-        stops, saves, ahead = self.group.largest(stop, save, ahead)
+        stops, saves, ahead = self.group.max_of(stop, save, ahead)
         self.step, self.time, self.next = step, now, step + ahead
         return bool(stops), bool(saves)

@@ -14,7 +14,7 @@ from hf_llc.parallel.sharding import mesh_of, module_of, shard
 from hf_llc.problem import Problem
 
 
-def spread(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Processes]:
+def arrange_processes(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Processes]:
     """The settings with `parameter_parallel` as launcher or model have it, and the processes in groups.
 
     Args:
@@ -54,7 +54,7 @@ def spread(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Proce
     return sample, processes
 
 
-def place(load: LoadConfig, sample: SampleConfig, model: Any = None) -> LoadConfig:
+def place_for_loading(load: LoadConfig, sample: SampleConfig, model: Any = None) -> LoadConfig:
     """Where a model that is then split is loaded: on the host, as it may not fit on one device.
 
     Raises:
@@ -69,7 +69,7 @@ def place(load: LoadConfig, sample: SampleConfig, model: Any = None) -> LoadConf
     return replace(load, device="cpu")
 
 
-def split(problem: Problem, sample: SampleConfig, processes: Processes) -> None:
+def shard_over_group(problem: Problem, sample: SampleConfig, processes: Processes) -> None:
     """Split the problem's model over the group of this process, unless it is split already.
 
     Raises:

@@ -5,26 +5,20 @@ from __future__ import annotations
 import atexit
 import contextlib
 import contextvars
-import functools
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list, gather_object, parse_flag_from_env
-from torch import Tensor
-from torch.distributed.device_mesh import DeviceMesh
 
 from hf_llc.errors import InputError
+from hf_llc.parallel.group import TIMEOUT, Group, handle_of
 
 T = TypeVar("T")
-
-_TIMEOUT = timedelta(days=7)
-"""Processes wait for each other as long as chains take, not as long as a network message should."""
 
 
 def process_state() -> PartialState:
@@ -36,7 +30,7 @@ def process_state() -> PartialState:
     if PartialState._shared_state:
         return PartialState()
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
-    state = PartialState(cpu=cpu, timeout=_TIMEOUT)
+    state = PartialState(cpu=cpu, timeout=TIMEOUT)
     if state.num_processes > 1:
         atexit.register(_leave)
     return state
@@ -44,7 +38,7 @@ def process_state() -> PartialState:
 
 def _leave() -> None:
     if dist.is_initialized():
-        _handle_of.cache_clear()  # what still holds a group, as models that were split do, keeps its threads alive
+        handle_of.cache_clear()  # what still holds a group, as models that were split do, keeps its threads alive
         gc.collect()
         with contextlib.suppress(Exception):  # too late to say anything useful
             dist.destroy_process_group()
@@ -77,183 +71,6 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _is_alone.reset(token)
-
-
-_BUCKET = 2**20
-"""Tensors of fewer elements are summed together in one message."""
-
-_SLAB = 2**26
-"""Elements of each process in one message, where a split tensor is put together or cut up."""
-
-Spans = Sequence[tuple[int, int]]
-"""Where the stretches that a process holds of a long vector begin and end, in order."""
-
-
-class Group:
-    """Processes that step the same chains together, each with its share of every batch, and perhaps of the weights.
-
-    Every process of a group takes the same steps in the same order, so what depends on a clock, a signal or a file must
-    be agreed: see `largest` and `from_leader`.
-
-    Args:
-        ranks: of its processes; None: this process by itself.
-        device: on which messages travel.
-    """
-
-    def __init__(self, ranks: Sequence[int] | None = None, device: torch.device | None = None) -> None:
-        self.size = 1 if ranks is None else len(ranks)
-        self._handle = None if ranks is None else _handle_of(tuple(ranks))
-        self._leader = 0 if ranks is None else ranks[0]
-        self.index = 0 if ranks is None else ranks.index(dist.get_rank())
-        self.device = device or torch.device("cpu")
-
-    @property
-    def leads(self) -> bool:
-        """True in the one process of the group that writes files and reports."""
-        return self.index == 0
-
-    def share(self, size: int) -> tuple[int, int]:
-        """Where this process's part of `size` items begins and ends: parts differ by one at most, and may be empty."""
-        return self.index * size // self.size, (self.index + 1) * size // self.size
-
-    def sum_(self, tensors: Sequence[Tensor]) -> None:
-        """Put into each (contiguous) tensor its sum over the group, in place, the same bits on every process."""
-        if self.size == 1:
-            return
-        large, buckets = [x for x in tensors if x.numel() >= _BUCKET], dict[torch.dtype, list[Tensor]]()
-        for x in tensors:
-            if x.numel() < _BUCKET:
-                buckets.setdefault(x.dtype, []).append(x)
-        joined = {dtype: torch.cat([x.reshape(-1) for x in small]) for dtype, small in buckets.items()}
-        messages = [dist.all_reduce(x, group=self._handle, async_op=True) for x in [*large, *joined.values()]]
-        for message in messages:
-            if message is not None:
-                message.wait()
-        for dtype, small in buckets.items():
-            parts = joined[dtype].split([x.numel() for x in small])
-            for x, part in zip(small, parts, strict=True):
-                x.copy_(part.view_as(x))
-
-    def largest(self, *values: int) -> list[int]:
-        """The largest of each value over the group."""
-        if self.size == 1:
-            return list(values)
-        found = torch.tensor(values, dtype=torch.int64, device=self.device)
-        dist.all_reduce(found, op=dist.ReduceOp.MAX, group=self._handle)
-        return found.tolist()
-
-    def from_leader(
-        self,
-        read: Callable[[], Mapping[str, Tensor]],
-        split: Callable[[str], Sequence[Spans] | None] = lambda name: None,
-    ) -> Mapping[str, Tensor]:
-        """What `read` gives the leader, on every process; only the leader need be able to read it.
-
-        Args:
-            read: tensors by name.
-            split: for a name the spans of every process in the last axis, of which each gets its own; None: all of it.
-        """
-        if self.size == 1:
-            return read()
-        mine = read() if self.leads else {}
-        names: list[Any] = [[(name, x.shape, x.dtype) for name, x in mine.items()]]
-        dist.broadcast_object_list(names, src=self._leader, group=self._handle, device=self.device)
-        found = {}
-        for name, shape, dtype in names[0]:
-            spans = split(name)
-            if spans is not None:
-                found[name] = self._scatter(mine.get(name), shape[0], dtype, spans)
-                continue
-            here = mine[name].to(self.device) if self.leads else torch.empty(shape, dtype=dtype, device=self.device)
-            dist.broadcast(here, src=self._leader, group=self._handle)
-            found[name] = here
-        return found
-
-    def _scatter(self, whole: Tensor | None, rows: int, dtype: torch.dtype, spans: Sequence[Spans]) -> Tensor:
-        """The leader's `whole [row, element]` cut up: to each process its spans, one after the other."""
-        sizes = [_length(each) for each in spans]
-        own = torch.empty(rows, sizes[self.index], dtype=dtype, device=self.device)
-        for start in range(0, max(sizes), _SLAB):
-            stop = min(start + _SLAB, max(sizes))
-            parts = None
-            if whole is not None:
-                parts = [torch.zeros(rows, stop - start, dtype=dtype) for _ in spans]
-                for part, each in zip(parts, spans, strict=True):
-                    for inside, outside in _overlaps(each, start, stop):
-                        part[:, inside] = whole[:, outside]
-                parts = [part.to(self.device) for part in parts]
-            here = torch.empty(rows, stop - start, dtype=dtype, device=self.device)
-            dist.scatter(here, parts, src=self._leader, group=self._handle)
-            own[:, start:stop] = here[:, : max(0, sizes[self.index] - start)]
-        return own
-
-    def to_leader(self, own: Tensor, spans: Sequence[Spans]) -> Tensor:
-        """The inverse: the whole `[row, element]` on the leader, on the host; nothing of use elsewhere."""
-        if self.size == 1:
-            return own
-        sizes = [_length(each) for each in spans]
-        whole = torch.empty(len(own), sum(sizes) if self.leads else 0, dtype=own.dtype)
-        for start in range(0, max(sizes), _SLAB):
-            stop = min(start + _SLAB, max(sizes))
-            here = own.new_zeros(len(own), stop - start)
-            mine = own[:, start:stop]
-            here[:, : mine.shape[1]] = mine
-            parts = [torch.empty_like(here) for _ in spans] if self.leads else None
-            dist.gather(here, parts, dst=self._leader, group=self._handle)
-            for part, each in zip(parts or [], spans, strict=self.leads):
-                for inside, outside in _overlaps(each, start, stop):
-                    whole[:, outside] = part[:, inside].cpu()
-        return whole
-
-    def exchange(self, value: T) -> list[T]:
-        """The value of every process of the group, in order, on all of them."""
-        if self.size == 1:
-            return [value]
-        values: list[Any] = [None] * self.size
-        dist.all_gather_object(values, value, group=self._handle)
-        return values
-
-    def over(self, x: Tensor, *, largest: bool = False) -> Tensor:
-        """The sum (or the largest) of a small tensor over the group, a new one."""
-        if self.size == 1:
-            return x
-        found = x.clone()
-        dist.all_reduce(found, op=dist.ReduceOp.MAX if largest else dist.ReduceOp.SUM, group=self._handle)
-        return found
-
-    def mesh(self) -> DeviceMesh:
-        """The group as torch's sharding takes it."""
-        assert self._handle is not None
-        return DeviceMesh.from_group(self._handle, self.device.type)
-
-    def is_mesh(self, mesh: DeviceMesh) -> bool:
-        """Whether a mesh is of these processes, in this order."""
-        return mesh.mesh.flatten().tolist() == list(range(self._leader, self._leader + self.size))
-
-
-def _length(spans: Spans) -> int:
-    return sum(end - begin for begin, end in spans)
-
-
-def _overlaps(spans: Spans, start: int, stop: int) -> Iterator[tuple[slice, slice]]:
-    """Of columns `start … stop` of the spans put one after the other: where each lies in them, and in the whole."""
-    at = 0
-    for begin, end in spans:
-        low, high = max(at, start), min(at + end - begin, stop)
-        if low < high:
-            yield slice(low - start, high - start), slice(begin + low - at, begin + high - at)
-        at += end - begin
-
-
-@functools.cache
-def _handle_of(ranks: tuple[int, ...]) -> Any:
-    """torch's handle of the group with these ranks. All processes of the run ask, for the groups of all."""
-    found = None
-    for start in range(0, dist.get_world_size(), len(ranks)):
-        theirs = list(range(start, start + len(ranks)))
-        handle = dist.new_group(theirs, timeout=_TIMEOUT)
-        found = handle if theirs == list(ranks) else found
-    return found
 
 
 class Processes:

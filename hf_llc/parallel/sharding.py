@@ -20,14 +20,14 @@ def is_shard(tensor: Tensor) -> bool:
     return isinstance(tensor, DTensor)
 
 
-def local_of(tensor: Tensor) -> Tensor:
+def local_shard_of(tensor: Tensor) -> Tensor:
     """The part that this process holds; what is written into it is the model's."""
     found = tensor.detach()
     assert isinstance(found, DTensor)
     return found.to_local()
 
 
-def whole_of(tensor: Tensor) -> Tensor:
+def full_tensor_of(tensor: Tensor) -> Tensor:
     """All of it. All processes that hold a part must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
@@ -36,7 +36,7 @@ def hash_of(tensors: Iterable[Tensor]) -> str:
     """A hash of the values, 16 hexadecimal digits, however they are split. All processes that hold a part must ask."""
     digest = hashlib.sha256()
     for tensor in tensors:
-        digest.update(whole_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+        digest.update(full_tensor_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
 
 
@@ -46,7 +46,7 @@ def module_of(model: Any) -> nn.Module | None:
     return inner if isinstance(inner, nn.Module) else None
 
 
-def is_split(model: Any) -> bool:
+def is_sharded(model: Any) -> bool:
     """Whether what was given to be measured is split over processes."""
     module = module_of(model)
     return module is not None and any(is_shard(p) for p in module.parameters())
@@ -81,8 +81,8 @@ def mesh_of(model: nn.Module) -> DeviceMesh | None:
             how = f"on {p.device_mesh}"
         elif tuple(p.placements) != (Shard(0),):
             how = f"split as {tuple(p.placements)}"
-        elif local_of(p).device.type != mesh.device_type:
-            how = f"offloaded to {local_of(p).device}"
+        elif local_shard_of(p).device.type != mesh.device_type:
+            how = f"offloaded to {local_shard_of(p).device}"
         else:
             continue
         raise InputError("a weight is not split as the others", value=f"{name}: {how}", allowed=allowed)

@@ -29,7 +29,7 @@ def hessian_product(
         base: ∇L_B(w) in pieces, as `Posterior.gradient` gives it.
         direction: v, unit vectors, `[chain, parameter]`.
     """
-    length = _REACH * posterior.norm(w).clamp_min(1.0)
+    length = _REACH * posterior.buffer.norm(w).clamp_min(1.0)
     moved = posterior.gradient(w + length * direction, indices)[1]
     return torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
 
@@ -54,7 +54,7 @@ def follow(
     value = torch.zeros(len(w), dtype=torch.float64, device=w.device)
     for _ in range(iterations):
         product = hessian_product(posterior, w, indices, base, direction)
-        size = posterior.norm(product)
+        size = posterior.buffer.norm(product)
         is_sound = torch.isfinite(size) & (size > 0)
         direction = torch.where(is_sound, product / size, direction)
         value = torch.where(is_sound[:, 0], nbeta * size[:, 0].double(), value)
@@ -65,7 +65,7 @@ def any_direction(num_chains: int, posterior: Posterior) -> Tensor:
     """Unit vectors to begin with, `[chain, parameter]`, always the same."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(1, posterior.num_parameters, generator=generator, dtype=posterior.dtype)
-    return posterior.own(v / v.norm()).to(posterior.device).expand(num_chains, -1).clone()
+    return posterior.buffer.local_shard(v / v.norm()).to(posterior.device).expand(num_chains, -1).clone()
 
 
 class Curvature:

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from hf_llc.errors import InputError
-from hf_llc.parallel.sharding import is_shard, local_of, reshard
+from hf_llc.parallel.sharding import is_shard, local_shard_of, reshard
 
 
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[nn.Module]:
     """Eval mode inside; on leaving, whatever happened, weights, buffers, gradients, modes and flags are as found."""
     reshard(model)
-    shards = [(local_of(p), local_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
+    shards = [(local_shard_of(p), local_shard_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
     modes = [(module, module.training) for module in model.modules()]
     weights = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
     buffers = [(b, b.clone()) for b in model.buffers()]

@@ -84,5 +84,5 @@ class HMC(Kernel):
     @staticmethod
     def _kinetic_and_pull(walk: Walk, momentum: Tensor) -> Tensor:
         """½‖p‖² + (γ/2)‖w − w*‖², float64 `[chain]`."""
-        kinetic = walk.posterior.over_shards(momentum.square().sum(dim=1, dtype=torch.float64))
+        kinetic = walk.buffer.sum_over_shards(momentum.square().sum(dim=1, dtype=torch.float64))
         return (kinetic + walk.law.localization * walk.sq_distance()) / 2

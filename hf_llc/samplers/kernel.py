@@ -97,4 +97,4 @@ class Kernel(ABC):
 
 def pieces_of(walk: Walk, flat: Tensor) -> list[Tensor]:
     """Views of a state `[chain, parameter]`, in pieces as gradients come, for `Segment.of`."""
-    return list(torch.split(flat, walk.posterior.pieces, dim=1))
+    return list(torch.split(flat, walk.buffer.pieces, dim=1))

@@ -108,7 +108,7 @@ def _largest(walk: Walk, square_avg: list[Tensor]) -> Tensor:
     """max V of each chain, `[chain, 1]`. It is above 0, so that a loss without gradient gets A = 11 everywhere."""
     none = walk.w.new_zeros(len(walk.w))  # a process may hold no parameter
     largest = torch.stack([none, *(v.amax(dim=1) for v in square_avg if v.shape[1])]).amax(dim=0)[:, None]
-    largest = walk.posterior.over_shards(largest, largest=True)
+    largest = walk.buffer.max_over_shards(largest)
     return largest.clamp_min(torch.finfo(largest.dtype).tiny)
 
 

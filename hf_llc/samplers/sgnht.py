@@ -66,7 +66,7 @@ class SGNHT(Kernel):
             p.mul_(keep).addcmul_(s.noise, spread)
             s.w.add_(p, alpha=h / 2)
             after_friction += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
-        after_friction = walk.posterior.over_shards(after_friction)
+        after_friction = walk.buffer.sum_over_shards(after_friction)
         thermostat.add_(after_friction / d - 1, alpha=rate)
         return Step(loss, kinetic_temperature=(after_kick + after_friction)[:, 0] / (2 * d) if measure else None)
 

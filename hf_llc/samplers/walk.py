@@ -91,13 +91,14 @@ class Walk:
         gradient: str = "plain",
     ) -> None:
         self.posterior, self.law, self.chains, self.seed = posterior, law, list(chains), seed
+        self.buffer = posterior.buffer
         self.w = posterior.start(len(self.chains)) if w is None else w
         self.noise = NoiseStream(seed, chains, posterior.device)
         self.batches = BatchStream(
             seed, chains, num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
         )
         self.chunks = self._cut()
-        self._of_piece: list[list[int]] = [[] for _ in posterior.anchor]
+        self._of_piece: list[list[int]] = [[] for _ in self.buffer.anchor]
         for i, s in enumerate(self.segments()):
             self._of_piece[s.piece].append(i)
         is_controlled = gradient == "control-variate" and not self.batches.is_full
@@ -112,8 +113,8 @@ class Walk:
         total, size = self.posterior.num_parameters, self.noise.chunk_size
         buffer = torch.empty(len(self.chains), min(size, total), dtype=self.w.dtype, device=self.w.device)
         chunks: dict[int, list[Segment]] = {}
-        columns = torch.split(self.w, self.posterior.pieces, dim=1)
-        for piece, (anchor, start) in enumerate(zip(self.posterior.anchor, self.posterior.starts, strict=True)):
+        columns = torch.split(self.w, self.buffer.pieces, dim=1)
+        for piece, (anchor, start) in enumerate(zip(self.buffer.anchor, self.buffer.starts, strict=True)):
             at, stop = start, start + len(anchor)
             while at < stop:
                 chunk = at // size
@@ -176,7 +177,7 @@ class Walk:
         for part in parts:
             assert part is not None
             total = total + part
-        return self.posterior.over_shards(total)
+        return self.buffer.sum_over_shards(total)
 
     def _sweep_in_backward(
         self, indices: Tensor | None, update: Update, noise: int | None
@@ -201,7 +202,7 @@ class Walk:
                 if not waiting[s.chunk]:
                     open_chunks.pop(s.chunk, None)
 
-        loss = self.posterior.gradient_as_made(self.w, indices, consume)
+        loss = self.posterior.gradient_in_backward(self.w, indices, consume)
         return loss, found
 
     def whole_gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
@@ -218,15 +219,15 @@ class Walk:
         loss, grad = self.posterior.gradient(self.w, indices)
         if self._w_star is None:
             return loss, grad
-        noise = self.posterior.init_gradients.of(indices, self._w_star)
-        for part, mean in zip(noise, self.posterior.init_gradients.mean, strict=True):
+        noise = self.posterior.anchor_gradients.of(indices, self._w_star)
+        for part, mean in zip(noise, self.posterior.anchor_gradients.mean, strict=True):
             part.sub_(mean)
         gained = torch.zeros_like(loss)
         for s in self.segments():
             off = s.of(noise)
             s.of(grad).sub_(off)
             gained += (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
-        return loss - self.posterior.over_shards(gained), grad
+        return loss - self.buffer.sum_over_shards(gained), grad
 
     def init_loss(self, step: int) -> Tensor:
         """L_B(w*) on this step's batches, float64 `[chain]`; those of batches drawn together are found together."""
@@ -250,11 +251,11 @@ class Walk:
         _, other = self.gradient(self.batches.indices(step + 1))
         for one, two in zip(grad, other, strict=True):
             total += (one - two).square_().sum(dim=1, dtype=torch.float64)
-        return self.posterior.over_shards(total) * (self.law.nbeta**2 / 2)
+        return self.buffer.sum_over_shards(total) * (self.law.nbeta**2 / 2)
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""
         total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
         for s in self.segments():
             total += (s.w - s.w_star).square_().sum(dim=1, dtype=torch.float64)
-        return self.posterior.over_shards(total)
+        return self.buffer.sum_over_shards(total)

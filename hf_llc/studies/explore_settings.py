@@ -14,7 +14,7 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
-from hf_llc.parallel.placement import place, split, spread
+from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.posterior.weights import preserved
 from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
@@ -51,10 +51,10 @@ def explore(
     Raises:
         InputError: bad input, refused before long work.
     """
-    sample, processes = spread(sample)
+    sample, processes = arrange_processes(sample)
     folder = RunFolder(output)
     processes.main_does(lambda: str(check_writable(output)))
-    problem = load_problem(load.model, load.data, place(load, sample))
+    problem = load_problem(load.model, load.data, place_for_loading(load, sample))
     sample = settled(sample, problem)
     asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")} | {"calibrate": True}
@@ -63,7 +63,7 @@ def explore(
     if not overwrite and processes.main_does(lambda: (folder.folder / JSON_FILE).exists()):
         return Calibration.load(output)
 
-    split(problem, sample, processes)
+    shard_over_group(problem, sample, processes)
 
     def begin() -> None:
         folder.begin(asked, overwrite=overwrite)

@@ -13,7 +13,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
-from hf_llc.parallel.placement import place, split, spread
+from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -39,7 +39,7 @@ def estimate(
 ) -> LLCResult:
     """The whole job on every process; the main one writes the files. See `LLCEvaluator.compute`."""
     begun = time.monotonic()
-    sample, processes = spread(sample, model_or_pipeline)
+    sample, processes = arrange_processes(sample, model_or_pipeline)
     if output is None and resume:
         raise InputError("resume needs an output folder", remedy="give output")
     if output is not None:
@@ -47,7 +47,7 @@ def estimate(
     problem = load_problem(
         load.model if model_or_pipeline is None else model_or_pipeline,
         load.data if dataset is None else dataset,
-        place(load, sample, model_or_pipeline),
+        place_for_loading(load, sample, model_or_pipeline),
         loss_fn=loss_fn,
         tokenizer=tokenizer,
         label_mapping=label_mapping,
@@ -61,7 +61,7 @@ def estimate(
             processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
             if not overwrite and processes.main_does(lambda: folder.is_finished):
                 return LLCResult.load(folder.folder)
-        split(problem, sample, processes)
+        shard_over_group(problem, sample, processes)
         with preserved(problem.model):
             run = Run(problem, sample, folder, processes, progress)
             processes.main_does(lambda: folder.begin(asked, overwrite=overwrite))

@@ -11,7 +11,7 @@ from hf_llc.backend.activation_checkpointing import kept_bytes, repeated_layers
 from hf_llc.backend.memory import available_bytes
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.loading.tasks.task import Task
-from hf_llc.posterior.posterior import auto_micro_batch_size
+from hf_llc.posterior.minibatches import auto_micro_batch_size
 from hf_llc.problem import Forward, auto_batch_size
 from hf_llc.workflow.memory_plan import Plan, _largest
 

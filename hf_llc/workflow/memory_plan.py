@@ -119,8 +119,8 @@ class Plan:
 
 def plan_of(posterior: Posterior, *, batch_size: int, processes: int = 1) -> Plan:
     """The plan of a posterior whose model is on its device, with one example's activations as they are."""
-    examples = min(batch_size, posterior.micro_batch_size)
-    anchor = sum(a.nbytes for a in posterior.anchor)
+    examples = min(batch_size, posterior.minibatches.micro_batch_size)
+    anchor = sum(a.nbytes for a in posterior.buffer.anchor)
     return Plan(
         num_parameters=posterior.num_parameters,
         device=str(posterior.device),

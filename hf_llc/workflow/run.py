@@ -122,7 +122,7 @@ class Run:
             or sample.chain_batch_size != 1
             or sample.gradient == "control-variate"
         )
-        if is_other or posterior.is_flat or posterior.num_parameters < _LARGE:
+        if is_other or posterior.buffer.is_flat or posterior.num_parameters < _LARGE:
             return False
         count = 1 if posterior.device.type == "cuda" else self.processes.count
         return self.processes.main_does(
