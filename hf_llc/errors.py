@@ -1,4 +1,4 @@
-"""The one exception that means "your input is wrong", and how it reads."""
+"""The exception for bad input."""
 
 from __future__ import annotations
 
@@ -8,6 +8,12 @@ class InputError(ValueError):
 
     The message is one line: what is wrong, the value, what is allowed, and what to do. The command line prints it
     without a traceback and exits with code 2.
+
+    Args:
+        what: what is wrong.
+        value: the value that is wrong.
+        allowed: what is allowed instead.
+        remedy: what the user can do.
     """
 
     def __init__(self, what: str, *, value: object = None, allowed: str = "", remedy: str = "") -> None:

@@ -1,4 +1,4 @@
-"""Whole files or none: everything is written under a temporary name and renamed."""
+"""Atomic writing of files: under a temporary name, which is then renamed."""
 
 from __future__ import annotations
 
@@ -14,10 +14,16 @@ from hf_llc.errors import InputError
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
-    """Call `write(temporary path in the same folder)`, flush it to disk and rename it to `path`.
+    """Write a file so that it is complete or not there.
 
-    Whatever stops it (an error, a full disk, a kill) leaves the old file, if any, whole and no half-written new one
-    under the final name.
+    An error, a full disk or a kill leaves the old file, if any, as it was.
+
+    Args:
+        path: the final name; its folder is made if need be.
+        write: writes to the temporary path that it is given, in the same folder.
+
+    Returns:
+        `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -37,13 +43,13 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
 
 
 def write_json(path: str | Path, value: Any) -> Path:
-    """Write `value` as indented JSON, atomically. Non-finite numbers become null: JSON has no word for them."""
+    """Write `value` as indented JSON, atomically. Numbers that are not finite become null."""
     text = json.dumps(finite(value), indent=2, allow_nan=False) + "\n"
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def finite(value: Any) -> Any:
-    """The value with None for every number in it that is not finite."""
+    """The value, with None for every number in it that is not finite: JSON has no word for them."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
@@ -54,17 +60,20 @@ def finite(value: Any) -> Any:
 
 
 def check_writable(folder: str | Path) -> Path:
-    """Can `folder` be made and written? A small file is tried in it, or in the nearest folder that is there already.
+    """Check that a folder can be made and written to, before hours of work end there.
 
-    Hours of work must not end at a closed door; nothing is left behind, in case the input is refused after all.
+    A file of 4 KiB is written to it, or to its nearest parent that exists, and removed again.
+
+    Returns:
+        `folder`.
 
     Raises:
-        InputError: the folder cannot be made or written.
+        InputError: the folder cannot be made or written to.
     """
     folder = Path(folder)
-    there = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
-        with tempfile.NamedTemporaryFile(dir=there, prefix=".hf_llc-", delete=True) as file:
+        with tempfile.NamedTemporaryFile(dir=existing, prefix=".hf_llc-", delete=True) as file:
             file.write(b"\0" * 4096)
             file.flush()
             os.fsync(file.fileno())

@@ -1,4 +1,4 @@
-"""What loading hands to sampling: a model, its examples as tensors, and the loss of each example."""
+"""The problem that sampling works on: a model, examples as tensors, and the loss of each example."""
 
 from __future__ import annotations
 
@@ -9,14 +9,18 @@ from typing import Any
 from torch import Tensor, nn
 
 Forward = Callable[..., Any]
-"""The model, or the model with other parameters put in (torch.func.functional_call)."""
+"""The model, or the model with other parameters (torch.func.functional_call)."""
 
 _AUTO_TOKENS = 2048
-"""Tokens a step with batch size "auto": a step of a small language model takes a fraction of a second on one core."""
+"""Tokens a step with batch size "auto": on one core, a step of a small language model takes a fraction of a second."""
 
 
 def auto_batch_size(num_positions: int) -> int:
-    """Examples a step with batch size "auto", of so many tokens each (1: not sequences)."""
+    """Examples a step with batch size "auto".
+
+    Args:
+        num_positions: tokens an example; 1 for data that are not sequences.
+    """
     return min(32, max(4, _AUTO_TOKENS // num_positions))
 
 
@@ -28,11 +32,11 @@ class Problem:
         model: the network at w*, in eval mode, on its device.
         examples: tensors with one leading example axis, all of the same length, on the CPU.
         losses: `losses(forward, batch)` → ℓ_i for each example of `batch`, shape `[batch]`, float32 or wider. Their
-            plain mean over all examples is exactly L_n in `unit`; the mean over a minibatch is an unbiased estimate of
-            it (with ragged token counts ℓ_i is the example's summed loss over the *mean* count: this stays true).
+            mean over all examples is L_n in `unit`, and their mean over a minibatch is an unbiased estimate of it. For
+            a loss per token, ℓ_i is the example's summed loss over the *mean* number of tokens an example.
         n: the n of nβ = n / ln n: predicted tokens for a loss per token, examples (sequences) otherwise.
         unit: what L_n is measured in, e.g. "nats per token".
-        trivial_loss: L_n of the best constant predictor (the label or token marginal), None where there is none.
+        trivial_loss: L_n of the best constant predictor (the label or token marginal), None if it is not known.
         task: name of the task.
         provenance: ids, resolved revisions and fingerprints of model and data, for the result.
     """

@@ -1,7 +1,7 @@
-"""Exact learning coefficients λ and their multiplicities m, as fractions: known answers for samplers.
+"""Exact learning coefficients λ and multiplicities m, as fractions: what samplers are tested against.
 
 The Bayes free energy of a model is n·L_n(w*) + λ ln n − (m − 1) ln ln n + O(1) (Watanabe 2009). λ is a real log
-canonical threshold: that of an ideal here means that of the sum of its generators' squares.
+canonical threshold; "λ of an ideal" means that of the sum of its generators' squares.
 
 [A] is Aoyagi 2024, Neural Networks 106132; [AW] Aoyagi and Watanabe 2005, Neural Networks 18(7).
 """
@@ -19,7 +19,7 @@ Bar = tuple[int, int]
 """First and last layer of activations, 0 … M, that a direction lives through."""
 
 _MAX_PATHS = 2000
-"""More chains of bars than this are not enumerated: the bounds are then those that need none."""
+"""Chains of bars enumerated at most. Beyond that, λ(w*) gets the bounds that need no chains."""
 
 
 class Coefficient(NamedTuple):
@@ -30,7 +30,7 @@ class Coefficient(NamedTuple):
 
 
 class LocalCoefficient(NamedTuple):
-    """λ(w*) between two bounds; equal bounds are its value. The multiplicity is None where it is not known."""
+    """Two bounds on λ(w*), equal if it is known; and the multiplicity, None if it is not known."""
 
     lower: Fraction
     upper: Fraction
@@ -38,7 +38,7 @@ class LocalCoefficient(NamedTuple):
 
     @property
     def is_exact(self) -> bool:
-        """The bounds meet."""
+        """Whether the bounds are equal."""
         return self.lower == self.upper
 
 
@@ -84,11 +84,11 @@ def reduced_rank(inputs: int, hidden: int, outputs: int, rank: int) -> Coefficie
 
 
 def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
-    """The global learning coefficient of y = W_M ⋯ W_1 x with a true product of rank r ([A], theorem 1).
+    """λ and m of y = W_M ⋯ W_1 x with a true product of rank r: global, over all weights ([A], theorem 1).
 
     With Δ_i = H_i − r sorted, Σ the ℓ + 1 smallest with max Σ < next, s = ΣΔ ≥ ℓ·max Σ and s < ℓ·next, 𝓜 = ⌈s/ℓ⌉ and
     a = s − (𝓜 − 1)ℓ: m = a(ℓ − a) + 1 and λ = ½r(H_0 + H_M − r) + ¼[(ℓ − a)(𝓜 − 1)² + a𝓜² − ΣΔ²]. Exactly one Σ
-    qualifies; inputs are taken to have a covariance of full rank.
+    qualifies. The inputs' covariance is taken to have full rank.
 
     Args:
         widths: H_0 … H_M, inputs first.
@@ -100,19 +100,19 @@ def deep_linear(widths: Sequence[int], rank: int) -> Coefficient:
     _check_widths(widths, rank)
     excess = sorted(width - rank for width in widths)
     for ell in range(1, len(excess)):
-        chosen, rest = excess[: ell + 1], excess[ell + 1 :]
-        s = sum(chosen)
-        if s >= ell * chosen[-1] and (not rest or (chosen[-1] < rest[0] and s < ell * rest[0])):
-            return _aoyagi(widths, rank, chosen)
+        smallest, rest = excess[: ell + 1], excess[ell + 1 :]
+        s = sum(smallest)
+        if s >= ell * smallest[-1] and (not rest or (smallest[-1] < rest[0] and s < ell * rest[0])):
+            return _aoyagi(widths, rank, smallest)
     raise AssertionError(f"no subset of {widths} at rank {rank} satisfies theorem 1 of [A]")
 
 
-def _aoyagi(widths: Sequence[int], rank: int, chosen: Sequence[int]) -> Coefficient:
-    """The formula of [A] for the subset Σ with these Δ."""
-    ell, s = len(chosen) - 1, sum(chosen)
+def _aoyagi(widths: Sequence[int], rank: int, smallest: Sequence[int]) -> Coefficient:
+    """λ and m by theorem 1 of [A], given the Δ of the subset Σ."""
+    ell, s = len(smallest) - 1, sum(smallest)
     ceiling = -(-s // ell)
     a = s - (ceiling - 1) * ell
-    quarters = (ell - a) * (ceiling - 1) ** 2 + a * ceiling**2 - sum(d * d for d in chosen)
+    quarters = (ell - a) * (ceiling - 1) ** 2 + a * ceiling**2 - sum(d * d for d in smallest)
     fixed = Fraction(rank * (widths[0] + widths[-1] - rank), 2)
     return Coefficient(fixed + Fraction(quarters, 4), a * (ell - a) + 1)
 
@@ -167,10 +167,11 @@ def deep_linear_local(widths: Sequence[int], ranks: Sequence[int]) -> LocalCoeff
 
 
 def _bars(widths: Sequence[int], ranks: Sequence[int]) -> dict[Bar, int]:
-    """How many directions live exactly from layer a to layer b, where any do."""
+    """n_ab: the number of directions that live exactly from layer a to layer b, where it is not 0."""
     top = len(ranks)
 
     def through(i: int, j: int) -> int:
+        """rank(W_j ⋯ W_{i+1}): directions that live from layer i to layer j at least."""
         if i < 0 or j > top:
             return 0
         return widths[i] if i == j else min(ranks[i:j])
@@ -184,30 +185,34 @@ def _bars(widths: Sequence[int], ranks: Sequence[int]) -> dict[Bar, int]:
 
 
 def _chains(bars: dict[Bar, int], top: int) -> list[list[Bar]] | None:
-    """All chains of three bars or more from input to output, each starting where the last ended; None: too many."""
-    done: list[list[Bar]] = []
-    open_ends = [[bar] for bar in bars if bar[0] == 0 and bar[1] < top]
-    while open_ends:
-        chain = open_ends.pop()
+    """The chains of three bars or more from input to output, in which a bar starts where the last ended.
+
+    None if there are more than `_MAX_PATHS`.
+    """
+    complete: list[list[Bar]] = []
+    unfinished = [[bar] for bar in bars if bar[0] == 0 and bar[1] < top]
+    while unfinished:
+        chain = unfinished.pop()
         for bar in bars:
             if bar[0] == chain[-1][1] + 1:
-                (done if bar[1] == top else open_ends).append([*chain, bar])
-        if len(done) + len(open_ends) > _MAX_PATHS:
+                (complete if bar[1] == top else unfinished).append([*chain, bar])
+        if len(complete) + len(unfinished) > _MAX_PATHS:
             return None
-    return sorted(chain for chain in done if len(chain) > 2)
+    return sorted(chain for chain in complete if len(chain) > 2)
 
 
 def _blocks(chain: Sequence[Bar]) -> set[tuple[Bar, Bar]]:
+    """The free blocks of a chain, one between two successive bars."""
     return set(pairwise(chain))
 
 
 def _are_tied(one: Sequence[Bar], other: Sequence[Bar]) -> bool:
-    """Two chains share a free block, or end in the same block of the product."""
+    """Whether two chains share a free block, or belong to the same block of the product."""
     return bool(_blocks(one) & _blocks(other)) or (one[0], one[-1]) == (other[0], other[-1])
 
 
 def _parts(chains: Sequence[list[Bar]]) -> list[list[list[Bar]]]:
-    """Chains sorted into parts with no tie between them."""
+    """Group the chains so that none is tied to a chain of another group."""
     parts: list[list[list[Bar]]] = []
     for chain in chains:
         tied = [part for part in parts if any(_are_tied(chain, other) for other in part)]
@@ -217,9 +222,13 @@ def _parts(chains: Sequence[list[Bar]]) -> list[list[list[Bar]]]:
 
 
 def _lower_bound(part: Sequence[list[Bar]], values: Sequence[Fraction]) -> Fraction:
-    """Setting blocks to zero cannot raise λ: keep those of chains without ties, the largest first.
+    """A lower bound on λ of tied chains: the sum over untied ones among them, taken largest first.
 
-    A set of chains qualifies if its blocks make up no further chain.
+    Setting blocks to zero cannot raise λ. Those of the chains taken are kept, and must make up no further chain.
+
+    Args:
+        part: chains.
+        values: λ of each alone.
     """
     kept: list[list[Bar]] = []
     total = Fraction(0)
@@ -233,37 +242,38 @@ def _lower_bound(part: Sequence[list[Bar]], values: Sequence[Fraction]) -> Fract
 
 
 def _half_min_cut(part: Sequence[list[Bar]], bars: dict[Bar, int]) -> Fraction:
-    """J lies in the ideal of any blocks that cut all its chains: λ(J) is at most half the entries of the smallest cut.
+    """An upper bound on λ(J): half the entries of the smallest set of blocks that cuts all chains.
 
-    Minimum cut as maximum flow by shortest augmenting paths (Edmonds and Karp).
+    J lies in the ideal of any such blocks. The minimum cut is found as a maximum flow, by shortest augmenting paths
+    (Edmonds and Karp 1972, Journal of the ACM 19(2)).
     """
-    room: dict[tuple[object, object], int] = {}
+    capacity: dict[tuple[object, object], int] = {}
     for chain in part:
         for one, other in _blocks(chain):
-            room[one, other] = bars[one] * bars[other]
-            room.setdefault((other, one), 0)
-        room["in", chain[0]] = room[chain[-1], "out"] = sum(bars.values()) ** 2
+            capacity[one, other] = bars[one] * bars[other]
+            capacity.setdefault((other, one), 0)
+        capacity["in", chain[0]] = capacity[chain[-1], "out"] = sum(bars.values()) ** 2
     flow = 0
     while True:
-        back: dict[object, object] = {"in": "in"}
+        previous: dict[object, object] = {"in": "in"}
         queue: list[object] = ["in"]
         for node in queue:
-            for (one, other), left in room.items():
-                if one == node and left > 0 and other not in back:
-                    back[other] = node
+            for (one, other), left in capacity.items():
+                if one == node and left > 0 and other not in previous:
+                    previous[other] = node
                     queue.append(other)
-        if "out" not in back:
+        if "out" not in previous:
             return Fraction(flow, 2)
-        steps: list[tuple[object, object]] = []
+        path: list[tuple[object, object]] = []
         node: object = "out"
         while node != "in":
-            steps.append((back[node], node))
-            node = back[node]
-        amount = min(room[step] for step in steps)
+            path.append((previous[node], node))
+            node = previous[node]
+        amount = min(capacity[edge] for edge in path)
         flow += amount
-        for one, other in steps:
-            room[one, other] -= amount
-            room[other, one] = room.get((other, one), 0) + amount
+        for one, other in path:
+            capacity[one, other] -= amount
+            capacity[other, one] = capacity.get((other, one), 0) + amount
 
 
 def _check_widths(widths: Sequence[int], rank: int) -> None:

@@ -1,7 +1,7 @@
-"""The tiny model and text that come with the package, for a first estimate without network.
+"""The tiny model and text that come with the package, for a first estimate without a network.
 
-A two-layer attention-only transformer trained on public-domain text, in transformers format with its tokenizer, and
-text of the same source that it never saw. `scripts/train_embedded.py` makes both again.
+The model is a two-layer attention-only transformer, trained on public-domain text, in the format of transformers with
+its tokenizer. The text is of the same source and was not trained on. `scripts/train_embedded.py` makes both.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ def model_path() -> Path:
 
 
 def text_path() -> Path:
-    """Held-out text."""
+    """File of held-out text."""
     return Path(__file__).parent / "text.txt"

@@ -1,4 +1,4 @@
-"""Whatever a user calls data → a `datasets.Dataset`, or tensors; and its columns, checked."""
+"""Hub ids, files and objects → a `datasets.Dataset` or a stream; and the choice of its split and columns."""
 
 from __future__ import annotations
 
@@ -29,13 +29,19 @@ def all_are(data: Any, *kinds: type) -> bool:
 def open_data(
     data: Any, config: LoadConfig, *, sample_by: str = "document"
 ) -> tuple[Dataset | IterableDataset, dict[str, Any]]:
-    """A data set by id, path or object, one split of it, and where it came from.
+    """Open one split of a data set.
 
     Args:
+        data: Hub id, folder, file or files, rows, or a data set of `datasets`.
+        config: says which subset, split and revision.
         sample_by: what one row of a local text file is: "document" (the file) or "paragraph" (up to a blank line).
 
+    Returns:
+        The split, and where it came from: id, subset, split, revision.
+
     Raises:
-        InputError: not found, not readable, no such subset or split, or unbounded.
+        InputError: the data are not found or not readable, have no such subset or split, or are a stream without a
+            bound.
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
     if all_are(data, dict):
@@ -71,9 +77,9 @@ def open_data(
     if isinstance(opened, IterableDataset) and config.max_examples is None:
         raise InputError("a streamed data set needs a bound", remedy="give max_examples")
     facts["split"] = facts["split"] or (str(opened.split) if opened.split is not None else None)
-    named = opened.info.config_name
-    if named is not None and not named.startswith("default"):
-        facts["subset"] = facts["subset"] or named
+    subset = opened.info.config_name
+    if subset is not None and not subset.startswith("default"):
+        facts["subset"] = facts["subset"] or subset
     opened = _unformatted(opened, config.max_examples)
     if isinstance(opened, Dataset) and len(opened) == 0:
         raise InputError("the data set is empty", value=facts["id"] or "Dataset", remedy="check split and files")
@@ -89,10 +95,10 @@ def _rows(data: Sequence[dict[str, Any]]) -> Dataset:
 
 
 def _paths(data: Any) -> list[Path]:
-    """What a name or a list of names may stand for; empty where data is something else.
+    """The paths that a name or a list of names stands for; none if the data are something else.
 
     Raises:
-        InputError: a text, which no file system or Hub would take for a name.
+        InputError: a name is a text: no file system and no Hub would take it.
     """
     names = [data] if isinstance(data, (str, os.PathLike)) else data if all_are(data, str, os.PathLike) else []
     for name in map(str, names):
@@ -102,13 +108,18 @@ def _paths(data: Any) -> list[Path]:
 
 
 def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = None) -> None:
-    """Data that is one piece has no other split or subset to choose: the result would name what was not used.
+    """Refuse a split or subset asked of data that have one part only.
+
+    Args:
+        config: may ask for a split and a subset.
+        split: the split that the data say they are.
+        subset: the subset that the data say they are.
 
     Raises:
-        InputError: `config` asks for a part other than the one that the data says it is.
+        InputError: `config` asks for another one. The result would name what was not used.
     """
-    for name, asked, own in (("split", config.split, split), ("subset", config.subset, subset)):
-        if asked is not None and asked != (None if own is None else str(own)):
+    for name, asked, actual in (("split", config.split, split), ("subset", config.subset, subset)):
+        if asked is not None and asked != (None if actual is None else str(actual)):
             raise InputError(
                 f"{name} cannot be chosen from data that is one piece",
                 value=asked,
@@ -117,7 +128,7 @@ def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = N
 
 
 def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> Dataset | IterableDataset:
-    """Plain Python rows: output formats (torch, numpy …) are taken off, a transform set on the data is carried out."""
+    """The data as plain Python rows: without an output format (torch, numpy …), and with its transform carried out."""
     if isinstance(data, IterableDataset):
         return data.with_format(None)
     if data.format["type"] is None:
@@ -129,10 +140,10 @@ def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> D
 
 
 def pick_split(splits: list[str], asked: str | None) -> str:
-    """The split asked for, or the only one, or validation, or test.
+    """The split asked for; else the only one, validation, or test.
 
     Raises:
-        InputError: not there, or no obvious choice.
+        InputError: there is no such split, or none was asked for and none of these is there.
     """
     if asked is not None:
         if asked not in splits:
@@ -145,7 +156,7 @@ def pick_split(splits: list[str], asked: str | None) -> str:
 
 
 def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
-    """Files, a folder written by `save_to_disk`, or a folder of files."""
+    """Open files, a folder written by `save_to_disk`, or a folder of files."""
     path = paths[0]
     options: dict[str, Any] = {"streaming": config.streaming}
     if path.is_dir():
@@ -182,11 +193,7 @@ def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
 
 
 def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
-    """A data set of the Hub, and its commit.
-
-    When it cannot reach the Hub, `datasets` takes the version that this machine prepared last, of whatever commit; here
-    it is the commit asked for or none.
-    """
+    """A data set of the Hub, and its commit."""
     if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in _BUILDERS:
         raise InputError("no such data file or folder", value=name, remedy="check the path")
     builder = None
@@ -194,13 +201,13 @@ def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
         commit = commit_of(name, "dataset", config.data_revision)
         with verified(name, "dataset", commit):
             builder = datasets.load_dataset_builder(name, config.subset, revision=commit)
-            if builder.hash != commit:
+            if builder.hash != commit:  # without the Hub, `datasets` takes what this machine prepared last
                 builder = _prepared(builder, commit)
             if config.streaming:
                 return builder.as_streaming_dataset(split=config.split), commit
             builder.download_and_prepare()
             return builder.as_dataset(split=config.split), commit
-    except InputError:  # damaged files: what was made of them goes too
+    except InputError:  # damaged files: remove what was prepared from them, too
         if builder is not None:
             shutil.rmtree(builder.cache_dir, ignore_errors=True)
         raise
@@ -209,17 +216,21 @@ def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
 
 
 def _prepared(builder: Any, commit: str) -> Any:
-    """The builder of the version of a commit that this machine has prepared; `builder` is that of another commit."""
-    found = type(builder)(
+    """The builder for what this machine prepared from `commit`; `builder` is the one for another commit.
+
+    Raises:
+        ConnectionError: this machine has prepared nothing from that commit.
+    """
+    prepared = type(builder)(
         repo_id=builder.repo_id,
         dataset_name=builder.dataset_name,
         config_name=builder.config_id,
         version=str(builder.config.version),
         hash=commit,
     )
-    if not Path(found.cache_dir).is_dir():
+    if not Path(prepared.cache_dir).is_dir():
         raise ConnectionError(f"{commit} is not in the cache")
-    return found
+    return prepared
 
 
 def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:
@@ -230,10 +241,10 @@ def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:
 
 
 def materialize(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset:
-    """A `Dataset` of at most `max_examples` rows.
+    """The first `max_examples` rows as a `Dataset`; a stream is read.
 
     Raises:
-        InputError: a stream without rows.
+        InputError: a stream has no rows.
     """
     if isinstance(data, Dataset):
         if config.max_examples is None or len(data) <= config.max_examples:
@@ -246,31 +257,37 @@ def materialize(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset:
 
 
 def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
-    """Rows in lists of at most `size`, read as they are asked for."""
+    """Rows in lists of at most `size`; each list is read when it is asked for."""
     rows = iter(data)
     while part := list(itertools.islice(rows, size)):
         yield part
 
 
 def columns(data: Dataset | IterableDataset) -> list[str]:
-    """Names of the columns; a stream that does not say is asked for its first row."""
+    """Names of the columns; if a stream does not say, its first row is read."""
     if data.column_names is not None:
         return list(data.column_names)
     return list(next(iter(data), {}))
 
 
 def column(names: Sequence[str], asked: str | None, usual: tuple[str, ...], name: str) -> str:
-    """The column called `asked`, or the first of the usual names that is there.
+    """The column asked for, else the first of the usual names that the data have.
+
+    Args:
+        names: columns of the data.
+        asked: the user's choice.
+        usual: names to look for without one.
+        name: the setting, "input_column" say, for the message.
 
     Raises:
-        InputError: there is none; the message lists the columns.
+        InputError: there is no such column; the message lists those that there are.
     """
-    chosen = asked if asked is not None else next((u for u in usual if u in names), None)
-    if chosen is None or chosen not in names:
+    result = asked if asked is not None else next((u for u in usual if u in names), None)
+    if result is None or result not in names:
         raise InputError(
             "no such column" if asked else f"no column that could be the {name.replace('_', ' ')}",
             value=asked,
             allowed=", ".join(names),
             remedy=f"give {name}",
         )
-    return chosen
+    return result

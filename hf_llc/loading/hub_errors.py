@@ -1,4 +1,4 @@
-"""What the Hub's clients, transformers and datasets raise, said in one line each; and names fit to be shown."""
+"""Errors of the Hub's client, transformers and datasets → an InputError of one line; and names fit to be shown."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _CUT_OFF = ("peer closed", "incomplete message", "incompleteread", "remoteprotoc
 
 
 def public_name(name: Any) -> str | None:
-    """An id as it is, a folder by its last name only."""
+    """A name for the result: a Hub id as it is, a folder by its last part, so that no path leaves this machine."""
     if not isinstance(name, (str, os.PathLike)) or not str(name):
         return None
     path = Path(name)
@@ -28,48 +28,51 @@ def public_name(name: Any) -> str | None:
     return (path.resolve().name if path.exists() else path.name) if is_local else str(name)
 
 
-def chain(error: BaseException) -> list[BaseException]:
-    """An error and what led to it, nearest first."""
-    found: list[BaseException] = []
-    seen: BaseException | None = error
-    while seen is not None and len(found) < 12:
-        found.append(seen)
-        seen = seen.__cause__ or seen.__context__
-    return found
+def causes_of(error: BaseException) -> list[BaseException]:
+    """An error, its cause, the cause of that, …: 12 at most."""
+    errors_so_far: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and len(errors_so_far) < 12:
+        errors_so_far.append(current)
+        current = current.__cause__ or current.__context__
+    return errors_so_far
 
 
-def causes(error: BaseException) -> str:
-    """Types and messages of an error and what led to it, in lower case, on one line."""
-    return " ".join(" ".join(f"{type(each).__name__} {each}" for each in chain(error)).split()).lower()
+def text_of(error: BaseException) -> str:
+    """Types and messages of an error and its causes, in lower case, on one line."""
+    return " ".join(" ".join(f"{type(each).__name__} {each}" for each in causes_of(error)).split()).lower()
 
 
 def is_of_reading(error: BaseException) -> bool:
-    """Did a file or the network fail, rather than the code that works on what was read?"""
+    """Whether reading failed (a file, the network), rather than the code that works on what was read."""
     packages = ("huggingface_hub", "httpx", "httpx2", "fsspec", "aiohttp", "pyarrow")
-    return any(isinstance(each, OSError) or type(each).__module__.split(".")[0] in packages for each in chain(error))
+    return any(
+        isinstance(each, OSError) or type(each).__module__.split(".")[0] in packages for each in causes_of(error)
+    )
 
 
 def hub_refusal(error: BaseException, what: str, shown: str | None, revision: str | None) -> InputError | None:
-    """One line for what the Hub answers, or why it does not; None for other errors.
+    """The refusal for an error of the Hub or on the way to it; None for other errors.
 
     Args:
+        error: what was raised.
         what: "model", "data set" or "tokenizer".
         shown: its id.
-        revision: what was asked for.
+        revision: the revision asked for.
     """
-    low = causes(error)
-    for each in chain(error):
+    text = text_of(error)
+    for each in causes_of(error):
         if isinstance(each, errors.RevisionNotFoundError):
             return InputError(f"no such revision of the {what}", value=revision or shown, remedy="check the spelling")
         if isinstance(each, errors.HfHubHTTPError) and not isinstance(each, errors.EntryNotFoundError):
-            found = _answer_refusal(each, what, shown)
-            if found is not None:
-                return found
-    if "gated" in low or "403 client" in low or "403 forbidden" in low:
+            refusal = _answer_refusal(each, what, shown)
+            if refusal is not None:
+                return refusal
+    if "gated" in text or "403 client" in text or "403 forbidden" in text:
         return _no_access(what, shown)
-    if any(word in low for word in _CUT_OFF):
+    if any(word in text for word in _CUT_OFF):
         return InputError(f"the download of the {what} {shown} was cut off", remedy=_AGAIN)
-    if any(word in low for word in _UNREACHABLE):
+    if any(word in text for word in _UNREACHABLE):
         where = "a local path" if what == "data set" else "a local folder"
         return InputError(
             f"the {what} is neither {where} nor in the cache, and the Hub cannot be reached",
@@ -80,7 +83,7 @@ def hub_refusal(error: BaseException, what: str, shown: str | None, revision: st
 
 
 def _answer_refusal(error: errors.HfHubHTTPError, what: str, shown: str | None) -> InputError | None:
-    """One line for an answer of the Hub other than success."""
+    """The refusal for an HTTP status of the Hub; None below 400."""
     response = getattr(error, "response", None)
     status = 0 if response is None else response.status_code
     if isinstance(error, errors.GatedRepoError):
@@ -125,8 +128,8 @@ def _missing(what: str, shown: str | None) -> InputError:
 
 
 def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
-    """One line for what `from_pretrained` raises."""
-    text, low = " ".join(str(error).split()), causes(error)
+    """The refusal for what `from_pretrained` raises."""
+    text, low = " ".join(str(error).split()), text_of(error)
     shown = public_name(name)
     if "trust_remote_code" in low:
         return InputError(
@@ -159,8 +162,8 @@ def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError
 
 
 def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
-    """One line for what reading a data set raises."""
-    text, low = " ".join(str(error).split()), causes(error)
+    """The refusal for what reading a data set raises."""
+    text, low = " ".join(str(error).split()), text_of(error)
     if "unknown split" in low or "bad split" in low:
         known = re.search(r"(?:one of|available splits:) \[(.*?)\]", text, flags=re.IGNORECASE)
         return InputError(

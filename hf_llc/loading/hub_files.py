@@ -1,4 +1,4 @@
-"""What comes from the Hub: which commit a revision means, and whether the files that arrived are the Hub's."""
+"""Files of the Hub: the commit that a revision means, and a check of the hashes of what was downloaded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,15 @@ _SMALL_FILES = [
 
 
 def commit_of(name: str, kind: Kind, revision: str | None) -> str:
-    """The hash of the commit that a branch, tag or (None) the main branch of a Hub repository means now.
+    """The hash of the commit that a revision of a Hub repository means now.
 
-    Asked once and used for every file, so that all are of one commit and the result can name it. Where the Hub cannot
-    be reached, it is what the revision meant when it was last asked for on this machine.
+    It is asked for once and used for every file: all are then of one commit, which the result names. If the Hub cannot
+    be reached, it is what the revision meant when this machine last asked.
+
+    Args:
+        name: id of the repository.
+        kind: "model" or "dataset".
+        revision: branch, tag or commit; None: the main branch.
 
     Raises:
         HfHubHTTPError: the Hub refuses, or knows no such repository or revision.
@@ -39,23 +44,22 @@ def commit_of(name: str, kind: Kind, revision: str | None) -> str:
 
 
 def fetch_small_files(name: str, commit: str) -> None:
-    """Configuration and tokenizer of a model into the cache: all there are, or an error.
-
-    transformers goes on without a file that the Hub refuses, and would tokenize with other special tokens, say.
+    """Download a model's configuration and tokenizer into the cache: all the files that there are, or an error.
 
     Raises:
         HfHubHTTPError: the Hub refuses one of them.
-        OSError: it cannot be reached, or fails, and they are not in the cache.
+        OSError: the Hub cannot be reached, or fails, and they are not in the cache.
     """
+    # transformers goes on without a file that the Hub refuses, and would tokenize with other special tokens, say.
     if not constants.is_offline_mode():
         snapshot_download(name, revision=commit, allow_patterns=_SMALL_FILES, ignore_patterns=["*/*"])
 
 
 def ask_again(name: str, commit: str, files: Sequence[str]) -> None:
-    """Ask the Hub for files of a model that are said to be missing: transformers takes any refusal of weights for that.
+    """Ask the Hub for files of a model that transformers says are missing: it says so of any refusal.
 
     Raises:
-        HfHubHTTPError: why they cannot be had.
+        HfHubHTTPError: why the Hub does not give them.
         TransportError: (of the client's HTTP package) the Hub cannot be reached.
     """
     for file in files:
@@ -65,13 +69,13 @@ def ask_again(name: str, commit: str, files: Sequence[str]) -> None:
 
 @contextlib.contextmanager
 def verified(name: str, kind: Kind, commit: str) -> Iterator[None]:
-    """Check the hashes of the files of a commit that are downloaded meanwhile; over plain HTTP the client does not.
+    """Check the hashes of the files of a commit that the block downloads; over plain HTTP, the Hub's client does not.
 
-    Damaged files are taken out of the cache, so that the next run downloads them again. What was in the cache before is
-    not hashed again.
+    Damaged files are removed from the cache, so that the next run downloads them again. Files that were in the cache
+    before are not hashed again.
 
     Raises:
-        InputError: a file is not what the Hub says, whatever else went wrong because of it.
+        InputError: a file's hash is not the Hub's. This comes before any other error in the block.
     """
     begun = time.time() - 1  # file systems round times
     try:
@@ -83,6 +87,7 @@ def verified(name: str, kind: Kind, commit: str) -> Iterator[None]:
 
 
 def _refuse_damaged(name: str, kind: Kind, commit: str, since: float, cause: Exception | None) -> None:
+    """Remove the damaged files among those written `since`, and refuse them."""
     folder = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type=kind) / "snapshots" / commit
     damaged = [path for path in sorted(folder.rglob("*")) if _is_damaged(path, since)]
     for path in damaged:
@@ -97,7 +102,8 @@ def _refuse_damaged(name: str, kind: Kind, commit: str, since: float, cause: Exc
 
 
 def _is_damaged(path: Path, since: float) -> bool:
-    """The cache names each file by its hash: SHA-256, or git's SHA-1 for small ones. Copies without links say none."""
+    """Whether a file of the cache was written `since` and has another hash than its name says."""
+    # The cache names a file by its hash: SHA-256, or git's SHA-1 for small ones. Without links there are no such names.
     blob = path.resolve()
     if not path.is_symlink() or not blob.is_file() or blob.stat().st_mtime < since:
         return False

@@ -1,4 +1,4 @@
-"""Label columns → class numbers, vectors of labels, or targets of a regression, checked against the model."""
+"""Label columns → class numbers, 0/1 vectors or regression targets, checked against the model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ LABEL_COLUMNS = ("label", "labels", "labels_ids", "fine_label", "class", "target
 
 
 def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
-    """Labels of a column and the kind of problem, in transformers' words.
+    """Labels of a column, and the problem type in transformers' words.
 
-    The kind is the model's `problem_type`, or comes from the labels: lists are several labels an example, a single
-    output is a regression, anything else one class an example.
+    The type is the model's `problem_type`. If that is None, lists are several labels an example, a model with a single
+    output is a regression, and anything else is one class an example.
 
     Returns:
-        Class numbers `[example]`, or 0/1 or targets `[example, output]` as float32; and the kind.
+        Class numbers `[example]`, or 0/1 or targets `[example, output]` in float32; and the problem type.
 
     Raises:
         InputError: labels that the model does not have.
@@ -55,9 +55,10 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str]:
 
 
 def translate_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Dataset:
-    """The data with its label column in the model's words.
+    """The data with the model's names in the label column.
 
     Args:
+        data: the rows.
         name: the label column.
         mapping: what the data calls each label, by the model's name for it: `{"NEGATIVE": 0, "POSITIVE": 1}`.
 
@@ -77,7 +78,7 @@ def translate_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Da
 
 
 def _many_hot(values: Sequence[Any], feature: Any, model: Any, name: str) -> Tensor:
-    """`[example, label]` of 0 and 1, from rows of 0 and 1 or from lists of classes."""
+    """0/1 labels `[example, label]`, from rows of 0 and 1 or from lists of classes."""
     count = model.config.num_labels
     inner = getattr(feature, "feature", None)
     rows = [row if isinstance(row, (list, tuple)) else [row] for row in values]
@@ -95,27 +96,30 @@ def _many_hot(values: Sequence[Any], feature: Any, model: Any, name: str) -> Ten
 
 
 def class_ids(values: Sequence[Any], feature: Any, model: Any) -> list[int]:
-    """Class numbers of the model, for numbers, names, or numbers of the data whose names the model orders otherwise.
+    """The model's class numbers for labels that are numbers or names.
+
+    If the data name their classes (`ClassLabel`) and the model has the same names in another order, numbers are
+    translated by name.
 
     Raises:
-        InputError: a label that the model does not have.
+        InputError: the model does not have a label.
     """
-    known = {str(name): int(number) for name, number in (model.config.label2id or {}).items()}
-    lower = {name.lower(): number for name, number in known.items()}
+    label2id = {str(name): int(number) for name, number in (model.config.label2id or {}).items()}
+    lower = {name.lower(): number for name, number in label2id.items()}
     inner = getattr(feature, "feature", feature)
-    named = [str(name).lower() for name in inner.names] if isinstance(inner, ClassLabel) else []
-    order = [lower[name] for name in named] if named and set(named) == set(lower) else None
-    found, count = [], model.config.num_labels
+    data_names = [str(name).lower() for name in inner.names] if isinstance(inner, ClassLabel) else []
+    order = [lower[name] for name in data_names] if data_names and set(data_names) == set(lower) else None
+    ids, count = [], model.config.num_labels
     for value in values:
         if isinstance(value, str):
             if value.lower() not in lower:
                 raise InputError(
                     "a label that the model does not know",
                     value=value,
-                    allowed=", ".join(known),
+                    allowed=", ".join(label2id),
                     remedy="check label_column and the model's label2id",
                 )
-            found.append(lower[value.lower()])
+            ids.append(lower[value.lower()])
             continue
         is_number = isinstance(value, (int, float)) and math.isfinite(value) and value == int(value)
         if not is_number or not 0 <= value < count:
@@ -125,5 +129,5 @@ def class_ids(values: Sequence[Any], feature: Any, model: Any) -> list[int]:
                 allowed=f"0 … {count - 1}",
                 remedy="check label_column, or drop unlabelled rows",
             )
-        found.append(int(value) if order is None else order[int(value)])
-    return found
+        ids.append(int(value) if order is None else order[int(value)])
+    return ids

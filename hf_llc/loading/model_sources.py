@@ -1,4 +1,4 @@
-"""Hub ids, folders and objects → a module with its tokenizer or image processor, and where it came from."""
+"""Hub ids, folders and objects → a module and its tokenizer or image processor."""
 
 from __future__ import annotations
 
@@ -25,12 +25,25 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """The module, its tokenizer or image processor, and where it came from."""
+    """Open a model.
+
+    Args:
+        given: Hub id, folder, `Pipeline` or module; None: the embedded model.
+        config: says which revision, type, device, …
+        tokenizer: tokenizer or image processor, or its id or folder; None: the model's own.
+
+    Returns:
+        The module, its tokenizer or image processor (None without one), and where it came from: id, revision,
+        fingerprint.
+
+    Raises:
+        InputError: the model cannot be had, or is of a kind that cannot be used.
+    """
     if given is None:
         from hf_llc.embedded import model_path
 
-        model, own, about = _open_named(str(model_path()), config, tokenizer)
-        return model, own, {**about, "id": "hf_llc/embedded"}
+        model, processor, about = _open_named(str(model_path()), config, tokenizer)
+        return model, processor, {**about, "id": "hf_llc/embedded"}
     if isinstance(given, (str, os.PathLike)):
         return _open_named(str(given), config, tokenizer)
     for name in ("dtype", "device", "revision", "attn_implementation"):
@@ -40,10 +53,10 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
                 value=getattr(config, name),
                 remedy="convert the model yourself before passing it",
             )
-    own = None
+    processor = None
     if isinstance(given, transformers.Pipeline):
         task = TASKS.get(given.task)
-        own = getattr(given, "tokenizer" if task is None else task.processor)
+        processor = getattr(given, "tokenizer" if task is None else task.processor)
         given = given.model
     if not isinstance(given, torch.nn.Module):
         raise InputError(
@@ -55,18 +68,18 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     name = getattr(settings, "_name_or_path", None) or None
     about: dict[str, Any] = {"id": public_name(name), "revision": getattr(settings, "_commit_hash", None)}
     if is_transformer_lens(given):
-        own = getattr(given, "tokenizer", None)
+        processor = getattr(given, "tokenizer", None)
         about = {"id": public_name(getattr(given.cfg, "model_name", None)), "revision": None}
-    elif own is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
-        own = _processor(name, given, config, None, revision=about["revision"])
-    about["fingerprint"] = _fingerprint(given)  # with a commit too: its weights may have been trained since
+    elif processor is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
+        processor = _processor(name, given, config, None, revision=about["revision"])
+    about["fingerprint"] = _fingerprint(given)  # even with a commit: the weights may have been trained since
     if tokenizer is not None or config.tokenizer is not None:
-        own = _processor("", given, config, tokenizer)
-    return given, own, about
+        processor = _processor("", given, config, tokenizer)
+    return given, processor, about
 
 
 def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
-    """A model by id or folder with its tokenizer or image processor; of the Hub: all files of one commit, checked."""
+    """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
     if folder.is_dir():
         _check_folder(folder, config)
@@ -93,12 +106,12 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         raise model_refusal(error, name, config) from error
     with verified(name, "model", commit):
         model = _from_pretrained(name, config, commit)
-        own = _processor(name, model, config, tokenizer, revision=commit)
-    return model, own, {**about, "revision": commit}
+        processor = _processor(name, model, config, tokenizer, revision=commit)
+    return model, processor, {**about, "revision": commit}
 
 
 def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> PreTrainedModel:
-    """A model by id or folder, on its device, whole."""
+    """A model by id or folder, on its device, with all its weights."""
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
     device = device_of(config)
@@ -135,14 +148,14 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
 
 
 def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
-    """A model by id or folder whose config alone is read.
+    """A model by id or folder without its weights: only its config is read.
 
     Returns:
-        The model in eval mode without values (device meta), its task, and the type that its checkpoint says it is in
-        (float32 where it does not).
+        The model in eval mode on device meta, its task, and the type of the checkpoint's weights (float32 if its config
+        does not say).
 
     Raises:
-        InputError: no such model, or no task.
+        InputError: there is no such model, or its task is not known.
     """
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
@@ -164,7 +177,7 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
 
 
 def _asked_again(name: str, commit: str) -> Exception | None:
-    """Why weights that transformers says are missing cannot be had; None: they are missing."""
+    """Why the Hub does not give weights that transformers says are missing; None: they are missing."""
     try:
         ask_again(name, commit, ("model.safetensors", "model.safetensors.index.json"))
     except Exception as reason:
@@ -173,10 +186,10 @@ def _asked_again(name: str, commit: str) -> Exception | None:
 
 
 def device_of(config: LoadConfig) -> torch.device:
-    """The device asked for, or this process's own.
+    """The device asked for, else this process's own.
 
     Raises:
-        InputError: no such device here.
+        InputError: this machine has no such device.
     """
     if config.device is None:
         return Processes().device
@@ -193,12 +206,16 @@ def device_of(config: LoadConfig) -> torch.device:
 
 
 def _fingerprint(model: torch.nn.Module) -> str:
-    """A hash of weights and buffers (batch norm's averages shape the loss too)."""
+    """A hash of the weights and buffers; batch norm's averages shape the loss too."""
     return hash_of(value for value in model.state_dict().values() if isinstance(value, torch.Tensor))
 
 
 def _check_folder(folder: Path, config: LoadConfig) -> None:
-    """A model folder has a config and weights that may be read."""
+    """Check that a model folder has a config, and weights that may be read.
+
+    Raises:
+        InputError: it does not.
+    """
     files = {p.suffix for p in folder.iterdir()}
     if not (folder / "config.json").exists():
         raise InputError(
@@ -215,7 +232,11 @@ def _check_folder(folder: Path, config: LoadConfig) -> None:
 
 
 def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revision: str | None = None) -> Any:
-    """The tokenizer or image processor: the one given, or the model's own; None where it has none."""
+    """The tokenizer or image processor: the one given, else the model's own; None if it has none.
+
+    Raises:
+        InputError: the one given cannot be loaded.
+    """
     if given is None and config.tokenizer is not None:
         given = config.tokenizer
     if given is not None and not isinstance(given, (str, os.PathLike)):

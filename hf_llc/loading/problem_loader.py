@@ -1,4 +1,4 @@
-"""Hub ids, folders and objects → a `Problem`: a model, tensors, per-example losses, and where all of it came from."""
+"""A model and data, by name or as objects → a `Problem`."""
 
 from __future__ import annotations
 
@@ -36,16 +36,16 @@ def load_problem(
     tokenizer: Any = None,
     label_mapping: Mapping[str, Any] | None = None,
 ) -> Problem:
-    """The empirical loss of a model on data.
+    """Load a model and data, and make the empirical loss of one on the other.
 
     Args:
         model_or_pipeline: Hub id, folder, `PreTrainedModel`, `Pipeline`, TransformerLens model, or any `nn.Module` with
             a `loss_fn`; None: the embedded model.
         data: Hub id, folder, file, `Dataset`, `IterableDataset` or tensors; None: the embedded text.
-        config: revision, split, columns, lengths …
+        config: says which task, revision, split, columns, lengths, …
         loss_fn: `loss_fn(outputs, labels)` → `[batch]`, for a plain module.
         tokenizer: tokenizer or image processor, or its id or folder; None: the model's own.
-        label_mapping: what the data calls each of the model's labels, by the model's name for it; None: as it stands.
+        label_mapping: the data's value for each of the model's labels, by the model's name; None: no translation.
 
     Raises:
         InputError: anything that cannot be used, in one line, before any long work.
@@ -56,8 +56,8 @@ def load_problem(
         from hf_llc.embedded import text_path
 
         data = str(text_path())
-    together = is_sharded(model_or_pipeline)  # looking at its weights takes all processes at once
-    with contextlib.nullcontext() if together else _first_on_this_machine(), _hushed():
+    all_at_once = is_sharded(model_or_pipeline)  # reading sharded weights takes all processes
+    with contextlib.nullcontext() if all_at_once else _first_on_this_machine(), _hushed():
         model, processor, about = open_model(model_or_pipeline, config, tokenizer)
         check_weights(model)
         task = task_of_model(model, config, loss_fn)
@@ -67,10 +67,10 @@ def load_problem(
         raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
     check_finite(examples, encoded.facts)
     if model_or_pipeline is None or isinstance(model_or_pipeline, (str, os.PathLike)):
-        narrow_if_lossless(model)  # a model that was given stays as it is
+        narrow_if_lossless(model)  # a model given as an object stays as it is
     facts = {
         **source,
-        "fingerprint": hash_of(examples.values()),  # that of `datasets` changes with a file's date
+        "fingerprint": hash_of(examples.values()),  # the one of `datasets` changes with a file's date
         **encoded.facts,
         "num_examples": len(next(iter(examples.values()))),
     }
@@ -90,7 +90,7 @@ def load_problem(
 def _encode(
     model: Any, task: Task, data: Any, processor: Any, config: LoadConfig, label_mapping: Mapping[str, Any] | None
 ) -> tuple[Encoded, dict[str, Any]]:
-    """Tensors and losses of the data for this task, and where the data came from."""
+    """The data as the task encodes them, and where they came from."""
     if is_tensors(data):
         refuse_parts(config)
     if label_mapping is not None and not task.label_mapping_columns:
@@ -112,7 +112,7 @@ def _encode(
 
 @contextlib.contextmanager
 def _refused_if_unread(data: Any, source: Mapping[str, Any], config: LoadConfig) -> Iterator[None]:
-    """A stream is read while it is encoded: what goes wrong in reading is said as for other data."""
+    """Refuse errors of reading a stream, which is read while it is encoded, as those of other data."""
     try:
         yield
     except InputError:
@@ -125,7 +125,7 @@ def _refused_if_unread(data: Any, source: Mapping[str, Any], config: LoadConfig)
 
 @contextlib.contextmanager
 def _first_on_this_machine() -> Iterator[None]:
-    """One process a machine goes first, so that downloads and caches are made once."""
+    """Let one process of each machine go first, so that it downloads and fills the caches once."""
     state = process_state()
     if not state.is_local_main_process:
         state.wait_for_everyone()
@@ -133,7 +133,7 @@ def _first_on_this_machine() -> Iterator[None]:
         yield
     except Exception:
         if state.is_local_main_process:
-            state.wait_for_everyone()  # the others meet the same trouble and say so, rather than wait
+            state.wait_for_everyone()  # the others do not wait: they meet the same error
         raise
     if state.is_local_main_process:
         state.wait_for_everyone()
@@ -141,7 +141,7 @@ def _first_on_this_machine() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _hushed() -> Iterator[None]:
-    """No remarks of transformers while models load, and progress bars only on a terminal."""
+    """Silence transformers while models load, and show progress bars on a terminal only."""
     logger = logging.getLogger("transformers")
     level, had_bar = logger.level, transformers.utils.logging.is_progress_bar_enabled()
     had_data_bar = datasets.is_progress_bar_enabled()

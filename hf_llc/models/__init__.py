@@ -1,4 +1,4 @@
-"""Models of the paper in transformers' format. Importing this makes them known to transformers' Auto classes."""
+"""Models of the paper in the format of transformers. Importing this registers them with the Auto classes."""
 
 from __future__ import annotations
 

@@ -1,9 +1,9 @@
 """Attention-only transformer with shortformer positions, as in the language models of arXiv 2308.12108, appendix L.
 
-The same function of the same parameters as TransformerLens's `HookedTransformer` with attn_only=True,
-normalization_type="LN" and positional_embedding_type="shortformer": each layer adds the positions to what its queries
-and keys read, and they never enter the residual stream (Press, Smith and Lewis 2021, arXiv 2012.15832). With the
-paper's sizes, which are the defaults, it has 3,355,016 parameters.
+Each layer adds the position embeddings to what its queries and keys read; they never enter the residual stream (Press,
+Smith and Lewis 2021, arXiv 2012.15832). It is the same function of the same parameters as TransformerLens's
+`HookedTransformer` with attn_only=True, normalization_type="LN" and positional_embedding_type="shortformer". The
+defaults are the paper's sizes: 3,355,016 parameters.
 """
 
 from __future__ import annotations
@@ -63,11 +63,11 @@ class AttentionLayer(nn.Module):
         self.output = nn.Linear(inner, config.hidden_size)
 
     def forward(self, x: Tensor, positions: Tensor) -> Tensor:
-        """One layer.
+        """Add the layer's output to the residual stream.
 
         Args:
             x: residual stream, `[batch, position, hidden]`.
-            positions: their embeddings, `[position, hidden]`.
+            positions: position embeddings, `[position, hidden]`.
 
         Returns:
             The residual stream after the layer, of the same shape.
@@ -83,10 +83,8 @@ class AttentionLayer(nn.Module):
         return x + self.output(mixed.transpose(-3, -2).flatten(-2))
 
     def _attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Causal attention, `[batch, head, position, head_dim]` throughout.
-
-        "sdpa" is the default; "eager" is made of operations that `torch.vmap` batches, which it cannot do to "sdpa".
-        """
+        """Causal attention; arguments and result are `[batch, head, position, head_dim]`."""
+        # "sdpa" is the default. `torch.vmap` (batched chains) needs "eager".
         if self.config._attn_implementation == "sdpa":
             return F.scaled_dot_product_attention(query, key, value, is_causal=True)
         scores = query @ key.transpose(-2, -1) * self.config.head_dim**-0.5
@@ -98,7 +96,7 @@ class AttentionLayer(nn.Module):
 class AttentionOnlyForCausalLM(PreTrainedModel, GenerationMixin):
     """Causal language model: embedding, attention-only layers, final LayerNorm, unembedding with a bias.
 
-    There is no cache, and no attention mask is needed: padding belongs at the end, where causal attention never looks.
+    It has no cache and ignores the attention mask: padding belongs at the end, where causal attention never looks.
     """
 
     config_class = AttentionOnlyConfig
@@ -143,9 +141,9 @@ class AttentionOnlyForCausalLM(PreTrainedModel, GenerationMixin):
 
         Args:
             input_ids: `[batch, position]`.
-            attention_mask: taken because tokenizers give one, and not used: see the class.
+            attention_mask: ignored, see the class; tokenizers give one.
             labels: `[batch, position]`, not shifted; −100 is left out of the loss.
-            kwargs: what transformers' `Trainer` passes to the loss, such as `num_items_in_batch`.
+            kwargs: what `Trainer` passes to the loss, such as `num_items_in_batch`.
 
         Returns:
             `logits`, `[batch, position, vocabulary]`, and `loss`, the mean in nats a predicted token, or None.
@@ -167,22 +165,22 @@ class AttentionOnlyForCausalLM(PreTrainedModel, GenerationMixin):
         return CausalLMOutput(loss=loss, logits=logits)
 
     def prepare_inputs_for_generation(self, input_ids: Tensor, **_: Any) -> dict[str, Tensor]:
-        """The last window of the tokens, `[batch, position]`: there is no cache."""
+        """The last tokens that fit in the context, `[batch, position]`: there is no cache."""
         return {"input_ids": input_ids[:, -self.config.max_position_embeddings :]}
 
 
 def cut_tokenizer(tokenizer: Any, size: int) -> PreTrainedTokenizerFast:
-    """A byte-level BPE tokenizer's first `size` tokens and the merges that make them, without its special tokens.
+    """A tokenizer of the first `size` tokens of a byte-level BPE tokenizer, without its special tokens.
 
-    With the size of 5,000, what the paper does to GPT-2's tokenizer. Any text can still be written, and a word of
-    kept tokens alone is written as before: a merge makes a token that comes after its parts.
+    The paper does this to GPT-2's tokenizer, with 5,000 tokens. Any text can still be encoded, and a word of remaining
+    tokens is encoded as before, because a merged token comes after its parts.
 
     Args:
         tokenizer: a fast tokenizer whose first tokens are the 256 bytes.
-        size: tokens kept.
+        size: number of tokens.
 
     Raises:
-        ValueError: fewer than 256 tokens, more than there are, or another kind of tokenizer.
+        ValueError: `size` is below 256 or above the number of tokens, or the tokenizer is of another kind.
     """
     parts = json.loads(tokenizer.backend_tokenizer.to_str())
     model = parts["model"]
@@ -191,15 +189,15 @@ def cut_tokenizer(tokenizer: Any, size: int) -> PreTrainedTokenizerFast:
     model["vocab"] = {token: i for token, i in model["vocab"].items() if i < size}
     model["merges"] = [pair for pair in model["merges"] if "".join(pair) in model["vocab"]]
     parts["added_tokens"] = []
-    whole = Tokenizer.from_str(json.dumps(parts))
-    return PreTrainedTokenizerFast(tokenizer_object=whole, clean_up_tokenization_spaces=False)
+    smaller = Tokenizer.from_str(json.dumps(parts))
+    return PreTrainedTokenizerFast(tokenizer_object=smaller, clean_up_tokenization_spaces=False)
 
 
 def from_transformer_lens(hooked: Any) -> AttentionOnlyForCausalLM:
-    """The model that computes the logits of a `HookedTransformer`, in eval mode.
+    """Convert a `HookedTransformer` to a model with the same logits, in eval mode.
 
     Raises:
-        ValueError: it is of another architecture.
+        ValueError: the `HookedTransformer` is of another architecture.
     """
     cfg = hooked.cfg
     kind = {name: getattr(cfg, name) for name in _ARCHITECTURE}
@@ -222,7 +220,7 @@ def from_transformer_lens(hooked: Any) -> AttentionOnlyForCausalLM:
 
 
 def to_transformer_lens(model: AttentionOnlyForCausalLM) -> Any:
-    """The `HookedTransformer` that computes the model's logits, in eval mode.
+    """Convert a model to a `HookedTransformer` with the same logits, in eval mode.
 
     Raises:
         ImportError: transformer_lens is not installed (`pip install hf_llc[transformer-lens]`).
@@ -260,10 +258,8 @@ _ARCHITECTURE: dict[str, Any] = {
 
 
 def _as_theirs(model: AttentionOnlyForCausalLM) -> dict[str, Tensor]:
-    """Views of the parameters under TransformerLens's names and in its shapes: written to, they change the model.
-
-    TransformerLens has a head axis where `nn.Linear` has heads·head_dim, and multiplies from the left.
-    """
+    """Views of the model's parameters, with TransformerLens's names and shapes; writing to them changes the model."""
+    # TransformerLens has a head axis where `nn.Linear` has heads·head_dim, and multiplies from the left.
     heads = (model.config.num_attention_heads, model.config.head_dim)
     views = {
         "embed.W_E": model.embed.weight,

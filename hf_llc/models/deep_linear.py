@@ -1,7 +1,7 @@
-"""Deep linear networks y = W_M ⋯ W_1 x, and those of arXiv 2308.12108, appendix J, whose learning coefficient is known.
+"""Deep linear networks y = W_M ⋯ W_1 x, whose learning coefficient is known (arXiv 2308.12108, appendix J).
 
-The networks, their data and Table 1 follow what the paper's authors ran, where that differs from what it prints: layers
-are drawn with variance 1/fan-in (truncated), not 1, and labels have no noise.
+Where the paper's code differs from its text, this follows the code: layers are drawn with variance 1/fan-in, truncated,
+and not 1, and labels have no noise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class DeepLinearConfig(PretrainedConfig):
 
 @dataclass
 class DeepLinearOutput(ModelOutput):
-    """`prediction`, `[…, H_M]`, and, given labels, `loss`: the mean squared error over examples and outputs."""
+    """`prediction`, `[…, H_M]`; and `loss` if labels are given: the mean squared error over examples and outputs."""
 
     loss: Tensor | None = None
     prediction: Tensor | None = None
@@ -59,7 +59,7 @@ class DeepLinearModel(PreTrainedModel):
             init.trunc_normal_(module.weight, std=sd, a=-2 * sd, b=2 * sd)
 
     def forward(self, inputs: Tensor, labels: Tensor | None = None) -> DeepLinearOutput:
-        """The prediction for inputs `[…, H_0]`, and its loss against labels `[…, H_M]` if there are any."""
+        """The prediction for inputs `[…, H_0]`, and its loss if labels `[…, H_M]` are given."""
         rows = inputs.reshape(-1, inputs.shape[-1])
         weights = [layer.weight.T for layer in self.layers]  # type: ignore[union-attr]
         x = torch.linalg.multi_dot([rows, *weights]).unflatten(0, inputs.shape[:-1])  # in the cheapest order
@@ -68,7 +68,7 @@ class DeepLinearModel(PreTrainedModel):
 
 @dataclass(frozen=True)
 class SizeClass:
-    """A row of Table 1: ranges of layers and widths (upper ends excluded), SGLD's ε and steps, and n."""
+    """A row of the paper's Table 1: ranges of layers and widths (upper ends excluded), ε, steps, and n."""
 
     layers: tuple[int, int]
     widths: tuple[int, int]
@@ -85,20 +85,21 @@ SIZES = {
     "10M": SizeClass((2, 20), (500, 2000), 2e-8, 50_000, 10**6),
     "100M": SizeClass((2, 40), (500, 3000), 2e-8, 50_000, 10**6),
 }
-"""Table 1 of arXiv 2308.12108. "Layers" counts weight matrices; all sample at γ = 1 with batches of 500."""
+"""Table 1 of arXiv 2308.12108. "Layers" counts weight matrices. All use SGLD, γ = 1, batches of 500."""
 
 
 _BLOCK = 500
+"""Inputs that one random generator draws: an input does not depend on how many are asked for."""
 
 
 @dataclass(frozen=True)
 class DeepLinearNetwork:
-    """A network at w*, and what is known of it.
+    """A network at w*, and its learning coefficients.
 
     Attributes:
         model: the network, in eval mode.
-        ranks: of each layer; the other singular values are exactly zero up to rounding.
-        seed: of the network and of its data.
+        ranks: rank of each layer; its other singular values are zero up to rounding.
+        seed: seed of the network and its data.
     """
 
     model: DeepLinearModel
@@ -112,24 +113,23 @@ class DeepLinearNetwork:
 
     @property
     def coefficient(self) -> Coefficient:
-        """λ of all weights with the same product: where chains at small γ settle in the long run."""
+        """The global λ, over all weights with the same product: what long chains at small γ measure."""
         return deep_linear(self.widths, min(self.ranks))
 
     @property
     def local_coefficient(self) -> LocalCoefficient:
-        """λ(w*), or bounds on it: what chains see that γ keeps near w*."""
+        """λ(w*), or bounds on it: what chains measure that γ keeps near w*."""
         return deep_linear_local(self.widths, self.ranks)
 
     def problem(self, n: int, *, group: int = 1) -> Problem:
         """L_n(w) = mean over n inputs and the outputs of (ŷ − y)², x ~ U[−10, 10]^{H_0}, y the network's own outputs.
 
-        With `group` = m above 1 each example is a group of m inputs. The mean loss over a group X depends on it only
-        through XᵀX/m = RᵀR, so that the rows of R, at most H_0 of them, stand in for the m inputs: the same function
-        of w at a fraction of the cost. A batch of one such example is a batch of m of the others; the composition of
-        those batches is then fixed, the same in every chain. group = n is the full batch.
+        With `group` = m > 1, an example is a group X of m inputs. Its mean loss depends on XᵀX/m = RᵀR only, so the
+        rows of R, H_0 at most, replace the m inputs: the same function of w at a fraction of the cost. One such example
+        is a minibatch of m inputs, the same minibatches in every chain; group = n is the full batch.
 
         Args:
-            n: inputs.
+            n: number of inputs.
             group: m, a divisor of n.
 
         Raises:
@@ -157,14 +157,14 @@ class DeepLinearNetwork:
         )
 
     def _inputs(self, start: int, stop: int) -> Iterator[Tensor]:
-        """Inputs from `start` to `stop` in blocks `[…, H_0]`, float64: the same whatever else is asked for."""
+        """Inputs number `start` to `stop`, in blocks `[…, H_0]`, float64."""
         for block in range(start // _BLOCK, -(-stop // _BLOCK)):
             generator = torch.Generator().manual_seed(counter_seed(self.seed, block, purpose="dln inputs"))
-            whole = torch.rand(_BLOCK, self.widths[0], generator=generator, dtype=torch.float64) * 20 - 10
-            yield whole[max(start - block * _BLOCK, 0) : stop - block * _BLOCK]
+            block_inputs = torch.rand(_BLOCK, self.widths[0], generator=generator, dtype=torch.float64) * 20 - 10
+            yield block_inputs[max(start - block * _BLOCK, 0) : stop - block * _BLOCK]
 
     def _root(self, start: int, stop: int) -> Tensor:
-        """R with RᵀR = XᵀX/m for the inputs from `start` to `stop`, `[min(m, H_0), H_0]`, float64."""
+        """R with RᵀR = XᵀX/m for the inputs number `start` to `stop`, `[min(m, H_0), H_0]`, float64."""
         m, width = stop - start, self.widths[0]
         if m <= width:
             return torch.cat(list(self._inputs(start, stop))) / math.sqrt(m)
@@ -179,7 +179,7 @@ class DeepLinearNetwork:
 
 
 def random_network(size: str, seed: int, *, dtype: torch.dtype = torch.float32) -> DeepLinearNetwork:
-    """A network of one of Table 1's classes, drawn as its authors did.
+    """Draw a network of one of Table 1's classes, as the paper's code does.
 
     Number of layers and widths are uniform in the class's ranges. Weights are normal with variance 1/fan-in, truncated
     at two standard deviations. With probability ½ each layer's rank k is lowered by a number drawn evenly from
@@ -187,11 +187,11 @@ def random_network(size: str, seed: int, *, dtype: torch.dtype = torch.float32) 
 
     Args:
         size: "1k", "10k", "100k", "1M", "10M" or "100M".
-        seed: of everything.
-        dtype: of the weights.
+        seed: seed of the sizes, weights and data.
+        dtype: type of the weights.
 
     Raises:
-        InputError: no such class.
+        InputError: there is no such class.
     """
     if size not in SIZES:
         raise InputError("no such size of network", value=size, allowed=", ".join(SIZES))
@@ -220,7 +220,7 @@ def random_network(size: str, seed: int, *, dtype: torch.dtype = torch.float32) 
 
 
 def _losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-    """Mean over outputs of (ŷ − y)² for each example; a group's rows are summed (they hold 1/√m)."""
+    """Mean over outputs of (ŷ − y)² for each example. The rows of a group are summed: they contain the factor 1/√m."""
     error = forward(batch["inputs"]).prediction - batch["labels"]
     each = error.square().mean(-1)
     return each if batch["inputs"].dim() == 2 else each.sum(-1)
