@@ -31,6 +31,7 @@ from hf_llc.judging.estimator import estimate
 from hf_llc.parallel.processes import alone
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.records.trace import Trace, empty_trace, first_steps, join_chains
 from hf_llc.samplers import SAMPLERS, make_kernel
@@ -127,11 +128,11 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
         posterior = Posterior(known.problem)
         if step_size is None:
             sample = apply(calibrate(posterior, sample), sample)
-        assert isinstance(sample.batch_size, int) and sample.step_size != "auto"
-        settings = {"seed": seed, "batch_size": sample.batch_size, "gradient": sample.gradient}
-        walks = [Walk(posterior, known.law, [chain], **settings) for chain in range(chains)]
-        options = {"friction": sample.friction, "adapt_step_size": sample.adapt_step_size}
-        kernels = [make_kernel(sample.sampler, sample.step_size, **options) for _ in walks]
+        settings = ChainSettings.of(sample)
+        stream = {"seed": seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
+        walks = [Walk(posterior, known.law, [chain], **stream) for chain in range(chains)]
+        options = {"friction": settings.friction, "adapt_step_size": settings.adapt_step_size}
+        kernels = [make_kernel(settings.sampler, settings.step_size, **options) for _ in walks]
         recorders = [Recorder(empty_trace(1)) for _ in walks]
         spectrum: Spectrum | None = None
         for steps in ladder():
@@ -141,7 +142,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
                 recorder.flush()
             done, trace = steps, join_chains([recorder.trace() for recorder in recorders])
             if spectrum is None and is_heat_significant(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
-                spectrum = noise_spectrum(posterior, known.law, walks[0].w.clone(), **settings)
+                spectrum = noise_spectrum(posterior, known.law, walks[0].w.clone(), **stream)
             share = 1.0 if spectrum is None else heating_share(spectrum, known.localization)
             rungs.append((time.perf_counter() - begun, steps, share))
             if rungs[-1][0] > seconds or not np.isfinite(trace.loss[:, -1]).all():
@@ -149,22 +150,21 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
         curve = Curve([], [], done, chains)
         for stamp, steps, share in rungs:
             curve.seconds.append(stamp)
-            found = _estimate(known, posterior, sample, first_steps(trace, steps), share)
+            found = _estimate(known, posterior, settings, first_steps(trace, steps), share)
             curve.llc.append(found.llc)
-    settled_at = f"{sample.sampler}, ε = {sample.step_size:.2g}, {sample.gradient}"
+    settled_at = f"{settings.sampler}, ε = {settings.step_size:.2g}, {settings.gradient}"
     curve.note = "diverged" if found.verdict == "diverged" else settled_at
     return curve
 
 
-def _estimate(known: Known, posterior: Posterior, sample: SampleConfig, trace: Trace, share: float) -> Estimate:
+def _estimate(known: Known, posterior: Posterior, settings: ChainSettings, trace: Trace, share: float) -> Estimate:
     """λ̂ from the later half of a trace, that share of its heat taken off."""
-    assert sample.step_size != "auto"
     steps = trace.shape[1]
     return estimate(
         replace(trace, heat=trace.heat * share), nbeta=known.nbeta, init_loss=posterior.init_loss,
-        is_exact=SAMPLERS[sample.sampler].is_exact, localization=known.localization, step_size=sample.step_size,
-        slow_step_size=slow_step_size(sample), num_burnin_steps=steps // 2,
-        num_steps_between_draws=max(1, steps // 400), is_full=sample.batch_size == posterior.num_examples,
+        is_exact=SAMPLERS[settings.sampler].is_exact, localization=known.localization, step_size=settings.step_size,
+        slow_step_size=slow_step_size(settings), num_burnin_steps=steps // 2,
+        num_steps_between_draws=max(1, steps // 400), is_full=settings.batch_size == posterior.num_examples,
     )  # fmt: skip
 
 

@@ -265,7 +265,7 @@ class SampleConfig:
         if self.friction != "auto" and not rules.has_friction:
             remedy = "leave it 'auto', or set sampler to baoab"
             raise InputError(f"{name} has no friction", value=self.friction, remedy=remedy)
-        if rules.learns_in_burnin and self.freeze_after == 0:
+        if rules.learns_in_burnin and self.num_burnin_steps == 0:
             raise InputError(f"{name} learns its preconditioner in burn-in", remedy="give num_burnin_steps 1 or more")
         if rules.step_size_hint and self.step_size == "auto":
             raise InputError(f"{name} has no automatic step_size", remedy=f"give step_size: {rules.step_size_hint}")
@@ -293,12 +293,11 @@ class SampleConfig:
                 )
 
     @property
-    def freeze_after(self) -> int:
-        """Steps in which psgld adapts: the burn-in, or the shortest that an automatic one can turn out."""
-        if self.num_burnin_steps != "auto":
-            return self.num_burnin_steps
-        kept = self.num_draws * self.num_steps_between_draws
-        return min(kept, self.max_steps - kept)
+    def steps_allowed(self) -> int:
+        """Steps that a chain may take, burn-in included."""
+        if self.num_burnin_steps == "auto":
+            return self.max_steps
+        return self.num_burnin_steps + self.num_draws * self.num_steps_between_draws
 
 
 _OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -19,6 +20,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.result import LLCResult
 from hf_llc.studies.calibration import FILES, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
@@ -91,9 +93,10 @@ def test_no_localization_has_no_neighbours(tmp_path: Path) -> None:
 
 
 def test_a_sampler_without_friction_starts_again_at_a_smaller_step() -> None:
-    sample = SampleConfig(sampler="sgld", step_size=1e-3, localization=1.0)
+    asked = SampleConfig(sampler="sgld", nbeta=100.0, batch_size=4)
+    settings = ChainSettings.of(replace(asked, step_size=1e-3, localization=1.0, gradient="plain"))
     found: Any = SimpleNamespace(verdict="step size too large", llc=10.0, llc_se=0.1, step_size_bias=2.0)
-    better = mended(sample, SampleConfig(sampler="sgld"), found)
+    better = mended(settings, asked, found)
     assert better is not None and better.step_size == pytest.approx(2.5e-4)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hf_llc.cli.arguments import GROUPS, Parser, add_settings, kinds_of, parse, settings_from
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, differences, from_mapping
 from hf_llc.errors import InputError
+from hf_llc.records.chain_settings import ChainSettings
 
 FIELDS = [(config, item) for _, config in GROUPS for item in fields(config)]
 
@@ -130,11 +131,28 @@ def test_refusals_are_one_line(argv: list[str], message: str) -> None:
     assert "\n" not in str(caught.value)
 
 
+def used(**settings: Any) -> ChainSettings:
+    """What chains are run with when a user and the data decide everything but the settings given here."""
+    decided = {"sampler": "sgld", "step_size": 1e-3, "localization": 1.0, "gradient": "plain"}
+    return ChainSettings.of(SampleConfig(**{**decided, "nbeta": 10.0, "batch_size": 8, **settings}))
+
+
 def test_adaptation_ends_with_the_shortest_burnin() -> None:
     """A number that no later lengthening of an automatic burn-in changes."""
-    assert SampleConfig(num_burnin_steps=50).freeze_after == 50
-    assert SampleConfig(num_draws=100, num_steps_between_draws=3).freeze_after == 300
-    assert SampleConfig(num_draws=3000, max_steps=5000).freeze_after == 2000
+    assert used(num_burnin_steps=50).freeze_after == 50
+    assert used(num_draws=100, num_steps_between_draws=3).freeze_after == 300
+    assert used(num_draws=3000, max_steps=5000).freeze_after == 2000
+
+
+def test_chain_settings_hold_no_auto() -> None:
+    assert used(sampler="baoab", friction=0.3).friction == 0.3
+    assert used().friction is None and used().num_burnin_steps is None
+    assert used(num_burnin_steps=7).num_burnin_steps == 7
+    for name in ("step_size", "localization", "gradient", "batch_size", "chain_batch_size"):
+        with pytest.raises(AssertionError, match=f"still to be decided: {name}"):
+            used(**{name: "auto"})
+    with pytest.raises(AssertionError, match="friction"):
+        used(sampler="baoab")
 
 
 def test_yaml_and_flags(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, slow_step_size
 from hf_llc.workflow.estimate_model import solve
@@ -117,7 +118,7 @@ def test_noise_that_localization_holds_asks_for_no_friction() -> None:
 
 def test_localization_lets_flat_directions_relax_in_a_twentieth_of_the_steps() -> None:
     asked = sample(localization="auto", max_steps=4000)
-    found = apply(calibrate(Posterior(power_problem(H)), asked), asked)
+    found = ChainSettings.of(apply(calibrate(Posterior(power_problem(H)), asked), asked))
     assert 2 / (slow_step_size(found) * found.localization) == pytest.approx(200, rel=0.05)
 
 
@@ -156,10 +157,10 @@ class TestMended:
 
     def _after(
         self, found: Any, *, asked: SampleConfig | None = None, localization: float = 10.0, **changes: Any
-    ) -> SampleConfig | None:
+    ) -> ChainSettings | None:
         now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=localization)
         auto = sample(step_size="auto", localization="auto") if asked is None else asked
-        return mended(now, auto, replace(found.estimate, **changes))
+        return mended(ChainSettings.of(now), auto, replace(found.estimate, **changes))
 
     def test_diverged(self, found: Any) -> None:
         after = self._after(found, verdict="diverged")
@@ -324,12 +325,12 @@ def test_chains_lower_their_step_where_the_curvature_grows() -> None:
 def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Path) -> None:
     """`extrapolate` and `hf-llc calibrate` need it: at ε/2 chains take half of what they had come down to, or less."""
     problem = power_problem(H, power=4)
-    asked = sample(
-        step_size=0.03, friction=0.2, gradient="plain", adapt_step_size=True, num_burnin_steps=400, num_draws=50
+    settings = ChainSettings.of(
+        sample(step_size=0.03, friction=0.2, gradient="plain", adapt_step_size=True, num_burnin_steps=400, num_draws=50)
     )
     sampling = sampling_of(problem, tmp_path)
-    first, *_ = sampling.until_flat(asked, "here")
-    then = sampling.go_on(replace(asked, step_size=0.015), "here", number=1, steps=240)
+    first, *_ = sampling.until_flat(settings, "here")
+    then = sampling.go_on(replace(settings, step_size=0.015), "here", number=1, steps=240)
     assert first.step_size[:, 440].min() < 0.02
     np.testing.assert_allclose(then.step_size[:, :101:20], np.tile(first.step_size[:, 440:441] / 2, (1, 6)))
     assert (np.diff(then.step_size[:, ::20], axis=1) <= 0).all()
@@ -343,7 +344,7 @@ def test_burn_in_is_as_long_as_the_steps_that_chains_came_down_to_ask_for(tmp_pa
         target_se=1.0,
     )  # fmt: skip
     sampling = sampling_of(power_problem(H, power=4), tmp_path)
-    trace, burnin, _ = sampling.until_flat(asked, "here")
+    trace, burnin, _ = sampling.until_flat(ChainSettings.of(asked), "here")
     relaxed = gamma / math.tanh(0.1) * np.nanmean(trace.step_size[:, :400]) * 400
     assert gamma / math.tanh(0.1) * epsilon * 400 > 3.96 > relaxed
     assert np.isfinite(trace.loss).all() and burnin == 800

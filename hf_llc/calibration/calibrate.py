@@ -16,7 +16,7 @@ from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.samplers import SAMPLERS, SGLD
-from hf_llc.samplers.effective_step import settled_localization
+from hf_llc.samplers.effective_step import relaxing_localization
 from hf_llc.samplers.walk import Walk
 
 ACCEPT_TARGET = (0.9, 0.95)
@@ -35,11 +35,10 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
         The settings (step_size, gradient, localization and, with momentum, friction), `num_gradients`, the largest
         `curvature` κ, and the `path` of the pilot.
     """
-    assert isinstance(sample.batch_size, int)
     if SAMPLERS[sample.sampler].has_friction:
         pilot = Pilot(posterior, sample)
         pilot.run()
-        found = {
+        return {
             "step_size": float(f"{pilot.step_size:.3g}"),
             "friction": float(f"{pilot.friction:.3g}"),
             "gradient": pilot.gradient,
@@ -48,10 +47,13 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
             "num_gradients": pilot.num_gradients,
             "path": pilot.path,
         }
-    else:
-        found = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)
-        found["gradient"] = "plain" if sample.gradient == "auto" else sample.gradient
-    return {**found, "localization": settled_localization(apply(found, sample)).localization}
+    assert isinstance(sample.batch_size, int)
+    found = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)
+    localization = sample.localization
+    if localization == "auto":
+        localization = relaxing_localization(found["step_size"], sample.steps_allowed)
+    gradient = "plain" if sample.gradient == "auto" else sample.gradient
+    return {**found, "gradient": gradient, "localization": localization}
 
 
 _FOUND = ("step_size", "friction", "gradient", "localization")

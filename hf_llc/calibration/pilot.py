@@ -213,7 +213,7 @@ class Pilot:
         self.step_size, self.friction = limit_effective_step(step_size, ceiling, friction)
         if self.sample.localization == "auto":
             slow = effective_step_size(self.step_size, self.friction)
-            self.law = replace(self.law, localization=relaxing_localization(slow, self.sample))
+            self.law = replace(self.law, localization=relaxing_localization(slow, self.sample.steps_allowed))
         self.walk = self._walk(self.walk.w)
 
     def _effective_step_ceiling(self, step_size: float, allowed: float) -> float:
@@ -223,7 +223,8 @@ class Pilot:
         low, high = allowed, max(allowed, effective_step_size(step_size, _FRICTION[0]))
         for _ in range(40):
             middle = math.sqrt(low * high)
-            share = max(heating_share(self.spectrum, relaxing_localization(middle, self.sample)), _LEAST_SHARE)
+            localization = relaxing_localization(middle, self.sample.steps_allowed)
+            share = max(heating_share(self.spectrum, localization), _LEAST_SHARE)
             low, high = (middle, high) if middle * share <= allowed else (low, middle)
         return low
 

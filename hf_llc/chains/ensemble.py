@@ -13,12 +13,12 @@ from torch import Tensor
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.progress import ProgressBar, RunningEstimate
 from hf_llc.chains.run_chains import Progress, run_chains
-from hf_llc.config import SampleConfig
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace, join_chains
-from hf_llc.samplers import Kernel, make_kernel
+from hf_llc.samplers import SAMPLERS, Kernel, make_kernel
 from hf_llc.samplers.walk import Walk
 
 Array = np.ndarray
@@ -52,50 +52,50 @@ class Sampling:
         processes: Processes,
         state: Path,
         show: bool,
-        is_long_enough: Callable[[SampleConfig, Trace, int, int], bool],
+        is_long_enough: Callable[[ChainSettings, Trace, int, int], bool],
         r_hat: Callable[[Array], float],
     ) -> None:
         self.posterior, self.processes, self.state, self.show = posterior, processes, state, show
         self.is_long_enough, self.r_hat = is_long_enough, r_hat
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
 
-    def until_flat(self, sample: SampleConfig, name: str) -> tuple[Trace, int, int]:
-        """Run all chains for the steps that the settings give; with burn-in "auto", until they are long enough.
+    def until_flat(self, settings: ChainSettings, name: str) -> tuple[Trace, int, int]:
+        """Run all chains for the steps that the settings give, or until they are long enough.
 
-        With burn-in "auto" the first half of the steps is dropped, and burn-in and draws are doubled until
+        If num_burnin_steps is None, the first half of the steps is dropped, and burn-in and draws are doubled until
         `is_long_enough`, `max_steps` or `max_seconds` ends it.
 
         Args:
-            sample: settings; only the burn-in may be "auto".
+            settings: of the chains.
             name: of the folder for the states of these chains.
 
         Returns:
             The trace of all chains, burn-in steps, steps a draw.
         """
-        thinning, begun = sample.num_steps_between_draws, time.monotonic()
-        chains = functools.partial(self._run_to, sample, ChainStore(self.state / name))
-        if sample.num_burnin_steps != "auto":
-            burnin = sample.num_burnin_steps
-            trace = chains(until=burnin + sample.num_draws * thinning, burnin=burnin)
+        thinning, begun = settings.num_steps_between_draws, time.monotonic()
+        chains = functools.partial(self._run_to, settings, ChainStore(self.state / name))
+        if settings.num_burnin_steps is not None:
+            burnin = settings.num_burnin_steps
+            trace = chains(until=burnin + settings.num_draws * thinning, burnin=burnin)
         else:
-            longest = sample.max_steps // (2 * sample.num_draws)
+            longest = settings.max_steps // (2 * settings.num_draws)
             while True:
-                kept = sample.num_draws * thinning
-                burnin = min(kept, sample.max_steps - kept)
+                kept = settings.num_draws * thinning
+                burnin = min(kept, settings.max_steps - kept)
                 trace = chains(until=burnin + kept, burnin=burnin)
-                if thinning >= longest or self._is_time_up(sample, begun):
+                if thinning >= longest or self._is_time_up(settings, begun):
                     break
-                if self.is_long_enough(sample, trace, burnin, thinning):
+                if self.is_long_enough(settings, trace, burnin, thinning):
                     break
                 thinning = min(2 * thinning, longest)
-        self.num_gradients += self._gradients_of(sample, trace)
+        self.num_gradients += self._gradients_of(settings, trace)
         return trace, burnin, thinning
 
-    def go_on(self, sample: SampleConfig, name: str, *, number: int, steps: int) -> Trace:
+    def go_on(self, settings: ChainSettings, name: str, *, number: int, steps: int) -> Trace:
         """Continue all chains of `name` for `steps` steps at other settings.
 
         Args:
-            sample: the other settings.
+            settings: the other settings.
             name: of the folder with the states to begin at.
             number: of this continuation, from 1: each has noise and minibatches of its own.
             steps: of each chain.
@@ -105,8 +105,8 @@ class Sampling:
         """
         store = ChainStore(self.state / f"{name}-{number}")
         origin = ChainStore(self.state / name)
-        trace = self._run_to(sample, store, until=steps, burnin=steps // 2, origin=origin, number=number)
-        self.num_gradients += self._gradients_of(sample, trace)
+        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, origin=origin, number=number)
+        self.num_gradients += self._gradients_of(settings, trace)
         return trace
 
     def end(self, name: str, chains: list[int]) -> Tensor:
@@ -118,25 +118,25 @@ class Sampling:
         assert w is not None
         return w.to(device)
 
-    def _is_time_up(self, sample: SampleConfig, begun: float) -> bool:
+    def _is_time_up(self, settings: ChainSettings, begun: float) -> bool:
         """Whether another doubling would bring the run beyond `max_seconds`, by the main process's clock."""
-        if sample.max_seconds is None:
+        if settings.max_seconds is None:
             return False
-        return 2 * self.processes.main_does(lambda: time.monotonic() - begun) > sample.max_seconds
+        return 2 * self.processes.main_does(lambda: time.monotonic() - begun) > settings.max_seconds
 
-    def _gradients_of(self, sample: SampleConfig, trace: Trace) -> int:
+    def _gradients_of(self, settings: ChainSettings, trace: Trace) -> int:
         """Gradient evaluations behind a trace: a gradient of a control variate may take two."""
-        is_full = sample.batch_size == self.posterior.num_examples
-        kernel = _kernel(sample)
+        is_full = settings.batch_size == self.posterior.num_examples
+        kernel = _kernel(settings)
         steps = np.isfinite(trace.loss).sum(axis=1)
         measured = (np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum(axis=1)
         counts = zip(steps.tolist(), measured.tolist(), strict=True)
         taken = sum(kernel.num_gradients(steps=s, measured=m, is_full=is_full) for s, m in counts)
-        return taken if is_full else taken * self.posterior.anchor_gradients.per_gradient(sample.gradient)
+        return taken if is_full else taken * self.posterior.anchor_gradients.per_gradient(settings.gradient)
 
     def _run_to(
         self,
-        sample: SampleConfig,
+        settings: ChainSettings,
         store: ChainStore,
         *,
         until: int,
@@ -145,13 +145,11 @@ class Sampling:
         number: int = 0,
     ) -> Trace:
         """The trace of all chains up to step `until`, on every process; each runs its share of the chains."""
-        assert sample.nbeta is not None and isinstance(sample.batch_size, int) and sample.localization != "auto"
-        assert sample.chain_batch_size != "auto"
-        size = sample.batch_size
-        law = Law(nbeta=sample.nbeta, localization=sample.localization)
-        batches = self.processes.share(chain_batches(sample.num_chains, sample.chain_batch_size))
+        law = Law(nbeta=settings.nbeta, localization=settings.localization)
+        batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
         bar = ProgressBar(until * sum(map(len, batches)), "sample", enabled=self.show)
-        running = RunningEstimate(nbeta=sample.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
+        running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
+        stream = {"seed": settings.seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
         begun, traces = time.monotonic(), []
 
         def report(progress: Progress) -> None:
@@ -163,16 +161,16 @@ class Sampling:
 
             def make_walk(chains: list[int] = chains) -> Walk:
                 numbers = [chain + number * _CONTINUATION for chain in chains]
-                return Walk(self.posterior, law, numbers, seed=sample.seed, batch_size=size, gradient=sample.gradient)
+                return Walk(self.posterior, law, numbers, **stream)
 
             trace = run_chains(
                 make_walk,
-                _kernel(sample),
+                _kernel(settings),
                 chains,
                 until=until,
                 store=store,
                 origin=origin,
-                save_seconds=sample.save_seconds,
+                save_seconds=settings.save_seconds,
                 report=report,
             )
             traces.append((chains[0], trace))
@@ -182,13 +180,6 @@ class Sampling:
         return join_chains([trace for _, trace in gathered])
 
 
-def _kernel(sample: SampleConfig) -> Kernel:
-    assert sample.step_size != "auto"
-    return make_kernel(
-        sample.sampler,
-        sample.step_size,
-        friction=sample.friction,
-        adapt_step_size=sample.adapt_step_size,
-        num_leapfrog_steps=sample.num_leapfrog_steps,
-        freeze_after=sample.freeze_after,
-    )
+def _kernel(settings: ChainSettings) -> Kernel:
+    names = SAMPLERS[settings.sampler].settings
+    return make_kernel(settings.sampler, settings.step_size, **{name: getattr(settings, name) for name in names})

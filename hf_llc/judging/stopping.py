@@ -6,9 +6,9 @@ import math
 
 import numpy as np
 
-from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import llc_draws
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace
 from hf_llc.samplers.effective_step import slow_step_size
 
@@ -18,7 +18,7 @@ they relax, after which their energy is at 98 % of its final value; a percent le
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a diverging chain's last finite loss times nβ
-def is_long_enough(sample: SampleConfig, trace: Trace, num_burnin_steps: int, num_steps_between_draws: int) -> bool:
+def is_long_enough(settings: ChainSettings, trace: Trace, num_burnin_steps: int, num_steps_between_draws: int) -> bool:
     """Return True if the draws are flat and many enough, or if more steps would not help.
 
     More steps do not help a chain that diverged, nor a w* that is not a minimum. Otherwise the chains go on until
@@ -26,29 +26,28 @@ def is_long_enough(sample: SampleConfig, trace: Trace, num_burnin_steps: int, nu
     draws do not drift, the chains agree and the standard error is below `target_se` times λ̂.
 
     Args:
-        sample: settings of the chains; only the burn-in may be "auto".
+        settings: of the chains.
         trace: every step of every chain, burn-in included.
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps averaged into one draw.
     """
-    assert sample.nbeta is not None and sample.localization != "auto" and sample.step_size != "auto"
     draws = llc_draws(
         trace.loss,
         trace.init_loss,
-        nbeta=sample.nbeta,
+        nbeta=settings.nbeta,
         num_burnin_steps=num_burnin_steps,
         num_steps_between_draws=num_steps_between_draws,
     )
     llc, llc_se = float(draws.mean()), statistics.standard_error(draws)
     if not math.isfinite(llc):
         return True
-    dip = statistics.deepest_dip(sample.nbeta * (trace.loss - trace.init_loss))
+    dip = statistics.deepest_dip(settings.nbeta * (trace.loss - trace.init_loss))
     if statistics.is_dipping(dip, llc, float(draws.std())):
         return True
     # at the ε that the chains came down to
-    slow = slow_step_size(sample) * statistics.step_share(trace.step_size[:, :num_burnin_steps], sample.step_size)
-    if num_burnin_steps * slow * sample.localization < _RELAXED:
+    slow = slow_step_size(settings) * statistics.step_share(trace.step_size[:, :num_burnin_steps], settings.step_size)
+    if num_burnin_steps * slow * settings.localization < _RELAXED:
         return False
     is_flat = not statistics.is_drifting(statistics.drift(draws), llc, llc_se)
     is_mixed = statistics.ess(draws) >= 10 * len(draws) and statistics.r_hat(draws) <= 1.1
-    return is_flat and is_mixed and llc_se <= sample.target_se * abs(llc)
+    return is_flat and is_mixed and llc_se <= settings.target_se * abs(llc)

@@ -16,6 +16,7 @@ from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.posterior.weights import preserved
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.studies.calibration import FILES, JSON_FILE, PICTURE_FILE, Calibration, Cell
@@ -89,8 +90,8 @@ def _save(calibration: Calibration, folder: Path) -> None:
 def calibrate_run(run: Run, *, grid: bool) -> Calibration:
     """Calibrate a run that has not begun, and measure the grid around its settings if `grid` is set."""
     run.prepare()
-    chosen, kept = run.sample, as_dict(run.sample)
-    if chosen.friction == "auto":
+    kept = as_dict(run.decided)
+    if run.settings.friction is None:
         del kept["friction"]  # a sampler without momentum
     cells = measure_grid(run) if grid else []
     before = sum(part["num_gradients"] for part in (run.moved, run.calibration) if part is not None)
@@ -109,8 +110,7 @@ def measure_grid(run: Run) -> list[Cell]:
     Each cell takes short runs of few chains. They all continue from chains at the chosen settings, so that the cells
     differ in their settings but not in their start.
     """
-    chosen = run.sample
-    assert chosen.step_size != "auto" and chosen.localization != "auto"
+    chosen = run.settings
     steps = max(chosen.max_steps // _SHARE, 8)
     draws = min(_DRAWS, steps // 2)
     thinning = steps // 2 // draws
@@ -127,27 +127,26 @@ def measure_grid(run: Run) -> list[Cell]:
         for factor in FACTORS:
             if factor != 1 and centre == 0:  # γ = 0: every multiple of it is 0
                 continue
-            run.sample = replace(short, **{axis: factor * centre})
+            run.settings = replace(short, **{axis: factor * centre})
             trace = centre_trace
             if factor != 1:
                 number += 1
-                trace = run.sampling.go_on(run.sample, "around", number=number, steps=steps)
+                trace = run.sampling.go_on(run.settings, "around", number=number, steps=steps)
             estimate = run.judge(trace, burnin, thinning)
-            cells.append(_cell(axis, factor, run.sample, estimate))
-    run.sample = chosen
+            cells.append(_cell(axis, factor, run.settings, estimate))
+    run.settings = chosen
     return [
         cell for axis in ("step_size", "localization") for cell in mark_plateau([c for c in cells if c.axis == axis])
     ]
 
 
-def _cell(axis: str, factor: float, sample: SampleConfig, estimate: Estimate) -> Cell:
-    assert sample.step_size != "auto" and sample.localization != "auto"
+def _cell(axis: str, factor: float, settings: ChainSettings, estimate: Estimate) -> Cell:
     return Cell(
         axis=axis,
         factor=factor,
-        step_size=sample.step_size,
-        localization=sample.localization,
-        slow_step_size=slow_step_size(sample),
+        step_size=settings.step_size,
+        localization=settings.localization,
+        slow_step_size=slow_step_size(settings),
         llc=estimate.llc,
         llc_se=estimate.llc_se,
         verdict=estimate.verdict,

@@ -40,6 +40,7 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.sharded_posterior import ShardedPosterior
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.conditions import Cost, Settings, Subject
 from hf_llc.records.findings import Estimate, LocalizationCheck, Reason
 from hf_llc.records.trace import Trace
@@ -80,7 +81,6 @@ class Run:
             self.asked = replace(sample, chain_batch_size=1)
         if self.posterior.step_in_backward and self.asked.gradient == "auto":
             self.asked = replace(self.asked, gradient="plain")
-        self.sample = self.asked
         self.moved: dict[str, Any] | None = None
         self.calibration: dict[str, Any] | None = None
         self.spectrum: Spectrum | None = None
@@ -132,12 +132,14 @@ class Run:
     def prepare(self) -> None:
         """Minimize and calibrate, as far as that was asked for."""
         self.moved = self._minimize() if self.asked.minimize else None
+        sample = self.asked
         if self.asked.step_size == "auto":
             self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
-            self.sample = apply(self.calibration, self.asked)
+            sample = apply(self.calibration, sample)
         if self.asked.chain_batch_size == "auto":
             found = self._decided("batching", self._batching)
-            self.sample = replace(self.sample, chain_batch_size=found["chain_batch_size"])
+            sample = replace(sample, chain_batch_size=found["chain_batch_size"])
+        self.decided, self.settings = sample, ChainSettings.of(sample)
         self.sampling = Sampling(
             self.posterior,
             processes=self.processes,
@@ -153,20 +155,20 @@ class Run:
         name, tried = "attempt-0", []
         for attempt in range(_MAX_ATTEMPTS):
             name = f"attempt-{attempt}"
-            trace, burnin, thinning = self.sampling.until_flat(self.sample, name)
+            trace, burnin, thinning = self.sampling.until_flat(self.settings, name)
             trace = self._heated(trace, burnin, name)
             found = self.judge(trace, burnin, thinning)
             if found.verdict == "trustworthy":
                 moved = self._moved_localization(found, name, trace.shape[1] - burnin)
                 found = found if moved is None else self.judge(trace, burnin, thinning, moved=moved)
-            better = mended(self.sample, self.asked, found)
+            better = mended(self.settings, self.asked, found)
             if better is None or attempt + 1 == _MAX_ATTEMPTS:
                 break
             tried.append(self._settings() | {"verdict": found.verdict, "llc": found.llc})
-            self.sample = better
+            self.settings = better
         if self.calibration is not None:
             self.calibration |= {"attempts": tried}
-        extrapolated = self._extrapolated(found, name, trace.shape[1] - burnin) if self.sample.extrapolate else None
+        extrapolated = self._extrapolated(found, name, trace.shape[1] - burnin) if self.asked.extrapolate else None
         return self._result(found, trace, burnin, thinning, extrapolated, begun)
 
     def _heated(self, trace: Trace, burnin: int, name: str) -> Trace:
@@ -179,40 +181,37 @@ class Run:
             return trace
         self.spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": self._noise_spectrum(name)})["spectrum"]
         self.sampling.num_gradients += NUM_GRADIENTS
-        assert self.spectrum is not None and self.sample.localization != "auto"
-        return replace(trace, heat=trace.heat * heating_share(self.spectrum, self.sample.localization))
+        assert self.spectrum is not None
+        return replace(trace, heat=trace.heat * heating_share(self.spectrum, self.settings.localization))
 
     def _noise_spectrum(self, name: str) -> Spectrum:
         """Of the gradients of this run's chains, where the first of them ended."""
-        sample = self.sample
-        assert isinstance(sample.batch_size, int) and sample.chain_batch_size != "auto"
-        assert sample.localization != "auto"
-        law = Law(nbeta=self.nbeta, localization=sample.localization)
-        first = chain_batches(sample.num_chains, sample.chain_batch_size)[0]
+        settings = self.settings
+        law = Law(nbeta=self.nbeta, localization=settings.localization)
+        first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
         w = self.sampling.end(name, first)
         return noise_spectrum(
-            self.posterior, law, w[:1], seed=sample.seed, batch_size=sample.batch_size, gradient=sample.gradient
+            self.posterior, law, w[:1], seed=settings.seed, batch_size=self.batch_size, gradient=settings.gradient
         )
 
     def judge(self, trace: Trace, burnin: int, thinning: int, *, moved: LocalizationCheck | None = None) -> Estimate:
         """λ̂ and the verdict on a trace made at the present settings; see `hf_llc.judging.estimator.estimate`."""
-        sample = self.sample
-        assert sample.step_size != "auto" and sample.localization != "auto"
+        settings = self.settings
         found = estimate_llc(
             trace,
             nbeta=self.nbeta,
             init_loss=self.posterior.init_loss,
-            localization=sample.localization,
-            step_size=sample.step_size,
-            slow_step_size=slow_step_size(sample),
-            is_exact=SAMPLERS[sample.sampler].is_exact,
+            localization=settings.localization,
+            step_size=settings.step_size,
+            slow_step_size=slow_step_size(settings),
+            is_exact=SAMPLERS[settings.sampler].is_exact,
             num_burnin_steps=burnin,
             num_steps_between_draws=thinning,
             localization_check=moved,
             is_full=self.batch_size == self.posterior.num_examples,
             trivial_loss=self.problem.trivial_loss,
         )
-        missing = SAMPLERS[sample.sampler].unmeasured_in_backward if self.steps_in_backward else ""
+        missing = SAMPLERS[settings.sampler].unmeasured_in_backward if self.steps_in_backward else ""
         if not missing:
             return found
         text = f"{missing} takes two whole gradients, and steps were taken inside the backward pass"
@@ -223,54 +222,50 @@ class Run:
     @property
     def steps_in_backward(self) -> bool:
         """How the chains of this run take their steps."""
-        sample = self.sample
-        size = {"num_chains": int(sample.chain_batch_size), "batch_size": self.batch_size}
-        return self.posterior.steps_in_backward(**size) and sample.gradient != "control-variate"
+        size = {"num_chains": self.settings.chain_batch_size, "batch_size": self.batch_size}
+        return self.posterior.steps_in_backward(**size) and self.settings.gradient != "control-variate"
 
     def _moved_localization(self, found: Estimate, name: str, kept: int) -> LocalizationCheck | None:
         """λ̂ with γ halved and doubled, by chains that go on from where they are, where the draws do not say."""
-        sample = self.sample
-        assert sample.localization != "auto"
+        settings = self.settings
         change = found.localization_sensitivity
-        if not sample.check_localization or sample.localization == 0 or math.isfinite(sum(change.values())):
+        if not self.asked.check_localization or settings.localization == 0 or math.isfinite(sum(change.values())):
             return None
         moved: LocalizationCheck = {}
         for number, (key, factor) in enumerate((("halved", 0.5), ("doubled", 2.0)), start=1):
-            other = replace(sample, localization=factor * sample.localization)
+            other = replace(settings, localization=factor * settings.localization)
             llc, error = self._elsewhere(other, name, number=number, steps=max(kept // 2, 8))
             moved |= {key: llc - found.llc, f"{key}_se": math.hypot(error, found.llc_se)}
         return moved
 
     def _extrapolated(self, found: Estimate, name: str, kept: int) -> tuple[float, float]:
         """λ̂ at ε → 0 from ε and ε/2: the excess of a finite step and of gradient noise is linear in ε."""
-        assert self.sample.step_size != "auto"
-        half = replace(self.sample, step_size=self.sample.step_size / 2)
+        half = replace(self.settings, step_size=self.settings.step_size / 2)
         llc, error = self._elsewhere(half, name, number=3, steps=2 * kept)
         return 2 * llc - found.llc, math.hypot(2 * error, found.llc_se)
 
-    def _elsewhere(self, sample: SampleConfig, name: str, *, number: int, steps: int) -> tuple[float, float]:
+    def _elsewhere(self, settings: ChainSettings, name: str, *, number: int, steps: int) -> tuple[float, float]:
         """λ̂ ± its error at other settings: the later half of `steps` steps that go on from the chains of `name`.
 
         The heat of gradient noise is taken off here as in `estimate`, or the difference of the two would hold it.
         """
-        trace = self.sampling.go_on(sample, name, number=number, steps=steps)
+        trace = self.sampling.go_on(settings, name, number=number, steps=steps)
         excess = self.nbeta * (trace.loss - trace.init_loss)
-        draws = statistics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // sample.num_draws))
+        draws = statistics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // settings.num_draws))
         heat = statistics.mean_of(trace.heat[:, steps // 2 :])
         if self.spectrum is not None:
-            assert sample.localization != "auto"
-            heat *= heating_share(self.spectrum, sample.localization)
+            heat *= heating_share(self.spectrum, settings.localization)
         return float(draws.mean()) - (heat if math.isfinite(heat) else 0.0), statistics.standard_error(draws)
 
     def _settings(self) -> dict[str, Any]:
         """What sampling used that may have been found rather than given."""
-        sample = self.sample
+        settings = self.settings
         return {
-            "step_size": sample.step_size,
-            "friction": sample.friction if SAMPLERS[sample.sampler].has_friction else None,
-            "gradient": sample.gradient,
-            "localization": sample.localization,
-            "adapt_step_size": sample.adapt_step_size,
+            "step_size": settings.step_size,
+            "friction": settings.friction,
+            "gradient": settings.gradient,
+            "localization": settings.localization,
+            "adapt_step_size": settings.adapt_step_size,
         }
 
     def _result(
@@ -286,18 +281,18 @@ class Run:
         llc, error = (None, None) if extrapolated is None else extrapolated
         settings = Settings(
             nbeta=self.nbeta,
-            sampler=self.sample.sampler,
+            sampler=self.settings.sampler,
             **self._settings(),
-            num_chains=self.sample.num_chains,
-            num_draws=self.sample.num_draws,
+            num_chains=self.settings.num_chains,
+            num_draws=self.settings.num_draws,
             num_steps_between_draws=thinning,
             num_burnin_steps=burnin,
             batch_size=self.batch_size,
-            chain_batch_size=int(self.sample.chain_batch_size),
-            seed=self.sample.seed,
-            mixed_precision=self.sample.mixed_precision,
+            chain_batch_size=self.settings.chain_batch_size,
+            seed=self.settings.seed,
+            mixed_precision=self.asked.mixed_precision,
             step_in_backward=self.steps_in_backward,
-            gradient_checkpointing=self.sample.gradient_checkpointing,
+            gradient_checkpointing=self.asked.gradient_checkpointing,
             minimize=self.moved,
             calibration=self.calibration,
         )
@@ -347,10 +342,10 @@ class Run:
         """How many chains to step together."""
         return fastest_chain_batch(
             self.posterior,
-            num_chains=self.sample.num_chains,
+            num_chains=self.asked.num_chains,
             num_groups=self.processes.count // self.processes.group.size,
             batch_size=self.batch_size,
-            seed=self.sample.seed,
+            seed=self.asked.seed,
         )
 
     def _cost(self, begun: float, num_gradients: int) -> Cost:
@@ -368,8 +363,8 @@ class Run:
             peak_memory_bytes=memory,
             device=device.type,
             num_processes=self.processes.count,
-            data_parallel=self.sample.data_parallel,
-            parameter_parallel=self.sample.parameter_parallel,
+            data_parallel=self.asked.data_parallel,
+            parameter_parallel=self.asked.parameter_parallel,
         )
 
     def _subject(self) -> Subject:

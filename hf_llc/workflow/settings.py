@@ -10,7 +10,7 @@ from hf_llc.errors import InputError
 from hf_llc.problem import Problem, auto_batch_size
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.baoab import FRICTION
-from hf_llc.samplers.effective_step import settled_localization
+from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 
 
 def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
@@ -41,9 +41,15 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
     if sample.sampler == "auto":
         has_momentum = sample.step_size == "auto" or sample.friction != "auto"
         sample = replace(sample, sampler="baoab" if has_momentum else "sgld")
-    if sample.step_size == "auto":
+    step_size = sample.step_size
+    if step_size == "auto":
         return sample
     if SAMPLERS[sample.sampler].has_friction and sample.friction == "auto":
         sample = replace(sample, friction=FRICTION)
-    gradient = "plain" if sample.gradient == "auto" else sample.gradient
-    return settled_localization(replace(sample, gradient=gradient))
+    if sample.gradient == "auto":
+        sample = replace(sample, gradient="plain")
+    if sample.localization == "auto":
+        friction = None if sample.friction == "auto" else sample.friction
+        slow = effective_step_size(step_size, friction)
+        sample = replace(sample, localization=relaxing_localization(slow, sample.steps_allowed))
+    return sample
