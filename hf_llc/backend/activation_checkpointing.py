@@ -1,4 +1,4 @@
-"""What a forward pass keeps for its backward pass: how much that is, and how to keep less (arXiv 1604.06174)."""
+"""The activations that a forward pass keeps for its backward pass: their size, and checkpointing (arXiv 1604.06174)."""
 
 from __future__ import annotations
 
@@ -13,29 +13,29 @@ from torch.utils.checkpoint import checkpoint
 from hf_llc.errors import InputError
 
 _MARK = "GradientCheckpointingLayer"
-"""transformers' base class of layers that may be computed twice. Its own switch works in train mode only."""
+"""transformers' base class of layers that may be checkpointed. Its own switch works in train mode only."""
 
 
 def repeated_layers(model: nn.Module) -> list[nn.Module]:
-    """The layers to compute twice: those that transformers marks, else the members of the outermost module lists.
+    """The layers to checkpoint: those that transformers marks, else the members of the outermost module lists.
 
     Raises:
-        InputError: the model has neither.
+        InputError: the model has no such layers.
     """
     marked = [m for m in model.modules() if any(c.__name__ == _MARK for c in type(m).__mro__)]
-    found = marked or list(dict.fromkeys(_members(model)))
-    if not found:
+    layers = marked or list(dict.fromkeys(_members(model)))
+    if not layers:
         raise InputError(
             "the model has no repeated layers to checkpoint",
             value=type(model).__name__,
             allowed="layers of transformers' GradientCheckpointingLayer, or in an nn.ModuleList or nn.Sequential",
             remedy="leave gradient_checkpointing out",
         )
-    return found
+    return layers
 
 
 def _members(module: nn.Module) -> Iterator[nn.Module]:
-    """Members of the outermost lists, each once."""
+    """Members of the outermost module lists."""
     for child in module if isinstance(module, (nn.ModuleList, nn.Sequential)) else ():
         yield child
     if not isinstance(module, (nn.ModuleList, nn.Sequential)):
@@ -45,38 +45,38 @@ def _members(module: nn.Module) -> Iterator[nn.Module]:
 
 @contextlib.contextmanager
 def checkpointed(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """A forward pass inside keeps only the inputs of `layers`; its backward pass computes the rest of them again.
+    """A forward pass inside keeps only the inputs of `layers`; its backward pass computes their activations again.
 
-    Needed around the forward pass alone. Gradients are those without it: the same operations on the same numbers.
+    Needed around the forward pass only. The gradients are the same bits: the same operations on the same numbers.
     """
-    own = [(layer, vars(layer).get("forward")) for layer in layers]
+    patched = [(layer, vars(layer).get("forward")) for layer in layers]
     try:
-        for layer, _ in own:
+        for layer, _ in patched:
             layer.forward = functools.partial(checkpoint, layer.forward, use_reentrant=False)
         yield
     finally:
-        for layer, forward in own:
+        for layer, forward in patched:
             del layer.forward
-            if forward is not None:  # someone's own patch of this instance
+            if forward is not None:  # this instance had a forward of its own
                 layer.forward = forward
 
 
 def kept_bytes(forward: Callable[[], Tensor], weights: Iterable[Tensor], layers: Sequence[nn.Module] = ()) -> int:
-    """Bytes of the tensors that `forward` keeps for its backward pass, each storage once and `weights` left out.
+    """Bytes of the tensors that `forward` keeps for its backward pass: each storage once, `weights` left out.
 
-    With `layers` (see `checkpointed`): what is kept all along, and an average layer's while it is computed again.
-    What operations need for themselves meanwhile is not counted.
+    With `layers` (see `checkpointed`): what is kept throughout, and the activations of an average layer, which exist
+    while that layer is computed again. The working memory of single operations is not counted.
     """
-    own = {w.untyped_storage()._cdata for w in weights}
-    whole = _kept(forward, own)
+    of_weights = {w.untyped_storage()._cdata for w in weights}
+    without = _kept(forward, of_weights)
     if not layers:
-        return whole
+        return without
     with checkpointed(layers):
-        outside = _kept(forward, own)
-    return outside + (whole - outside) // len(layers)
+        throughout = _kept(forward, of_weights)
+    return throughout + (without - throughout) // len(layers)
 
 
-def _kept(forward: Callable[[], Tensor], own: set[int]) -> int:
+def _kept(forward: Callable[[], Tensor], of_weights: set[int]) -> int:
     sizes: dict[int, int] = {}
 
     def pack(x: Tensor) -> Tensor:
@@ -84,6 +84,6 @@ def _kept(forward: Callable[[], Tensor], own: set[int]) -> int:
         return x
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
-        kept = forward()  # alive, and its graph with it, until all were seen: an address stands for one tensor
-    del kept
-    return sum(size for address, size in sizes.items() if address not in own)
+        loss = forward()  # keeps the graph alive, so that no address stands for two tensors
+    del loss
+    return sum(size for address, size in sizes.items() if address not in of_weights)

@@ -1,4 +1,4 @@
-"""torch.compile for a method that is called thousands of times: what was compiled is found by the arguments alone."""
+"""torch.compile for a method that is called thousands of times, without its guards."""
 
 from __future__ import annotations
 
@@ -13,12 +13,11 @@ from hf_llc.backend.onednn_products import compile_options
 
 
 class CompiledStep:
-    """A method of (tensor, tensor or mapping of tensors, int), compiled anew for each shape and layout of these.
+    """A method of (tensor, tensor or mapping of tensors, int), compiled once for each shape and layout of these.
 
-    torch checks before each call all that it saw while compiling, every module of the model too: of a step of eight
-    chains of a small network that is a tenth. What belongs to the method's object must not change as long as this is in
-    use, so what is left to check are the arguments, and that is done here. (torch keeps what it compiled with the code
-    object, so each has a copy of its own.)
+    The state of the method's object must not change while this is in use. Then only the arguments have to be checked
+    before a call, and that is done here. torch's own guards check every module of the model too, which takes a tenth of
+    a step of eight chains of a small network.
     """
 
     def __init__(self, method: Callable[..., Any]) -> None:
@@ -34,8 +33,9 @@ class CompiledStep:
 
     def _compiled(self) -> Callable[..., Any]:
         function = self.method.__func__
+        # torch keeps compiled code with the code object: each compilation needs a copy of it
         copy = types.FunctionType(function.__code__.replace(), function.__globals__, closure=function.__closure__)
-        unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # torch below 2.8 checks all it can
+        unchecked = getattr(torch.compiler, "skip_all_guards_unsafe", None)  # torch below 2.8 keeps its guards
         options = compile_options() | ({} if unchecked is None else {"guard_filter_fn": unchecked})
-        # torch remembers sizes by the place of the code, for copies too: not dynamic, or another model's become symbols
+        # torch remembers sizes by file and line, for copies too: with dynamic shapes another model's become symbols
         return torch.compile(types.MethodType(copy, self.method.__self__), dynamic=False, options=options or None)

@@ -1,7 +1,7 @@
-"""CUDA graphs: the hundreds of small kernels of a gradient recorded once and started by one launch.
+"""CUDA graphs: the hundreds of small GPU kernels of a gradient, recorded once and started by one launch.
 
-A GPU runs the kernels of a small model faster than Python can launch them. What is recorded works on buffers of its
-own; weights and indices are copied in, loss and gradient copied out, so that it serves any chain.
+A GPU runs the kernels of a small model faster than Python can launch them. A recording works on buffers of its own:
+weights and indices are copied in, loss and gradient are copied out, so it serves any chain.
 """
 
 from __future__ import annotations
@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 _MOST = 2**26
-"""Weights of all chains up to which gradients are recorded: the buffers take room, and larger models need it less."""
+"""Elements of w, all chains together, up to which gradients are recorded: buffers take memory, and launches of larger
+models weigh less."""
 
 _LOG = logging.getLogger(__name__)
 
@@ -40,9 +41,9 @@ class _Recording:
 
 
 class GradientGraphs:
-    """Recordings of a posterior's gradient, one for each shape of its arguments, made when it is first met.
+    """Recordings of a gradient, one for each shape of its arguments, made when that shape first comes.
 
-    A model that cannot be recorded (its code waits for the device) runs as it is.
+    A model that cannot be recorded (its code waits for the device) runs without.
     """
 
     def __init__(self) -> None:
@@ -51,7 +52,7 @@ class GradientGraphs:
         self._is_possible = True
 
     def gradient(self, work: Gradient, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """`work(w, indices)`, which must depend on nothing else that changes."""
+        """`work(w, indices)`, which must depend on nothing else that changes between calls."""
         if not self._is_possible or w.numel() > _MOST:
             return work(w, indices)
         key = (w.shape, None if indices is None else indices.shape)
@@ -65,11 +66,11 @@ class GradientGraphs:
         return self._recordings[key].replay(w, indices)
 
     def _record(self, work: Gradient, w: Tensor, indices: Tensor | None) -> _Recording | None:
-        """None: it cannot be done. What is wrong with `work` itself is raised, as without recording."""
+        """A recording, or None if the model cannot be recorded. Errors of `work` itself are raised as they are."""
         w, indices = w.clone(), None if indices is None else indices.clone()
         current, side = torch.cuda.current_stream(w.device), torch.cuda.Stream(w.device)
         side.wait_stream(current)
-        with torch.cuda.stream(side):  # libraries set themselves up, which cannot be recorded
+        with torch.cuda.stream(side):  # warm-up: libraries initialize, which cannot be recorded
             for _ in range(2):
                 work(w, indices)
         current.wait_stream(side)

@@ -1,4 +1,4 @@
-"""How many bytes this machine has left."""
+"""How many bytes are free."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 
 
 def available_bytes(device: torch.device, *, processes: int = 1) -> int:
-    """Memory of a device that is free now; that of the host is shared by the processes on it."""
+    """Free bytes of a device's memory; the host's memory is shared by the processes on it."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
@@ -17,7 +17,7 @@ def available_bytes(device: torch.device, *, processes: int = 1) -> int:
 
 
 def _of_machine() -> int:
-    """Linux says how much programs may still take; elsewhere half of what is built in is a guess."""
+    """What Linux says that programs may still take; elsewhere half of the installed memory, a guess."""
     try:
         for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
@@ -31,14 +31,13 @@ def _of_machine() -> int:
 
 
 def _of_group(root: Path = Path("/sys/fs/cgroup")) -> int:
-    """What a container's limit leaves, where there is one (cgroup v2)."""
+    """What a container's limit leaves (cgroup v2); 2⁶² without a limit."""
     try:
         limit, used, stat = (
             (root / f"memory.{name}").read_text(encoding="ascii").strip() for name in ("max", "current", "stat")
         )
-        spare = dict(line.split() for line in stat.splitlines()).get(
-            "inactive_file", "0"
-        )  # files kept while there is room
+        # cached files are dropped when memory runs short
+        spare = dict(line.split() for line in stat.splitlines()).get("inactive_file", "0")
         return 2**62 if limit == "max" else max(0, int(limit) - int(used) + int(spare))
     except (OSError, ValueError):
         return 2**62

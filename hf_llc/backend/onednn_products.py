@@ -1,7 +1,7 @@
-"""Float32 matrix products by oneDNN, where torch's own go through an MKL that keeps the CPU to half its width.
+"""Float32 matrix products by oneDNN, on CPUs where torch's own, by MKL, use half the width of the vector units.
 
-MKL takes the AVX-512 units of Intel's CPUs only; oneDNN, which torch brings along and convolutions use anyway, takes
-those of any. `benchmarks/step.py` shows what that is worth. It is the same product to rounding.
+MKL uses AVX-512 on Intel's CPUs only. oneDNN comes with torch and uses it on any. The products are equal to rounding;
+`benchmarks/step.py` measures the gain.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 _WORTH = 2**21
-"""Multiplications from which a product is handed over: below, the way there takes longer than it saves."""
+"""Multiplications from which a product goes to oneDNN: for smaller ones the dispatch takes longer than it saves."""
 
 _PAYS = 2**22
-"""Multiplications that a forward pass has to have for each weight of the model, on average: what is gained is then what
-it costs to look at every operation, some twenty a weight."""
+"""Multiplications a parameter tensor, on average, from which a forward pass runs in `Products`: there the gain equals
+the cost of dispatching its operations in Python, some twenty a tensor."""
 
 _CPU = Path("/proc/cpuinfo")
 
 
 @functools.cache
 def is_faster() -> bool:
-    """Whether this is an AVX-512 CPU that MKL keeps short, known by its maker."""
+    """Whether this CPU has AVX-512 that MKL does not use: one not made by Intel."""
     if not (torch.backends.mkl.is_available() and torch.backends.mkldnn.is_available()):
         return False
     try:
@@ -39,11 +39,13 @@ def is_faster() -> bool:
 
 
 def product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tensor:
-    """a·b (+ bias), `[m, k]`·`[k, n]` or both with the same axis in front, in any layout; contiguous."""
+    """a·b (+ bias), contiguous; `[m, k]` and `[k, n]` in any layout, or both with one batch axis in front."""
     if a.ndim == 3:
         return torch.stack([product(x, y) for x, y in zip(a.unbind(), b.unbind(), strict=True)])
     (m, k), n = a.shape, b.shape[1]
-    if bias is None and not a.is_contiguous() and n * (k + m) < m * k:  # oneDNN copies its left side into order
+    if (
+        bias is None and not a.is_contiguous() and n * (k + m) < m * k
+    ):  # oneDNN would copy a; bᵀ and the result are smaller
         return product(b.t(), a.t()).t().contiguous()
     return torch.ops.mkldnn._linear_pointwise(a, b.t(), bias, "none", [], "")
 
@@ -59,11 +61,11 @@ def _shape_of_product(a: Tensor, b: Tensor, bias: Tensor | None = None) -> Tenso
 
 _aten = torch.ops.aten
 _PLACES = {_aten.mm.default: (0, 1), _aten.bmm.default: (0, 1), _aten.addmm.default: (1, 2, 0)}
-"""Where among its arguments a product of torch has a, b and bias."""
+"""The positions of a, b and bias among the arguments of torch's products."""
 
 
 def _factors(function: Any, args: Any) -> list[Any] | None:
-    """[a, b] or [a, b, bias] where a call of torch is such a product, whatever its size."""
+    """[a, b] or [a, b, bias] if a call of torch is a matrix product, else None."""
     places = _PLACES.get(function)
     return None if places is None else [args[place] for place in places]
 
@@ -76,9 +78,9 @@ def _is_worth(a: Tensor, b: Tensor, bias: Tensor | None = None) -> bool:
 
 
 class Products(TorchDispatchMode):
-    """Within it, the large products of eager passes, backward ones included, go to oneDNN.
+    """Within this mode, the large products of eager forward and backward passes go to oneDNN.
 
-    Every operation takes some microseconds longer, so it is for passes that have such products.
+    Every operation takes some microseconds longer, so it pays only for passes with large products.
     """
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -90,22 +92,22 @@ class Products(TorchDispatchMode):
 
 
 def during(num_multiplications: int) -> contextlib.AbstractContextManager[Any]:
-    """`Products` where a forward pass with so many multiplications a weight, on average, is the faster for it."""
+    """`Products` if a forward pass with so many multiplications a parameter tensor gains by it; else no mode."""
     return Products() if num_multiplications >= _PAYS and is_faster() else contextlib.nullcontext()
 
 
 @contextlib.contextmanager
-def suspended(passes: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
-    """Out of a context, the innermost one, for what happens within a pass and is none of it."""
-    passes.__exit__(None, None, None)
+def suspended(context: contextlib.AbstractContextManager[Any]) -> Iterator[None]:
+    """Leave `context`, the innermost one, and enter it again at the end."""
+    context.__exit__(None, None, None)
     try:
         yield
     finally:
-        passes.__enter__()
+        context.__enter__()
 
 
 def compile_options() -> dict[str, Any]:
-    """For torch.compile: the same in its graphs, where it costs nothing to look."""
+    """Options with which torch.compile makes the same replacement in its graphs, at no cost a step."""
     return {"post_grad_custom_pre_pass": _pass()} if is_faster() else {}
 
 

@@ -1,9 +1,9 @@
-"""Noise on a GPU, drawn where it is used: each number a function of (seed, chain, step, element), by Philox counters.
+"""Noise on a GPU, drawn in the kernel that uses it: each number is a function of (seed, chain, step, element).
 
-Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3", Philox 4x32-10: one counter gives four numbers, by
-Box and Muller. Elements are those of all parameters, so a draw does not depend on how weights are cut up or shared out.
-A whole step is one launch for all chains of a segment, reads weights, gradient and w* once, and writes the weights
-once.
+Philox 4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy as 1, 2, 3"): one counter gives four uniform
+numbers, and Box and Muller's transform four normal ones. Elements are counted over all parameters, so a draw does not
+depend on segments or shards. A step is one launch for all chains of a segment: it reads weights, gradient and w* once
+and writes the weights once.
 
 This module needs Triton, which comes with torch for CUDA and ROCm.
 """
@@ -21,16 +21,16 @@ import triton.language as tl  # type: ignore[import-not-found]
 from torch import Tensor
 
 _QUARTER = 256
-"""A block of four times as many elements takes its numbers from as many counters: lane by lane, so that they are
-written side by side. Part of what the noise is: another value, other numbers."""
+"""Counters of a block, which has four times as many elements: number i of a counter goes to the i-th quarter, so that
+neighbouring lanes write side by side. Another value would give other noise."""
 
 _VALUES = ["seed", "step", "start", "size", "w_row", "g_row", "p_row"]
-"""Arguments that are not to be compiled in."""
+"""Arguments whose values Triton must not compile in."""
 
 
 @triton.jit
 def _normal(seed, chain, step, block, QUARTER: tl.constexpr):
-    """The four normal numbers of each lane of a block."""
+    """Four normal numbers for each lane of a block."""
     lane = tl.arange(0, QUARTER)
     counter = block.to(tl.int64) * QUARTER + lane
     same = lane * 0
@@ -43,7 +43,7 @@ def _normal(seed, chain, step, block, QUARTER: tl.constexpr):
 
 @triton.jit
 def _block(start, QUARTER: tl.constexpr):
-    """The number of this program's block among all elements, and where its lanes are in the segment."""
+    """This program's block, counted over all parameters, and its lanes' elements, from the segment's start."""
     block = start // (4 * QUARTER) + tl.program_id(0)
     return block, block.to(tl.int64) * 4 * QUARTER - start + tl.arange(0, QUARTER)
 
@@ -54,8 +54,8 @@ def _fill(w, chains, w_row, seed, step, start, size, QUARTER: tl.constexpr):
     block, at = _block(start, QUARTER)
     noise = _normal(seed, tl.load(chains + row), step, block, QUARTER)
     for i in tl.static_range(4):
-        here = at + i * QUARTER
-        tl.store(w + row * w_row + here, noise[i].to(w.dtype.element_ty), mask=(here >= 0) & (here < size))
+        lane = at + i * QUARTER
+        tl.store(w + row * w_row + lane, noise[i].to(w.dtype.element_ty), mask=(lane >= 0) & (lane < size))
 
 
 @triton.jit(do_not_specialize=_VALUES)
@@ -66,12 +66,12 @@ def _diffuse(
     block, at = _block(start, QUARTER)
     noise = _normal(seed, tl.load(chains + row), step, block, QUARTER)
     for i in tl.static_range(4):
-        here = at + i * QUARTER
-        inside = (here >= 0) & (here < size)
-        x = tl.load(w + row * w_row + here, mask=inside)
-        x += pull * (tl.load(anchor + here, mask=inside).to(tl.float32) - x)
-        x -= push * tl.load(g + row * g_row + here, mask=inside)
-        tl.store(w + row * w_row + here, x + spread * noise[i], mask=inside)
+        lane = at + i * QUARTER
+        inside = (lane >= 0) & (lane < size)
+        x = tl.load(w + row * w_row + lane, mask=inside)
+        x += pull * (tl.load(anchor + lane, mask=inside).to(tl.float32) - x)
+        x -= push * tl.load(g + row * g_row + lane, mask=inside)
+        tl.store(w + row * w_row + lane, x + spread * noise[i], mask=inside)
 
 
 @triton.jit(do_not_specialize=_VALUES)
@@ -84,20 +84,20 @@ def _baoab(
     noise = _normal(seed, tl.load(chains + row), step, block, QUARTER)
     h = tl.load(times + row)
     for i in tl.static_range(4):
-        here = at + i * QUARTER
-        inside = (here >= 0) & (here < size)
-        x = tl.load(w + row * w_row + here, mask=inside)
-        force = nbeta * tl.load(g + row * g_row + here, mask=inside)
-        force += localization * (x - tl.load(anchor + here, mask=inside).to(tl.float32))
-        q = tl.load(p + row * p_row + here, mask=inside) - h * force
+        lane = at + i * QUARTER
+        inside = (lane >= 0) & (lane < size)
+        x = tl.load(w + row * w_row + lane, mask=inside)
+        force = nbeta * tl.load(g + row * g_row + lane, mask=inside)
+        force += localization * (x - tl.load(anchor + lane, mask=inside).to(tl.float32))
+        q = tl.load(p + row * p_row + lane, mask=inside) - h * force
         x += 0.5 * h * q
         q = keep * q + spread * noise[i]
-        tl.store(p + row * p_row + here, q, mask=inside)
-        tl.store(w + row * w_row + here, x + 0.5 * h * q, mask=inside)
+        tl.store(p + row * p_row + lane, q, mask=inside)
+        tl.store(w + row * w_row + lane, x + 0.5 * h * q, mask=inside)
 
 
 class Philox:
-    """Draws for a batch of chains.
+    """Noise of a batch of chains, and steps that use it.
 
     Args:
         seed: the stream's key, below 2⁶³.
@@ -113,7 +113,7 @@ class Philox:
         return -(-(start + size) // (4 * _QUARTER)) - start // (4 * _QUARTER), len(self.chains)
 
     def fill(self, out: Tensor, *, step: int, start: int) -> Tensor:
-        """Overwrite `out`, `[chain, size]`, with the noise of the elements from `start` on."""
+        """Overwrite `out`, `[chain, size]`, with the noise of `size` elements from `start` on."""
         size = out.shape[1]
         if size:
             with torch.cuda.device(self.device):

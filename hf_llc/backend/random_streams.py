@@ -1,4 +1,4 @@
-"""Random numbers as functions of (seed, chain, step): no state to save, the same on any number of processes."""
+"""Random numbers as functions of (seed, chain, step): no state to save, and the same on any number of processes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,20 @@ import torch
 from torch import Tensor
 
 CHUNK = {"cpu": 2**15}
-"""Elements drawn from one generator seed. On a CPU they stay in cache between the draw and its use."""
+"""Elements drawn from one generator seed. On a CPU they are still in cache when they are used."""
 
 ACCELERATOR_CHUNK = 2**24
 
 
 @functools.cache
 def _prepared(purpose: str, count: int) -> tuple[Any, Callable[..., bytes]]:
-    """A hash that has read nothing yet, and what packs so many counters.
-
-    Small models draw a seed every few microseconds; this halves what one takes.
-    """
+    """An empty hash of this purpose, and a function that packs so many counters into bytes."""
+    # cached: small models need a seed every few microseconds, and this halves its cost
     return blake2b(digest_size=8, person=purpose.encode()), struct.Struct(f"<{count}q").pack
 
 
 def counter_seed(*counters: int, purpose: str) -> int:
-    """A 64-bit hash of the counters: neighbouring counters give unrelated seeds."""
+    """A 64-bit hash of the counters and the purpose; neighbouring counters give unrelated seeds."""
     empty, pack = _prepared(purpose, len(counters))
     digest = empty.copy()
     digest.update(pack(*counters))
@@ -36,22 +34,27 @@ def counter_seed(*counters: int, purpose: str) -> int:
 
 
 def uniform(*counters: int, purpose: str) -> float:
-    """A uniform number in (0, 1) that depends on the counters alone."""
+    """A uniform number in (0, 1), a function of the counters and the purpose."""
     return (counter_seed(*counters, purpose=purpose) + 0.5) / 2.0**64
 
 
 class NoiseStream:
     """Standard normal noise for a batch of chains.
 
-    Element i of chain c at step t belongs to chunk i // chunk_size, which has its own generator seed
-    hash(seed, c, t, chunk). So a chain's noise does not depend on which chains run beside it, on the process, or on
-    what was drawn before; only the kind of device matters. (torch's CPU generator keeps 32 bits of the seed: two
-    chunks of a long run may share their numbers, at unrelated places and times.) On a GPU with Triton each element is
-    a function of (seed, c, t, i) by itself.
+    Element i of chain c at step t belongs to chunk i // chunk_size, and each chunk has a generator seed of its own,
+    hash(seed, c, t, chunk). So the noise of a chain depends on the kind of device, but not on the process, the chains
+    beside it or earlier draws. On a GPU with Triton each element is a function of (seed, c, t, i) by itself.
+
+    torch's CPU generator keeps 32 bits of a seed. In a long run two chunks may therefore have the same numbers, at
+    unrelated elements and steps.
+
+    Args:
+        seed: of the run.
+        chains: chain numbers.
+        device: of the noise.
 
     Attributes:
-        philox: `hf_llc.backend.philox_noise.Philox`, whose kernels draw the noise where they use it; None without
-            Triton.
+        philox: `hf_llc.backend.philox_noise.Philox`, whose kernels draw the noise that they use; None without Triton.
     """
 
     def __init__(self, seed: int, chains: Sequence[int], device: torch.device) -> None:
@@ -59,7 +62,7 @@ class NoiseStream:
         self.generator = torch.Generator(device=device)
         self.chunk_size = CHUNK.get(device.type, ACCELERATOR_CHUNK)
         self._filled: Tensor | None = None
-        self._rows: tuple[Tensor, ...] = ()  # to make them is a tenth of a small network's step
+        self._rows: tuple[Tensor, ...] = ()  # kept: to make them takes a tenth of a small network's step
         self.philox: Any = None
         if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
             from hf_llc.backend.philox_noise import Philox
@@ -67,7 +70,7 @@ class NoiseStream:
             self.philox = Philox(counter_seed(seed, purpose="noise") >> 1, chains, device)
 
     def fill(self, out: Tensor, *, step: int, chunk: int) -> Tensor:
-        """Overwrite `out`, shape `[chain, elements of the chunk]`, with the noise of this step and chunk."""
+        """Overwrite `out`, `[chain, elements of the chunk]`, with the noise of this step and chunk."""
         if self.philox is not None:
             return self.philox.fill(out, step=step, start=chunk * self.chunk_size)
         if self._filled is not out:
@@ -83,14 +86,22 @@ _BLOCK = 16
 
 
 class BatchStream:
-    """Each chain shuffles the examples once and lays them in a circle; a batch is a segment of m of them.
+    """Minibatches: each chain shuffles the examples once into a circle, and a batch is a segment of m of them.
 
-    Chains take a segment that begins anywhere, drawn for every step and chain. [L], Algorithm 1, walks the segments in
-    turn instead, which biases λ̂: what earlier batches of an epoch did to w leans against the batch that is to come
-    (together they sum to nothing), so that L_B(w) − L_B(w*) is above L_n(w) − L_n(w*) on average, by up to ε(nβ)²/4
-    times the variance of ∇L_B; and the heat of gradient noise is no longer what independent batches bring. Segments
-    that begin at the same places in all chains would make their losses go together: what w has fitted lately is there.
-    A segment that depends neither on the past nor on other chains has none of this (tests/test_kernel_laws.py).
+    The segment's start is drawn anew for every step and chain. Two other schemes are wrong (tests/test_kernel_laws.py):
+
+    - Segments in turn, as in Algorithm 1 of arXiv 2308.12108, bias λ̂. The gradient noises of an epoch's batches sum to
+      zero, so what earlier batches did to w opposes the batch to come. Then L_B(w) − L_B(w*) exceeds L_n(w) − L_n(w*)
+      on average, by up to ε(nβ)²/4 times the variance of ∇L_B, and the heat of gradient noise is not that of
+      independent batches.
+    - Starts shared by all chains correlate their losses, since every w has just fitted the same examples.
+
+    Args:
+        seed: of the run.
+        chains: chain numbers.
+        num_examples: of the data.
+        batch_size: m; all examples: full batches.
+        device: of the indices.
     """
 
     def __init__(
@@ -103,17 +114,17 @@ class BatchStream:
         for chain in chains if not self.is_full else []:
             self.generator.manual_seed(counter_seed(seed, chain, purpose="batches"))
             order = torch.randperm(num_examples, generator=self.generator)
-            orders.append(torch.cat([order, order[: batch_size - 1]]))  # the circle cut open
+            orders.append(torch.cat([order, order[: batch_size - 1]]))  # so that a segment may pass the end
         self.orders = torch.stack(orders).to(device) if orders else None
         self._block, self._drawn = -1, torch.empty(0)
 
     def indices(self, step: int) -> Tensor | None:
-        """Examples of this step's batch, int64 `[chain, m]`, a view; None means all of them, in order."""
-        found = self.block(step)
-        return None if found is None else found[0][found[1]]
+        """Indices of this step's batch, int64 `[chain, m]`, a view; None stands for all examples, in order."""
+        block = self.block(step)
+        return None if block is None else block[0][block[1]]
 
     def block(self, step: int) -> tuple[Tensor, int] | None:
-        """The batches that are drawn together with this step's, int64 `[step, chain, m]`, and which of them is its."""
+        """The batches drawn together with this step's, int64 `[step, chain, m]`, and the index of this step's."""
         if self.orders is None:
             return None
         block, at = divmod(step, _BLOCK)
@@ -132,7 +143,7 @@ class BatchStream:
         return drawn.transpose(0, 1).contiguous()
 
     def in_turn(self, step: int) -> Tensor | None:
-        """The same for training, which wants every example equally often: segment after segment."""
+        """Indices for training, which needs every example equally often: segments in turn."""
         if self.orders is None:
             return None
         start = step * self.batch_size % self.num_examples

@@ -17,21 +17,21 @@ _OF_RESULTS = (
     "arviz-stats",
     "numpy",
 )
-"""What every result depends on."""
+"""Packages whose versions stand in every result."""
 
 REQUIRED = (*_OF_RESULTS, "scipy", "matplotlib", "pyyaml", "tqdm")
-"""What hf_llc does not work without."""
+"""Packages that hf_llc needs."""
 
 OPTIONAL = {"transformer-lens": "pip install 'hf_llc[transformer-lens]', for TransformerLens models"}
-"""What some results depend on, and how to have it."""
+"""Packages that some models need, and how to install them."""
 
 
 def package_versions() -> dict[str, str]:
-    """Installed versions by package name, and Python's."""
-    found = {"python": platform.python_version()}
+    """Versions of Python and of the installed packages, by name."""
+    versions = {"python": platform.python_version()}
     for name in (*_OF_RESULTS, *OPTIONAL):
         try:
-            found[name] = version(name)
+            versions[name] = version(name)
         except PackageNotFoundError:
             continue
-    return found
+    return versions

@@ -1,4 +1,4 @@
-"""When a loop looks up from its steps, and how it ends on Ctrl-C."""
+"""When a loop of steps is interrupted for checks and checkpoints, and how it ends on Ctrl-C."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _FLUSH_STEPS, _FLUSH_SECONDS = 50, 0.5
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C (or a polite kill) asks; the step under way ends first. A second one is not deferred.
+    """Defer Ctrl-C and SIGTERM, so that the step under way ends first. A second one raises KeyboardInterrupt at once.
 
-    Yields a function that says whether it was asked. Outside the main thread signals are left as they are.
+    Yields a function that says whether one came. Outside the main thread signals are left as they are.
     """
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -38,10 +38,14 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 class Pacer:
-    """When a loop looks up from its steps, for the clock, for Ctrl-C, for what the device has done.
+    """When a loop of steps pauses to wait for the device, to report, and to look for Ctrl-C and a due checkpoint.
 
-    A process by itself looks after 50 steps or half a second, or when it was asked to stop. Processes of a group cannot
-    each go by their own clock: at each look they agree on the next, some half a second later.
+    A process alone pauses after 50 steps, after half a second, or when it was asked to stop. The clocks of a group's
+    processes differ: at each pause they agree on the step of the next, about half a second later.
+
+    Args:
+        group: the processes that run this loop together.
+        step: steps done before the loop.
     """
 
     def __init__(self, group: Group, step: int) -> None:
@@ -49,14 +53,14 @@ class Pacer:
         self.next = step + 1
 
     def is_due(self, step: int, is_asked: Callable[[], bool]) -> bool:
-        """Whether to look after this step."""
+        """Whether to pause after this step."""
         if self.group.size > 1:
             return step >= self.next
         late = time.monotonic() - self.time > _FLUSH_SECONDS
         return late or step - self.step >= _FLUSH_STEPS or is_asked()
 
     def agree(self, step: int, *, stop: bool, save: bool) -> tuple[bool, bool]:
-        """Whether to stop and to save, as any of the group wants; and begin to wait for the next look."""
+        """Whether any process of the group wants to stop, and to save; sets the next pause."""
         now = time.monotonic()
         each = (now - self.time) / max(step - self.step, 1)
         ahead = min(max(int(_FLUSH_SECONDS / max(each, 1e-9)), 1), _FLUSH_STEPS)

@@ -1,4 +1,4 @@
-"""Which processes hold the model and share the work: settings, launcher and model agree before anything is loaded."""
+"""Which processes share the work and the model: settings, launcher and model must agree before anything is loaded."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from hf_llc.problem import Problem
 
 
 def arrange_processes(sample: SampleConfig, model: Any = None) -> tuple[SampleConfig, Processes]:
-    """The settings with `parameter_parallel` as launcher or model have it, and the processes in groups.
+    """The settings with `parameter_parallel` as the launcher or the model demands, and the processes in groups.
 
     Args:
         sample: as asked for.
-        model: whatever was given to be measured; a module that `fully_shard` has split says itself over how many.
+        model: what is to be measured. A module sharded by `fully_shard` says itself over how many processes.
 
     Raises:
-        InputError: groups of that size cannot be made, or the module given is split in another way, or is whole.
+        InputError: groups of that size cannot be made, or the given module is sharded otherwise, or not at all.
     """
     module = module_of(model)
     mesh = None if module is None else mesh_of(module)
@@ -55,10 +55,10 @@ def arrange_processes(sample: SampleConfig, model: Any = None) -> tuple[SampleCo
 
 
 def place_for_loading(load: LoadConfig, sample: SampleConfig, model: Any = None) -> LoadConfig:
-    """Where a model that is then split is loaded: on the host, as it may not fit on one device.
+    """The settings of loading: a model to be sharded is loaded on the host, as it may not fit on one device.
 
     Raises:
-        InputError: one device is asked for.
+        InputError: a device is given.
     """
     if sample.parameter_parallel == 1 or module_of(model) is not None:
         return load
@@ -70,13 +70,13 @@ def place_for_loading(load: LoadConfig, sample: SampleConfig, model: Any = None)
 
 
 def shard_over_group(problem: Problem, sample: SampleConfig, processes: Processes) -> None:
-    """Split the problem's model over the group of this process, unless it is split already.
+    """Shard the problem's model over the group of this process, unless it is sharded already.
 
     Raises:
-        InputError: it cannot be split.
+        InputError: it cannot be sharded.
     """
     if sample.parameter_parallel > 1 and mesh_of(problem.model) is None:
-        for parameter in problem.model.parameters():  # FSDP's weights are those of the chains
+        for parameter in problem.model.parameters():  # FSDP keeps chains in the model's weights: float32
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.float()
         shard(problem.model, processes.group.mesh())

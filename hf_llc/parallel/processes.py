@@ -1,4 +1,4 @@
-"""Which process runs which chains, and how results come together. Only this module knows ranks."""
+"""The processes of a run: which chains each runs, and how results come together. Ranks: only here and in `group`."""
 
 from __future__ import annotations
 
@@ -22,13 +22,10 @@ T = TypeVar("T")
 
 
 def process_state() -> PartialState:
-    """The processes of this run, whoever started them (accelerate, torchrun, a notebook, Trainer).
-
-    Without an accelerator accelerate must be told that processes on CPUs are meant: else each believes it is alone.
-    A group that begins here ends with this process: left to Python's exit, gloo's threads now and then abort it.
-    """
+    """accelerate's state of this run's processes, whoever started them (accelerate, torchrun, a notebook, Trainer)."""
     if PartialState._shared_state:
         return PartialState()
+    # on a machine without accelerator each process believes it is alone, unless it is told that CPUs are meant
     cpu = parse_flag_from_env("ACCELERATE_USE_CPU") or not torch.accelerator.is_available()
     state = PartialState(cpu=cpu, timeout=TIMEOUT)
     if state.num_processes > 1:
@@ -37,18 +34,19 @@ def process_state() -> PartialState:
 
 
 def _leave() -> None:
+    """End torch's process group before Python exits: otherwise gloo's threads abort the process now and then."""
     if dist.is_initialized():
-        handle_of.cache_clear()  # what still holds a group, as models that were split do, keeps its threads alive
+        handle_of.cache_clear()  # a reference to a group, as in a sharded model, keeps its threads alive
         gc.collect()
         with contextlib.suppress(Exception):  # too late to say anything useful
             dist.destroy_process_group()
 
 
 def launched_for_fsdp() -> bool:
-    """Whether accelerate's launcher was told that models are split over the processes.
+    """Whether accelerate's launcher was told to shard models over the processes (FSDP2).
 
     Raises:
-        InputError: by FSDP1.
+        InputError: it was told to use FSDP1.
     """
     if not parse_flag_from_env("ACCELERATE_USE_FSDP"):
         return False
@@ -65,7 +63,7 @@ _is_alone = contextvars.ContextVar("is_alone", default=False)
 
 @contextlib.contextmanager
 def alone() -> Iterator[None]:
-    """Inside, this process works by itself, whoever runs beside it: each may be at another job."""
+    """Within, `Processes` is this process alone: each process of a run may work on a job of its own."""
     token = _is_alone.set(True)
     try:
         yield
@@ -74,14 +72,14 @@ def alone() -> Iterator[None]:
 
 
 class Processes:
-    """The processes of this run and their shares of the work; only this one inside `alone`.
+    """The processes of this run in groups, and their shares of the work; only this process within `alone`.
 
     Args:
-        data_parallel: processes in a group that steps the same chains, each with its share of every batch.
-        parameter_parallel: the same where each also holds only its share of the weights.
+        data_parallel: processes of a group. All step the same chains, each with its share of every batch.
+        parameter_parallel: the same, if each also holds only a shard of the weights.
 
     Raises:
-        InputError: the processes cannot be put into groups of that size.
+        InputError: the number of processes is not a multiple of a group's.
     """
 
     def __init__(self, data_parallel: int = 1, *, parameter_parallel: int = 1) -> None:
@@ -119,34 +117,34 @@ class Processes:
         return torch.device(self.state.device or "cpu")
 
     def share(self, items: Sequence[T]) -> list[T]:
-        """The part of `items` of this process's group: every one of as many as there are groups."""
+        """The `items` of this process's group: with k groups, every k-th."""
         return list(items[self._index // self.group.size :: self.count // self.group.size])
 
     def gather(self, mine: list[Any]) -> list[Any]:
-        """The lists of all groups, one after the other, on every process."""
+        """The lists of all groups joined, on every process."""
         return gather_object(mine if self.group.leads else []) if self.count > 1 else mine
 
     def main_does(self, work: Callable[[], T]) -> T:
-        """Run `work` on the main process and hand its result (or its exception) to all."""
-        return self._hand_on(work, self.is_main, Exception)
+        """Run `work` on the main process; its result (or its exception) goes to all."""
+        return self._broadcast(work, self.is_main, Exception)
 
     def main_group_does(self, work: Callable[[], T]) -> T:
-        """Run `work` on the processes of the main one's group, together, and hand the main one's result to all.
+        """Run `work` on the processes of the main group together; the main process's result goes to all.
 
-        A refusal, which all of them meet, is handed on. Any other exception ends the process that meets it, and the
-        launcher then ends the rest: the others of the group may be waiting for it in the middle of the work.
+        An InputError, which all of them meet, also goes to all. Any other exception ends the process that meets it, and
+        the launcher then ends the rest: the others of the group may be waiting for it in the middle of the work.
         """
         caught = Exception if self.group.size == 1 else InputError
-        return self._hand_on(work, self._index < self.group.size, caught)
+        return self._broadcast(work, self._index < self.group.size, caught)
 
-    def _hand_on(self, work: Callable[[], T], works: bool, caught: type[Exception]) -> T:
+    def _broadcast(self, work: Callable[[], T], works: bool, caught: type[Exception]) -> T:
         if self.count == 1:
             return work()
         outcome: list[Any] = [None, None]
         if works:
             try:
                 outcome[0] = work()
-            except caught as error:  # handed on: the others would wait for ever
+            except caught as error:  # raised by all below: they would otherwise wait for ever
                 outcome[1] = error
         outcome = broadcast_object_list(outcome)
         if outcome[1] is not None:
@@ -155,5 +153,5 @@ class Processes:
 
 
 def chain_batches(num_chains: int, size: int) -> list[list[int]]:
-    """Chain numbers in batches; the same batches whatever the number of processes."""
+    """Chain numbers in batches of `size`; the same whatever the number of processes."""
     return [list(range(start, min(start + size, num_chains))) for start in range(0, num_chains, size)]

@@ -1,4 +1,4 @@
-"""Weights split over processes by torch's FSDP2: how a model is split, and what a process holds of it."""
+"""Weights sharded over processes by torch's FSDP2: how a model is sharded, and the shard that a process holds."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from hf_llc.errors import InputError
 
 
 def is_shard(tensor: Tensor) -> bool:
-    """Whether this process holds but a part of it."""
+    """Whether this process holds only a shard of it."""
     return isinstance(tensor, DTensor)
 
 
 def local_shard_of(tensor: Tensor) -> Tensor:
-    """The part that this process holds; what is written into it is the model's."""
-    found = tensor.detach()
-    assert isinstance(found, DTensor)
-    return found.to_local()
+    """The shard that this process holds: a view of the model's own storage."""
+    sharded = tensor.detach()
+    assert isinstance(sharded, DTensor)
+    return sharded.to_local()
 
 
 def full_tensor_of(tensor: Tensor) -> Tensor:
-    """All of it. All processes that hold a part must ask."""
+    """The full tensor. All processes that hold a shard must ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
 
 
 def hash_of(tensors: Iterable[Tensor]) -> str:
-    """A hash of the values, 16 hexadecimal digits, however they are split. All processes that hold a part must ask."""
+    """A hash of the full tensors, 16 hexadecimal digits. All processes that hold a shard must ask."""
     digest = hashlib.sha256()
     for tensor in tensors:
         digest.update(full_tensor_of(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data)
@@ -41,29 +41,29 @@ def hash_of(tensors: Iterable[Tensor]) -> str:
 
 
 def module_of(model: Any) -> nn.Module | None:
-    """The module itself, or that of a pipeline; None: there is only a name as yet."""
+    """The given module or that of a pipeline; None if only a name was given."""
     inner = model if isinstance(model, nn.Module) else getattr(model, "model", None)
     return inner if isinstance(inner, nn.Module) else None
 
 
 def is_sharded(model: Any) -> bool:
-    """Whether what was given to be measured is split over processes."""
+    """Whether the given module (or pipeline) is sharded over processes."""
     module = module_of(model)
     return module is not None and any(is_shard(p) for p in module.parameters())
 
 
 def reshard(model: nn.Module) -> None:
-    """Give back the weights that a forward pass has gathered, so that those held here are the model's again."""
+    """Free the full weights that a forward pass has gathered, so that the model has its shards again."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
             module.reshard()
 
 
 def mesh_of(model: nn.Module) -> DeviceMesh | None:
-    """The processes over which a model is split; None: it is whole.
+    """The processes over which a model is sharded; None if it is not.
 
     Raises:
-        InputError: split in another way than `fully_shard` over one group of processes does it.
+        InputError: it is sharded otherwise than by `fully_shard` over one group of processes.
     """
     allowed = "torch.distributed.fsdp.fully_shard (FSDP2) over one group of processes, along the first axis"
     if any(isinstance(module, FullyShardedDataParallel) for module in model.modules()):
@@ -90,13 +90,13 @@ def mesh_of(model: nn.Module) -> DeviceMesh | None:
 
 
 def shard(model: nn.Module, mesh: DeviceMesh) -> None:
-    """Split a model over the processes of a mesh, block by block as accelerate does, and move it to their devices.
+    """Shard a model over the processes of a mesh, block by block as accelerate does, and move it to their devices.
 
-    A block (`_no_split_modules` of transformers) is gathered as a whole when it is its turn; what is in none is
-    gathered once, for the whole pass.
+    A forward or backward pass gathers a block (`_no_split_modules` of transformers) when it comes to it. Weights in no
+    block are gathered once for the pass.
 
     Raises:
-        InputError: it cannot be split.
+        InputError: it cannot be sharded.
     """
     blocks = set(getattr(model, "_no_split_modules", None) or ())
     try:

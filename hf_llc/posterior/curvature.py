@@ -1,4 +1,4 @@
-"""The largest curvature of the energy along a chain, which bounds the step size of every sampler."""
+"""The largest curvature of the loss along a chain, which bounds the step size of every sampler."""
 
 from __future__ import annotations
 
@@ -10,37 +10,37 @@ from torch import Tensor
 from hf_llc.posterior.posterior import Posterior
 
 _REACH = 1e-3
-"""Hessian-vector products are gradient differences over this distance, relative to ‖w‖: well above float32's rounding
-of a gradient, well below the distance over which the Hessian of a network changes."""
+"""Distance of the gradient differences that give Hessian-vector products, relative to ‖w‖: far enough that float32
+rounding does not matter, near enough that the Hessian of a network does not change."""
 
 STABLE = 0.25
-"""ε κ of samplers with momentum to begin with: h = 0.5/√κ; they are stable below ε κ = 4."""
+"""εκ at which samplers with momentum begin, that is h = √ε = 0.5/√κ; they are stable below εκ = 4."""
 
 
 def hessian_product(
     posterior: Posterior, w: Tensor, indices: Tensor | None, base: Sequence[Tensor], direction: Tensor
 ) -> Tensor:
-    """∇²L_B(w) v by a gradient difference, `[chain, parameter]`; one gradient.
+    """∇²L_B(w) v by a difference of gradients, `[chain, parameter]`; evaluates one gradient.
 
     Args:
-        posterior: gradients.
+        posterior: its gradients.
         w: `[chain, parameter]`.
         indices: minibatches, int64 `[chain, m]`; None: all examples.
         base: ∇L_B(w) in pieces, as `Posterior.gradient` gives it.
         direction: v, unit vectors, `[chain, parameter]`.
     """
     length = _REACH * posterior.buffer.norm(w).clamp_min(1.0)
-    moved = posterior.gradient(w + length * direction, indices)[1]
-    return torch.cat([a - b for a, b in zip(moved, base, strict=True)], dim=1) / length
+    ahead = posterior.gradient(w + length * direction, indices)[1]
+    return torch.cat([a - b for a, b in zip(ahead, base, strict=True)], dim=1) / length
 
 
-def follow(
+def top_eigenvalue(
     posterior: Posterior, w: Tensor, indices: Tensor | None, direction: Tensor, *, nbeta: float, iterations: int
 ) -> tuple[Tensor, Tensor]:
-    """Power iteration for the largest eigenvalue of nβ∇²L_B at each chain, from a direction found before.
+    """The largest eigenvalue of nβ∇²L_B(w) of each chain, by power iteration from an earlier direction.
 
     Args:
-        posterior: gradients; `iterations` + 1 of them.
+        posterior: its gradients; `iterations` + 1 are evaluated.
         w: `[chain, parameter]`.
         indices: minibatches, int64 `[chain, m]`; None: all examples.
         direction: unit vectors, `[chain, parameter]`.
@@ -61,32 +61,36 @@ def follow(
     return value, direction
 
 
-def any_direction(num_chains: int, posterior: Posterior) -> Tensor:
-    """Unit vectors to begin with, `[chain, parameter]`, always the same."""
+def initial_direction(num_chains: int, posterior: Posterior) -> Tensor:
+    """Unit vectors where power iteration starts, `[chain, parameter]`; always the same."""
     generator = torch.Generator().manual_seed(0)
     v = torch.randn(1, posterior.num_parameters, generator=generator, dtype=posterior.dtype)
     return posterior.buffer.local_shard(v / v.norm()).to(posterior.device).expand(num_chains, -1).clone()
 
 
 class Curvature:
-    """Running maximum of the largest eigenvalue of nβ∇²L_B(w) along one chain; that of the energy is γ larger.
+    """Running maximum, along one chain, of the largest eigenvalue of nβ∇²L_B(w). The energy's is γ larger.
+
+    Args:
+        posterior: its gradients.
+        nbeta: nβ.
 
     Attributes:
-        loss: the largest eigenvalue of nβ∇²L_B seen so far, at least 0.
-        num_gradients: gradient evaluations spent.
+        loss: the maximum so far, at least 0.
+        num_gradients: gradient evaluations so far.
     """
 
     def __init__(self, posterior: Posterior, *, nbeta: float) -> None:
         self.posterior, self.nbeta = posterior, nbeta
         self.loss = 0.0
         self.num_gradients = 0
-        self._direction = any_direction(1, posterior)
+        self._direction = initial_direction(1, posterior)
 
     def refresh(self, w: Tensor, indices: Tensor | None, *, iterations: int) -> float:
-        """Look at the curvature at `w`, `[1, parameter]`, on a minibatch; returns `loss`, which never falls."""
-        found, self._direction = follow(
+        """Evaluate the curvature at `w`, `[1, parameter]`, on a minibatch; returns `loss`, which never falls."""
+        value, self._direction = top_eigenvalue(
             self.posterior, w, indices, self._direction, nbeta=self.nbeta, iterations=iterations
         )
         self.num_gradients += iterations + 1
-        self.loss = max(self.loss, float(found))
+        self.loss = max(self.loss, float(value))
         return self.loss

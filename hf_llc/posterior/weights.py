@@ -1,4 +1,4 @@
-"""A model's weights: which of them are sampled, in what type, and how they are given back as they were."""
+"""A model's weights: which are sampled, in what type, and how the model is left as it was found."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from hf_llc.parallel.sharding import is_shard, local_shard_of, reshard
 
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[nn.Module]:
-    """Eval mode inside; on leaving, whatever happened, weights, buffers, gradients, modes and flags are as found."""
+    """Put a model in eval mode; at the end restore its weights, buffers, gradients, modes and requires_grad flags."""
     reshard(model)
     shards = [(local_shard_of(p), local_shard_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
     modes = [(module, module.training) for module in model.modules()]
@@ -40,16 +40,16 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
 
 
 def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that move: those with requires_grad, tied ones once.
+    """The sampled parameters by name: those with requires_grad, tied ones once.
 
     Raises:
-        InputError: none, of types that chains cannot have, or on several devices.
+        InputError: there is none, or they are on several devices or of types that cannot be sampled.
     """
-    found = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    if not found:
+    sampled = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not sampled:
         raise InputError("the model has no parameter to sample", remedy="set requires_grad on those that should move")
-    chain_dtype(found.values())
-    devices = {str(p.device) for p in found.values()}
+    chain_dtype(sampled.values())
+    devices = {str(p.device) for p in sampled.values()}
     if len(devices) > 1:
         raise InputError(
             "the model is spread over several devices",
@@ -57,14 +57,14 @@ def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
             allowed="one, or shards on processes of their own",
             remedy="load it without device_map, or launch more processes and give parameter_parallel",
         )
-    return found
+    return sampled
 
 
 def chain_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
-    """The type of the chains around these weights: float32 for weights kept in 16 bits (a step is far below theirs).
+    """The type of chains around these weights: float64 or float32. Steps would be lost in the rounding of 16 bits.
 
     Raises:
-        InputError: weights of types that chains cannot have.
+        InputError: weights of other types, or float64 among others.
     """
     kinds = {p.dtype for p in parameters}
     if kinds == {torch.float64}:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-from hf_llc.posterior.curvature import any_direction, follow
+from hf_llc.posterior.curvature import initial_direction, top_eigenvalue
 from hf_llc.samplers.kernel import Kernel, pieces_of
 from hf_llc.samplers.langevin import force
 from hf_llc.samplers.walk import Segment, Step, Walk
@@ -70,7 +70,7 @@ class BAOAB(Kernel):
             self.state["momentum"] = first_momentum(walk)
             self.state["shrink"] = torch.ones_like(walk.w[:, :1], dtype=torch.float64)
             if self.adapt_step_size:
-                self.state["direction"] = any_direction(len(walk.w), walk.posterior)
+                self.state["direction"] = initial_direction(len(walk.w), walk.posterior)
         if self.adapt_step_size and step > 0 and step % _WATCH_EVERY == 0:
             self._follow_curvature(walk, indices)
         epsilon = self.step_size * self.state["shrink"]
@@ -104,7 +104,7 @@ class BAOAB(Kernel):
 
     def _follow_curvature(self, walk: Walk, indices: Tensor | None) -> None:
         """Measure κ in each chain, and lower its ε to 1/κ if it is larger."""
-        curvature, self.state["direction"] = follow(
+        curvature, self.state["direction"] = top_eigenvalue(
             walk.posterior, walk.w, indices, self.state["direction"], nbeta=walk.law.nbeta, iterations=_WATCH_ITERATIONS
         )
         ceiling = _MAX_CURVATURE / (self.step_size * (curvature + walk.law.localization)).clamp_min(1e-300)
