@@ -47,9 +47,10 @@ def encode(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded
 
 def _processed(data: Dataset, name: str, processor: Any, *, mode: str) -> Tensor:
     """The images of a column, in PIL's `mode`, as the processor gives them: `[example, channel, height, width]`."""
+    batches: Any = data.iter(256)
     parts = [
-        processor([image.convert(mode) for image in part[name]], return_tensors="pt")["pixel_values"].float()
-        for part in data.iter(256)
+        processor([image.convert(mode) for image in batch[name]], return_tensors="pt")["pixel_values"].float()
+        for batch in batches
     ]
     return torch.cat(parts)
 

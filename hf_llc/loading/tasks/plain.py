@@ -32,8 +32,8 @@ _NUM_OUTPUTS = 8
 """Examples whose mean output the search for the best constant starts from, all in memory at once."""
 
 
-def task(loss_fn: LossFn) -> Task:
-    """The task of a module with this loss function."""
+def task(loss_fn: Any) -> Task:
+    """The task of a module with this `LossFn`."""
     return Task(name="plain", encode=functools.partial(_encode, loss_fn=loss_fn), takes_tensors=True)
 
 

@@ -93,9 +93,7 @@ def _unpadded(data: Dataset, name: str) -> list[np.ndarray]:
     return rows
 
 
-def _rows_of_text(
-    data: Dataset | IterableDataset, name: str, tokenizer: Any, config: LoadConfig, length: int
-) -> Sequence[Any]:
+def _rows_of_text(data: Dataset | IterableDataset, name: str, tokenizer: Any, config: LoadConfig, length: int) -> Any:
     """Token ids of a text column: windows if packed, documents otherwise."""
     if config.packing != "packed":
         return tokenize(materialize(data, config), name, tokenizer, length=length)["input_ids"]
