@@ -17,7 +17,7 @@ from models import Case
 from safetensors.torch import load_file, save_file
 
 from hf_llc.backend.versions import package_versions
-from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.minimize import minimize
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
@@ -171,7 +171,7 @@ def make_reference(case: Case, folder: Path, *, localization: float, steps: int,
     )  # fmt: skip
     sample = settled(asked, problem)
     with preserved(problem.model):
-        sample = apply(calibrate(Posterior(problem), sample), sample)
+        sample = with_calibration(sample, calibrate(Posterior(problem), sample))
     assert sample.step_size != "auto" and sample.friction != "auto"
     sample = replace(sample, step_size=sample.step_size / 4, friction=sample.friction / 2)
     result = solve(problem, sample)

@@ -23,7 +23,7 @@ from known import Known
 from models import canonical_estimator
 from torch import Tensor
 
-from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.noise_spectrum import Spectrum, heating_share, is_heat_significant, noise_spectrum
 from hf_llc.chains.run_chains import Recorder, take_step
 from hf_llc.config import SampleConfig
@@ -127,7 +127,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
     with alone(), preserved(known.problem.model):
         posterior = Posterior(known.problem)
         if step_size is None:
-            sample = apply(calibrate(posterior, sample), sample)
+            sample = with_calibration(sample, calibrate(posterior, sample))
         settings = ChainSettings.of(sample)
         stream = {"seed": seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
         walks = [Walk(posterior, known.law, [chain], **stream) for chain in range(chains)]

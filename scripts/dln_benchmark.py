@@ -50,7 +50,7 @@ import torch
 from experiment import Experiment, Row, parse, start
 from matplotlib.figure import Figure
 
-from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.config import SampleConfig
 from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
 from hf_llc.parallel.processes import Processes
@@ -144,7 +144,7 @@ def work(job: Row, *, trained_steps: int) -> Row:
         return found(network, solve(problem, sample))
     with preserved(problem.model):
         calibration = calibrate(Posterior(problem), sample)
-    result, spent = solve(problem, apply(calibration, sample)), calibration["num_gradients"]
+    result, spent = solve(problem, with_calibration(sample, calibration)), calibration["num_gradients"]
     if result.verdict == "diverged":
         spent += result.num_gradients
         result = solve(problem, sample)

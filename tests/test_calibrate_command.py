@@ -13,7 +13,7 @@ import pytest
 import torch
 from targets import expected_llc, power_problem, shifted_problem
 
-from hf_llc.calibration.repair import mended
+from hf_llc.calibration.repair import retry_settings
 from hf_llc.cli.arguments import read_yaml
 from hf_llc.cli.entry_point import main
 from hf_llc.config import SampleConfig
@@ -96,7 +96,7 @@ def test_a_sampler_without_friction_starts_again_at_a_smaller_step() -> None:
     asked = SampleConfig(sampler="sgld", nbeta=100.0, batch_size=4)
     settings = ChainSettings.of(replace(asked, step_size=1e-3, localization=1.0, gradient="plain"))
     found: Any = SimpleNamespace(verdict="step size too large", llc=10.0, llc_se=0.1, step_size_bias=2.0)
-    better = mended(settings, asked, found)
+    better = retry_settings(settings, asked, found)
     assert better is not None and better.step_size == pytest.approx(2.5e-4)
 
 

@@ -63,8 +63,10 @@ def test_chains_that_break_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = dln_benchmark.work(job, trained_steps=0)
     network, _ = dln_benchmark.begin("1k", 15, 0, dln_benchmark.BATCH)
     before = [p.clone() for p in network.model.parameters()]
-    apply = dln_benchmark.apply
-    monkeypatch.setattr(dln_benchmark, "apply", lambda found, s: replace(apply(found, s), step_size=1.0))
+    with_calibration = dln_benchmark.with_calibration
+    monkeypatch.setattr(
+        dln_benchmark, "with_calibration", lambda s, found: replace(with_calibration(s, found), step_size=1.0)
+    )
     broken = dln_benchmark.work(job, trained_steps=0)
     assert broken["llc"] == sound["llc"] and broken["gradients"] > sound["gradients"]
     assert all(a.equal(b) for a, b in zip(before, network.model.parameters(), strict=True))

@@ -13,9 +13,9 @@ import torch
 from targets import expected_llc, power_problem, shifted_problem
 from targets import sample as trace_of
 
-from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.pilot import Pilot, gradient_noise, limit_effective_step
-from hf_llc.calibration.repair import mended
+from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
@@ -118,7 +118,7 @@ def test_noise_that_localization_holds_asks_for_no_friction() -> None:
 
 def test_localization_lets_flat_directions_relax_in_a_twentieth_of_the_steps() -> None:
     asked = sample(localization="auto", max_steps=4000)
-    found = ChainSettings.of(apply(calibrate(Posterior(power_problem(H)), asked), asked))
+    found = ChainSettings.of(with_calibration(asked, calibrate(Posterior(power_problem(H)), asked)))
     assert 2 / (slow_step_size(found) * found.localization) == pytest.approx(200, rel=0.05)
 
 
@@ -146,7 +146,7 @@ def test_calibration_counts_its_gradients() -> None:
         assert len(calls) - calls.count(5) == (gradient != "plain")  # ∇L_n(w*), which the run counts
 
 
-class TestMended:
+class TestRetrySettings:
     """What chains start again with, by what they showed."""
 
     @pytest.fixture
@@ -160,7 +160,7 @@ class TestMended:
     ) -> ChainSettings | None:
         now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=localization)
         auto = sample(step_size="auto", localization="auto") if asked is None else asked
-        return mended(ChainSettings.of(now), auto, replace(found.estimate, **changes))
+        return retry_settings(ChainSettings.of(now), auto, replace(found.estimate, **changes))
 
     def test_diverged(self, found: Any) -> None:
         after = self._after(found, verdict="diverged")

@@ -29,7 +29,11 @@ _MAX_BLOCKS = 40
 
 
 def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
-    """Choose everything that is "auto" in `sample`.
+    """Choose step size, gradient, localization and, with momentum, friction: those that are "auto" in `sample`.
+
+    Args:
+        posterior: losses and gradients around w*.
+        sample: the settings asked for; its step_size is "auto".
 
     Returns:
         The settings (step_size, gradient, localization and, with momentum, friction), `num_gradients`, the largest
@@ -48,20 +52,18 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
             "path": pilot.path,
         }
     assert isinstance(sample.batch_size, int)
-    found = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)
+    chosen = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)
     localization = sample.localization
     if localization == "auto":
-        localization = relaxing_localization(found["step_size"], sample.steps_allowed)
+        localization = relaxing_localization(chosen["step_size"], sample.steps_allowed)
     gradient = "plain" if sample.gradient == "auto" else sample.gradient
-    return {**found, "gradient": gradient, "localization": localization}
+    return {**chosen, "gradient": gradient, "localization": localization}
 
 
-_FOUND = ("step_size", "friction", "gradient", "localization")
-
-
-def apply(found: dict[str, Any], sample: SampleConfig) -> SampleConfig:
-    """The settings with what was found filled in; chains then watch the curvature on."""
-    values = {name: found[name] for name in _FOUND if name in found}
+def with_calibration(sample: SampleConfig, calibration: dict[str, Any]) -> SampleConfig:
+    """`sample` with the settings that `calibrate` chose. Chains go on to adapt ε to their curvature if they can."""
+    names = ("step_size", "friction", "gradient", "localization")
+    values = {name: calibration[name] for name in names if name in calibration}
     return replace(sample, **values, adapt_step_size=SAMPLERS[sample.sampler].adapts_step_size)
 
 
@@ -70,6 +72,12 @@ def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size
 
     Below the target ε is halved, above it raised by half, and bisected once both sides are known. Acceptance on a
     step's own minibatch is blind to gradient noise; `judging.statistics.step_size_bias` measures that on the chains.
+
+    Args:
+        posterior: losses and gradients around w*.
+        law: nβ and γ.
+        seed: seed of the pilot's noise and minibatches.
+        batch_size: examples a step.
 
     Returns:
         step_size, accept_prob, curvature, num_gradients, and the path of (step size, acceptance) tried.

@@ -1,4 +1,4 @@
-"""Better settings for chains that went wrong."""
+"""Better settings for chains whose verdict other settings can change."""
 
 from __future__ import annotations
 
@@ -13,34 +13,33 @@ from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import relaxing_localization, slow_step_size
 
 
-def mended(settings: ChainSettings, asked: SampleConfig, found: Estimate) -> ChainSettings | None:
-    """The settings that chains should start again with, None where no setting left open would mend what they show.
+def retry_settings(settings: ChainSettings, asked: SampleConfig, estimate: Estimate) -> ChainSettings | None:
+    """The settings to start the chains again with; None if changing an "auto" setting would not help.
 
     Args:
-        settings: those of the chains.
-        asked: those of the user, who said of some "auto".
-        found: what the chains showed.
+        settings: settings of the chains.
+        asked: settings asked for. Only those that are "auto" may change.
+        estimate: what the chains gave.
     """
     if asked.step_size == "auto":
-        factor = lower_by(found)
+        factor = lower_by(estimate)
         if factor is not None:
-            lower = replace(settings, **_lower(settings, asked, factor, is_broken=found.verdict == "diverged"))
-            if asked.localization == "auto":  # flat directions are slower now
+            has_diverged = estimate.verdict == "diverged"
+            lower = replace(settings, **_lower_step(settings, asked, factor, has_diverged=has_diverged))
+            if asked.localization == "auto":  # flat directions relax more slowly at a smaller ε_eff
                 lower = replace(lower, localization=max(settings.localization, _relaxing(lower, asked)))
             return lower
     if asked.localization == "auto":
-        localization = float(f"{_relocalized(settings, asked, found.verdict):.2g}")
+        localization = float(f"{_retry_localization(settings, asked, estimate.verdict):.2g}")
         if localization != settings.localization:
             return replace(settings, localization=localization)
     return None
 
 
-def _relocalized(settings: ChainSettings, asked: SampleConfig, verdict: str) -> float:
-    """γ four times stronger where the chains do not stay or settle, half as strong where γ makes up λ̂.
-
-    It goes down to half of what `relaxing_localization` asks for, where flat directions relax in a tenth of the steps.
-    Chains that do not settle there are not sent back: what they lack is steps, and their verdict says so.
-    """
+def _retry_localization(settings: ChainSettings, asked: SampleConfig, verdict: str) -> float:
+    """Four times γ if the chains leave the basin or do not equilibrate, half of γ if γ makes up λ̂, otherwise γ."""
+    # Half of the γ of `relaxing_localization` is the least: flat directions then relax in a tenth of the steps. Chains
+    # that do not equilibrate there keep their γ. They need more steps, as their verdict says.
     is_weakened = settings.localization < 0.99 * _relaxing(settings, asked)
     if verdict == "left the basin" or (verdict in ("drifting", "chains disagree") and not is_weakened):
         return 4 * settings.localization
@@ -50,14 +49,17 @@ def _relocalized(settings: ChainSettings, asked: SampleConfig, verdict: str) -> 
 
 
 def _relaxing(settings: ChainSettings, asked: SampleConfig) -> float:
-    """The γ that `relaxing_localization` asks for at these settings."""
+    """The γ of `relaxing_localization` at these settings."""
     return relaxing_localization(slow_step_size(settings), asked.steps_allowed)
 
 
-def _lower(settings: ChainSettings, asked: SampleConfig, factor: float, *, is_broken: bool) -> dict[str, Any]:
-    """ε_eff times `factor`: by friction where gradient noise is to be cooled, else by ε."""
-    if settings.friction is None or is_broken:
+def _lower_step(settings: ChainSettings, asked: SampleConfig, factor: float, *, has_diverged: bool) -> dict[str, Any]:
+    """The step size, and with momentum the friction, at which ε_eff is `factor` times the present one.
+
+    Friction lowers the heat of gradient noise at the same ε. A chain that diverged needs a smaller ε.
+    """
+    if settings.friction is None or has_diverged:
         return {"step_size": float(f"{factor * settings.step_size:.3g}")}
-    kept = None if asked.friction == "auto" else settings.friction
-    step_size, friction = limit_effective_step(settings.step_size, factor * slow_step_size(settings), kept)
+    given_friction = None if asked.friction == "auto" else settings.friction
+    step_size, friction = limit_effective_step(settings.step_size, factor * slow_step_size(settings), given_friction)
     return {"step_size": float(f"{step_size:.3g}"), "friction": float(f"{friction:.3g}")}

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.backend.versions import package_versions
-from hf_llc.calibration.calibrate import apply, calibrate
+from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.minimize import minimize
 from hf_llc.calibration.noise_spectrum import (
@@ -25,7 +25,7 @@ from hf_llc.calibration.noise_spectrum import (
     is_heat_significant,
     noise_spectrum,
 )
-from hf_llc.calibration.repair import mended
+from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.chains.progress import ProgressBar
 from hf_llc.config import SampleConfig
@@ -135,7 +135,7 @@ class Run:
         sample = self.asked
         if self.asked.step_size == "auto":
             self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
-            sample = apply(self.calibration, sample)
+            sample = with_calibration(sample, self.calibration)
         if self.asked.chain_batch_size == "auto":
             found = self._decided("batching", self._batching)
             sample = replace(sample, chain_batch_size=found["chain_batch_size"])
@@ -161,7 +161,7 @@ class Run:
             if found.verdict == "trustworthy":
                 moved = self._moved_localization(found, name, trace.shape[1] - burnin)
                 found = found if moved is None else self.judge(trace, burnin, thinning, moved=moved)
-            better = mended(self.settings, self.asked, found)
+            better = retry_settings(self.settings, self.asked, found)
             if better is None or attempt + 1 == _MAX_ATTEMPTS:
                 break
             tried.append(self._settings() | {"verdict": found.verdict, "llc": found.llc})
