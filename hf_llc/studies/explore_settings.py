@@ -21,6 +21,7 @@ from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.studies.calibration import FILES, JSON_FILE, PICTURE_FILE, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
+from hf_llc.workflow.continuations import SampledChains
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder, fingerprint
 from hf_llc.workflow.settings import settled
@@ -94,18 +95,17 @@ def calibrate_run(run: Run, *, grid: bool) -> Calibration:
     if run.settings.friction is None:
         del kept["friction"]  # a sampler without momentum
     cells = measure_grid(run) if grid else []
-    before = sum(part["num_gradients"] for part in (run.moved, run.calibration) if part is not None)
     return Calibration(
         settings={name: value for name, value in kept.items() if value is not None},
         found=run.calibration,
-        moved=run.moved,
+        moved=run.minimization,
         cells=cells,
-        num_gradients=before + run.sampling.num_gradients,
+        num_gradients=run.num_gradients,
     )
 
 
 def measure_grid(run: Run) -> list[Cell]:
-    """λ̂ at `FACTORS` times ε and `FACTORS` times γ of a prepared run; the run keeps its own settings.
+    """λ̂ at `FACTORS` times ε and `FACTORS` times γ of a prepared run.
 
     Each cell takes short runs of few chains. They all continue from chains at the chosen settings, so that the cells
     differ in their settings but not in their start.
@@ -121,20 +121,22 @@ def measure_grid(run: Run) -> list[Cell]:
         num_steps_between_draws=thinning,
         num_burnin_steps=steps - draws * thinning,
     )
-    centre_trace, burnin, _ = run.sampling.until_flat(short, "around")
+    trace, burnin, _ = run.sampling.until_flat(short, "around")
+    chosen_chains = SampledChains(
+        name="around", settings=short, trace=trace, num_burnin_steps=burnin, num_steps_between_draws=thinning
+    )
     cells, number = [], 0
     for axis, centre in (("step_size", chosen.step_size), ("localization", chosen.localization)):
         for factor in FACTORS:
             if factor != 1 and centre == 0:  # γ = 0: every multiple of it is 0
                 continue
-            run.settings = replace(short, **{axis: factor * centre})
-            trace = centre_trace
+            chains = chosen_chains
             if factor != 1:
                 number += 1
-                trace = run.sampling.go_on(run.settings, "around", number=number, steps=steps)
-            estimate = run.judge(trace, burnin, thinning)
-            cells.append(_cell(axis, factor, run.settings, estimate))
-    run.settings = chosen
+                other = replace(short, **{axis: factor * centre})
+                trace = run.sampling.go_on(other, "around", number=number, steps=steps)
+                chains = replace(chosen_chains, settings=other, trace=trace)
+            cells.append(_cell(axis, factor, chains.settings, run.judge(chains)))
     return [
         cell for axis in ("step_size", "localization") for cell in mark_plateau([c for c in cells if c.axis == axis])
     ]
