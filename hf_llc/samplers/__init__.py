@@ -13,14 +13,14 @@ from hf_llc.config import SAMPLER_RULES, Sampler, SamplerRules, add_choice
 from hf_llc.errors import InputError
 from hf_llc.samplers.baoab import BAOAB
 from hf_llc.samplers.hmc import HMC
-from hf_llc.samplers.kernel import Kernel
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.leimkuhler_matthews import LeimkuhlerMatthews
 from hf_llc.samplers.mala import MALA
 from hf_llc.samplers.psgld import AdaptiveSGLD, PreconditionedSGLD
 from hf_llc.samplers.rmsprop_sgld import RMSPropSGLD
 from hf_llc.samplers.sgld import SGLD
 from hf_llc.samplers.sgnht import SGNHT
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 __all__ = [
     "BAOAB",

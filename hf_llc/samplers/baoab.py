@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hf_llc.posterior.curvature import initial_direction, top_eigenvalue
-from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import force
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 FRICTION = 0.2
 """Default of samplers with momentum, if the user gives a step size and no friction."""
@@ -75,7 +75,7 @@ class BAOAB(Kernel):
             self._follow_curvature(walk, indices)
         epsilon = self.step_size * self.state["shrink"]
         h = epsilon.sqrt().to(walk.w)
-        momentum = pieces_of(walk, self.state["momentum"])
+        momentum = walk.pieces_of(self.state["momentum"])
         keep, spread = math.exp(-self.friction), math.sqrt(-math.expm1(-2 * self.friction))
 
         is_fused = walk.philox is not None and not measure
@@ -99,7 +99,7 @@ class BAOAB(Kernel):
         if momentum_sq is None:
             return Step(loss)
         heat = None if noise is None else epsilon[:, 0] / math.tanh(self.friction / 2) * noise / 8
-        temperature = momentum_sq / walk.posterior.num_parameters
+        temperature = momentum_sq / walk.num_parameters
         return Step(loss, kinetic_temperature=temperature, heat=heat, step_size=epsilon[:, 0])
 
     def _follow_curvature(self, walk: Walk, indices: Tensor | None) -> None:
@@ -119,7 +119,7 @@ class BAOAB(Kernel):
 def first_momentum(walk: Walk) -> Tensor:
     """p ~ N(0, I), `[chain, parameter]`, from the noise of step −1."""
     momentum = torch.empty_like(walk.w)
-    pieces = pieces_of(walk, momentum)
+    pieces = walk.pieces_of(momentum)
     for s in walk.noisy_segments(-1):
         s.of(pieces).copy_(s.noise)
     return momentum

@@ -9,9 +9,9 @@ from torch import Tensor
 
 from hf_llc.backend.random_streams import uniform
 from hf_llc.errors import InputError
-from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import accept_or_undo, accept_prob, force
-from hf_llc.samplers.walk import Step, Walk
+from hf_llc.samplers.walk import Walk
 
 
 class HMC(Kernel):
@@ -48,7 +48,7 @@ class HMC(Kernel):
         loss, grad = walk.gradient(None) if self._known is None else self._known
         old, h = walk.w.clone(), self._time_steps(walk, step)
         momentum = torch.empty_like(walk.w)
-        p = pieces_of(walk, momentum)
+        p = walk.pieces_of(momentum)
         for s in walk.noisy_segments(step):
             s.of(p).copy_(s.noise)
         before = self._kinetic_and_pull(walk, momentum)
@@ -84,5 +84,5 @@ class HMC(Kernel):
     @staticmethod
     def _kinetic_and_pull(walk: Walk, momentum: Tensor) -> Tensor:
         """½‖p‖² + (γ/2)‖w − w*‖², float64 `[chain]`."""
-        kinetic = walk.buffer.sum_over_shards(momentum.square().sum(dim=1, dtype=torch.float64))
+        kinetic = walk.sum_over_shards(momentum.square().sum(dim=1, dtype=torch.float64))
         return (kinetic + walk.law.localization * walk.sq_distance()) / 2

@@ -3,12 +3,33 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from hf_llc.samplers.walk import Step, Walk
+from hf_llc.samplers.walk import Walk
+
+
+@dataclass
+class Step:
+    """What a sampler reports of one step, each `[chain]`; the diagnostics are None where it did not measure them.
+
+    Attributes:
+        loss: L_B(w) before the move.
+        accept_prob: Metropolis–Hastings acceptance probability of the move, taken or hypothetical.
+        grad_dot: ⟨nβ∇L_B, A∇U_B⟩, float64; see `langevin.grad_dot`.
+        kinetic_temperature: ‖p‖²/d of momentum p, 1 on average without gradient noise.
+        heat: (ε_eff/8)·Q, Q the power of the gradient noise: what it adds to λ̂, at most.
+        step_size: ε of each chain, if it adapts.
+    """
+
+    loss: Tensor
+    accept_prob: Tensor | None = None
+    grad_dot: Tensor | None = None
+    kinetic_temperature: Tensor | None = None
+    heat: Tensor | None = None
+    step_size: Tensor | None = None
 
 
 class Kernel(ABC):
@@ -93,8 +114,3 @@ class Kernel(ABC):
             is_full: every step saw all examples.
         """
         return steps
-
-
-def pieces_of(walk: Walk, flat: Tensor) -> list[Tensor]:
-    """Views of a state `[chain, parameter]`, in pieces as gradients come, for `Segment.of`."""
-    return list(torch.split(flat, walk.buffer.pieces, dim=1))

@@ -92,7 +92,7 @@ def log_accept(
         g_after = -nbeta * s.of(new_grad).double() - gamma * (after - anchor)
         total = total - (gamma / 2) * (v * (after + before - 2 * anchor)).sum(1)
         total = total - ((g_before + g_after) * (v / 2 + (step_size / 8) * (g_after - g_before))).sum(1)
-    return walk.buffer.sum_over_shards(total) - nbeta * (new_loss - old_loss)
+    return walk.sum_over_shards(total) - nbeta * (new_loss - old_loss)
 
 
 def grad_dot(walk: Walk, s: Segment, grad: Tensor, preconditioner: Tensor | None = None) -> Tensor:

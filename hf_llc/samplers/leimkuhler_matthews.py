@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from hf_llc.samplers.kernel import Kernel
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import drift
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 
 class LeimkuhlerMatthews(Kernel):

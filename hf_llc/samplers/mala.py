@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_llc.samplers.kernel import Kernel
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import accept_or_undo, accept_prob, log_accept, move
-from hf_llc.samplers.walk import Step, Walk
+from hf_llc.samplers.walk import Walk
 
 
 class MALA(Kernel):

@@ -7,9 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import force, grad_dot
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 
 class PreconditionedSGLD(Kernel):
@@ -30,7 +30,7 @@ class PreconditionedSGLD(Kernel):
     @torch.no_grad()
     def step(self, walk: Walk, indices: Tensor | None, *, step: int, measure: bool) -> Step:
         """One move."""
-        a = pieces_of(walk, self._fixed.to(walk.w).expand_as(walk.w))
+        a = walk.pieces_of(self._fixed.to(walk.w).expand_as(walk.w))
 
         def update(s: Segment, grad: Tensor) -> Tensor | None:
             dot = grad_dot(walk, s, grad, s.of(a)) if measure else None
@@ -71,7 +71,7 @@ class AdaptiveSGLD(Kernel):
         known = None
         if not self.state:
             known = self._first(walk, indices)
-        square_avg = pieces_of(walk, self.state["square_avg"])
+        square_avg = walk.pieces_of(self.state["square_avg"])
         is_frozen = step >= self.freeze_after
         largest = self._frozen_largest if is_frozen and self._frozen_largest is not None else _largest(walk, square_avg)
         self._frozen_largest = largest if is_frozen else None
@@ -95,7 +95,7 @@ class AdaptiveSGLD(Kernel):
             That loss and gradient, for the move; None if gradients never exist at once: the move computes it again.
         """
         self.state["square_avg"] = torch.empty_like(walk.w)
-        square_avg, known = pieces_of(walk, self.state["square_avg"]), walk.whole_gradient(indices)
+        square_avg, known = walk.pieces_of(self.state["square_avg"]), walk.whole_gradient(indices)
 
         def square(s: Segment, grad: Tensor) -> None:
             torch.mul(grad, grad, out=s.of(square_avg))
@@ -108,7 +108,7 @@ def _largest(walk: Walk, square_avg: list[Tensor]) -> Tensor:
     """max V of each chain, `[chain, 1]`. It is above 0, so that a loss without gradient gets A = 11 everywhere."""
     none = walk.w.new_zeros(len(walk.w))  # a process may hold no parameter
     largest = torch.stack([none, *(v.amax(dim=1) for v in square_avg if v.shape[1])]).amax(dim=0)[:, None]
-    largest = walk.buffer.max_over_shards(largest)
+    largest = walk.max_over_shards(largest)
     return largest.clamp_min(torch.finfo(largest.dtype).tiny)
 
 

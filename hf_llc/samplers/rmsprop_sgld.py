@@ -5,10 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import grad_dot
 from hf_llc.samplers.psgld import preconditioned_diffuse
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 
 class RMSPropSGLD(Kernel):
@@ -36,7 +36,7 @@ class RMSPropSGLD(Kernel):
         """The squared gradient goes into V, then one move."""
         if not self.state:
             self.state["square_avg"] = torch.zeros_like(walk.w)
-        square_avg = pieces_of(walk, self.state["square_avg"])
+        square_avg = walk.pieces_of(self.state["square_avg"])
 
         def update(s: Segment, grad: Tensor) -> Tensor | None:
             v = s.of(square_avg)

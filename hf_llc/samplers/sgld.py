@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from hf_llc.samplers.kernel import Kernel
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import accept_prob, diffuse, grad_dot, log_accept, noise_step
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 
 class SGLD(Kernel):

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from hf_llc.samplers.baoab import FRICTION, first_momentum
-from hf_llc.samplers.kernel import Kernel, pieces_of
+from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import force
-from hf_llc.samplers.walk import Segment, Step, Walk
+from hf_llc.samplers.walk import Segment, Walk
 
 
 class SGNHT(Kernel):
@@ -45,8 +45,8 @@ class SGNHT(Kernel):
         if not self.state:
             start = torch.full((len(walk.w), 1), self.friction, dtype=torch.float64, device=walk.w.device)
             self.state.update(momentum=first_momentum(walk), thermostat=start)
-        momentum, thermostat = pieces_of(walk, self.state["momentum"]), self.state["thermostat"]
-        h, d = math.sqrt(self.step_size), walk.posterior.num_parameters
+        momentum, thermostat = walk.pieces_of(self.state["momentum"]), self.state["thermostat"]
+        h, d = math.sqrt(self.step_size), walk.num_parameters
         rate = self.friction**2 / 4
 
         def kick(s: Segment, grad: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class SGNHT(Kernel):
             p.mul_(keep).addcmul_(s.noise, spread)
             s.w.add_(p, alpha=h / 2)
             after_friction += p.square().sum(dim=1, keepdim=True, dtype=torch.float64)
-        after_friction = walk.buffer.sum_over_shards(after_friction)
+        after_friction = walk.sum_over_shards(after_friction)
         thermostat.add_(after_friction / d - 1, alpha=rate)
         return Step(loss, kinetic_temperature=(after_kick + after_friction)[:, 0] / (2 * d) if measure else None)
 

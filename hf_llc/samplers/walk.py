@@ -1,4 +1,4 @@
-"""The moving weights of a batch of chains, cut so that a kernel can update them while they are in cache."""
+"""`Walk`: the weights of some chains while they move, and all that a sampler may touch."""
 
 from __future__ import annotations
 
@@ -16,15 +16,20 @@ from hf_llc.posterior.posterior import Posterior
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of parameters that lies in one noise chunk and one gradient piece. All tensors are views.
+    """A stretch of k parameters, short enough for the cache. All tensors are views.
+
+    Noise is drawn in chunks of fixed size, gradients come in pieces (one a parameter, or one for a small model). A
+    segment lies in one chunk and in one piece.
 
     Attributes:
-        w: current weights, `[chain, k]`.
+        w: positions, `[chain, k]`.
         anchor: w* in the model's own type, `[k]`.
-        noise: where this chunk's noise is put, `[chain, k]`.
-        piece: which gradient piece, and `inner`: where in it.
-        chunk: which noise chunk, and `outer`: where in it.
-        start: where it begins among all parameters, those of other processes included.
+        noise: standard normal noise of this step, where it was asked for, `[chain, k]`.
+        piece: number of the gradient piece.
+        inner: place in the piece.
+        chunk: number of the noise chunk.
+        outer: place in the chunk.
+        start: index of its first parameter among all, those held by other processes included.
     """
 
     w: Tensor
@@ -38,45 +43,43 @@ class Segment:
 
     @property
     def w_star(self) -> Tensor:
-        """w* in the type of w: exact, and gone after use where the model keeps it in fewer bytes."""
+        """w* in the type of w, `[k]`; a temporary copy if the model keeps its weights in a smaller type."""
         return self.anchor if self.anchor.dtype == self.w.dtype else self.anchor.to(self.w.dtype)
 
     def of(self, pieces: Sequence[Tensor]) -> Tensor:
-        """This stretch of a list of pieces (a gradient), `[chain, k]`."""
+        """The segment of a gradient, or of a state cut by `Walk.pieces_of`, `[chain, k]`."""
         return self.of_piece(pieces[self.piece])
 
     def of_piece(self, piece: Tensor) -> Tensor:
-        """This stretch of its own piece, `[chain, k]`."""
+        """The segment of its own piece, `[chain, k]`."""
         return piece if piece.shape == self.w.shape else piece[:, self.inner]
 
 
 Update = Callable[[Segment, Tensor], Tensor | None]
-"""Moves the weights of a segment by the gradient `[chain, k]` there; may return a float64 `[chain]` to be added up."""
-
-
-@dataclass
-class Step:
-    """What a kernel reports of one step, each `[chain]`: L_B(w_t) before the move, and diagnostics where measured."""
-
-    loss: Tensor
-    accept_prob: Tensor | None = None
-    grad_dot: Tensor | None = None
-    kinetic_temperature: Tensor | None = None
-    heat: Tensor | None = None
-    step_size: Tensor | None = None
+"""Moves `segment.w` in place, given ∇L_B `[chain, k]` on it; may return a float64 `[chain]` for `sweep` to add up."""
 
 
 class Walk:
-    """Weights `w [chain, parameter]` of some chains with their noise and their minibatches.
+    """The weights of some chains, with their gradients, noise and minibatches.
+
+    A sampler moves the weights segment by segment, in `sweep`: the gradient is then used while it is in cache, and need
+    not exist for all parameters at once. It also has `gradient`, `segments` and `noisy_segments`; `pieces_of`, to cut
+    its state; and `sum_over_shards`, since a process may hold only a part of the parameters.
 
     Args:
         posterior: losses and gradients.
-        law: nβ and γ of what is sampled.
-        chains: chain numbers.
-        seed: of noise and batch order.
+        law: nβ and γ.
+        chains: chain numbers, which with the seed decide noise and minibatches.
+        seed: of noise and minibatches.
         batch_size: examples a step.
-        w: where the chains are; None: at w*.
-        gradient: "plain" or "control-variate"; see `gradient`.
+        w: positions to start at, `[chain, parameter]`; None: w*.
+        gradient: "plain" or "control-variate"; see the method `gradient`.
+
+    Attributes:
+        w: positions, `[chain, parameter]`.
+        num_parameters: d, those held by other processes included.
+        steps_in_backward: `sweep` runs inside the backward pass, and gradients never exist at once.
+        philox: fused updates with their noise, on a GPU in float32; else None.
     """
 
     def __init__(
@@ -91,30 +94,31 @@ class Walk:
         gradient: str = "plain",
     ) -> None:
         self.posterior, self.law, self.chains, self.seed = posterior, law, list(chains), seed
-        self.buffer = posterior.buffer
+        self.num_parameters, self._buffer = posterior.num_parameters, posterior.buffer
         self.w = posterior.start(len(self.chains)) if w is None else w
         self.noise = NoiseStream(seed, chains, posterior.device)
         self.batches = BatchStream(
             seed, chains, num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
         )
-        self.chunks = self._cut()
-        self._of_piece: list[list[int]] = [[] for _ in self.buffer.anchor]
+        self._chunks = self._cut_into_segments()
+        self._segments_of_piece: list[list[int]] = [[] for _ in self._buffer.anchor]
         for i, s in enumerate(self.segments()):
-            self._of_piece[s.piece].append(i)
+            self._segments_of_piece[s.piece].append(i)
         is_controlled = gradient == "control-variate" and not self.batches.is_full
         self._w_star = posterior.start(len(self.chains)) if is_controlled else None
-        can_stream = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
-        self.steps_in_backward = can_stream and not is_controlled
+        # a control variate changes the whole gradient before the step
+        may_step = posterior.steps_in_backward(num_chains=len(self.chains), batch_size=batch_size)
+        self.steps_in_backward = may_step and not is_controlled
         self._block, self._init_losses = torch.empty(0), torch.empty(0)
         self.philox: Any = self.noise.philox if posterior.dtype == torch.float32 else None
 
-    def _cut(self) -> list[tuple[int, Tensor, list[Segment]]]:
-        """Number, noise buffer and segments of each chunk that meets the parameters here."""
-        total, size = self.posterior.num_parameters, self.noise.chunk_size
+    def _cut_into_segments(self) -> list[tuple[int, Tensor, list[Segment]]]:
+        """Number, noise buffer and segments of each noise chunk that meets the parameters of this process."""
+        total, size = self.num_parameters, self.noise.chunk_size
         buffer = torch.empty(len(self.chains), min(size, total), dtype=self.w.dtype, device=self.w.device)
         chunks: dict[int, list[Segment]] = {}
-        columns = torch.split(self.w, self.buffer.pieces, dim=1)
-        for piece, (anchor, start) in enumerate(zip(self.buffer.anchor, self.buffer.starts, strict=True)):
+        columns = torch.split(self.w, self._buffer.pieces, dim=1)
+        for piece, (anchor, start) in enumerate(zip(self._buffer.anchor, self._buffer.starts, strict=True)):
             at, stop = start, start + len(anchor)
             while at < stop:
                 chunk = at // size
@@ -126,13 +130,16 @@ class Walk:
         return [(chunk, buffer[:, : total - chunk * size], segments) for chunk, segments in chunks.items()]
 
     def segments(self) -> Iterator[Segment]:
-        """Every segment; the noise in them is whatever was drawn last."""
-        for _, _, segments in self.chunks:
+        """Every segment, in order, without fresh noise in them."""
+        for _, _, segments in self._chunks:
             yield from segments
 
     def noisy_segments(self, step: int | None) -> Iterator[Segment]:
-        """Every segment with this step's noise in it (None: with none). Use each before asking for the next."""
-        for chunk, buffer, segments in self.chunks:
+        """Every segment, in order, with the noise of `step` in it (None: without fresh noise).
+
+        Use a segment before asking for the next one: chunks share the memory of their noise.
+        """
+        for chunk, buffer, segments in self._chunks:
             if step is not None:
                 self.noise.fill(buffer, step=step, chunk=chunk)
             yield from segments
@@ -147,22 +154,21 @@ class Walk:
         known: tuple[Tensor, list[Tensor]] | None = None,
         sums: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """Call `update(segment, ∇L_B there)` once for every segment, the gradient taken before any of them moved.
+        """Call `update(segment, gradient)` once for every segment, with ∇L_B(w) at the w before any of them moved.
 
-        Either the gradient is finished first and the segments come in order, or, with `steps_in_backward`, they come
-        inside the backward pass as it makes their gradients, none of which outlives its call. The numbers are the same
-        bits.
+        Without `steps_in_backward` the gradient is computed first, and the segments come in order. With it they come
+        inside the backward pass, in the order in which that makes their gradients, and each gradient is freed after
+        its call. Both give the same bits.
 
         Args:
-            indices: minibatch, as `gradient`.
-            update: what to do; it may use the segment's noise.
-            noise: the step whose noise is in the segments; None: none is needed.
-            known: loss and gradient, where they have been computed already.
+            indices: the minibatch, int64 `[chain, batch_size]`; None for all examples.
+            update: moves a segment; it may use the segment's noise.
+            noise: the step whose noise the segments shall have; None: no noise.
+            known: loss and gradient, if they have been computed already.
             sums: add up what `update` returns.
 
         Returns:
-            L_B(w) before the moves, and the sum over all parameters of what `update` returned (None: not asked for);
-            `[chain]`.
+            L_B(w) before the move, `[chain]`, and with `sums` the sum over all segments of all processes, else None.
         """
         if known is None and self.steps_in_backward:
             loss, parts = self._sweep_in_backward(indices, update, noise)
@@ -172,49 +178,55 @@ class Walk:
         return loss, self._total(parts) if sums else None
 
     def _total(self, parts: Iterable[Tensor | None]) -> Tensor:
-        """In the order of the segments, whatever the order in which they were served, and over all shards."""
+        """The sum over all segments of all processes, float64 `[chain]`."""
         total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
         for part in parts:
             assert part is not None
             total = total + part
-        return self.buffer.sum_over_shards(total)
+        return self.sum_over_shards(total)
 
     def _sweep_in_backward(
         self, indices: Tensor | None, update: Update, noise: int | None
     ) -> tuple[Tensor, list[Tensor | None]]:
-        """Gradients come in any order: a chunk's noise is drawn at its first segment and kept until its last."""
+        """Loss, and what `update` returned for each segment, in the order of segments.
+
+        Gradients come in any order, so the noise of a chunk is drawn at its first segment and kept until its last.
+        """
         segments = list(self.segments())
-        buffers = {chunk: buffer for chunk, buffer, _ in self.chunks}
-        waiting = {chunk: len(mine) for chunk, _, mine in self.chunks}
-        open_chunks: dict[int, Tensor] = {}
-        found: list[Tensor | None] = [None] * len(segments)
+        buffers = {chunk: buffer for chunk, buffer, _ in self._chunks}
+        num_waiting = {chunk: len(of_chunk) for chunk, _, of_chunk in self._chunks}
+        drawn: dict[int, Tensor] = {}
+        returned: list[Tensor | None] = [None] * len(segments)
 
         def consume(piece: int, grad: Tensor) -> None:
-            for i in self._of_piece[piece]:
+            for i in self._segments_of_piece[piece]:
                 s = segments[i]
                 if noise is not None:
-                    if s.chunk not in open_chunks:
-                        buffer = torch.empty_like(buffers[s.chunk])
-                        open_chunks[s.chunk] = self.noise.fill(buffer, step=noise, chunk=s.chunk)
-                    s = replace(s, noise=open_chunks[s.chunk][:, s.outer])
-                found[i] = update(s, s.of_piece(grad))
-                waiting[s.chunk] -= 1
-                if not waiting[s.chunk]:
-                    open_chunks.pop(s.chunk, None)
+                    if s.chunk not in drawn:
+                        drawn[s.chunk] = self.noise.fill(torch.empty_like(buffers[s.chunk]), step=noise, chunk=s.chunk)
+                    s = replace(s, noise=drawn[s.chunk][:, s.outer])
+                returned[i] = update(s, s.of_piece(grad))
+                num_waiting[s.chunk] -= 1
+                if not num_waiting[s.chunk]:
+                    drawn.pop(s.chunk, None)
 
         loss = self.posterior.gradient_in_backward(self.w, indices, consume)
-        return loss, found
+        return loss, returned
 
     def whole_gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]] | None:
-        """Loss and gradient, as `gradient`; None where gradients never exist at once (`steps_in_backward`)."""
+        """`gradient`, or None with `steps_in_backward`, where gradients never exist at once."""
         return None if self.steps_in_backward else self.gradient(indices)
 
     def gradient(self, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        """Loss and gradient at the current weights, as `Posterior.gradient` gives them.
+        """L_B(w), `[chain]`, and ∇L_B(w), in pieces `[chain, size of the piece]`, as `Posterior.gradient` returns them.
 
-        With "control-variate" those of L_B(w) − ⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩, for one more gradient a step where
-        ∇L_B(w*) is not at hand: the same mean over batches, and no gradient noise at w* (Baker et al. 2019; Brosse et
-        al. 2018, SGLD-FP). A full batch needs none.
+        With "control-variate" they are those of
+
+            L_B(w) − ⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩,
+
+        which has the same mean over minibatches and no gradient noise at w* (Baker et al. 2019; Brosse et al. 2018,
+        SGLD-FP). It takes one more gradient, ∇L_B(w*), unless the gradients of all examples at w* are kept. A full
+        batch needs no control variate.
         """
         loss, grad = self.posterior.gradient(self.w, indices)
         if self._w_star is None:
@@ -222,28 +234,32 @@ class Walk:
         noise = self.posterior.anchor_gradients.of(indices, self._w_star)
         for part, mean in zip(noise, self.posterior.anchor_gradients.mean, strict=True):
             part.sub_(mean)
-        gained = torch.zeros_like(loss)
+        slope = torch.zeros_like(loss)
         for s in self.segments():
-            off = s.of(noise)
-            s.of(grad).sub_(off)
-            gained += (off * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
-        return loss - self.buffer.sum_over_shards(gained), grad
+            noise_at_w_star = s.of(noise)
+            s.of(grad).sub_(noise_at_w_star)
+            slope += (noise_at_w_star * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
+        return loss - self.sum_over_shards(slope), grad
 
     def init_loss(self, step: int) -> Tensor:
-        """L_B(w*) on this step's batches, float64 `[chain]`; those of batches drawn together are found together."""
-        found = self.batches.block(step)
-        if found is None:
+        """L_B(w*) on the minibatches of `step`, float64 `[chain]`."""
+        block_and_row = self.batches.block(step)
+        if block_and_row is None:
             return self.posterior.paired_loss(None, len(self.chains))
-        block, at = found
+        block, row = block_and_row  # minibatches of many steps are drawn at once, so their losses are computed at once
         if block is not self._block:
             self._block = block
             self._init_losses = self.posterior.paired_loss(block.flatten(0, 1), len(self.chains)).view(block.shape[:2])
-        return self._init_losses[at]
+        return self._init_losses[row]
 
     def gradient_noise(self, grad: list[Tensor], step: int) -> Tensor:
-        """½‖nβ(∇L_B − ∇L_B′)‖², float64 `[chain]`, for this step's gradient and one more, on the next step's batch.
+        """Power of the gradient noise, Q = E‖nβ(∇L_B − ∇L_n)‖², estimated by ½‖nβ(∇L_B − ∇L_B′)‖²; float64 `[chain]`.
 
-        Half the squared difference of two independent unbiased gradients estimates the variance of either.
+        Half the squared difference of two independent unbiased gradients has the variance of either as its mean.
+
+        Args:
+            grad: ∇L_B(w) on the minibatch of `step`, in pieces.
+            step: number of the step; B′ is the minibatch of the next one.
         """
         total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
         if self.batches.is_full:
@@ -251,11 +267,23 @@ class Walk:
         _, other = self.gradient(self.batches.indices(step + 1))
         for one, two in zip(grad, other, strict=True):
             total += (one - two).square_().sum(dim=1, dtype=torch.float64)
-        return self.buffer.sum_over_shards(total) * (self.law.nbeta**2 / 2)
+        return self.sum_over_shards(total) * (self.law.nbeta**2 / 2)
+
+    def pieces_of(self, flat: Tensor) -> list[Tensor]:
+        """Views of a state `[chain, parameter]`, cut as gradients are, for `Segment.of`."""
+        return list(torch.split(flat, self._buffer.pieces, dim=1))
+
+    def sum_over_shards(self, x: Tensor) -> Tensor:
+        """The sum over all parameters, from the sum `x` over those that this process holds."""
+        return self._buffer.sum_over_shards(x)
+
+    def max_over_shards(self, x: Tensor) -> Tensor:
+        """The maximum over all parameters, from the maximum `x` over those that this process holds."""
+        return self._buffer.max_over_shards(x)
 
     def sq_distance(self) -> Tensor:
         """‖w − w*‖², float64 `[chain]`."""
         total = torch.zeros(len(self.chains), dtype=torch.float64, device=self.w.device)
         for s in self.segments():
             total += (s.w - s.w_star).square_().sum(dim=1, dtype=torch.float64)
-        return self.buffer.sum_over_shards(total)
+        return self.sum_over_shards(total)
