@@ -203,6 +203,10 @@ class SampleConfig:
         "chains stepped together (vmap); 1: one by one, the same numbers on any number of processes; auto: all that a "
         "process has, where a short measurement finds that faster",
     )
+    observe: str | None = _setting(
+        None, "record these observables along the chains: names, separated by commas (docs/extending.md)"
+    )
+    observe_every: int = _setting(20, "steps from one record of the observables to the next")
     data_parallel: int = _setting(
         1, "processes in a group that steps the same chains, each with its share of every minibatch"
     )
@@ -224,7 +228,7 @@ class SampleConfig:
     def __post_init__(self) -> None:
         _check_choices(self)
         counts = ("num_chains", "num_draws", "num_steps_between_draws", "minimize_steps")
-        for name in (*counts, "num_leapfrog_steps", "data_parallel", "parameter_parallel"):
+        for name in (*counts, "num_leapfrog_steps", "observe_every", "data_parallel", "parameter_parallel"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
         together = self.chain_batch_size
         _require(together == "auto" or together >= 1, "chain_batch_size", together, "'auto', or 1 or more")
@@ -277,10 +281,11 @@ class SampleConfig:
         others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
         split = {"parameter_parallel": self.parameter_parallel > 1}
         groups = {"data_parallel": self.data_parallel > 1}
+        alone = {"minimize": self.minimize, "observe": self.observe is not None}
         needs_whole = self.sampler != "auto" and SAMPLER_RULES[self.sampler].needs_whole_gradients
         whole = {"gradient": self.gradient == "control-variate", "sampler": needs_whole}
         clashes = {
-            "parameter_parallel": groups | others | {"minimize": self.minimize} if self.parameter_parallel > 1 else {},
+            "parameter_parallel": groups | others | alone if self.parameter_parallel > 1 else {},
             "gradient_checkpointing": others | split if self.gradient_checkpointing else {},
             "step_in_backward": others | split | groups | whole if self.step_in_backward is True else {},
         }

@@ -20,9 +20,10 @@ from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.loading.tasks import registry as tasks
 from hf_llc.loading.tasks.task import Encoded, Task
+from hf_llc.observables import OBSERVABLES
 from hf_llc.samplers import SAMPLERS, Kernel, Step, Walk, make_kernel, register, rules_of
 
-REGISTRIES: tuple[dict[str, Any], ...] = (SAMPLERS, SAMPLER_RULES, config._ADDED_CHOICES, tasks.TASKS)
+REGISTRIES: tuple[dict[str, Any], ...] = (*(SAMPLERS, SAMPLER_RULES, config._ADDED_CHOICES, tasks.TASKS, OBSERVABLES),)
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,14 @@ from torch import Tensor
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.progress import ProgressBar, RunningEstimate
 from hf_llc.chains.run_chains import Progress, run_chains
+from hf_llc.observables import Observable
+from hf_llc.observables.draw_store import DrawStore
+from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.records.chain_settings import ChainSettings
+from hf_llc.records.observations import Observations, join_observations
 from hf_llc.records.trace import Trace, join_chains
 from hf_llc.samplers import SAMPLERS, Kernel, make_kernel
 from hf_llc.samplers.walk import Walk
@@ -38,8 +42,10 @@ class Sampling:
         is_long_enough: (settings, trace, burn-in steps, steps a draw) → whether the chains may stop; called after each
             doubling of the steps.
         r_hat: draws `[chain, draw]` → r̂, for the progress bar.
+        observables: recorded along the chains, by name; those of `go_on` are not.
 
     Attributes:
+        observations: what the observables saw along the chains of the last `until_flat`; None if there are none.
         num_gradients: gradient evaluations behind all traces returned so far.
         new_steps: chain-steps that this process has taken; those of an earlier run that was resumed do not count.
         seconds: time that they took.
@@ -54,9 +60,11 @@ class Sampling:
         show: bool,
         is_long_enough: Callable[[ChainSettings, Trace, int, int], bool],
         r_hat: Callable[[Array], float],
+        observables: Mapping[str, Observable],
     ) -> None:
         self.posterior, self.processes, self.state, self.show = posterior, processes, state, show
-        self.is_long_enough, self.r_hat = is_long_enough, r_hat
+        self.is_long_enough, self.r_hat, self.observables = is_long_enough, r_hat, observables
+        self.observations: Observations | None = None
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
 
     def until_flat(self, settings: ChainSettings, name: str) -> tuple[Trace, int, int]:
@@ -150,7 +158,7 @@ class Sampling:
         bar = ProgressBar(until * sum(map(len, batches)), "sample", enabled=self.show)
         running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
         stream = {"seed": settings.seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
-        begun, traces = time.monotonic(), []
+        begun, finished = time.monotonic(), []
 
         def report(progress: Progress) -> None:
             new_steps = progress.new_steps * len(progress.chains)
@@ -163,6 +171,7 @@ class Sampling:
                 numbers = [chain + number * _CONTINUATION for chain in chains]
                 return Walk(self.posterior, law, numbers, **stream)
 
+            observer = self._observer(settings, store, chains) if origin is None else None
             trace = run_chains(
                 make_walk,
                 _kernel(settings),
@@ -170,14 +179,23 @@ class Sampling:
                 until=until,
                 store=store,
                 origin=origin,
+                observer=observer,
                 save_seconds=settings.save_seconds,
                 report=report,
             )
-            traces.append((chains[0], trace))
+            finished.append((chains[0], trace, None if observer is None else observer.observations(until)))
         bar.close()
         self.seconds += time.monotonic() - begun
-        gathered = sorted(self.processes.gather(traces), key=lambda item: item[0])
-        return join_chains([trace for _, trace in gathered])
+        gathered = sorted(self.processes.gather(finished), key=lambda item: item[0])
+        if origin is None:
+            parts = [part for _, _, part in gathered if part is not None]
+            self.observations = join_observations(parts) if parts else None
+        return join_chains([trace for _, trace, _ in gathered])
+
+    def _observer(self, settings: ChainSettings, store: ChainStore, chains: list[int]) -> Observer | None:
+        if not self.observables or not self.posterior.group.leads:
+            return None
+        return Observer(self.observables, every=settings.observe_every, store=DrawStore(store.folder), chains=chains)
 
 
 def _kernel(settings: ChainSettings) -> Kernel:

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from hf_llc.chains.chain_store import ChainStore
+from hf_llc.observables.observable import Observer
 from hf_llc.parallel.pacing import Pacer, deferred_interrupt
 from hf_llc.parallel.shard_spans import Spans
 from hf_llc.records.trace import Trace, first_steps, join_steps, padded
@@ -74,6 +75,7 @@ def run_chains(
     until: int,
     store: ChainStore,
     origin: ChainStore | None = None,
+    observer: Observer | None = None,
     save_seconds: float = 20.0,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Trace:
@@ -89,6 +91,7 @@ def run_chains(
         until: steps in all, those in the store included.
         store: holds the states of chains.
         origin: holds the weights and kernel states at which chains that are not in `store` begin; None: at w*.
+        observer: records observables of these chains; None: nothing is recorded.
         save_seconds: seconds between two saves; a kill costs at most that much work.
         report: called with the progress at least every 50 steps.
 
@@ -124,10 +127,14 @@ def run_chains(
             name: x if name in kernel.per_chain else posterior.buffer.gather_shards(x) for name, x in state.items()
         }
         if group.leads:
+            if observer is not None:
+                observer.save()
             store.save(chains, w, recorder.trace(), state)
 
     with deferred_interrupt() as is_interrupted:
         while step < until and is_alive:
+            if observer is not None:
+                observer.look(posterior.buffer, walk.w, step)
             take_step(walk, kernel, recorder, step)
             step += 1
             if step == until or pacer.is_due(step, is_interrupted):

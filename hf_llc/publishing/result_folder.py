@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically, write_json
 from hf_llc.publishing.card_section import render_section
+from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     SomeRecord = TypeVar("SomeRecord", bound=Record)
 
 RESULT, TRACE, PICTURE, CARD = "result.json", "trace.safetensors", "trace.png", "card.md"
+OBSERVATIONS = "observations.safetensors"
 
 _PUBLISHED = (RESULT, TRACE, PICTURE)
 """Published beside the model's card."""
@@ -34,6 +36,8 @@ def save(result: Record, folder: str | Path) -> Path:
 
         result.trace.save(folder / TRACE)
         write_atomically(folder / PICTURE, lambda temporary: plot_trace(result, temporary))
+    if result.observations is not None:
+        result.observations.save(folder / OBSERVATIONS)
     section = render_section(result)
     write_atomically(folder / CARD, lambda temporary: temporary.write_text(section, encoding="utf-8"))
     write_json(folder / RESULT, result.to_dict())  # last: if it is there, all the others are
@@ -60,6 +64,8 @@ def load(kind: type[SomeRecord], folder: str | Path) -> SomeRecord:
     result = kind.from_dict(values)
     trace = path.with_name(TRACE)
     result.trace = Trace.load(trace) if trace.exists() else None
+    observations = path.with_name(OBSERVATIONS)
+    result.observations = Observations.load(observations) if observations.exists() else None
     result.folder = path.parent
     return result
 

@@ -38,6 +38,7 @@ class ChainSettings:
     target_se: float
     seed: int
     save_seconds: float
+    observe_every: int
 
     @classmethod
     def of(cls, config: SampleConfig) -> ChainSettings:

@@ -15,6 +15,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import finite
 from hf_llc.records.conditions import Cost, Settings, Subject
 from hf_llc.records.findings import Estimate, Reason
+from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
 
 SCHEMA_VERSION = 2
@@ -70,6 +71,7 @@ class Record(_FlatNames):
         cost: gradients, time, memory, processes.
         subject: model and data.
         trace: every step of every chain; None if it was not kept. It is no part of `to_dict` and of ==.
+        observations: what observables saw along the chains; None if there were none. No part of `to_dict` and of ==.
         folder: where the record was saved; None if it was not. No part of `to_dict` and of == either.
     """
 
@@ -83,13 +85,21 @@ class Record(_FlatNames):
         cost: Cost,
         subject: Subject,
         trace: Trace | None = None,
+        observations: Observations | None = None,
         folder: Path | None = None,
     ) -> None:
         self.estimate, self.settings, self.cost, self.subject = estimate, settings, cost, subject
-        self.trace, self.folder = trace, folder
+        self.trace, self.observations, self.folder = trace, observations, folder
 
     @classmethod
-    def from_flat(cls, *, trace: Trace | None = None, folder: Path | None = None, **values: Any) -> Self:
+    def from_flat(
+        cls,
+        *,
+        trace: Trace | None = None,
+        observations: Observations | None = None,
+        folder: Path | None = None,
+        **values: Any,
+    ) -> Self:
         """A record from its flat names.
 
         Raises:
@@ -100,11 +110,13 @@ class Record(_FlatNames):
             if name not in _FIELDS:
                 raise TypeError(f"a record has no {name!r}")
             parts[_FIELDS[name][0]][name] = value
-        return cls(**{part: kind(**parts[part]) for part, kind in _PARTS.items()}, trace=trace, folder=folder)
+        made = {part: kind(**parts[part]) for part, kind in _PARTS.items()}
+        return cls(**made, trace=trace, observations=observations, folder=folder)
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other values under some of the flat names, or another `trace` or `folder`."""
-        return type(self).from_flat(**{**self._flat(), "trace": self.trace, "folder": self.folder, **changes})
+        """A copy with other values under some of the flat names, or another `trace`, `observations` or `folder`."""
+        beside = {name: getattr(self, name) for name in ("trace", "observations", "folder")}
+        return type(self).from_flat(**{**self._flat(), **beside, **changes})
 
     def _flat(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _FIELDS}

@@ -13,6 +13,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
+from hf_llc.observables import observables_named
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
@@ -42,6 +43,7 @@ def estimate(
     sample, processes = arrange_processes(sample, model_or_pipeline)
     if output is None and resume:
         raise InputError("resume needs an output folder", remedy="give output")
+    observables_named(sample.observe)  # a name that is not known is refused now, not after calibration
     if output is not None:
         processes.main_does(lambda: str(check_writable(output)))
     problem = load_problem(

@@ -29,6 +29,7 @@ from hf_llc.errors import InputError
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.stopping import is_long_enough
+from hf_llc.observables import observables_named
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.parallel.sharding import mesh_of
 from hf_llc.posterior.law import Law
@@ -141,6 +142,7 @@ class Run:
             show=self.show,
             is_long_enough=is_long_enough,
             r_hat=statistics.r_hat,
+            observables=observables_named(self.asked.observe),
         )
 
     @property
@@ -185,6 +187,7 @@ class Run:
             cost=cost_of(self.sampling, self.processes, self.asked, begun=begun, num_gradients=self.num_gradients),
             subject=subject_of(self.problem, self.posterior),
             trace=chains.trace,
+            observations=self.sampling.observations,
         )
 
     def _sample(self, settings: ChainSettings, name: str) -> SampledChains:

@@ -79,7 +79,14 @@ class RunFolder:
         write_json(self.folder / "run.json", asked)
 
     def _clear(self) -> None:
-        for name in ("result.json", "run.json", "trace.safetensors", "trace.png", "card.md"):
+        for name in (
+            "result.json",
+            "run.json",
+            "trace.safetensors",
+            "trace.png",
+            "card.md",
+            "observations.safetensors",
+        ):
             (self.folder / name).unlink(missing_ok=True)
         shutil.rmtree(self.state, ignore_errors=True)
 

@@ -1,0 +1,57 @@
+"""Records of observables on disk: for each batch of chains a block at every save, which carries its steps."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import load_file
+from safetensors.torch import save_file
+from torch import Tensor
+
+from hf_llc.files import write_atomically
+from hf_llc.records.observations import Observations
+
+_STEPS = "steps"
+
+
+class DrawStore:
+    """Blocks in a folder. Each is one file, complete or absent, named by its chains and its first step."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def append(self, chains: Sequence[int], steps: Sequence[int], values: Mapping[str, Tensor]) -> None:
+        """Write a block. It replaces one with the same first step, which a kill left without the state that follows it.
+
+        Args:
+            chains: chain numbers.
+            steps: `[record]`, ascending.
+            values: float32 `[chain, record, …]` by the observable's name.
+        """
+        path = self.folder / f"{_prefix(chains)}{steps[0]:09d}.safetensors"
+        tensors = {_STEPS: torch.tensor(steps), **{name: value.contiguous() for name, value in values.items()}}
+        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+
+    def read(self, chains: Sequence[int], steps: Sequence[int]) -> Observations:
+        """The records of these steps; NaN where there is none."""
+        place = {step: number for number, step in enumerate(steps)}
+        values: dict[str, np.ndarray] = {}
+        for path in self._blocks(chains):
+            block = load_file(path)
+            here = [number for number, step in enumerate(block.pop(_STEPS).tolist()) if step in place]
+            first = place.get(int(path.stem.removeprefix(_prefix(chains))), 0)
+            for name, value in block.items():
+                if name not in values:
+                    values[name] = np.full((len(chains), len(steps), *value.shape[2:]), np.nan, np.float32)
+                values[name][:, first : first + len(here)] = value[:, here]
+        return Observations(np.array(steps, dtype=np.int64), values)
+
+    def _blocks(self, chains: Sequence[int]) -> list[Path]:
+        return sorted(self.folder.glob(f"{_prefix(chains)}*.safetensors"))
+
+
+def _prefix(chains: Sequence[int]) -> str:
+    return f"observables-{chains[0]:05d}-{chains[-1]:05d}-"

@@ -1,0 +1,48 @@
+"""`Observations`: what observables saw along the chains. Arrays only."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from hf_llc.files import write_atomically
+
+Array = np.ndarray
+
+_STEPS = "steps"
+
+
+@dataclass
+class Observations:
+    """Records of observables, on some steps of all chains.
+
+    Attributes:
+        steps: the step before which each record was made, int64 `[record]`; burn-in included.
+        values: by the observable's name, float32 `[chain, record, …]`; NaN where the chain had ended.
+    """
+
+    steps: Array
+    values: dict[str, Array]
+
+    def save(self, path: str | Path) -> Path:
+        """Write all arrays to one safetensors file, atomically."""
+        arrays = {_STEPS: self.steps, **{f"observable.{name}": value for name, value in self.values.items()}}
+        contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
+        return write_atomically(path, lambda temporary: save_file(contiguous, temporary))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Observations:
+        """Read a file written by `save`."""
+        arrays = load_file(path)
+        steps = arrays.pop(_STEPS)
+        return cls(steps, {name.removeprefix("observable."): value for name, value in arrays.items()})
+
+
+def join_observations(parts: Sequence[Observations]) -> Observations:
+    """Batches of chains, in order, as one."""
+    names = parts[0].values
+    return Observations(parts[0].steps, {name: np.concatenate([part.values[name] for part in parts]) for name in names})
