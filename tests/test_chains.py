@@ -177,13 +177,12 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
 def test_a_chain_that_blows_up_stops_alone(tmp_path: Path) -> None:
     """NaN from the first bad step on, for the chain concerned only."""
     problem = power_problem(torch.tensor([2.0]), power=6)
-    law = {"sampler": "sgld", "step_size": 0.15, "nbeta": 20.0, "localization": 0.0, "steps": 20}
+    law = {"sampler": "sgld", "step_size": 0.06, "nbeta": 20.0, "localization": 0.0, "steps": 220}
     trace = sample(problem, num_chains=3, **law)
     bad = ~np.isfinite(trace.loss)
     assert bad.any(axis=1).tolist() == [False, True, True], "pick a step at which some chains diverge, late"
-    for chain in range(3):
-        first = int(bad[chain].argmax()) if bad[chain].any() else 20
-        assert first > 1 and bad[chain, first:].all() and not bad[chain, :first].any()
+    for chain, first in enumerate((220, *bad[1:].argmax(axis=1))):
+        assert first > 1 and bad[chain, first:].all()
         alone = sample(problem, num_chains=1, first_chain=chain, **law)
         np.testing.assert_allclose(trace.loss[chain], alone.loss[0], rtol=1e-3)
 
