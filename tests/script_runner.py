@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 from launch import ROOT, environment, printed, torchrun
+from PIL import Image
 
 
 def run_script(name: str, output: Path, *arguments: str, processes: int = 1) -> tuple[list[dict[str, Any]], list[str]]:
@@ -25,6 +28,14 @@ def run_script(name: str, output: Path, *arguments: str, processes: int = 1) -> 
     return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True)), said
 
 
+def numbers(folder: Path) -> list[dict[str, str]]:
+    """figure.csv, which is not empty, without its times."""
+    with open(folder / "figure.csv", newline="", encoding="utf-8") as file:
+        table = [{k: v for k, v in row.items() if "seconds" not in k} for row in csv.DictReader(file)]
+    assert table
+    return table
+
+
 def smoke_on_one_and_two(name: str, folder: Path, *arguments: str, unit: int = 1) -> list[dict[str, Any]]:
     """The smoke preset on one process and on two: the same rows, each process its share, and all files there.
 
@@ -37,8 +48,13 @@ def smoke_on_one_and_two(name: str, folder: Path, *arguments: str, unit: int = 1
     done = [text.count(", seconds ") for text in said]
     is_even = abs(done[0] - done[1]) <= unit and all(count % unit == 0 for count in done)
     assert len(done) == 2 and sum(done) == len(one) and is_even, f"jobs of each: {done}, {said}"
-    for file in ("figure.png", "figure.csv", "claim.txt"):
-        assert (folder / "one" / file).stat().st_size > 0 and (folder / "two" / file).stat().st_size > 0
+    assert numbers(folder / "one") == numbers(folder / "two")
+    claims = [
+        re.sub(r"[\d.]+ times", "", (folder / n / "claim.txt").read_text(encoding="utf-8")) for n in ("one", "two")
+    ]
+    assert claims[0] == claims[1] and len(claims[0]) > 50
+    with Image.open(folder / "one" / "figure.png") as a, Image.open(folder / "two" / "figure.png") as b:
+        assert a.size == b.size and min(a.size) > 300
     for finished in ("one", "two"):
         again, [text] = run_script(name, folder / finished, *arguments)
         assert again == one and ", seconds " not in text, "a finished run was done again"

@@ -6,6 +6,7 @@ import importlib.util
 import itertools
 import json
 import math
+import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -54,8 +55,8 @@ def test_arrival_is_the_time_from_which_all_is_well() -> None:
 
 
 def test_ladder_climbs() -> None:
-    rungs = list(itertools.islice(running.ladder(first=1, ratio=1.01), 100))
-    assert rungs[0] == 1 and all(a < b for a, b in itertools.pairwise(rungs))
+    assert list(itertools.islice(running.ladder(), 6)) == [20, 23, 26, 30, 35, 40]  # 20 · 1.15ⁿ
+    assert list(itertools.islice(running.ladder(first=1, ratio=1.01), 100)) == list(range(1, 101))  # by one at least
 
 
 @pytest.mark.parametrize("burnt", [0.0, 0.5])
@@ -75,13 +76,18 @@ def test_networks_have_one_coefficient() -> None:
 
 def test_hf_llc_runs_and_leaves_the_model_as_found(network: known.Known) -> None:
     before = [p.clone() for p in network.problem.model.parameters()]
-    for curve in (
+    found = (
         running.ours(network, seconds=0.3, chains=2, seed=0),
         running.ours(network, seconds=0.3, chains=2, seed=0, step_size=1e-6),
         running.defaults(network, seed=0),
-    ):
-        assert curve.note and len(curve.seconds) == len(curve.llc) and math.isfinite(sum(curve.llc))
-        assert curve.seconds == sorted(curve.seconds)
+    )
+    for curve, note in zip(found, ("baoab, ε = ", "sgld, ε = 1e-06, plain", "± "), strict=True):
+        assert curve.note.startswith(note) and math.isfinite(sum(curve.llc))
+        assert len(curve.seconds) == len(curve.llc) and curve.seconds == sorted(curve.seconds)
+    for curve in found[:2]:
+        assert all(t <= 0.3 for t in curve.seconds[:-1]) and curve.seconds[-1] > 0.3 and curve.chains == 2
+        assert curve.steps == next(itertools.islice(running.ladder(), len(curve.llc) - 1, None))
+    assert len(found[2].llc) == 1 and found[2].llc[0] == pytest.approx(network.llc, rel=0.25)
     assert all(a.equal(b) for a, b in zip(before, network.problem.model.parameters(), strict=True))
 
 
@@ -118,8 +124,16 @@ def test_efficiency_writes_its_table(
     monkeypatch.setattr(sys, "argv", [*command, *names, "--output", str(tmp_path)])
     assert efficiency.main() == 0
     (row,) = json.loads((tmp_path / "efficiency.json").read_text())["table"].values()
-    assert list(row["contenders"]) == names and row["contenders"][names[1]]["tuning_seconds"] > 0
-    assert all(name in capsys.readouterr().out for name in names[:1])
+    out = capsys.readouterr().out
+    assert list(row["contenders"]) == names and row["llc"] == 184.5
+    for name, contender in row["contenders"].items():
+        (curve,) = contender["curves"]
+        assert contender["errors"] == [pytest.approx(curve["llc"][-1] / 184.5 - 1)]
+        assert contender["arrivals"] == [running.arrival(Curve(curve["seconds"], curve["llc"]), 184.5)]
+        assert f"  {name:<28}{efficiency.line(contender)}\n" in out
+    assert (
+        0.2 < row["contenders"][names[1]]["tuning_seconds"] < 60 and "tuning_seconds" not in row["contenders"][names[0]]
+    )
 
 
 def test_no_data_or_reference_is_refused_in_a_line(
@@ -203,7 +217,15 @@ def test_a_checkpoint_steps_around_its_own_weights(tmp_path: Path) -> None:
     assert found["anchor"] == "torch.bfloat16" and found["parameters"] == sum(
         p.numel() for p in llama(tie=True).parameters()
     )
-    assert all(map(math.isfinite, found["losses"])) and found["peak_bytes"] > 6 * found["parameters"]
+    model = llama(tie=True)
+    for parameter in model.parameters():
+        parameter.data = parameter.data.bfloat16().float()
+    ids = torch.randint(320, (4, memory.TOKENS), generator=torch.Generator().manual_seed(0))
+    at_star = _token_losses(model, {"input_ids": ids}).detach()
+    assert (at_star - found["losses"][0]).abs().min() < 1e-4 and all(map(math.isfinite, found["losses"]))
+    peak = 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss  # of this process
+    assert found["peak_bytes"] == pytest.approx(peak, rel=0.05)
+    assert found["bytes_a_parameter"] == found["peak_bytes"] / found["parameters"]
 
 
 @pytest.mark.slow

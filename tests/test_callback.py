@@ -71,10 +71,14 @@ def test_training_does_not_notice(
 def test_trackers_get_it(tmp_path: Path) -> None:
     trainer, seen = train_worker.trainer(tmp_path, max_steps=4), Seen()
     trainer.add_callback(seen)  # before the callback, as those of report_to are
-    trainer.add_callback(LLCCallback(trainer, every=2, data=train_worker.TEXTS, **train_worker.SETTINGS))
+    callback = LLCCallback(trainer, every=2, data=train_worker.TEXTS, **train_worker.SETTINGS)
+    trainer.add_callback(callback)
     trainer.train()
     found = [entry for entry in seen.logs if "llc" in entry]
-    assert len(found) == 2 and all(isinstance(value, (int, float)) for value in found[0].values())
+    assert list(callback.results) == [2, 4]
+    for entry, result in zip(found, callback.results.values(), strict=True):
+        assert all(isinstance(value, (int, float)) for value in entry.values())
+        assert (entry["llc"], entry["llc_se"], entry["llc_init_loss"]) == (result.llc, result.llc_se, result.init_loss)
 
 
 def test_numbers_for_trackers() -> None:
@@ -82,7 +86,10 @@ def test_numbers_for_trackers() -> None:
     common: dict[str, Any] = {"num_chains": 2, "num_draws": 40, "num_burnin_steps": 0}
     good = LLCEvaluator(step_size=1e-3, **common).compute(model, data=examples(model), loss_fn=squared_error)
     bad = LLCEvaluator(step_size=10.0, **common).compute(model, data=examples(model), loss_fn=squared_error)
-    assert tracked(good)["llc"] == good.llc and tracked(good)["llc_trustworthy"] == float(good.is_trustworthy)
+    assert tracked(good) == {
+        "llc": good.llc, "llc_se": good.llc_se, "llc_init_loss": good.init_loss,
+        "llc_trustworthy": float(good.verdict == "trustworthy"),
+    }  # fmt: skip
     assert bad.verdict == "diverged"
     assert tracked(bad) == {"llc_init_loss": bad.init_loss, "llc_trustworthy": 0.0}
 
@@ -124,7 +131,8 @@ def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None
     logged: dict[int, dict[str, float]] = {}
     monkeypatch.setattr(accelerator, "log", lambda values, step: logged.update({step: values}))
     model = network()
-    pairs = examples(model)
+    inputs, labels = examples(model)
+    pairs = inputs, labels + 0.5  # else w* would not move
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     loader = torch.utils.data.DataLoader(torch.utils.data.TensorDataset(*pairs), batch_size=50)
     model, optimizer, loader = accelerator.prepare(model, optimizer, loader)
@@ -133,7 +141,10 @@ def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None
     assert text is not None
     test = doctest.DocTestParser().get_doctest(text, names, "loop", None, 0)
     assert doctest.DocTestRunner().run(test).failed == 0
-    assert list(logged) == [0, 1] and "llc" in logged[1]
+    found = LLCEvaluator(num_chains=2, num_draws=50).compute(
+        accelerator.unwrap_model(model), data=pairs, loss_fn=squared_error
+    )
+    assert list(logged) == [0, 1] and logged[1] == tracked(found) != logged[0]
 
 
 def _train(launcher: list[str], output: Path, every: str | None) -> dict[str, Any]:

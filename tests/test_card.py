@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import yaml
 from huggingface_hub import ModelCard
+from PIL import Image
 from readmes import READMES
 from test_result import make_result as estimate_result
 from test_result import make_trace
@@ -330,6 +331,18 @@ def test_stored_examples_are_what_the_template_makes(name: str) -> None:
     script = runpy.run_path(str(Path(__file__).parents[1] / "scripts" / "render_model_cards.py"))
     card = (script["FOLDER"] / name / "README.md").read_text(encoding="utf-8")
     assert card == script["render"](name)
-    for link in re.findall(r"\]\((llc/[\w.]+)\)", card):
-        assert (script["FOLDER"] / name / link).stat().st_size > 0
-    assert len(own_entries(card)) == 1
+    links = re.findall(r"\]\((llc/[\w.]+)\)", card)
+    assert {"llc/result.json", "llc/trace.png", "llc/trace.safetensors"} <= set(links)
+    for link in links:
+        file = script["FOLDER"] / name / link
+        if file.suffix == ".png":
+            with Image.open(file) as image:
+                assert image.size == ((1080, 780) if file.stem == "trace" else (960, 576))
+        elif file.suffix == ".json":
+            assert json.loads(file.read_text(encoding="utf-8"))
+        else:
+            assert file.is_file()
+    result = LLCResult.load(script["FOLDER"] / name / "llc")
+    assert result.trace is not None and len(result.trace.loss) == result.num_chains
+    (entry,) = own_entries(card)
+    assert (entry.metric_value, entry.metric_args["standard_error"]) == (result.llc, result.llc_se)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import errno
+import importlib.metadata
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -230,12 +232,29 @@ def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecretsecret")
     assert main(["doctor"]) == 0
     out = capsys.readouterr().out
-    for name in ("python", "torch", "devices", "threads", "distributed", "hub cache", "offline", "→ g++ (optional)"):
-        assert name in out
+    lines = [line.split(maxsplit=1) for line in out.splitlines()]
+    missing = next(i for i, line in enumerate(lines) if line[:1] == ["missing"] and "torch.compile" in line[1])
+    assert lines[missing + 1] == ["→", "g++ (optional)"]
     assert main(["doctor", "--json"]) == 0
     text = capsys.readouterr().out
     checks = {check["name"]: check for check in json.loads(text)}
-    assert checks["hub token"]["found"] == "yes"
+    import platform
+
+    import torch
+
+    expected = {
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        "torch": torch.__version__,
+        "numpy": importlib.metadata.version("numpy"),
+        "devices": "; ".join(["cpu", *checks["devices"]["found"].split("; ")[1:]]),
+        "hub": "offline (HF_HUB_OFFLINE is set): only what is in the cache",
+        "hub token": "yes",
+    }
+    assert {name: checks[name]["found"] for name in expected} == expected
+    assert checks["threads"]["found"].startswith(f"{torch.get_num_threads()} of {os.cpu_count()} cores")
+    assert "gloo" in checks["distributed"]["found"].split(", ")
+    assert checks["hub cache"]["found"].startswith(f"{os.environ['HF_HOME']}/hub, ")
+    assert [check["name"] for check in checks.values() if not check["ok"] and not check["is_optional"]] == []
     assert "secretsecret" not in out + text
     monkeypatch.setattr(
         doctor_checks, "_python", lambda: doctor_checks.Check("python", False, "3.8", "use Python 3.11 or later")
@@ -248,7 +267,24 @@ def test_doctor_compiles() -> None:
     from hf_llc.cli import doctor_checks
 
     check = doctor_checks._compile()
-    assert check.ok or check.remedy
+    has_compiler = any(map(shutil.which, ("g++", "clang++", "c++")))
+    assert (check.ok, check.found) == (True, "works") or not has_compiler, check
+
+
+def test_doctor_says_why_nothing_compiles(monkeypatch: pytest.MonkeyPatch) -> None:
+    import torch
+
+    from hf_llc.cli import doctor_checks
+
+    def refuse(function: Any) -> Any:
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr(torch, "compile", refuse)
+    check = doctor_checks._compile()
+    assert (check.ok, check.is_optional, check.found) == (False, True, "RuntimeError: no compiler")
+    assert check.remedy.startswith("install a C++ compiler")
+    monkeypatch.setattr(torch, "compile", lambda function: lambda x: x.sum())  # compiles, but to something else
+    assert not doctor_checks._compile().ok
 
 
 def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -272,7 +308,7 @@ def test_help_and_version_import_nothing_heavy() -> None:
     for argv in (["--help"], ["estimate", "--help"], ["--version"]):
         done = run("-W", "error", "-c", code, *argv)
         assert (done.returncode, done.stderr) == (0, "")
-        assert done.stdout
+        assert done.stdout.startswith(f"hf-llc {hf_llc.__version__}" if argv == ["--version"] else "usage: hf-llc ")
 
 
 def test_module_and_script_take_the_same_flags() -> None:
@@ -284,7 +320,8 @@ def test_module_and_script_take_the_same_flags() -> None:
 
 
 def test_package_exports() -> None:
-    assert hf_llc.__version__
+    text = (Path(hf_llc.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert f'version = "{hf_llc.__version__}"' in text
     assert hf_llc.SampleConfig is SampleConfig
     assert set(hf_llc.__all__) <= set(dir(hf_llc))
     with pytest.raises(AttributeError, match="nothing"):

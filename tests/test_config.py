@@ -197,19 +197,19 @@ def test_missing_yaml(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "values",
+    ("values", "message"),
     [
-        {"num_chains": True},
-        {"num_chains": 1.5},
-        {"step_size": math.nan},
-        {"step_size": "1e-6"},
-        {"minimize": 1},
-        {"beta": 0.0},
-        {"sampler": None},
+        ({"num_chains": True}, "num_chains has a value of the wrong kind, got True; allowed: int"),
+        ({"num_chains": 1.5}, "num_chains has a value of the wrong kind, got 1.5; allowed: int"),
+        ({"step_size": math.nan}, "step_size is not a finite number, got nan"),
+        ({"step_size": "1e-6"}, "step_size has a value of the wrong kind, got '1e-6'; allowed: 'auto', float"),
+        ({"minimize": 1}, "minimize has a value of the wrong kind, got 1; allowed: bool"),
+        ({"beta": 0.0}, "beta is out of range, got 0.0; allowed: a number above 0"),
+        ({"sampler": None}, "sampler has a value of the wrong kind; allowed: 'sgld'"),
     ],
 )
-def test_python_values_are_checked(values: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
+def test_python_values_are_checked(values: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
         SampleConfig(**values)
 
 

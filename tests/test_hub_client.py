@@ -244,7 +244,7 @@ def test_a_hub_that_is_down_comes_back(hub: Hub) -> None:
     with pytest.raises(httpx2.ConnectError):
         hub.api().model_info("me/model")
     hub.start()
-    assert hub.api().model_info("me/model").sha
+    assert hub.api().model_info("me/model").sha == hub.head("me/model")
 
 
 CODE = """

@@ -93,8 +93,13 @@ def test_too_many_tokens_are_refused() -> None:
 
 
 def test_generates_past_its_context() -> None:
-    out = tiny().generate(tokens(1, 4), max_new_tokens=12, do_sample=False)
-    assert out.shape == (1, 16)
+    """Greedily, each token from the twelve before it."""
+    model = tiny()
+    out = model.generate(tokens(1, 4), max_new_tokens=12, do_sample=False)
+    assert out.shape == (1, 16) and torch.equal(out[:, :4], tokens(1, 4))
+    for place in range(4, 16):
+        logits = model(out[:, max(0, place - 12) : place]).logits
+        assert out[0, place] == logits[0, -1].argmax(), place
 
 
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])

@@ -291,4 +291,8 @@ def test_figure_of_diverged_estimates_is_drawn() -> None:
     numbers = {"nbeta": 21.7, "localization": 100.0, "step_size": 1e-3, "llc_se": None, "model": "m"}
     rows = [{**row, **numbers, "llc_per_chain": [None, row["llc"]]} for row in _rows([None, 3.0], [None, None])]
     rows[0]["verdict"] = "diverged"
-    assert len(draw(rows).axes) == 2
+    paper, ours = draw(rows).axes
+    assert [each.lines[0].get_xydata().tolist() for each in paper.containers] == [[[1, 3.0]]]
+    chains = [line.get_xydata().tolist() for line in paper.lines if line.get_marker() == "_"]
+    assert chains == [[], [[1, 3.0]]] and not ours.containers
+    assert paper.get_title() == ("the paper's settings: diverged, trustworthy\nnβ 21.7   γ 100   ε 0.001")

@@ -191,7 +191,8 @@ def test_bad_verdict_is_refused_before_anything_is_written(here: Hub, run: Path)
     with pytest.raises(InputError, match="not to be trusted"):
         publish(make_result(verdict="stuck"), "me/model")
     assert here.requests == [] and not Path("runs").exists()
-    assert make_result(verdict="stuck").push_to_hub("me/model", allow_untrusted=True).commit
+    done = make_result(verdict="stuck").push_to_hub("me/model", allow_untrusted=True)
+    assert done.commit == here.head("me/model") and titles(here)[0].startswith("Local learning coefficient")
     assert "Do not trust this estimate: stuck" in card_of(here)
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from hf_llc.result import LLCResult
+
 ROOT = Path(__file__).parents[1]
 TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -17,7 +19,7 @@ def test_python_example(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     monkeypatch.chdir(tmp_path)
     block = re.findall(r"```python\n(.*?)```", TEXT, flags=re.DOTALL)[0]
     exec(compile(block, "README.md", "exec"), {})
-    assert "verdict" in capsys.readouterr().out
+    assert f"{LLCResult.load(tmp_path / 'runs' / 'mine')}\n" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "runs" / "mine").iterdir()} >= {"result.json", "trace.png"}
 
 
@@ -28,6 +30,10 @@ def test_file_map_names_every_module() -> None:
     here = {path.name for path in (ROOT / "hf_llc").glob("*.py")} - {"__init__.py", "__main__.py"}
     here |= {f"{path.parent.name}/" for path in (ROOT / "hf_llc").glob("*/__init__.py")}
     assert here - named == set()
+    there = {path.name if path.is_file() else f"{path.name}/" for path in ROOT.glob("[!.]*")}
+    for folder in ("hf_llc", "scripts", "benchmarks", "tests", "docs"):
+        there |= {path.name if path.is_file() else f"{path.name}/" for path in (ROOT / folder).rglob("*")}
+    assert named - there == set()
 
 
 def test_pictures_and_files_are_there() -> None:

@@ -117,13 +117,13 @@ def t5() -> Any:
     return transformers.T5ForConditionalGeneration(settings).eval()
 
 
-def vit(channels: int = 3) -> tuple[Any, Any]:
+def vit(channels: int = 3, *, layers: int = 1) -> tuple[Any, Any]:
     """A vision transformer on 8 × 8 pixels, and its processor."""
     torch.manual_seed(4)
     settings = transformers.ViTConfig(
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=1,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         image_size=8,
         patch_size=4,
