@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import math
 import random
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import fields
 from typing import Any, Literal
 
-from datasets.utils.py_utils import temp_seed
+from datasets.utils.py_utils import temp_seed  # pyright: ignore[reportMissingTypeStubs]
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from hf_llc.config import SampleConfig
@@ -18,7 +18,7 @@ from hf_llc.evaluator import LLCEvaluator
 from hf_llc.parallel.processes import Processes
 from hf_llc.result import LLCResult
 
-_BUDGET = {"num_chains": 2, "num_draws": 100, "max_steps": 1000}
+_BUDGET: dict[str, Any] = {"num_chains": 2, "num_draws": 100, "max_steps": 1000}
 """In place of `LLCEvaluator`'s defaults: a look in passing, not a measurement for its own sake."""
 
 
@@ -62,7 +62,8 @@ class LLCCallback(TrainerCallback):
     def __init__(
         self, trainer: Trainer, *, every: int | Literal["epoch", "save"] = "epoch", data: Any, **settings: Any
     ) -> None:
-        if not (every in ("epoch", "save") or (isinstance(every, int) and every >= 1)):
+        is_count = isinstance(every, int) and every >= 1  # a caller may have no type checker
+        if not (every in ("epoch", "save") or is_count):
             raise InputError("every is out of range", value=every, allowed="'epoch', 'save', or a number of steps")
         if trainer.is_fsdp_enabled or trainer.is_deepspeed_enabled:
             raise InputError(
@@ -101,9 +102,9 @@ class LLCCallback(TrainerCallback):
         if settings.keys().isdisjoint(("loss_fn", "tokenizer", "feature_extractor")):
             settings = {**settings, "tokenizer": processing_class}
         with random_numbers_kept():
-            result = self.evaluator.compute(
-                self.trainer.accelerator.unwrap_model(model), data=self.data, progress=False, **settings
-            )
+            accelerator: Any = self.trainer.accelerator
+            w_star = accelerator.unwrap_model(model)
+            result = self.evaluator.compute(w_star, data=self.data, as_dict=False, progress=False, **settings)
         self.results[state.global_step] = result
         is_due = control.should_log
         self.trainer.log(tracked(result))
@@ -121,7 +122,7 @@ def tracked(result: LLCResult) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def random_numbers_kept() -> Iterator[None]:
+def random_numbers_kept() -> Generator[None]:
     """Whatever is drawn inside (a user's loss or transform may draw), the global generators go on as before."""
     python = random.getstate()
     try:

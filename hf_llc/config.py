@@ -68,7 +68,7 @@ def _setting(default: Any, text: str) -> Any:
     return field(default=default, metadata={"help": text})
 
 
-def _check_choices(config: Any) -> None:
+def _check_choices(config: LoadConfig | SampleConfig) -> None:
     """Each field annotated with a Literal holds one of its values; each numeric field holds a finite number."""
     hints = get_type_hints(type(config))
     for item in fields(config):
