@@ -46,7 +46,8 @@ from typing import Any
 
 import torch
 from known import STORIES_LOCALIZATION, Known, deep_linear, make_reference, on_device, referred, stories
-from running import CANONICAL, DEVINTERP, Curve, arrival, canonical, defaults, devinterp, ours
+from running import Curve, arrival, defaults, ours
+from running_peers import CANONICAL, DEVINTERP, canonical, devinterp
 from step import _quiet
 
 from hf_llc.backend.versions import package_versions

@@ -28,7 +28,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -37,9 +37,8 @@ import matplotlib
 import numpy as np
 import torch
 from experiment import Experiment, Row, parse, start
+from landscapes import LANDSCAPES, Landscape, exact_llc, mass_exponent, volume, volume_exponent
 from sampling_alone import sample_alone
-from scipy import special
-from scipy.optimize import brentq
 from torch import Tensor, nn
 
 from hf_llc.backend.random_streams import counter_seed
@@ -53,75 +52,8 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 
-Array = np.ndarray
-
 WIDTHS = (100, 1000)
 """Widths of the networks; the upper end is excluded."""
-
-BARRIER = -7 / 9
-"""Where |(w + 1)(w − 1)⁸| is largest between its zeros: the two basins part there."""
-
-
-@dataclass(frozen=True)
-class Landscape:
-    """K near a minimum, and what is known of it.
-
-    Attributes:
-        loss: K of parameters `[…, d]`.
-        w_star: the minimum.
-        learning_coefficient: λ.
-        multiplicity: m.
-        stiffness: the largest second derivative of K that chains meet at γ = 1, in the range of nβ sampled.
-        leapfrog: leapfrog steps a trajectory, more where one direction is much slower than another.
-        section: for d = 2, the half-width of {b: K(a, b) < ε} at a > 0, for arrays a and ε that broadcast.
-        edge: for d = 2, the a where that is 0, or one beyond which there is no mass to speak of.
-    """
-
-    loss: Callable[[Tensor], Tensor]
-    w_star: tuple[float, ...]
-    learning_coefficient: float
-    multiplicity: int
-    stiffness: float
-    leapfrog: int
-    section: Callable[[Array, Array], Array] | None = None
-    edge: Callable[[Array], Array] = lambda epsilon: np.full_like(epsilon, 9.0)
-
-
-def one_parameter(w: Tensor) -> Tensor:
-    """K = ½((w + 1)(w − 1)⁸)², `[…, 1]` → `[…]`."""
-    return 0.5 * ((w[..., 0] + 1) * (w[..., 0] - 1) ** 8) ** 2
-
-
-ORIGIN = (0.0, 0.0)
-LANDSCAPES = {
-    "a² + b²": Landscape(
-        lambda w: w.square().sum(-1),
-        ORIGIN,
-        1.0,
-        1,
-        2.0,
-        6,
-        lambda a, e: np.sqrt(np.maximum(e - a**2, 0)),
-        lambda e: np.minimum(e ** (1 / 2), 9),
-    ),
-    "a⁴ + b²": Landscape(
-        lambda w: w[..., 0] ** 4 + w[..., 1] ** 2,
-        ORIGIN,
-        0.75,
-        1,
-        4.0,
-        15,
-        lambda a, e: np.sqrt(np.maximum(e - a**4, 0)),
-        lambda e: np.minimum(e ** (1 / 4), 9),
-    ),
-    "a²b²": Landscape(lambda w: (w[..., 0] * w[..., 1]) ** 2, ORIGIN, 0.5, 2, 24.0, 60, lambda a, e: np.sqrt(e) / a),
-    "a⁴b²": Landscape(
-        lambda w: (w[..., 0] ** 2 * w[..., 1]) ** 2, ORIGIN, 0.25, 1, 300.0, 150, lambda a, e: np.sqrt(e) / a**2
-    ),
-    "w = −1": Landscape(one_parameter, (-1.0,), 0.5, 1, 2.0**16, 6),
-    "w = 1": Landscape(one_parameter, (1.0,), 1 / 16, 1, 100.0, 120),
-}
-"""By name; the last two are the minima of the one-parameter model."""
 
 
 @dataclass(frozen=True)
@@ -141,42 +73,6 @@ PRESETS = {
     "cpu": Preset(DEPTHS, 8, (1.0, 2.0, 3.0), 200, 300),
     "paper": Preset(DEPTHS, 40, (1.0, 1.5, 2.0, 2.5, 3.0), 1000, 1000),
 }
-
-
-def volume(landscape: Landscape, epsilon: Array) -> Array:
-    """V(ε), the probability of K < ε under N(w*, I), within the minimum's own basin; by direct integration.
-
-    Args:
-        landscape: the landscape.
-        epsilon: levels, `[level]`.
-    """
-    if landscape.section is not None:
-        # a = edge·exp(−t²): smooth at the edge, and fine at 0, where sections are singular
-        t = np.linspace(0, 5.5, 601)
-        a = landscape.edge(epsilon)[:, None] * np.exp(-(t**2))
-        density = 4 * t * a * np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
-        inside = special.erf(landscape.section(a, epsilon[:, None]) / math.sqrt(2))
-        return np.trapezoid(density * inside, t, axis=1)
-    (centre,) = landscape.w_star
-    left, right = (-9.0, BARRIER) if centre < BARRIER else (BARRIER, 9.0)
-
-    def level(w: float) -> float:
-        return 0.5 * ((w + 1) * (w - 1) ** 8) ** 2
-
-    def edge(end: float, value: float) -> float:
-        root: Any = end if level(end) <= value else brentq(lambda w: level(w) - value, centre, end, xtol=1e-15)
-        return root
-
-    ends = np.array([[edge(end, value) for end in (left, right)] for value in epsilon]) - centre
-    return special.ndtr(ends[:, 1]) - special.ndtr(ends[:, 0])
-
-
-def exact_llc(landscape: Landscape, nbeta: float) -> float:
-    """nβ E[K] under exp(−nβK − ½‖w − w*‖²), from the volume alone."""
-    s = np.linspace(-25, math.log(60), 301)
-    x = np.exp(s)
-    weighted = volume(landscape, x / nbeta) * np.exp(-x) * x
-    return float(np.trapezoid(weighted * (x - 1), s) / np.trapezoid(weighted, s))
 
 
 class Parameters(nn.Module):
@@ -238,24 +134,6 @@ def work(job: Row, preset: Preset) -> Row:
     nbeta = 10 ** job["log10_nbeta"]
     found = sampled_llc(job["landscape"], nbeta, preset)
     return {**found, "exact": exact_llc(LANDSCAPES[job["landscape"]], nbeta)}
-
-
-def volume_exponent(landscape: Landscape) -> float:
-    """λ from the volume: d ln V / d ln ε at ε = 1e-12, plus the (m − 1)/ln(1/ε) that the logarithm takes from it."""
-    ends = np.array([1e-12 * 0.9, 1e-12 / 0.9])
-    slope = float(np.diff(np.log(volume(landscape, ends)))[0] / np.diff(np.log(ends))[0])
-    return slope + (landscape.multiplicity - 1) / (12 * math.log(10))
-
-
-def mass_exponent() -> float:
-    """How fast the posterior mass at w = 1 gains on that at w = −1: d ln(Z₁/Z₋₁)/d ln(nβ) from 1e10 to 1e12."""
-
-    def log_mass(landscape: Landscape, nbeta: float) -> float:
-        s = np.linspace(-25, math.log(60), 301)
-        return math.log(np.trapezoid(volume(landscape, np.exp(s) / nbeta) * np.exp(-np.exp(s) + s), s))
-
-    low, high = (log_mass(LANDSCAPES["w = 1"], nbeta) - log_mass(LANDSCAPES["w = −1"], nbeta) for nbeta in (1e10, 1e12))
-    return (high - low) / math.log(100)
 
 
 def claim_of_networks(networks: Sequence[Row]) -> str:

@@ -40,9 +40,7 @@ falls: 5.5, 14.4, 16.8, 32.1, 45.0 at steps 0, 30, 100, 300, 800, where the held
 from __future__ import annotations
 
 import argparse
-import math
 import shutil
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -53,8 +51,8 @@ import torch
 import transformers
 from datasets import Dataset
 from experiment import Experiment, Row, from_hub, parse, start
+from pile_figure import NUMBERS, WAYS, claim, draw
 from pile_training import Training, train, windows
-from scipy.stats import chi2
 from transformers import AutoTokenizer
 
 from hf_llc import LLCEvaluator
@@ -64,15 +62,11 @@ from hf_llc.errors import InputError
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.models import cut_tokenizer
 from hf_llc.parallel.processes import process_state
-from hf_llc.publishing.formatting import number
 
 PAPER = SampleConfig(
     nbeta=21.7, localization=100.0, step_size=1e-3, num_chains=20, num_draws=200, num_burnin_steps=0, batch_size=100
 )
 """As the paper has it. nβ = 21.7 is 100 / ln 100, of batches of 100 rather than of the data."""
-
-AGREE = 0.1
-"""Seeds agree where the standard deviation of λ̂ over them is below this share of its mean."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,8 +81,6 @@ class Settings(Training):
     paper: SampleConfig = PAPER
     ours: SampleConfig = SampleConfig(sampler="sgld", minimize=True, localization=2.5e5, batch_size=100)
 
-
-WAYS = {"paper": "the paper's settings", "ours": "hf_llc's settings"}
 
 PRESETS = {
     "smoke": Settings(
@@ -194,132 +186,6 @@ def open_transformer_lens(name: str) -> Any:
     keep = {"fold_ln": False, "center_writing_weights": False, "center_unembed": False, "fold_value_biases": False}
     hooked.load_and_process_state_dict(weights, **keep)
     return hooked.eval()
-
-
-def _used(rows: Sequence[Row]) -> dict[str, str]:
-    """The ways in which something was estimated."""
-    return {way: name for way, name in WAYS.items() if any(row.get("settings") == way for row in rows)}
-
-
-def last(rows: Sequence[Row], way: str) -> list[Row]:
-    """The estimates of the trained models in one way, in the order of their seeds."""
-    found = [row for row in rows if row["stage"] == "llc" and row["settings"] == way]
-    steps = max((row["step"] or 0 for row in found), default=0)
-    return sorted((row for row in found if (row["step"] or 0) == steps), key=lambda row: row["seed"] or 0)
-
-
-def spread(values: Sequence[float]) -> tuple[float, float, float]:
-    """Standard deviation over seeds as a share of the mean, and its 95 % interval (χ², for normal values)."""
-    share, free = float(np.std(values, ddof=1) / abs(np.mean(values))), len(values) - 1
-    low, high = (share * math.sqrt(free / chi2.ppf(p, free)) for p in (0.975, 0.025))
-    return share, low, high
-
-
-def claim(rows: Sequence[Row]) -> str:
-    """Do models trained from different seeds have the same λ̂? Of a single model: what it is."""
-    single = [row for row in rows if row["seed"] is None]
-    if single:
-        found = (f"{number(r['llc'])} with {WAYS[r['settings']]} ({r['verdict']}; {_damage([r])})" for r in single)
-        return f"{single[0]['model']}: λ̂ = " + ", ".join(found) + "."
-    words = []
-    for way, name in _used(rows).items():
-        found = last(rows, way)
-        values = [row["llc"] for row in found if row["llc"] is not None]
-        if len(values) < 3:
-            seen = f"cannot tell from {len(values)} of {len(found)} seeds"
-        else:
-            share, low, high = spread(values)
-            word = "seen" if high < AGREE else "not seen" if low > AGREE else "cannot tell"
-            seen = (
-                f"{word} ({len(values)} of {len(found)} seeds, λ̂ = {np.mean(values):.4g}, standard deviation over "
-                f"seeds {share:.1%} of it, 95 % interval {low:.1%} … {high:.1%})"
-            )
-        verdicts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(r["verdict"] for r in found).items())
-        words.append(f"with {name} {seen}; verdicts: {verdicts}; {_damage(found)}")
-    return f"Figure L.1, λ̂ agrees within {AGREE:.0%} between training seeds: " + ". And ".join(words) + "."
-
-
-def _damage(rows: Sequence[Row]) -> str:
-    """Where the chains were: the mean of their losses, beside that at w* and that of a constant predictor."""
-    mean, first, trivial = (
-        f"{np.mean(found):.3g}" if (found := [row[key] for row in rows if row[key] is not None]) else "not finite"
-        for key in ("mean_loss", "init_loss", "trivial_loss")
-    )
-    return f"the chains' mean loss is {mean}, {first} at w*, {trivial} of a constant predictor"
-
-
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
-
-
-def draw(rows: Sequence[Row]) -> Any:
-    """Training losses, λ̂ of each seed in both ways, and along the training of seed 0."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    trained = [row for row in rows if row["stage"] == "train"]
-    along = [row for row in rows if row["stage"] == "llc" and row["settings"] == "paper" and row["seed"] == 0]
-    count = bool(trained) + len(_used(rows)) + (len(along) > 1)
-    figure = Figure(figsize=(3.7 * count, 3.5), layout="constrained")
-    FigureCanvasAgg(figure)
-    panels = list(np.atleast_1d(figure.subplots(1, count)))
-    if trained:
-        axes = panels.pop(0)
-        for row in trained:
-            axes.plot(*zip(*row["curve"], strict=True), lw=1, alpha=0.7)
-        axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)")
-        axes.set_title(f"{len(trained)} trainings", fontsize=9)
-    for way, name in _used(rows).items():
-        _draw_seeds(panels.pop(0), last(rows, way), name)
-    if len(along) > 1:
-        _draw_curve(panels.pop(0), sorted(along, key=lambda row: row["step"]))
-    return figure
-
-
-def _draw_seeds(axes: Any, rows: Sequence[Row], name: str) -> None:
-    """Each seed's λ̂ and chains, and mean ± standard deviation over seeds; from zero, so that shares can be seen."""
-    for i, row in enumerate(rows):
-        chains = [value for value in row["llc_per_chain"] if value is not None]
-        axes.plot([i] * len(chains), chains, ls="none", marker="_", ms=9, color=GREY, alpha=0.5)
-        good = row["verdict"] == "trustworthy"
-        if row["llc"] is not None:
-            error = row["llc_se"] if good else None
-            axes.errorbar(i, row["llc"], error, fmt="o", ms=5, color=BLUE, mfc=BLUE if good else "white", capsize=3)
-    values = [row["llc"] for row in rows if row["llc"] is not None]
-    if len(values) > 1:
-        mean, sd = np.mean(values), np.std(values, ddof=1)
-        axes.axhspan(mean - sd, mean + sd, color=BLUE, alpha=0.15, lw=0)
-        axes.axhline(mean, color=BLUE, lw=0.8)
-        axes.text(
-            0.03, 0.05, f"mean {mean:.4g}\nsd {sd:.2g}, {sd / abs(mean):.1%}", fontsize=9, transform=axes.transAxes
-        )
-    verdicts, row = ", ".join(dict.fromkeys(row["verdict"] for row in rows)), rows[0]
-    settings = f"nβ {number(row['nbeta'])}   γ {number(row['localization'])}   ε {row['step_size']:.2g}"
-    axes.set_title(f"{name}: {verdicts}\n{settings}", fontsize=9)
-    axes.set_xticks(range(len(rows)), [str(row["model"] if row["seed"] is None else row["seed"]) for row in rows])
-    axes.set(xlabel="" if row["seed"] is None else "seed of the training", ylabel="λ̂", xlim=(-0.5, len(rows) - 0.5))
-    shown = [value for row in rows for value in [*row["llc_per_chain"], 0.0] if value is not None]
-    axes.set_ylim(min(shown), 1.2 * max([1e-9, *shown]))
-
-
-def _draw_curve(axes: Any, rows: Sequence[Row]) -> None:
-    steps = [row["step"] for row in rows]
-    axes.plot(steps, [row["llc"] for row in rows], "o-", color=BLUE, mfc="white")
-    axes.set_xscale("symlog", linthresh=min(step for step in steps if step))
-    axes.set_xlabel("step")
-    axes.set_title("along the training of seed 0, the paper's settings", fontsize=9)
-    axes.set_ylabel("λ̂", color=BLUE)
-    axes.set_ylim(bottom=0)
-    right = axes.twinx()
-    right.plot(steps, [row["init_loss"] for row in rows], "s--", color=ORANGE, ms=4)
-    right.set_ylabel("held-out loss at w* (nats a token)", color=ORANGE)
-
-
-NUMBERS = (
-    *("model", "seed", "step", "settings", "llc", "llc_se", "verdict", "init_loss", "mean_loss", "trivial_loss"),
-    *("nbeta", "localization", "step_size", "num_chains", "num_draws", "num_burnin_steps", "accept_prob", "r_hat"),
-    *("gain", "relative_distance", "num_gradients", "seconds"),
-)
-"""Columns of figure.csv, a row an estimate."""
 
 
 def jobs(settings: Settings, ways: Sequence[str], *, curve: bool) -> tuple[list[Row], list[Row]]:

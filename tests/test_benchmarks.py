@@ -27,6 +27,7 @@ import efficiency
 import known
 import memory
 import running
+import running_peers
 import scaling
 from models import Case, _token_losses
 from running import Curve
@@ -180,8 +181,8 @@ def test_devinterp(network: known.Known) -> None:
     models = [network, known.Known(language_model(), 1.0, 0.0, 30.0, 10.0, "")]
     for each in models:
         with _quiet():
-            curve = running.devinterp(each, seconds=60.0, draws=30, chains=2, seed=0, step_size=1e-7)
-            blown = running.devinterp(each, seconds=60.0, draws=30, chains=1, seed=0, step_size=1e6)
+            curve = running_peers.devinterp(each, seconds=60.0, draws=30, chains=2, seed=0, step_size=1e-7)
+            blown = running_peers.devinterp(each, seconds=60.0, draws=30, chains=1, seed=0, step_size=1e6)
         assert (curve.steps, curve.chains) == (30, 2) and math.isfinite(curve.llc[-1])
         assert blown.note.startswith("diverged") and running.arrival(blown, each.llc) is None
 
@@ -192,10 +193,12 @@ def test_canonical_interp(network: known.Known) -> None:
     if importlib.util.find_spec("canonical_interp") is None:  # not importable as it stands on Python 3.11
         pytest.skip("canonical-interp is not installed")
     with _quiet():
-        few = running.canonical(network, seconds=60.0, draws=25, chains=2, seed=0, step_size=1e-7, compiled=False)
-        timed = running.canonical(network, seconds=0.0, chains=2, seed=0, step_size=1e-7, burnin=5, compiled=False)
+        few = running_peers.canonical(network, seconds=60.0, draws=25, chains=2, seed=0, step_size=1e-7, compiled=False)
+        timed = running_peers.canonical(
+            network, seconds=0.0, chains=2, seed=0, step_size=1e-7, burnin=5, compiled=False
+        )
         words = known.Known(language_model(), 1.0, 0.0, 30.0, 10.0, "")
-        other = running.canonical(words, seconds=60.0, draws=25, chains=2, seed=0, step_size=1e-7, compiled=False)
+        other = running_peers.canonical(words, seconds=60.0, draws=25, chains=2, seed=0, step_size=1e-7, compiled=False)
     assert (few.steps, few.chains) == (25, 2) and math.isfinite(few.llc[-1])
     assert timed.steps >= 1 and few.seconds == sorted(few.seconds)
     assert other.steps == 25 and math.isfinite(other.llc[-1])

@@ -14,6 +14,7 @@ from script_runner import ROOT, smoke_on_one_and_two
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import dln_theory as script
+import landscapes
 
 from hf_llc import theory
 
@@ -21,24 +22,26 @@ from hf_llc import theory
 def test_volume_against_closed_forms() -> None:
     """a² + b² is half a χ² of two degrees of freedom; a²b² has a Bessel density."""
     levels = np.array([1e-8, 1e-3, 0.5, 4.0])
-    np.testing.assert_allclose(script.volume(script.LANDSCAPES["a² + b²"], levels), -np.expm1(-levels / 2), rtol=1e-4)
+    np.testing.assert_allclose(
+        landscapes.volume(landscapes.LANDSCAPES["a² + b²"], levels), -np.expm1(-levels / 2), rtol=1e-4
+    )
     from scipy.special import k0
 
     exact = [2 / math.pi * integrate.quad(k0, 0, math.sqrt(e))[0] for e in levels]
-    np.testing.assert_allclose(script.volume(script.LANDSCAPES["a²b²"], levels), exact, rtol=1e-4)
+    np.testing.assert_allclose(landscapes.volume(landscapes.LANDSCAPES["a²b²"], levels), exact, rtol=1e-4)
 
 
 def test_volume_against_counting() -> None:
     """Every landscape's V(0.1) is the share of normal points below that level and in its basin."""
     rng = np.random.default_rng(0)
-    for name, landscape in script.LANDSCAPES.items():
+    for name, landscape in landscapes.LANDSCAPES.items():
         points = rng.standard_normal((200_000, len(landscape.w_star))) + np.array(landscape.w_star)
         below = landscape.loss(torch.from_numpy(points)).numpy() < 0.1
         if len(landscape.w_star) == 1:
-            below &= (points[:, 0] < script.BARRIER) == (landscape.w_star[0] < script.BARRIER)
+            below &= (points[:, 0] < landscapes.BARRIER) == (landscape.w_star[0] < landscapes.BARRIER)
         share = below.mean()
         error = math.sqrt(share * (1 - share) / len(points))
-        assert abs(float(script.volume(landscape, np.array([0.1]))[0]) - share) < 4 * error, name
+        assert abs(float(landscapes.volume(landscape, np.array([0.1]))[0]) - share) < 4 * error, name
 
 
 @pytest.mark.parametrize(
@@ -51,15 +54,15 @@ def test_volume_against_counting() -> None:
     ],
 )
 def test_what_the_volume_says(name: str, nbeta: float, value: float, tolerance: float) -> None:
-    assert script.exact_llc(script.LANDSCAPES[name], nbeta) == pytest.approx(value, abs=tolerance)
+    assert landscapes.exact_llc(landscapes.LANDSCAPES[name], nbeta) == pytest.approx(value, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", ["w = −1", "w = 1"])
 def test_one_parameter_against_quadrature(name: str) -> None:
     """nβ E[K] over the minimum's own basin, integrated over w."""
-    landscape, nbeta = script.LANDSCAPES[name], 300.0
+    landscape, nbeta = landscapes.LANDSCAPES[name], 300.0
     (centre,) = landscape.w_star
-    ends = (-9.0, script.BARRIER) if centre < script.BARRIER else (script.BARRIER, 9.0)
+    ends = (-9.0, landscapes.BARRIER) if centre < landscapes.BARRIER else (landscapes.BARRIER, 9.0)
 
     def moment(k: int) -> float:
         def at(w: float) -> float:
@@ -69,7 +72,7 @@ def test_one_parameter_against_quadrature(name: str) -> None:
         near = [centre - 0.1, centre, centre + 0.1]
         return integrate.quad(at, *ends, points=near, limit=400)[0]
 
-    assert script.exact_llc(landscape, nbeta) == pytest.approx(moment(1) / moment(0), rel=1e-4)
+    assert landscapes.exact_llc(landscape, nbeta) == pytest.approx(moment(1) / moment(0), rel=1e-4)
 
 
 def test_volume_exponents_are_the_known_coefficients() -> None:
@@ -77,22 +80,22 @@ def test_volume_exponents_are_the_known_coefficients() -> None:
     assert theory.normal_crossing([1, 1]) == (0.5, 2)
     assert theory.normal_crossing([2, 1]) == (0.25, 1)
     assert theory.normal_crossing([8]) == (1 / 16, 1)
-    for name, landscape in script.LANDSCAPES.items():
-        assert script.volume_exponent(landscape) == pytest.approx(landscape.learning_coefficient, abs=0.01), name
-    assert script.mass_exponent() == pytest.approx(7 / 16, abs=1e-3)
+    for name, landscape in landscapes.LANDSCAPES.items():
+        assert landscapes.volume_exponent(landscape) == pytest.approx(landscape.learning_coefficient, abs=0.01), name
+    assert landscapes.mass_exponent() == pytest.approx(7 / 16, abs=1e-3)
 
 
 def test_barrier_is_where_the_basins_part() -> None:
     w = torch.linspace(-1, 1, 200_001, dtype=torch.float64)[:, None]
-    at = float(w[int(script.one_parameter(w).argmax()), 0])
-    assert at == pytest.approx(script.BARRIER, abs=1e-4)
+    at = float(w[int(landscapes.one_parameter(w).argmax()), 0])
+    assert at == pytest.approx(landscapes.BARRIER, abs=1e-4)
 
 
 def test_sampled_against_exact_and_a_planted_fault() -> None:
     """A λ̂ of the estimator meets the law; nβ that is a fifth off does not."""
     preset = script.Preset((), 0, (), 40, 160)
     found = script.sampled_llc("a² + b²", 100.0, preset)
-    exact = script.exact_llc(script.LANDSCAPES["a² + b²"], 100.0)
+    exact = landscapes.exact_llc(landscapes.LANDSCAPES["a² + b²"], 100.0)
     assert found["llc_se"] < 0.04
     assert abs(found["llc"] - exact) < 4 * found["llc_se"] < abs(1.2 * found["llc"] - exact)
 
@@ -108,4 +111,4 @@ def test_random_networks_are_reproducible_and_bounded() -> None:
 def test_smoke(tmp_path: Path) -> None:
     rows = smoke_on_one_and_two("dln_theory", tmp_path)
     assert sum(row["part"] == "network" for row in rows) == 4
-    assert sum(row["part"] == "landscape" for row in rows) == len(script.LANDSCAPES)
+    assert sum(row["part"] == "landscape" for row in rows) == len(landscapes.LANDSCAPES)

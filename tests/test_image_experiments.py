@@ -17,8 +17,10 @@ from torch.nn import functional as F
 
 sys.path.insert(0, str(ROOT / "scripts"))
 import mnist_entropy_sgd
+import mnist_figure
 import resnet_cifar10
 import resnet_figure
+import resnet_presets
 from classifiers import MADE_UP, Images, evaluated, judged, llc, load_images, minibatches
 
 from hf_llc import LLCEvaluator
@@ -132,7 +134,7 @@ def test_at_equal_loss_interpolates_sgds_curve_over_the_logarithm() -> None:
         network_row("sgd", 1, [(1.0, 10.0), (0.5, 30.0)]),
         network_row("entropy-sgd", 1, [(0.1, 25.0)]),  # SGD never came so far
     ]
-    assert mnist_entropy_sgd.at_equal_loss(rows) == [(25.0, pytest.approx(20.0))]
+    assert mnist_figure.at_equal_loss(rows) == [(25.0, pytest.approx(20.0))]
 
 
 def test_a_claim_is_seen_only_with_its_sign_and_significance() -> None:
@@ -154,7 +156,7 @@ def test_a_claim_is_seen_only_with_its_sign_and_significance() -> None:
 def sweep_rows(values: dict[float, list[float]]) -> tuple[Any, list[dict[str, Any]]]:
     """A sweep over the learning rate with these λ̂, NaN for a run that diverged."""
     base = {"learning_rate": 0.1, "batch_size": 64, "momentum": 0.0, "weight_decay": 0.0}
-    sweep = resnet_cifar10.Sweep("learning_rate", tuple(values), base, 1e-6)
+    sweep = resnet_presets.Sweep("learning_rate", tuple(values), base, 1e-6)
     rows = []
     for job in sweep.jobs(len(next(iter(values.values())))):
         value = values[job["learning_rate"]][job["seed"]]

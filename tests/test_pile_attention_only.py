@@ -24,7 +24,8 @@ from hf_llc.models import AttentionOnlyConfig, AttentionOnlyForCausalLM, cut_tok
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 import pile_training
-from pile_attention_only import PRESETS, Settings, claim, draw, spread
+from pile_attention_only import PRESETS, Settings, claim, draw
+from pile_figure import spread
 from pile_training import make_model, train, windows
 
 ROOT = Path(__file__).parents[1]

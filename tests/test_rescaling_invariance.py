@@ -12,6 +12,7 @@ import torch
 from script_runner import ROOT, smoke_on_one_and_two
 
 sys.path.insert(0, str(ROOT / "scripts"))
+import rescaling_figure
 import rescaling_invariance as script
 from relu_network import own_labels, squared_error
 
@@ -99,7 +100,7 @@ def _lines(values: list[float], error: float) -> list[dict[str, float]]:
     ],
 )
 def test_the_verdict(values: list[float], error: float, verdict: str) -> None:
-    assert script.is_constant(_lines(values, error)) == verdict
+    assert rescaling_figure.is_constant(_lines(values, error)) == verdict
 
 
 @pytest.mark.slow
