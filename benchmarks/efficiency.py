@@ -48,7 +48,7 @@ import torch
 from known import STORIES_LOCALIZATION, Known, deep_linear, make_reference, on_device, referred, stories
 from running import Curve, arrival, defaults, ours
 from running_peers import CANONICAL, DEVINTERP, canonical, devinterp
-from step import _quiet
+from timing import quiet
 
 from hf_llc.backend.versions import package_versions
 from hf_llc.errors import InputError
@@ -127,7 +127,7 @@ def measure(
     for name in names:
         begun = time.perf_counter()
         try:
-            with _quiet():
+            with quiet():
                 if name in TUNED:
                     at, tried = tuned(known, TUNED[name], [g / kappa for g in grid], seconds, chains)
                     tuning = time.perf_counter() - begun

@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from models import cases
-from step import _quiet, forward_backward, ours
+from step import forward_backward, ours
+from timing import quiet
 
 from hf_llc.backend.random_streams import NoiseStream
 from hf_llc.backend.versions import package_versions
@@ -70,7 +71,7 @@ def many() -> dict[str, float]:
     """Microseconds a chain-step of the ReLU network: a loop over chains, and a hundred of them together."""
     (case,) = cases(["relu"], "cuda")
     found = {}
-    with preserved(case.problem.model), _quiet():
+    with preserved(case.problem.model), quiet():
         runners = {"forward + backward": forward_backward(case), "a loop": ours(case, chains=1)}
         runners[f"{MANY} together"] = ours(case, chains=MANY)
         for name, run in runners.items():

@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from step import CONTENDERS, EPS, GAMMA, NBETA, _quiet
+from step import CONTENDERS
+from timing import EPS, GAMMA, NBETA, quiet
 from torch import nn
 
 NAMES = {
@@ -92,7 +93,7 @@ def one(name: str, parameters: int) -> float:
         narrow_if_lossless(model)
     x = torch.randn(8, width)
     case = Case("memory", Problem(model, {"inputs": x, "labels": x}, _squared_losses, n=8, unit=""), 4, False)
-    with preserved(model), _quiet():
+    with preserved(model), quiet():
         CONTENDERS[contender](case)(3)
     watch.over = True
     watch.join()

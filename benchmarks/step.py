@@ -14,22 +14,19 @@ the data lie on it, also those that a peer's loader batches, and the clock is re
 from __future__ import annotations
 
 import argparse
-import contextlib
-import io
-import itertools
 import json
 import math
 import statistics
 import sys
-import time
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from unittest import mock
 
 import torch
-from models import Case, canonical_estimator, cases
+from models import Case, cases
+from step_peers import canonical, devinterp_optimizer, devinterp_sample
+from timing import EPS, GAMMA, NBETA, Runner, quiet, timed
 
 from hf_llc.backend import onednn_products
 from hf_llc.backend.versions import package_versions
@@ -39,32 +36,9 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.samplers import make_kernel
 from hf_llc.samplers.walk import Walk
 
-NBETA, GAMMA, EPS = 10.0, 1.0, 1e-9
 CHAINS = 8
 SLOW = 0.1
 """Seconds a chain-step from which one step warms a contender up and one step a round will do."""
-Runner = Callable[[int], float]
-"""Runs that many steps; returns seconds a chain-step."""
-
-
-def _timed(step: Callable[[int], object], chains: int = 1) -> Runner:
-    counter = itertools.count()
-
-    def run(steps: int) -> float:
-        _wait()
-        begun = time.perf_counter()
-        for _ in range(steps):
-            step(next(counter))
-        _wait()
-        return (time.perf_counter() - begun) / (steps * chains)
-
-    return run
-
-
-def _wait() -> None:
-    """For the GPU, if there is one at work."""
-    if torch.cuda.is_initialized():
-        torch.cuda.synchronize()
 
 
 def forward_backward(case: Case) -> Runner:
@@ -79,7 +53,7 @@ def forward_backward(case: Case) -> Runner:
         loss = problem.losses(problem.model, batches[t % len(batches)]).mean()
         torch.autograd.grad(loss, parameters)
 
-    return _timed(step)
+    return timed(step)
 
 
 def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool = False) -> Runner:
@@ -100,7 +74,7 @@ def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool =
             trace.append(torch.stack(losses).cpu().numpy())
             losses.clear()
 
-    return _timed(step, chains)
+    return timed(step, chains)
 
 
 def by_torch(case: Case) -> Runner:
@@ -110,109 +84,6 @@ def by_torch(case: Case) -> Runner:
     def run(steps: int) -> float:
         with mock.patch.object(onednn_products, "is_faster", return_value=False):
             return runner(steps)
-
-    return run
-
-
-def devinterp_optimizer(case: Case) -> Runner:
-    """devinterp's SGMCMC.sgld in a plain training loop, a loader feeding it."""
-    from devinterp.optim import SGMCMC
-
-    problem, model = case.problem, case.problem.model
-    optimizer = SGMCMC.sgld(model.parameters(), lr=EPS, nbeta=NBETA, localization=GAMMA)
-    data = torch.utils.data.StackDataset(**problem.examples)
-    feed = itertools.cycle(torch.utils.data.DataLoader(data, batch_size=case.batch_size, drop_last=True))
-    trace = []
-
-    def step(t: int) -> None:
-        optimizer.zero_grad()
-        loss = problem.losses(model, next(feed)).mean()
-        loss.backward()
-        optimizer.step()
-        trace.append(loss.item())
-
-    return _timed(step)
-
-
-def devinterp_sample(case: Case) -> Runner:
-    """devinterp's `sample` on a language model: a longer run minus a shorter one."""
-    if not case.is_language_model:
-        raise ValueError("language models only")
-    from datasets import Dataset
-    from devinterp.slt.sampling import sample
-
-    data = Dataset.from_dict({"input_ids": case.problem.examples["input_ids"].tolist()}).with_format("torch")
-
-    def once(draws: int) -> float:
-        begun = time.perf_counter()
-        sample(
-            model=case.problem.model,
-            dataset=data,
-            observables={},
-            lr=EPS,
-            n_beta=NBETA,
-            num_chains=1,
-            num_draws=draws,
-            batch_size=case.batch_size,
-            localization=GAMMA,
-            num_init_loss_batches=1,
-            device=str(next(case.problem.model.parameters()).device),
-        )
-        _wait()
-        return time.perf_counter() - begun
-
-    def run(steps: int) -> float:
-        few = max(1, steps // 4)
-        return max(once(few + steps) - once(few), 1e-9) / steps
-
-    return run
-
-
-def canonical(case: Case, *, chains: int, compiled: bool = False) -> Runner:
-    """canonical-interp's estimator: a longer run minus a shorter one, its own pass over the data in both."""
-    estimator_class = canonical_estimator()
-    problem = case.problem
-
-    class Loss(torch.nn.Module):
-        """Mean loss as the output: the package calls model(x), then criterion(output, y)."""
-
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = problem.model
-
-        def forward(self, x: torch.Tensor) -> torch.Tensor:
-            if case.is_language_model:
-                return problem.losses(self.model, {"input_ids": x}).mean()
-            return self.model(x)
-
-    def criterion(output: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-        return output if case.is_language_model else ((output - y) ** 2).sum(-1).mean()
-
-    device = next(problem.model.parameters()).device
-    tensors = list(problem.examples.values())
-    data = torch.utils.data.TensorDataset(tensors[0], tensors[-1])
-    loader = torch.utils.data.DataLoader(data, batch_size=case.batch_size, drop_last=True)
-
-    def once(draws: int) -> float:
-        estimator = estimator_class(
-            draws=draws,
-            chains=chains,
-            burnin_steps=draws,
-            steps_bw_draws=1,
-            learning_rate=EPS,
-            localization=GAMMA,
-            nbeta=NBETA,
-        )
-        begun = time.perf_counter()
-        estimator.estimate_llc(
-            Loss(), loader, criterion_fn=criterion, compile=compiled, show_progress=False, devices=device
-        )
-        _wait()
-        return time.perf_counter() - begun
-
-    def run(steps: int) -> float:
-        few = max(1, steps // 8)
-        return max(once(few + (steps + 1) // 2) - once(few), 1e-9) / ((steps + 1) // 2 * 2 * chains)
 
     return run
 
@@ -239,7 +110,7 @@ def measure(case: Case, *, seconds: float, rounds: int) -> dict[str, float | str
     found: dict[str, float | str] = {}
     for name, make in CONTENDERS.items():
         try:
-            with _quiet():
+            with quiet():
                 runner = make(case)
                 if "compiled" in name:
                     runner(1)  # compiles; the next one tells how long a step takes
@@ -254,20 +125,9 @@ def measure(case: Case, *, seconds: float, rounds: int) -> dict[str, float | str
     times: dict[str, list[float]] = {name: [] for name in runners}
     for _ in range(rounds):
         for name, (runner, steps) in runners.items():
-            with _quiet():
+            with quiet():
                 times[name].append(runner(min(steps, 2000)))
     return {**{name: statistics.median(values) for name, values in times.items()}, **found}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    with (
-        warnings.catch_warnings(),
-        contextlib.redirect_stderr(io.StringIO()),
-        contextlib.redirect_stdout(io.StringIO()),
-    ):
-        warnings.simplefilter("ignore")
-        yield
 
 
 def main() -> None:

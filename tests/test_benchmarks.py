@@ -31,7 +31,7 @@ import running_peers
 import scaling
 from models import Case, _token_losses
 from running import Curve
-from step import _quiet
+from timing import quiet
 
 
 @pytest.fixture
@@ -180,7 +180,7 @@ def test_devinterp(network: known.Known) -> None:
     pytest.importorskip("devinterp")
     models = [network, known.Known(language_model(), 1.0, 0.0, 30.0, 10.0, "")]
     for each in models:
-        with _quiet():
+        with quiet():
             curve = running_peers.devinterp(each, seconds=60.0, draws=30, chains=2, seed=0, step_size=1e-7)
             blown = running_peers.devinterp(each, seconds=60.0, draws=30, chains=1, seed=0, step_size=1e6)
         assert (curve.steps, curve.chains) == (30, 2) and math.isfinite(curve.llc[-1])
@@ -192,7 +192,7 @@ def test_canonical_interp(network: known.Known) -> None:
     """Its step is compiled whatever one asks: half a minute."""
     if importlib.util.find_spec("canonical_interp") is None:  # not importable as it stands on Python 3.11
         pytest.skip("canonical-interp is not installed")
-    with _quiet():
+    with quiet():
         few = running_peers.canonical(network, seconds=60.0, draws=25, chains=2, seed=0, step_size=1e-7, compiled=False)
         timed = running_peers.canonical(
             network, seconds=0.0, chains=2, seed=0, step_size=1e-7, burnin=5, compiled=False
