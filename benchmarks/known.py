@@ -28,9 +28,9 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved, sampled_parameters
 from hf_llc.problem import Problem
-from hf_llc.workflow.estimate_model import solve
+from hf_llc.workflow.estimate_model import estimate_problem
 from hf_llc.workflow.run_folder import fingerprint
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.settings import decide_from_data
 
 STORIES_LOCALIZATION = 35_000.0
 """γ at which stories260K's flat directions relax within a run (README)."""
@@ -169,12 +169,12 @@ def make_reference(case: Case, folder: Path, *, localization: float, steps: int,
         num_burnin_steps=steps // 4, num_draws=(steps - steps // 4) // 10, num_steps_between_draws=10,
         check_localization=False, seed=1000,
     )  # fmt: skip
-    sample = settled(asked, problem)
+    sample = decide_from_data(asked, problem)
     with preserved(problem.model):
         sample = with_calibration(sample, calibrate(Posterior(problem), sample))
     assert sample.step_size != "auto" and sample.friction != "auto"
     sample = replace(sample, step_size=sample.step_size / 4, friction=sample.friction / 2)
-    result = solve(problem, sample)
+    result = estimate_problem(problem, sample)
     record = {
         "llc": result.llc, "llc_se": result.llc_se, "verdict": result.verdict, "r_hat": result.r_hat,
         "nbeta": result.nbeta, "localization": localization, "settings": asdict(sample),

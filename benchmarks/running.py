@@ -31,8 +31,8 @@ from hf_llc.records.trace import Trace, empty_trace, first_steps, join_chains
 from hf_llc.samplers import SAMPLERS, make_kernel
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.samplers.walk import Walk
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
+from hf_llc.workflow.settings import decide_from_data
 
 
 @dataclass
@@ -86,7 +86,7 @@ def defaults(known: Known, *, seed: int) -> Curve:
     """hf_llc left to itself: one estimate, when its own rule says that it is enough, and its verdict."""
     sample = SampleConfig(nbeta=known.nbeta, localization=known.localization, seed=seed)
     begun = time.perf_counter()
-    result = solve(known.problem, settled(sample, known.problem))
+    result = estimate_problem(known.problem, sample)
     taken = time.perf_counter() - begun
     steps = 0 if result.trace is None else result.trace.shape[1]
     return Curve([taken], [result.llc], steps, result.num_chains, f"± {result.llc_se:.2g}, {result.verdict}")
@@ -102,7 +102,7 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
         seed: of the chains.
         step_size: of its SGLD; None: its own sampler, calibrated on the clock.
     """
-    sample = settled(
+    sample = decide_from_data(
         SampleConfig(
             nbeta=known.nbeta, localization=known.localization, num_chains=chains, seed=seed,
             batch_size=known.case.batch_size, step_size="auto" if step_size is None else step_size,

@@ -37,7 +37,7 @@ from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.settings import decide_from_data
 
 CHAINS = 4
 STEPS = {"embedded": 200, "linear": 4000}
@@ -58,7 +58,7 @@ def estimate(case: str, steps: int, folder: Path, *, device: str | None = None, 
     begun = time.monotonic()
     processes = Processes()
     problem, settings = problem_of(case, str(processes.device) if device is None else device)
-    sample = settled(
+    sample = decide_from_data(
         SampleConfig(
             sampler="sgld", num_chains=chains, num_burnin_steps=0, num_draws=steps, check_localization=False,
             save_seconds=3600.0, **settings,

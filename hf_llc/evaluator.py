@@ -11,7 +11,8 @@ import torch
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
-from hf_llc.workflow.estimate_model import estimate
+from hf_llc.workflow.estimate_model import estimate_model
+from hf_llc.workflow.opened_run import Given
 
 
 class LLCEvaluator:
@@ -96,14 +97,12 @@ class LLCEvaluator:
             if isinstance(value, (str, Path)):
                 settings[name] = str(value)
         load = from_mapping(LoadConfig, settings, source="LLCEvaluator.compute")
-        result = estimate(
+        result = estimate_model(
             load,
             self.config,
-            model_or_pipeline=model_or_pipeline,
-            dataset=data,
-            loss_fn=loss_fn,
-            tokenizer=tokenizer,
-            label_mapping=label_mapping,
+            Given(
+                model=model_or_pipeline, data=data, loss_fn=loss_fn, tokenizer=tokenizer, label_mapping=label_mapping
+            ),
             output=output,
             resume=resume,
             overwrite=overwrite,

@@ -24,8 +24,7 @@ from hf_llc.loading.tasks.losses import entropy, logits_of
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Forward, Problem
 from hf_llc.result import LLCResult
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
 
 MADE_UP = "made-up"
 """In place of a data set: a few images of noise around one pattern a class, for trying a script without any data."""
@@ -164,7 +163,7 @@ def llc(model: nn.Module, images: Images, settings: Mapping[str, Any]) -> LLCRes
         trivial_loss=entropy(images.labels),
         task="image-classification",
     )
-    return solve(problem, settled(SampleConfig(**settings, check_localization=False), problem))
+    return estimate_problem(problem, SampleConfig(**settings, check_localization=False))
 
 
 def _losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:

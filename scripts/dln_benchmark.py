@@ -58,8 +58,8 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
+from hf_llc.workflow.settings import decide_from_data
 
 PRESETS: dict[str, dict[str, Any]] = {
     "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100},
@@ -134,20 +134,20 @@ def begin(size: str, seed: int, trained_steps: int, group: int) -> tuple[DeepLin
 def work(job: Row, *, trained_steps: int) -> Row:
     """λ̂ of one network by one sampler.
 
-    The pilot chain runs here, and the chains with what it found: `solve` would let chains that turn out too hot start
-    again, which the budget has no gradients for. Those that break, break early: they do.
+    The pilot chain runs here, and the chains with what it found: `estimate_problem` alone would let chains that turn
+    out too hot start again, which the budget has no gradients for. Those that break, break early: they do.
     """
     group = SIZES[job["size"]].n if job["sampler"] == "asymptotic" else BATCH
     network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group)
-    sample = settled(settings(job["sampler"], job["size"], job["budget"]), problem)
+    sample = decide_from_data(settings(job["sampler"], job["size"], job["budget"]), problem)
     if sample.step_size != "auto":
-        return found(network, solve(problem, sample))
+        return found(network, estimate_problem(problem, sample))
     with preserved(problem.model):
         calibration = calibrate(Posterior(problem), sample)
-    result, spent = solve(problem, with_calibration(sample, calibration)), calibration["num_gradients"]
+    result, spent = estimate_problem(problem, with_calibration(sample, calibration)), calibration["num_gradients"]
     if result.verdict == "diverged":
         spent += result.num_gradients
-        result = solve(problem, sample)
+        result = estimate_problem(problem, sample)
     row = found(network, result)
     return {**row, "gradients": row["gradients"] + spent}
 

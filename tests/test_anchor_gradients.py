@@ -15,8 +15,7 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.samplers.walk import Walk
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
 
 
 def language_model(length: int = 20) -> Problem:
@@ -79,7 +78,7 @@ def test_the_same_chain_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", size)
         problem = language_model()
         seen = counted(problem)
-        results.append(solve(problem, settled(asked, problem)))
+        results.append(estimate_problem(problem, asked))
         passes.append(seen.count(4))
     one, two = results
     assert one.trace is not None and two.trace is not None

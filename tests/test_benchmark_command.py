@@ -19,8 +19,7 @@ from hf_llc.studies import sampler_benchmark
 from hf_llc.studies.known_targets import REFERENCES, TARGETS, Target, nbeta_of
 from hf_llc.studies.newton_minimum import move_to_minimum
 from hf_llc.studies.sampler_benchmark import Row, measure
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
 
 
 def on_a_grid(target: Target, edge: float) -> float:
@@ -64,7 +63,7 @@ def test_references_are_what_hmc_gives(name: str) -> None:
     """The run that made the number, at another seed and with a quarter of the draws."""
     reference, target = REFERENCES[name], TARGETS[name]()
     sample = replace(reference.settings(), seed=1, num_steps_between_draws=1, num_draws=500)
-    result = solve(target.problem, settled(sample, target.problem))
+    result = estimate_problem(target.problem, sample)
     assert result.r_hat < 1.02 and result.ess > 1000
     assert abs(result.llc - reference.llc) < 4 * math.hypot(result.llc_se, reference.llc_se)
 
@@ -101,7 +100,7 @@ def test_asymptotic_values_hold_at_this_n(name: str) -> None:
         localization=target.localization, batch_size="full", num_chains=32, chain_batch_size=32, num_burnin_steps=4000,
         num_draws=500, num_steps_between_draws=10, check_localization=False,
     )  # fmt: skip
-    result = solve(problem, settled(sample, problem))
+    result = estimate_problem(problem, sample)
     assert result.r_hat < 1.02 and result.llc_se < 0.005 * target.exact
     assert abs(result.llc - target.exact) < 3 * result.llc_se + 0.01 * target.exact
 

@@ -28,7 +28,7 @@ from hf_llc.studies.calibration_report import render
 from hf_llc.studies.explore_settings import calibrate_run, mark_plateau
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.settings import decide_from_data
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -37,7 +37,7 @@ H = torch.logspace(-1, 0, 8, dtype=torch.float64)
 
 
 def calibrated(problem: Problem, folder: Path, **settings: Any) -> Calibration:
-    sample = settled(SampleConfig(nbeta=100.0, **settings), problem)
+    sample = decide_from_data(SampleConfig(nbeta=100.0, **settings), problem)
     with alone(), preserved(problem.model):
         return calibrate_run(Run(problem, sample, RunFolder(folder), Processes(), progress=False), grid=True)
 

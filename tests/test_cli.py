@@ -47,7 +47,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
             calls.append({"load": load, "sample": sample, **options})
             return work(**calls[-1])
 
-        module = SimpleNamespace(estimate=estimate)
+        module = SimpleNamespace(estimate_model=estimate)
         monkeypatch.setitem(sys.modules, "hf_llc.evaluator", module)
         monkeypatch.setattr(hf_llc, "evaluator", module, raising=False)
         return calls

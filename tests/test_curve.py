@@ -32,6 +32,7 @@ from hf_llc.studies.checkpoint_series import checkpoint_folders, natural, revisi
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.measure_curve import measure
+from hf_llc.workflow.opened_run import Given
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -220,14 +221,14 @@ def test_revisions_of_a_hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
         revisions("me/model", "epoch*")
     model, asked = network(), []
 
-    def estimate(load: LoadConfig, sample: SampleConfig, **options: Any) -> LLCResult:
+    def estimate_model(load: LoadConfig, sample: SampleConfig, given: Given, **options: Any) -> LLCResult:
         asked.append((load.model, load.revision))
         x = torch.randn(50, 6, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             y = model(x)
         return LLCEvaluator(sample).compute(model, data=(x, y), loss_fn=squared_error)
 
-    monkeypatch.setattr(module, "estimate", estimate)
+    monkeypatch.setattr(module, "estimate_model", estimate_model)
     curve = measure(found, LoadConfig(model="me/model", data="me/data"), SampleConfig(**SAMPLE), output="out")
     assert asked == [("me/model", "step1000"), ("me/model", "step64"), ("me/model", "step512")]
     assert [point.step for point in curve.points] == [64, 512, 1000]

@@ -28,8 +28,8 @@ from hf_llc.problem import Problem
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, slow_step_size
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
+from hf_llc.workflow.settings import decide_from_data
 
 H = torch.linspace(0.2, 2.0, 6)
 NBETA, GAMMA, SPREAD = 25.0, 3.0, 2.0
@@ -153,7 +153,7 @@ class TestRetrySettings:
     def found(self) -> Any:
         with preserved(power_problem(H).model) as _:
             problem = power_problem(H)
-        return solve(problem, settled(sample(step_size=0.004, num_burnin_steps=50, num_draws=50), problem))
+        return estimate_problem(problem, sample(step_size=0.004, num_burnin_steps=50, num_draws=50))
 
     def _after(
         self, found: Any, *, asked: SampleConfig | None = None, localization: float = 10.0, **changes: Any
@@ -208,7 +208,7 @@ def test_localization_that_makes_up_llc_is_weakened_before_the_verdict_says_so()
         torch.cat([torch.full((2,), 2.0), torch.full((400,), 4e-4)]), num_examples=1000, spread=0.01
     )
     asked = sample(batch_size=4, localization="auto", max_steps=1000, num_chains=4, chain_batch_size=4)
-    result = solve(problem, settled(asked, problem))
+    result = estimate_problem(problem, asked)
     assert result.calibration is not None
     (first,) = result.calibration["attempts"]
     assert (first["verdict"], result.verdict) == ("localization dominates",) * 2
@@ -217,9 +217,9 @@ def test_localization_that_makes_up_llc_is_weakened_before_the_verdict_says_so()
 
 def test_a_given_step_size_needs_no_pilot() -> None:
     problem = power_problem(H)
-    found = settled(SampleConfig(step_size=0.001, nbeta=NBETA, max_steps=1000), problem)
+    found = decide_from_data(SampleConfig(step_size=0.001, nbeta=NBETA, max_steps=1000), problem)
     assert (found.sampler, found.gradient, found.localization) == ("sgld", "plain", 40.0)
-    found = settled(SampleConfig(step_size=0.001, friction=0.1, nbeta=NBETA, max_steps=1000), problem)
+    found = decide_from_data(SampleConfig(step_size=0.001, friction=0.1, nbeta=NBETA, max_steps=1000), problem)
     assert (found.sampler, found.friction) == ("baoab", 0.1)  # friction asks for momentum
 
 
@@ -229,7 +229,7 @@ def test_corrected_estimate_under_label_noise(gradient: str) -> None:
     problem = shifted_problem(H, num_examples=1000, spread=0.4)
     asked = sample(batch_size=2, gradient=gradient, num_draws=200, max_steps=6400, target_se=0.03, num_chains=8,
                    chain_batch_size=8)  # fmt: skip
-    result = solve(problem, settled(asked, problem))
+    result = estimate_problem(problem, asked)
     truth = expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=GAMMA)
     assert result.llc_se < 0.05 * truth
     assert abs(result.llc - truth) < 4 * result.llc_se
@@ -246,7 +246,7 @@ def test_extrapolated_and_localization_checked() -> None:
     problem = power_problem(H)
     asked = sample(sampler="sgld", step_size=0.02, num_burnin_steps=200, num_draws=2000, extrapolate=True, num_chains=8,
                    chain_batch_size=8)  # fmt: skip
-    result = solve(problem, settled(asked, problem))
+    result = estimate_problem(problem, asked)
     exact = {
         g: expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=g) for g in (1.5, 3, 6)
     }
@@ -263,7 +263,7 @@ def test_localization_is_looked_at_by_runs_where_weights_do_not_allow() -> None:
     problem = power_problem(torch.full((300,), 0.2))
     asked = sample(step_size=0.004, friction=0.5, localization=5.0, num_burnin_steps=300, num_draws=600,
                    chain_batch_size=4)  # fmt: skip
-    result = solve(problem, settled(asked, problem))
+    result = estimate_problem(problem, asked)
     assert result.verdict == "trustworthy"
     change = result.localization_sensitivity
     for name, gamma in (("halved", 2.5), ("doubled", 10.0)):
@@ -280,7 +280,7 @@ def test_heat_is_taken_off_where_localization_is_looked_at_and_off_the_extrapola
     problem = shifted_problem(h, num_examples=1000, spread=0.335)
     asked = sample(step_size=0.004, friction=0.5, localization=5.0, num_burnin_steps=300, num_draws=600, batch_size=4,
                    gradient="plain", chain_batch_size=4, extrapolate=True)  # fmt: skip
-    result = solve(problem, settled(asked, problem))
+    result = estimate_problem(problem, asked)
     exact = {
         g: expected_llc(h.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=g) for g in (2.5, 5, 10)
     }
@@ -297,7 +297,7 @@ def test_heat_capacity_of_a_quadratic() -> None:
     problem = shifted_problem(H, num_examples=1000, spread=1.0)
     asked = sample(batch_size=5, gradient="control-variate", step_size=0.004, friction=0.3, num_chains=8,
                    chain_batch_size=8, num_burnin_steps=500, num_draws=4000)  # fmt: skip
-    result = solve(problem, settled(asked, problem))
+    result = estimate_problem(problem, asked)
     energy = NBETA * H.double().numpy()
     truth = float((0.5 * (energy / (energy + GAMMA)) ** 2).sum())
     assert result.heat_capacity_se < 0.2 * truth
@@ -352,5 +352,5 @@ def test_burn_in_is_as_long_as_the_steps_that_chains_came_down_to_ask_for(tmp_pa
 
 def test_a_given_step_size_is_kept() -> None:
     problem = power_problem(H, power=4)
-    result = solve(problem, settled(sample(step_size=0.004, num_burnin_steps=200, num_draws=50), problem))
+    result = estimate_problem(problem, sample(step_size=0.004, num_burnin_steps=200, num_draws=50))
     assert result.trace is not None and (result.trace.step_size[:, ::20] == 0.004).all()

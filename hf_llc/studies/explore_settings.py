@@ -11,20 +11,16 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.files import check_writable, write_atomically
-from hf_llc.loading.hub_errors import public_name
-from hf_llc.loading.problem_loader import load_problem
-from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
-from hf_llc.posterior.weights import preserved
+from hf_llc.files import write_atomically
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.studies.calibration import FILES, JSON_FILE, PICTURE_FILE, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.workflow.continuations import SampledChains
+from hf_llc.workflow.opened_run import opened_run
 from hf_llc.workflow.run import Run
-from hf_llc.workflow.run_folder import RunFolder, fingerprint
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.run_folder import RunFolder
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """ε or γ of a cell over the chosen one."""
@@ -53,32 +49,21 @@ def explore(
     Raises:
         InputError: bad input, refused before long work.
     """
-    sample, processes = arrange_processes(sample)
-    folder = RunFolder(output)
-    processes.main_does(lambda: str(check_writable(output)))
-    problem = load_problem(load.model, load.data, place_for_loading(load, sample))
-    sample = settled(sample, problem)
-    asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
-    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")} | {"calibrate": True}
-    asked["grid"] = grid
-    processes.main_does(lambda: folder.check(asked, resume=None, overwrite=overwrite))
-    if not overwrite and processes.main_does(lambda: (folder.folder / JSON_FILE).exists()):
-        return Calibration.load(output)
-
-    shard_over_group(problem, sample, processes)
-
-    def begin() -> None:
-        folder.begin(asked, overwrite=overwrite)
-        for name in FILES:
-            (folder.folder / name).unlink(missing_ok=True)
-
-    with preserved(problem.model):
-        run = Run(problem, sample, folder, processes, progress)
-        processes.main_does(begin)
+    folder = RunFolder(output, last_file=JSON_FILE)
+    also_asked = {"calibrate": True, "grid": grid}
+    with opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite, progress=progress) as run:
+        if run is None:
+            return Calibration.load(output)
+        run.processes.main_does(lambda: _remove_files(folder.folder))
         calibration = calibrate_run(run, grid=grid)
-    processes.main_does(lambda: _save(calibration, Path(output)))
-    processes.main_does(folder.close)
+        run.processes.main_does(lambda: _save(calibration, folder.folder))
     return calibration
+
+
+def _remove_files(folder: Path) -> None:
+    """Remove the files of an earlier calibration, so that none is mistaken for this one's."""
+    for name in FILES:
+        (folder / name).unlink(missing_ok=True)
 
 
 def _save(calibration: Calibration, folder: Path) -> None:

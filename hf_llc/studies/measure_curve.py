@@ -20,7 +20,8 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
-from hf_llc.workflow.estimate_model import estimate
+from hf_llc.workflow.estimate_model import estimate_model
+from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
 _SHARED = (
@@ -86,12 +87,10 @@ def measure(
     shared, results = sample, {}
     for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.name != calibrated_on):  # that one first
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
-        result = estimate(
+        result = estimate_model(
             replace(load, **checkpoint.load),
             shared,
-            model_or_pipeline=model,
-            dataset=dataset,
-            loss_fn=loss_fn,
+            Given(model=model, data=dataset, loss_fn=loss_fn),
             output=output / checkpoint.folder,
             overwrite=overwrite,
             progress=progress,

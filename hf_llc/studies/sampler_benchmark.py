@@ -14,8 +14,7 @@ from hf_llc.publishing.formatting import number, with_error
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS, make_kernel
 from hf_llc.studies.known_targets import TARGETS, Target
-from hf_llc.workflow.estimate_model import solve
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.estimate_model import estimate_problem
 
 MAX_Z = 4.0
 """Largest |z| of a right answer. A normal z exceeds it once in 16,000 times."""
@@ -100,7 +99,7 @@ def measure(asked: SampleConfig, names: Sequence[str] = tuple(TARGETS)) -> Itera
     for name in names:
         begun = time.monotonic()
         target = TARGETS[name]()
-        result = solve(target.problem, settled(settings(target, asked), target.problem))
+        result = estimate_problem(target.problem, settings(target, asked))
         yield _row(name, target, result, time.monotonic() - begun)
 
 

@@ -1,85 +1,65 @@
-"""One estimate from a model and data to its result."""
+"""λ̂ of a model on data, or of a problem that is loaded already."""
 
 from __future__ import annotations
 
 import tempfile
 import time
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
-from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.errors import InputError
-from hf_llc.files import check_writable
-from hf_llc.loading.hub_errors import public_name
-from hf_llc.loading.problem_loader import load_problem
-from hf_llc.observables import observables_named
-from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
+from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
+from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
-from hf_llc.workflow.run_folder import RunFolder, fingerprint
-from hf_llc.workflow.settings import settled
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.settings import decide_from_data
 
 
-def estimate(
+def estimate_model(
     load: LoadConfig,
     sample: SampleConfig,
+    given: Given = NOTHING,
     *,
-    model_or_pipeline: Any = None,
-    dataset: Any = None,
-    loss_fn: Any = None,
-    tokenizer: Any = None,
-    label_mapping: Mapping[str, Any] | None = None,
     output: str | Path | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
     progress: bool = True,
 ) -> LLCResult:
-    """The whole job on every process; the main one writes the files. See `LLCEvaluator.compute`."""
+    """λ̂ of a model on data. Every process calls this and gets the result; the main one writes the files.
+
+    Args:
+        load: model and data.
+        sample: how to sample.
+        given: objects in place of names in `load`.
+        output: folder for the result, and for resuming; None: nothing is kept on disk. A finished run is only read.
+        resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
+        overwrite: discard what is in `output`.
+        progress: show progress bars on the main process.
+
+    Raises:
+        InputError: bad input, refused before long work.
+    """
     begun = time.monotonic()
-    sample, processes = arrange_processes(sample, model_or_pipeline)
-    if output is None and resume:
-        raise InputError("resume needs an output folder", remedy="give output")
-    observables_named(sample.observe)  # a name that is not known is refused now, not after calibration
-    if output is not None:
-        processes.main_does(lambda: str(check_writable(output)))
-    problem = load_problem(
-        load.model if model_or_pipeline is None else model_or_pipeline,
-        load.data if dataset is None else dataset,
-        place_for_loading(load, sample, model_or_pipeline),
-        loss_fn=loss_fn,
-        tokenizer=tokenizer,
-        label_mapping=label_mapping,
-    )
-    sample = settled(sample, problem)
-    with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
-        folder = RunFolder(temporary if output is None else output)
-        asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
-        asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
-        if output is not None:
-            processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
-            if not overwrite and processes.main_does(lambda: folder.is_finished):
-                return LLCResult.load(folder.folder)
-        shard_over_group(problem, sample, processes)
-        with preserved(problem.model):
-            run = Run(problem, sample, folder, processes, progress)
-            processes.main_does(lambda: folder.begin(asked, overwrite=overwrite))
-            result = run.result(begun)
-        if output is not None:
-            processes.main_does(lambda: str(result.save(folder.folder)))
-            processes.main_does(folder.close)
+    folder = None if output is None else RunFolder(output)
+    with opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite, progress=progress) as run:
+        if run is None:
+            assert output is not None
+            return LLCResult.load(output)
+        result = run.result(begun)
+        if folder is not None:
+            run.processes.main_does(lambda: str(result.save(folder.folder)))
     return result
 
 
-def solve(problem: Problem, sample: SampleConfig) -> LLCResult:
-    """λ̂ of a problem that is there already, by this process alone; nothing is kept on disk.
+def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
+    """λ̂ of a problem that is loaded already, by this process alone; nothing is kept on disk.
 
     Raises:
-        InputError: as `hf_llc.evaluator.estimate`.
+        InputError: a setting does not fit the problem, or the loss at w* is not finite.
     """
     begun = time.monotonic()
+    sample = decide_from_data(sample, problem)
     with alone(), preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
         return Run(problem, sample, RunFolder(temporary), Processes(), progress=False).result(begun)

@@ -59,7 +59,7 @@ class Run:
 
     Args:
         problem: model at w*, data, loss.
-        sample: settings after `settled`.
+        sample: settings after `decide_from_data`.
         folder: of the run.
         processes: among which chains are shared out.
         progress: show bars on the main process.

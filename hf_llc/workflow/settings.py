@@ -1,4 +1,4 @@
-"""Settings with what the data decide filled in."""
+"""Settings that the data decide."""
 
 from __future__ import annotations
 
@@ -13,31 +13,19 @@ from hf_llc.samplers.baoab import FRICTION
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 
 
-def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
-    """The settings with batch size and nβ filled in from the data, and whatever else needs no pilot chain.
+def decide_from_data(sample: SampleConfig, problem: Problem) -> SampleConfig:
+    """Decide the settings that need the data but no pilot chain: batch size, nβ and the sampler.
 
-    A step size that is given leaves nothing to the pilot: the sampler is then the paper's, or with a friction given
-    underdamped, and γ follows from ε.
+    If ε is given, calibration has nothing to do, and friction, gradient and γ are decided here too: the sampler is then
+    SGLD, or baoab if friction is given, and γ follows from ε.
 
     Raises:
-        InputError: the batch is larger than the data, or the loss cannot be sampled.
+        InputError: batch_size is larger than the data.
     """
-    examples = problem.num_examples
-    few = min(auto_batch_size(problem.num_positions), examples)
-    size = {"full": examples, "auto": few}.get(str(sample.batch_size), sample.batch_size)
-    assert isinstance(size, int)
-    if size > examples:
-        raise InputError(
-            "batch_size is larger than the data",
-            value=size,
-            allowed=f"1 … {examples}, or 'full'",
-            remedy="lower batch_size",
-        )
-    if sample.nbeta is not None:
-        nbeta = sample.nbeta
-    else:
+    nbeta = sample.nbeta
+    if nbeta is None:
         nbeta = problem.n * (1 / math.log(problem.n) if sample.beta is None else sample.beta)
-    sample = replace(sample, batch_size=size, nbeta=nbeta, beta=None)
+    sample = replace(sample, batch_size=_batch_size(sample, problem), nbeta=nbeta, beta=None)
     if sample.sampler == "auto":
         has_momentum = sample.step_size == "auto" or sample.friction != "auto"
         sample = replace(sample, sampler="baoab" if has_momentum else "sgld")
@@ -53,3 +41,23 @@ def settled(sample: SampleConfig, problem: Problem) -> SampleConfig:
         slow = effective_step_size(step_size, friction)
         sample = replace(sample, localization=relaxing_localization(slow, sample.steps_allowed))
     return sample
+
+
+def _batch_size(sample: SampleConfig, problem: Problem) -> int:
+    """Examples a step.
+
+    Raises:
+        InputError: more than there are.
+    """
+    if sample.batch_size == "full":
+        return problem.num_examples
+    if sample.batch_size == "auto":
+        return min(auto_batch_size(problem.num_positions), problem.num_examples)
+    if sample.batch_size > problem.num_examples:
+        raise InputError(
+            "batch_size is larger than the data",
+            value=sample.batch_size,
+            allowed=f"1 … {problem.num_examples}, or 'full'",
+            remedy="lower batch_size",
+        )
+    return sample.batch_size

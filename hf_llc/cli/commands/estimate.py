@@ -45,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
         from hf_llc import evaluator
 
-        result = evaluator.estimate(
+        result = evaluator.estimate_model(
             load,
             sample,
             output=output,

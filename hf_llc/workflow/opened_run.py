@@ -1,0 +1,104 @@
+"""From settings and objects to a run that may begin: what every command with a run folder does first."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hf_llc.config import LoadConfig, SampleConfig, as_dict
+from hf_llc.errors import InputError
+from hf_llc.files import check_writable
+from hf_llc.loading.hub_errors import public_name
+from hf_llc.loading.problem_loader import load_problem
+from hf_llc.observables import observables_named
+from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
+from hf_llc.posterior.weights import preserved
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder, fingerprint
+from hf_llc.workflow.settings import decide_from_data
+
+
+@dataclass(frozen=True, kw_only=True)
+class Given:
+    """What a caller gives as objects; None: what `LoadConfig` names.
+
+    Attributes:
+        model: a module, pipeline, Hub id or folder.
+        data: a data set, tensors, Hub id or files.
+        loss_fn: `loss_fn(outputs, labels)` → losses `[batch]` in nats, for a plain module.
+        tokenizer: tokenizer or image processor.
+        label_mapping: what the data calls each label, by the model's name for it.
+    """
+
+    model: Any = None
+    data: Any = None
+    loss_fn: Any = None
+    tokenizer: Any = None
+    label_mapping: Mapping[str, Any] | None = None
+
+
+NOTHING = Given()
+
+
+@contextlib.contextmanager
+def opened_run(
+    load: LoadConfig,
+    sample: SampleConfig,
+    folder: RunFolder | None,
+    given: Given = NOTHING,
+    *,
+    also_asked: Mapping[str, Any] | None = None,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    progress: bool = True,
+) -> Iterator[Run | None]:
+    """A run at its beginning, on every process; None if `folder` holds this run, finished.
+
+    At the end the states of unfinished chains are deleted, unless an exception was raised, and the model is restored.
+
+    Args:
+        load: model and data.
+        sample: how to sample.
+        folder: of the run; None: nothing is kept on disk.
+        given: objects in place of names in `load`.
+        also_asked: more that distinguishes this run from others, for run.json.
+        resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
+        overwrite: discard what is in the folder.
+        progress: show progress bars on the main process.
+
+    Raises:
+        InputError: bad input, or the folder holds another run; nothing has been written then.
+    """
+    sample, processes = arrange_processes(sample, given.model)
+    if folder is None and resume:
+        raise InputError("resume needs an output folder", remedy="give output")
+    observables_named(sample.observe)  # an unknown name is refused now, not after calibration
+    if folder is not None:
+        processes.main_does(lambda: str(check_writable(folder.folder)))
+    problem = load_problem(
+        load.model if given.model is None else given.model,
+        load.data if given.data is None else given.data,
+        place_for_loading(load, sample, given.model),
+        loss_fn=given.loss_fn,
+        tokenizer=given.tokenizer,
+        label_mapping=given.label_mapping,
+    )
+    sample = decide_from_data(sample, problem)
+    asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
+    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
+    asked |= also_asked or {}
+    if folder is not None:
+        processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
+        if not overwrite and processes.main_does(lambda: folder.is_finished):
+            yield None
+            return
+    shard_over_group(problem, sample, processes)
+    with preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
+        used = RunFolder(temporary) if folder is None else folder
+        run = Run(problem, sample, used, processes, progress)
+        processes.main_does(lambda: used.begin(asked, overwrite=overwrite))
+        yield run
+        processes.main_does(used.close)
