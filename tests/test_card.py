@@ -346,3 +346,10 @@ def test_stored_examples_are_what_the_template_makes(name: str) -> None:
     assert result.trace is not None and len(result.trace.loss) == result.num_chains
     (entry,) = own_entries(card)
     assert (entry.metric_value, entry.metric_args["standard_error"]) == (result.llc, result.llc_se)
+
+
+def test_the_card_says_how_classes_became_numbers() -> None:
+    said = "by number: the data have a|b, c, the model names none"
+    row = "| The data's classes | by number: the data have a\\|b, c, the model names none |"
+    assert row in render_section(make_result(data={"id": "d", "classes": said}))
+    assert "The data's classes" not in render_section(make_result(data={"id": "d", "classes": None}))

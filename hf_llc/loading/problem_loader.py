@@ -62,6 +62,7 @@ def load_problem(
         check_weights(model)
         task = task_of_model(model, config, loss_fn)
         encoded, source = _encode(model, task, data, processor, config, label_mapping)
+    _check_columns_used(encoded.facts, task, config)
     examples = encoded.examples
     if len(next(iter(examples.values()))) < 2:
         raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
@@ -85,6 +86,20 @@ def load_problem(
         task=task.name,
         provenance={"model": about, "data": facts},
     )
+
+
+def _check_columns_used(facts: Mapping[str, Any], task: Task, config: LoadConfig) -> None:
+    """Check that the columns asked for are those that were read.
+
+    Raises:
+        InputError: one is not. The result would name what was not used.
+    """
+    for name in ("input_column", "second_input_column", "label_column"):
+        asked = getattr(config, name)
+        if asked is not None and facts.get(name) != asked:
+            raise InputError(
+                f"{name} is not used by this task on such data ({task.name})", value=asked, remedy="leave it out"
+            )
 
 
 def _encode(

@@ -28,6 +28,21 @@ def is_tensors(data: Any) -> bool:
     )
 
 
+def tensor_columns(data: Any, config: LoadConfig) -> dict[str, str]:
+    """The keys of inputs and labels in a dictionary of tensors, by the settings that choose them; else nothing.
+
+    Raises:
+        InputError: a key that is asked for is not there, or none has a usual name.
+    """
+    if not isinstance(data, dict):
+        return {}
+    names = list(data)
+    return {
+        "input_column": column(names, config.input_column, _INPUTS, "input_column"),
+        "label_column": column(names, config.label_column, _LABELS, "label_column"),
+    }
+
+
 def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
     """Inputs and labels of tensor data, `[example, …]` each, on the CPU.
 
@@ -35,11 +50,7 @@ def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
         InputError: not pairs of tensors, or of different lengths.
     """
     if isinstance(data, dict):
-        names = list(data)
-        data = (
-            data[column(names, config.input_column, _INPUTS, "input_column")],
-            data[column(names, config.label_column, _LABELS, "label_column")],
-        )
+        data = tuple(data[name] for name in tensor_columns(data, config).values())
     elif isinstance(data, torch.utils.data.TensorDataset):
         data = data.tensors
     elif isinstance(data, torch.utils.data.Dataset):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import code, counted, duration, number, short, with_error
+from hf_llc.publishing.formatting import code, counted, duration, escaped, number, short, with_error
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
@@ -134,6 +134,12 @@ def _card_identity(values: dict[str, Any]) -> str:
     return ", ".join([code(values.get("id") or "local"), *(f"{name} {code(values[name])}" for name in names)])
 
 
+def _classes(result: Record) -> str | None:
+    """How the data's classes became the model's."""
+    how = result.data.get("classes")
+    return None if how is None else escaped(str(how))
+
+
 def _show_identity(values: dict[str, Any]) -> str:
     """Whatever the provenance holds, the id first; long revisions and fingerprints are shortened."""
     known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
@@ -213,6 +219,7 @@ _SHOWN_MODEL = Line(lambda r: _show_identity(r.model))
 _NUM_PARAMETERS = Line(_num_parameters)
 _DATA = Line(lambda r: _card_identity(r.data), card="Data")
 _SHOWN_DATA = Line(lambda r: _show_identity(r.data))
+_CLASSES = Line(_classes, card="The data's classes")
 _TASK = Line(lambda r: r.task, card="Task")
 _RUN = Line(lambda r: f"{r.mode} mode, {r.dtype}{_precision(r)}, {r.device}", card="Run")
 _SHOWN_RUN = Line(_run)
@@ -223,8 +230,8 @@ CARD_DIAGNOSTICS = (
     *(_INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
 )
 CARD_SETTINGS = (
-    *(_MODEL, _DATA, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE, _CHAINS, _BURNIN, _BATCH_SIZE, _SEED),
-    *(_DISTANCE, _RUN, _VERSIONS),
+    *(_MODEL, _DATA, _CLASSES, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE, _CHAINS, _BURNIN, _BATCH_SIZE),
+    *(_SEED, _DISTANCE, _RUN, _VERSIONS),
 )
 SHOW = {
     "by chain": (_LLC_PER_CHAIN,),

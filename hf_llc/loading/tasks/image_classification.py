@@ -22,7 +22,7 @@ def encode(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded
     data = materialize(data, config)
     name = column(data.column_names, config.input_column, IMAGE_COLUMNS, "input_column")
     label = column(data.column_names, config.label_column, LABEL_COLUMNS, "label_column")
-    labels, kind = labels_of(data, label, model)
+    labels, kind, how = labels_of(data, label, model)
     is_image = isinstance(data.features[name], Image)
     if is_image and processor is None:
         raise InputError(
@@ -40,6 +40,7 @@ def encode(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded
         facts={
             "input_column": name,
             "label_column": label,
+            "classes": how,
             "transforms": type(processor).__name__ if is_image else None,
         },
     )

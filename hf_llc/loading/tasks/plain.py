@@ -18,7 +18,7 @@ from hf_llc.loading.labels import LABEL_COLUMNS
 from hf_llc.loading.tasks.constant_predictor import ConstantLoss, best_constant_loss
 from hf_llc.loading.tasks.images import IMAGE_COLUMNS, numbers_of
 from hf_llc.loading.tasks.task import Encoded, Losses, Task
-from hf_llc.loading.tensor_data import check_finite, is_tensors, tensors_of
+from hf_llc.loading.tensor_data import check_finite, is_tensors, tensor_columns, tensors_of
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Forward
 
@@ -45,7 +45,7 @@ def _encode(model: Any, data: Any, _: Any, config: LoadConfig, *, loss_fn: LossF
     """
     if is_tensors(data):
         inputs, labels = tensors_of(data, config)
-        facts: dict[str, Any] = {}
+        facts: dict[str, Any] = {**tensor_columns(data, config)}
     else:
         inputs, labels, facts = _columns_of(model, data, config)
     if len(inputs) < 2:

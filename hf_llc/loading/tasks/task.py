@@ -26,7 +26,8 @@ class Encoded:
         n: the n of nβ = n / ln n.
         unit: unit of L_n, such as "nats per token".
         trivial_loss: L_n of the best constant predictor; None if it is not known.
-        facts: settings and counts for the result's provenance, such as "input_column".
+        facts: settings and counts for the result's provenance. `input_column`, `second_input_column` and
+            `label_column` are those that were read: another one that the user asks for is refused.
     """
 
     examples: dict[str, Tensor]

@@ -32,7 +32,7 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
     tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
     name, pair = _text_columns(data.column_names, config)
     label = column(data.column_names, config.label_column, LABEL_COLUMNS, "label_column")
-    labels, kind = labels_of(data, label, model)
+    labels, kind, how = labels_of(data, label, model)
     length = length_for(model, config)
     ids = tokenize(data, name, tokenizer, length=length, pair=pair)
     inputs = token_tensors(ids["input_ids"], pad_id_of(model, tokenizer))
@@ -49,7 +49,13 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
         inputs,
         labels,
         kind=kind,
-        facts={"input_column": name, "second_input_column": pair, "label_column": label, "max_length": length},
+        facts={
+            "input_column": name,
+            "second_input_column": pair,
+            "label_column": label,
+            "classes": how,
+            "max_length": length,
+        },
     )
 
 

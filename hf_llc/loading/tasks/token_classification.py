@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from datasets import Dataset
+
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
-from hf_llc.loading.labels import LABEL_COLUMNS, class_ids
+from hf_llc.loading.labels import LABEL_COLUMNS, ClassNumbers
 from hf_llc.loading.tasks.losses import IGNORED, labelled_tokens
 from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.loading.tasks.tokenization import check_vocabulary, length_for, need_tokenizer, pad_id_of
@@ -28,7 +30,7 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
     name = column(data.column_names, config.input_column, _WORDS, "input_column")
     label = column(data.column_names, config.label_column, _TAGS, "label_column")
     length = length_for(model, config)
-    tags = [class_ids(row, data.features[label], model) for row in data[label][:]]
+    tags, how = _tags(data, label, model)
     rows, labels = [], []
     for words, word_labels in zip(data[name][:], tags, strict=True):
         if len(words) != len(word_labels):
@@ -43,10 +45,20 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
         labels,
         config,
         pad_id=pad_id_of(model, tokenizer),
-        facts={"input_column": name, "label_column": label, "max_length": length},
+        facts={"input_column": name, "label_column": label, "classes": how, "max_length": length},
     )
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
+
+
+def _tags(data: Dataset, name: str, model: Any) -> tuple[list[list[int]], str | None]:
+    """The model's class number of each word, −100 where the data have it, too; and `ClassNumbers.how`."""
+    rows = data[name][:]
+    if not all(isinstance(row, (list, tuple)) for row in rows):
+        raise InputError("the column does not hold a label a word", value=name, remedy="give label_column")
+    values = [value for row in rows for value in row if value != IGNORED]
+    class_number = ClassNumbers(values, data.features[name], model)
+    return [[IGNORED if x == IGNORED else class_number(x) for x in row] for row in rows], class_number.how
 
 
 TASK = Task(
