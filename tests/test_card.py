@@ -349,7 +349,7 @@ def test_stored_examples_are_what_the_template_makes(name: str) -> None:
 
 
 def test_the_card_says_how_classes_became_numbers() -> None:
-    said = "by number: the data have a|b, c, the model names none"
-    row = "| The data's classes | by number: the data have a\\|b, c, the model names none |"
+    said = "by number: the data have a|b, *c*, the model names none"
+    row = r"| The data's classes | `by number: the data have a\|b, *c*, the model names none` |"
     assert row in render_section(make_result(data={"id": "d", "classes": said}))
     assert "The data's classes" not in render_section(make_result(data={"id": "d", "classes": None}))

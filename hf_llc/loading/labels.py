@@ -224,5 +224,5 @@ def _is_whole(value: Any) -> bool:
 
 def _listed(names: Iterable[str]) -> str:
     """The names in a line, ten at most."""
-    names = list(names)
+    names = [" ".join(name.split()) for name in names]
     return ", ".join(names[:_MAX_NAMES]) + (f", … ({len(names) - _MAX_NAMES} more)" if len(names) > _MAX_NAMES else "")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import code, counted, duration, escaped, number, short, with_error
+from hf_llc.publishing.formatting import code, counted, duration, number, short, with_error
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
@@ -137,7 +137,7 @@ def _card_identity(values: dict[str, Any]) -> str:
 def _classes(result: Record) -> str | None:
     """How the data's classes became the model's."""
     how = result.data.get("classes")
-    return None if how is None else escaped(str(how))
+    return None if how is None else code(how)  # the names are the data's: nothing in them is Markdown
 
 
 def _show_identity(values: dict[str, Any]) -> str:
