@@ -43,6 +43,7 @@ def sampling_of(problem: Problem, state: Path) -> Sampling:
         show=False,
         is_long_enough=is_long_enough,
         r_hat=statistics.r_hat,
+        observables={},
     )
 
 

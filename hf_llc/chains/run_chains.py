@@ -102,46 +102,76 @@ def run_chains(
         KeyboardInterrupt: after Ctrl-C (at any process of a group), with the state saved.
     """
     walk = make_walk()
-    posterior, group = walk.posterior, walk.posterior.group
+    trace = _restore(walk, kernel, chains, store, origin)
+    if trace.shape[1] >= until:
+        return first_steps(trace, until)
+    recorder = Recorder(trace)
+
+    def save() -> None:
+        gather, state = walk.posterior.buffer.gather_shards, kernel.state_dict()
+        w, state = gather(walk.w), {name: x if name in kernel.per_chain else gather(x) for name, x in state.items()}
+        if walk.posterior.group.leads:
+            if observer is not None:
+                observer.save()
+            store.save(chains, w, recorder.trace(), state)
+
+    _advance(
+        walk,
+        kernel,
+        recorder,
+        until=until,
+        observer=observer,
+        save=save,
+        save_seconds=save_seconds,
+        report=lambda new_steps: report(Progress(list(chains), new_steps, recorder.trace())),
+    )
+    save()
+    return padded(recorder.trace(), until)
+
+
+def _restore(walk: Walk, kernel: Kernel, chains: Sequence[int], store: ChainStore, origin: ChainStore | None) -> Trace:
+    """Bring walk and kernel to the state in `store`, or else to that in `origin`; the trace in `store`."""
+    posterior = walk.posterior
 
     def spans_of(name: str) -> Sequence[Spans] | None:
         is_on_every_process = name.startswith("trace.") or name.removeprefix("kernel.") in kernel.per_chain
         return None if is_on_every_process else posterior.buffer.shard_spans()
 
-    w, trace, state = store.load(chains, walk.w.device, group, spans_of)
+    w, trace, state = store.load(chains, walk.w.device, posterior.group, spans_of)
     if w is None and origin is not None:
-        w, _, state = origin.load(chains, walk.w.device, group, spans_of)
-    if trace.shape[1] >= until:
-        return first_steps(trace, until)
+        w, _, state = origin.load(chains, walk.w.device, posterior.group, spans_of)
     if w is not None:
         walk.w.copy_(w)
         kernel.load_state_dict(state)
-    del w, state  # or this memory would be held until the chains end
-    recorder, step = Recorder(trace), trace.shape[1]
-    is_alive = _is_alive(trace)
-    last_save, pacer = time.monotonic(), Pacer(group, step)
+    return trace
 
-    def save() -> None:
-        w, state = posterior.buffer.gather_shards(walk.w), kernel.state_dict()
-        state = {
-            name: x if name in kernel.per_chain else posterior.buffer.gather_shards(x) for name, x in state.items()
-        }
-        if group.leads:
-            if observer is not None:
-                observer.save()
-            store.save(chains, w, recorder.trace(), state)
 
+def _advance(
+    walk: Walk,
+    kernel: Kernel,
+    recorder: Recorder,
+    *,
+    until: int,
+    observer: Observer | None,
+    save: Callable[[], None],
+    save_seconds: float,
+    report: Callable[[int], None],
+) -> None:
+    """Take steps until there are `until`, or no chain has a finite loss; save on the way and on Ctrl-C."""
+    step = recorder.trace().shape[1]
+    is_alive = _is_alive(recorder.trace())
+    last_save, pacer = time.monotonic(), Pacer(walk.posterior.group, step)
     with deferred_interrupt() as is_interrupted:
         while step < until and is_alive:
             if observer is not None:
-                observer.look(posterior.buffer, walk.w, step)
+                observer.look(walk.posterior.buffer, walk.w, step)
             take_step(walk, kernel, recorder, step)
             step += 1
             if step == until or pacer.is_due(step, is_interrupted):
                 new_steps = recorder.num_pending
                 recorder.flush()
                 is_alive = _is_alive(recorder.blocks[-1])
-                report(Progress(list(chains), new_steps, recorder.trace()))
+                report(new_steps)
                 is_save_due = time.monotonic() - last_save > save_seconds
                 stops, saves = pacer.agree(step, stop=is_interrupted(), save=is_save_due)
                 if stops or saves:
@@ -149,8 +179,6 @@ def run_chains(
                     last_save = time.monotonic()
                 if stops:
                     raise KeyboardInterrupt
-    save()
-    return padded(recorder.trace(), until)
 
 
 def _is_alive(trace: Trace) -> bool:
