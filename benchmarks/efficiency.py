@@ -17,14 +17,14 @@ hf_llc at a quarter of its step size. All contenders sample the same posterior o
   canonical-interp, defaults learning rate 1, 8 chains, 100 draws after 100 burnt
   canonical-interp, tuned    as devinterp, compiled where it compiles (not language models)
 
-"tuned": the step size is the best of a grid in units of 1/κ, κ the curvature that hf_llc finds at w*; SGLD is stable
-below 4. Each grid point gets a run of its own, as long, with another seed and the truth at hand: the one that arrives
-first, or else ends nearest, is taken. Neither that time nor the finding of κ is counted: this favours whoever is tuned,
-since a user does not know the answer. hf_llc's own calibration is counted. Loading packages is not.
-Nothing is dropped: a run that diverges says so, and of several seeds the table has the median, the file each.
+"tuned": the step size is the best of a grid in units of 1/κ, where κ is the curvature that hf_llc finds at w* (SGLD is
+stable below 4/κ). Each grid point has its own run of the same length with another seed, and is compared with the known
+answer: the one that arrives first, or else ends nearest, is taken. Neither these runs nor the search for κ count, which
+favours whoever is tuned, since a user does not know the answer. hf_llc's own calibration counts. Loading packages does
+not. Nothing is dropped: a run that diverges says so. Of several seeds the table has the median, the file each.
 
-A gradient of `stories` takes 0.22 s on one thread of a busy two-core machine, so it wants many minutes a contender, and
-its reference is some 25,000 gradients.
+A gradient of `stories` takes 0.22 s on one thread of a busy two-core machine, so each contender needs many minutes, and
+the reference some 25,000 gradients.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ def curvature(known: Known) -> float:
 def tuned(
     known: Known, contender: AtStep, steps: Sequence[float], seconds: float, chains: int
 ) -> tuple[float, list[Any]]:
-    """The step size of a grid that arrives first, or else ends nearest; and what each did."""
+    """The step size of the grid that arrives first, or else ends nearest; and arrival and error of each."""
     tried: list[Any] = []
     for step_size in steps:
         curve = contender(known, seconds, chains, 1000, step_size)

@@ -2,8 +2,9 @@
 
     python benchmarks/gpu.py [--parameters 1000000000] [--output gpu.json]
 
-The step is SGLD's move alone, on a gradient that is there: it reads weights, gradient and w* (bfloat16) and writes the
-weights, 14 bytes a parameter. The chains are those of step.py's ReLU network. Needs a GPU with Triton; under a minute.
+The step is SGLD's update alone, on a given gradient: it reads weights, gradient and w* (bfloat16) and writes the
+weights, 14 bytes a parameter. The chains are those of step.py's ReLU network. Needs a GPU with Triton. Time: under a
+minute.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ MANY = 100
 
 
 def milliseconds(work: Any, times: int = 20) -> float:
-    """The median of so many, by the device's own clock."""
+    """Median time of `work` over `times` calls, by the device's own clock."""
     work()
     marks = [(torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)) for _ in range(times)]
     for begun, over in marks:

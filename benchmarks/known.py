@@ -1,7 +1,7 @@
-"""The problems of the efficiency benchmark, whose λ̂ is known: deep linear networks, and a language model by a long run.
+"""The problems of the efficiency benchmark, with known λ̂: deep linear networks, and a language model by a long run.
 
-The language model's point is the minimum ŵ of its loss on the data at hand, found once and kept in the folder beside
-the reference, so that every later run and every contender stands at the same point.
+The language model is sampled around ŵ, the minimum of its loss on the data at hand. ŵ is found once and kept in the
+folder beside the reference, so that every later run and every contender starts at the same point.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Known:
 def deep_linear(count: int, *, size: str = "1k", n: int | None = None, batch_size: int = 500) -> Iterator[Known]:
     """The first networks of a class whose local coefficient is known and the global one, multiplicity 1.
 
-    Chains at γ = 1 then have no other value to drift to, and what is left at this n is below a hundredth of λ or so.
+    Chains at γ = 1 then have no other value to drift to. At this n, λ̂ differs from λ by a hundredth or less.
 
     Args:
         count: networks.

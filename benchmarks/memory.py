@@ -3,13 +3,13 @@
     python benchmarks/memory.py [--parameters 100000000] [--output memory.json]
     python benchmarks/memory.py --language-model 0.5B|1.5B|7B [--device cuda] [--gradient-checkpointing]
 
-Each contender steps a stack of square linear layers (almost no activations) in a process of its own; the figure is the
-growth of the process's peak resident memory from after imports to after the steps, the model's own 4 bytes a
-parameter (2 with a bfloat16 w*) included, and the tens of MB that the allocator keeps for itself. About two minutes.
+Each contender steps a stack of square linear layers (almost no activations) in its own process. The number is the
+growth of the process's peak resident memory from after the imports to after the steps. It includes the model's own 4
+bytes a parameter (2 with a bfloat16 w*) and tens of MB that the allocator keeps. Time: about two minutes.
 
-With --language-model: a random bfloat16 checkpoint of a decoder of that size is written to a temporary folder, loaded
-as hf_llc loads it, and stepped three times on 256 tokens inside the backward pass, in float32. Printed is the peak of
-the whole process, imports and loading included. 1.5B needs some 14 GiB of memory and 3 GiB of disk, 7B a GPU.
+With --language-model, a random bfloat16 checkpoint of a decoder of that size is written to a temporary folder, loaded
+as hf_llc loads it, and stepped three times on 256 tokens inside the backward pass, in float32. The number is the peak
+of the whole process, imports and loading included. 1.5B needs 14 GiB of memory and 3 GiB of disk, 7B a GPU.
 """
 
 from __future__ import annotations

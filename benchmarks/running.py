@@ -1,10 +1,10 @@
 """Running estimates of λ̂ against wall time: hf_llc and its peers on one posterior, each by its own code.
 
-Every contender gets the same model, per-example loss, nβ and γ, one process, and the clock from its call on: loading
-its package is not counted; its calibration, compilation and pass over the data for L_n(w*) are. A contender's running
-estimate is the mean over the later half of the steps so far (devinterp's own defaults: over all of them, which is what
-its `compute_llc` does), read after the run at the same ladder of step counts for all. Chains are run in a plain loop,
-hf_llc's and devinterp's: neither keeps its state on disk.
+Every contender has the same model, per-example loss, nβ, γ, and one process. Its clock starts with its call: its
+calibration, compilation and pass over the data for L_n(w*) count, loading its package does not. Its running estimate is
+the mean over the later half of the steps so far (with devinterp's own defaults over all of them, as in its
+`compute_llc`), read after the run at the same step counts for all. hf_llc's and devinterp's chains run in a plain loop
+that keeps nothing on disk.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def running(stamps: Sequence[float], excess: np.ndarray, *, burnt: float = 0.5) 
 
 
 def defaults(known: Known, *, seed: int) -> Curve:
-    """hf_llc left to itself: one estimate, when its own rule says that it is enough, and its verdict."""
+    """hf_llc with its defaults: one estimate, at the end of its run, and its verdict."""
     sample = SampleConfig(nbeta=known.nbeta, localization=known.localization, seed=seed)
     begun = time.perf_counter()
     result = estimate_problem(known.problem, sample)
@@ -93,7 +93,7 @@ def defaults(known: Known, *, seed: int) -> Curve:
 
 
 def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: float | None = None) -> Curve:
-    """hf_llc's steps for that long in a plain loop, chains in turn, and the estimates that they gave as they went.
+    """Run hf_llc's chains in turn, in a plain loop, for `seconds`; return their running estimates.
 
     Args:
         known: the problem.

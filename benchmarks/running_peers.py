@@ -49,11 +49,11 @@ def devinterp(
     draws: int = _MOST_STEPS,
     burnt: float = 0.5,
 ) -> Curve:
-    """devinterp's SGMCMC.sgld in the plain loop of its documentation, chains in turn, each with a model of its own.
+    """devinterp's SGMCMC.sgld in the plain loop of its documentation; chains in turn, each with its own model.
 
-    This is leaner than its `sample`, which takes language models only, keeps every token's loss on disk, and stops the
-    clock at the end alone. As there, a loader's batches are replayed after the first epoch. L_n(w*) is that of all
-    examples. A loss that is not finite ends the run.
+    devinterp's `sample` does more: it takes language models only, keeps every token's loss on disk, and has one time,
+    at its end. As there, the batches of the first epoch are replayed. L_n(w*) is that of all examples. A loss that is
+    not finite ends the run.
     """
     from devinterp.optim import SGMCMC
 
@@ -125,10 +125,11 @@ def canonical(
     draws: int = _MOST_STEPS,
     compiled: bool,
 ) -> Curve:
-    """canonical-interp's LLCEstimator, its chains stepped together on the same batches.
+    """canonical-interp's LLCEstimator, which steps its chains together on the same batches.
 
-    The function that unpacks a batch, called once a step, takes the times and ends the run when time is up; the draws
-    so far stand in the estimator. With `burnin` its own rule holds: that many steps dropped, all draws kept.
+    It calls the function that unpacks a batch once a step. That function takes the times, and ends the run when time is
+    up; the draws so far are in the estimator. With `burnin`, canonical-interp's own rule holds: that many steps are
+    dropped and all draws kept. Without, the later half is kept.
     """
     estimator_class = canonical_estimator()
     begun, loader = time.perf_counter(), _loader(known.problem.examples, known.case.batch_size, seed, as_pairs=True)

@@ -3,9 +3,9 @@
     python benchmarks/scaling.py [--cases embedded linear] [--steps 200 4000] [--rounds 3] [--output scaling.json]
 
 Four chains of the embedded language model on its text, and of a deep linear network of the paper's 1k class. torchrun
-starts each run, so that the launcher weighs on both sides; numbers of processes take turns, round after round, and the
-median round counts. `wall` is the estimate's own time, loading included; `launch` has Python's start and the imports
-in it too; chain-steps a second are those of sampling alone. Each process has one thread on a CPU, one device elsewhere.
+starts every run, also that of one process. Numbers of processes take turns, round after round, and the median round
+counts. `wall` is the estimate's own time with loading; `launch` includes Python's start and the imports; chain-steps a
+second are those of sampling alone. Each process has one thread on a CPU, or one device.
 """
 
 from __future__ import annotations

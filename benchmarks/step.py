@@ -3,12 +3,14 @@
     python benchmarks/step.py [--cases relu linear gpt2 attention-only] [--seconds 4] [--output step.json]
     python benchmarks/step.py --device cuda
 
-Every contender takes turns, round after round, on the same model and batch size; the median round counts, and the ratio
+Contenders take turns, round after round, on the same model and batch size. The table has the median round and its ratio
 to forward + backward of the same run. Peers are used through their public interfaces: devinterp's optimizer in the
-plain loop its documentation shows and (language models) its `sample`; canonical-interp's estimator with one chain,
-eight chains, and eight compiled. A contender that cannot run a model says why.
-With --seconds 3 --rounds 3, two cores and 1 thread: 10 minutes, most of it eight chains of the largest model. On a GPU
-the data lie on it, also those that a peer's loader batches, and the clock is read when it has done its work.
+plain loop of its documentation and, for language models, its `sample`; canonical-interp's estimator with one chain,
+eight chains, and eight compiled. A contender that cannot run a model says why. On a GPU all data are on the GPU, those
+of the peers' loaders too, and the clock is read after it has finished.
+
+Time: with --seconds 3 --rounds 3, on two cores with 1 thread, 10 minutes, most of it for eight chains of the largest
+model.
 """
 
 from __future__ import annotations
@@ -57,7 +59,7 @@ def forward_backward(case: Case) -> Runner:
 
 
 def ours(case: Case, *, chains: int, compiled: bool = False, in_backward: bool = False) -> Runner:
-    """hf_llc's SGLD step as the evaluator runs it, trace included, which it puts together every fifty steps."""
+    """hf_llc's SGLD step as the evaluator runs it, with the trace, which is put together every fifty steps."""
     posterior = Posterior(case.problem, compile=compiled, step_in_backward=in_backward)
     walk = Walk(
         posterior, Law(nbeta=NBETA, localization=GAMMA), list(range(chains)), seed=0, batch_size=case.batch_size

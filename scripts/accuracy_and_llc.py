@@ -2,8 +2,9 @@
 
     python scripts/accuracy_and_llc.py
 
-Trains a tiny BERT in seconds on sentences made up here (is the animal the first word or the last?), then asks both for
-numbers with the same arguments. No network. With a classifier and data of the Hub only the four names change.
+A tiny BERT is trained in seconds on synthetic sentences (is the animal the first word or the last?). Then both
+evaluators compute with the same arguments. No network is needed. For a classifier and data of the Hub only the four
+names change. Expected: accuracy 0.9 or so, since a tenth of the labels are wrong.
 """
 
 from __future__ import annotations

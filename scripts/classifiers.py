@@ -92,7 +92,7 @@ def _made_up(split: str, shape: Sequence[int], count: int) -> Images:
 
 
 def minibatches(images: Images, size: int, *, seed: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Minibatches for ever: the images reshuffled in every epoch, what does not fill a last one left out.
+    """Endless minibatches: the images are reshuffled in every epoch, and an incomplete last batch is dropped.
 
     Raises:
         InputError: there are fewer images than a minibatch has.
@@ -110,7 +110,7 @@ def minibatches(images: Images, size: int, *, seed: int) -> Iterator[tuple[Tenso
 def gradient_of(
     accelerator: Accelerator, model: nn.Module, optimizer: Any, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> Callable[[], Tensor]:
-    """A closure for `optimizer.step`: cross-entropy on the next minibatch and, in the parameters, its gradient."""
+    """A closure for `optimizer.step`: returns the cross-entropy of the next minibatch, its gradient in `.grad`."""
 
     def gradient() -> Tensor:
         pixels, labels = next(batches)
@@ -123,16 +123,16 @@ def gradient_of(
 
 
 def prepared(accelerator: Accelerator, model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
-    """Model and optimizer as `Accelerator.prepare` has them, but for this process alone: not wrapped for sharing.
+    """Model and optimizer prepared by `accelerator`, without DistributedDataParallel.
 
-    `evaluation_mode` keeps DistributedDataParallel away: jobs of different processes are different networks.
+    Jobs of different processes train different networks, so `evaluation_mode` keeps DDP from averaging gradients.
     """
     return accelerator.prepare_model(model, evaluation_mode=True), accelerator.prepare_optimizer(optimizer)
 
 
 @torch.no_grad()
 def evaluated(model: nn.Module, images: Images) -> tuple[float, float]:
-    """Mean cross-entropy (nats an example) and accuracy in eval mode; the model's mode is as it was afterwards."""
+    """Mean cross-entropy (nats per example) and accuracy in eval mode; the model's own mode is restored."""
     was_training = model.training
     model.eval()
     loss, right = 0.0, 0
@@ -147,7 +147,7 @@ def evaluated(model: nn.Module, images: Images) -> tuple[float, float]:
 
 
 def llc(model: nn.Module, images: Images, settings: Mapping[str, Any]) -> LLCResult:
-    """λ̂ of a network at its weights, from chains in this process; the network is left as found.
+    """Estimate λ̂ at the network's weights with chains of this process; the network is left as found.
 
     Args:
         model: pixels → logits, or a transformers output that has them.
@@ -180,6 +180,6 @@ def judged(effect: float, p: float) -> str:
 
 @functools.cache
 def accelerator() -> Accelerator:
-    """The one of this process; `Processes` has said before which devices are meant."""
+    """This process's Accelerator. `Processes` comes first: it chooses the device."""
     Processes()
     return Accelerator()

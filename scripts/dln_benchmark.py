@@ -8,47 +8,46 @@
     accelerate launch scripts/dln_benchmark.py --preset paper         # 1k … 100M parameters, one GPU or more
 
 Each network is drawn as the paper's authors drew theirs (`hf_llc.models.deep_linear`), with n inputs in batches of 500
-and γ = 1. `paper` is their SGLD: table 1's ε, every loss of the last tenth of the steps. `auto` is hf_llc left to
-itself with the same number of gradients, its pilot chain counted: two chains (one for the larger networks where the
-budget is small), half burnt, and plain gradients, since labels have no noise that a control variate could remove. The
-exact value is the global learning coefficient, to which a chain at γ = 1 drifts also where w* itself has a local one (a
-column of the rows).
-`asymptotic` is the same with full batches at a hundred times the nβ: the exact value is a limit of large n. Of the nine
-10k networks that `auto` puts 13 to 23 % below it, all of seven layers or more, eight are there within 8 %, four of them
-within 4 %, in twice the gradients; three that were given full batches and 40,000 steps at the benchmark's own nβ stayed
-17 to 21 % below: what is missing there is n. (At that nβ chains keep near w* for longer: where λ(w*) is another, so is
-λ̂.)
+and γ = 1. The exact value is the global learning coefficient: a chain at γ = 1 drifts to it, also where w* itself has
+another, local one (a column of the rows). Samplers:
 
-Chains start at the true weights, and for some networks (`--trained N`, the first N of a size) also at weights found by
-SGD from a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
+- `paper`: the paper's SGLD with table 1's ε, every loss of the last tenth of the steps.
+- `auto`: hf_llc's own choice with as many gradients, its pilot chain counted. Two chains (one for the larger networks
+  at a small budget), half of each burnt. Gradients are plain: labels have no noise for a control variate to remove.
+- `asymptotic`: `auto` with full batches and a hundred times the nβ, since the exact value is a limit of large n. Nine
+  10k networks are 13 to 23 % too low with `auto`, all of seven layers or more. Here eight of them are within 8 %, four
+  within 4 %, with twice the gradients. Three of them, with full batches and 40,000 steps at the benchmark's own nβ,
+  stayed 17 to 21 % too low: the cause is n. (At that nβ chains stay near w* for longer, and see its local λ.)
 
-`cpu` takes 10 minutes with two processes on two cores; what to expect of it is in docs/results/dln_benchmark, which
-also has the rows of twenty networks of 100k. `paper` has not been run in full. Those twenty took 3 core-hours for each
-sampler, 1 to 25 minutes a network: with `auto` (at most 49,926 gradients) median error 2.1 %, 5–95 % −7.4 … +7.1 %,
-none lost, pairs in order 0.953 among them and 0.988 with those of 1k and 10k; with `paper` 6.5 %, −8.0 … +52.7 %, order
-0.937. `auto` has 0.9 % for the eleven of up to six layers, 5.3 % for the nine deeper ones (one of nine layers is 26 %
-below, and as far with full batches). On an H200 that did six other jobs a network took 114 to 142 seconds. On paper,
-one GPU of 30 float32 TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms at 10M
-and, for its launches, 1 to 1.5 ms below: 12 minutes for one network of each size, five times that for both samplers,
-both weights and the training, so 100 hours for 100 networks, 70 at 100M. Ten networks of 100M with `--trained 0` are 3
-hours.
+Chains start at the true weights; for the first N networks of a size (`--trained N`) also at weights that SGD finds from
+a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
 
-A batch enters the loss through XᵀX/m alone, so the m inputs are replaced by at most H_0 rows with the same XᵀX: the
-same function at less cost (tests/test_deep_linear.py compares the two).
+A batch enters the loss through XᵀX/m alone. Its m inputs are replaced by at most H_0 rows with the same XᵀX, which is
+the same function at less cost (tests/test_deep_linear.py compares the two).
+
+Expected of `cpu`: docs/results/dln_benchmark, with twenty networks of 100k beside. For those twenty: `auto` (at most
+49,926 gradients) has a median error of 2.1 %, 5–95 % −7.4 … +7.1 %, none lost, pairs in order 0.953 among them and
+0.988 with those of 1k and 10k. `paper` has 6.5 %, −8.0 … +52.7 %, order 0.937. `auto` has 0.9 % for the eleven of up to
+six layers and 5.3 % for the nine deeper ones (one of nine layers is 26 % too low, and as much with full batches).
+
+Time: `cpu` 10 minutes with two processes on two cores. The twenty of 100k took 3 core-hours for each sampler, 1 to 25
+minutes a network; on an H200 with six other jobs 114 to 142 seconds a network. `paper` has not been run in full. By
+estimate, a GPU of 30 float32 TFLOP/s takes a gradient (6·500 operations a parameter) in 10 ms at 100M parameters, 2 ms
+at 10M and, bound by launches, 1 to 1.5 ms below: 12 minutes for one network of each size. Both samplers, both weights
+and the training take five times that, 100 hours for 100 networks, 70 of them at 100M; ten of 100M without training 3.
 """
 
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from dln_figure import SAMPLERS, draw, sentence, table
 from experiment import Experiment, Row, parse, start
-from matplotlib.figure import Figure
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.config import SampleConfig
@@ -66,7 +65,6 @@ PRESETS: dict[str, dict[str, Any]] = {
     "cpu": {"sizes": ["1k", "10k"], "networks": 50, "trained": 10, "budgets": [1.0], "trained_steps": 50_000},
     "paper": {"sizes": list(SIZES), "networks": 100, "trained": 100, "budgets": [1.0], "trained_steps": 50_000},
 }
-SAMPLERS = ("paper", "auto", "asymptotic")
 BATCH = 500
 MORE_DATA = 100
 """`asymptotic` has as many times the nβ of the others."""
@@ -122,7 +120,7 @@ def train(network: DeepLinearNetwork, problem: Problem, steps: int) -> None:
 
 @functools.lru_cache(maxsize=1)
 def begin(size: str, seed: int, trained_steps: int, group: int) -> tuple[DeepLinearNetwork, Problem]:
-    """A network at the w* that samplers start from, with groups of inputs: they leave it as they found it."""
+    """A network at the w* that samplers start from, and its problem; cached, since samplers leave it as found."""
     network = random_network(size, seed)
     problem = network.problem(SIZES[size].n, group=group)
     problem.model.to(Processes().device)
@@ -134,8 +132,9 @@ def begin(size: str, seed: int, trained_steps: int, group: int) -> tuple[DeepLin
 def work(job: Row, *, trained_steps: int) -> Row:
     """λ̂ of one network by one sampler.
 
-    The pilot chain runs here, and the chains with what it found: `estimate_problem` alone would let chains that turn
-    out too hot start again, which the budget has no gradients for. Those that break, break early: they do.
+    The pilot runs here, and the chains with the settings that it found. `estimate_problem` by itself would restart
+    chains at a smaller step if gradient noise heats them too much, for which the budget has no gradients. Chains that diverge are
+    restarted all the same: they diverge early, at little cost.
     """
     group = SIZES[job["size"]].n if job["sampler"] == "asymptotic" else BATCH
     network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group)
@@ -153,7 +152,7 @@ def work(job: Row, *, trained_steps: int) -> Row:
 
 
 def found(network: DeepLinearNetwork, result: LLCResult) -> Row:
-    """What goes into the row."""
+    """The row of an estimate, but for its job."""
     exact, local = float(network.coefficient.learning_coefficient), network.local_coefficient
     return {
         "widths": network.widths, "ranks": list(network.ranks), "parameters": result.num_parameters,
@@ -199,64 +198,6 @@ def summary(rows: Sequence[Row]) -> Row:
         "z_sd": float(z.std(ddof=1)) if len(z) > 1 else math.nan,
         "order_preserved": order_preserved([r["exact"] for r in kept], [r["llc"] for r in kept]),
     }  # fmt: skip
-
-
-def table(summaries: Sequence[Row]) -> str:
-    """The summaries as text."""
-    head = "size  sampler  budget  nets  lost  gradients  median |err|   rms    5 … 95 %     z mean ± sd of nets  order"
-    return "\n".join([head, *map(_line, summaries)])
-
-
-def _line(s: Row) -> str:
-    return (
-        f"{s['size']:<5} {s['sampler']:<7} {s['budget']:6g} {s['networks']:6d} {s['diverged']:5d} "
-        f"{s['gradients']:10,d} {s['median_abs_error']:12.2%} {s['rms_error']:8.2%}  "
-        f"{s['low_5']:+7.2%} … {s['high_95']:+7.2%} {s['z_mean']:+7.2f} ± {s['z_sd']:.2f} of {s['certain']} "
-        f"{s['order_preserved']:8.4f}" + ("  trained" if s["trained"] else "")
-    )
-
-
-def draw(rows: Sequence[Row]) -> Figure:
-    """λ̂ against λ (figures 4, J.1), the relative error (J.2) and its distribution (J.3), by sampler."""
-    samplers = [name for name in SAMPLERS if any(row["sampler"] == name for row in rows)]
-    figure = Figure(figsize=(4.2 * (len(samplers) + 1), 4), layout="constrained")
-    axes = figure.subplots(1, len(samplers) + 1, squeeze=False)[0]
-    sizes = [size for size in SIZES if any(row["size"] == size for row in rows)]
-    exact = [row["exact"] for row in rows]
-    for column, sampler in enumerate(samplers):
-        panel = axes[column]
-        panel.plot([min(exact), max(exact)], [min(exact), max(exact)], color="black", lw=0.8)
-        for (number, size), is_trained in itertools.product(enumerate(sizes), (False, True)):
-            wanted = (sampler, size, is_trained)
-            part = [r for r in rows if (r["sampler"], r["size"], r["trained"]) == wanted and (r["llc"] or 0) > 0]
-            style = {"marker": "x", "label": f"{size}, trained"} if is_trained else {"marker": ".", "label": size}
-            if part:
-                panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ls="", ms=5, c=f"C{number}", **style)
-        panel.set(xscale="log", yscale="log", xlabel="exact λ", ylabel="λ̂", title=sampler)
-        panel.legend(frameon=False)
-    groups = [(size, sampler) for size in sizes for sampler in samplers]
-    found = [r for r in rows if r["error"] is not None and not r["trained"]]
-    errors = [[100 * r["error"] for r in found if (r["size"], r["sampler"]) == group] for group in groups]
-    axes[-1].boxplot(errors, whis=(5, 95), tick_labels=[f"{size}\n{sampler}" for size, sampler in groups])
-    axes[-1].axhline(0, color="black", lw=0.8)
-    axes[-1].set(ylabel="relative error (%)", title="box: quartiles, whiskers: 5–95 %", yscale="symlog")
-    axes[-1].margins(y=0.08)  # the limits were taken on another scale
-    return figure
-
-
-def sentence(summaries: Sequence[Row]) -> str:
-    """Whether the paper's claim is seen: estimates that rank and match the exact values at every size."""
-    parts = []
-    for s in summaries:
-        name = f"{s['size']} {s['sampler']}{', trained' if s['trained'] else ''}"
-        seen = s["median_abs_error"] < 0.1 and s["order_preserved"] > 0.95
-        parts.append(
-            f"{name}: median error {s['median_abs_error']:.1%}, order {s['order_preserved']:.3f}"
-            f"{'' if seen else ' (not seen)'}"
-        )
-    return "λ̂ follows the exact learning coefficient (median error under 10 %, 95 % of pairs in order): " + "; ".join(
-        parts
-    )
 
 
 def main() -> None:

@@ -4,24 +4,28 @@
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/dln_theory.py
     accelerate launch scripts/dln_theory.py --preset paper   # more networks, more nβ, more chains
 
-1. Figure I.1: the exact λ and multiplicity m of deep linear networks of 2 to 800 layers (Aoyagi 2024), with widths
-   drawn evenly from 100 … 999 and half of the layers of lowered rank, as in Figure 4. The claim: λ lies far below d/2,
-   the more so the deeper the network, and m is too small to matter beside it.
-2. Figure 2: the volume V(ε) of {K < ε} near a minimum shrinks as ε^λ (ln 1/ε)^(m−1). V is found by direct integration,
-   for four landscapes K in two parameters whose λ is known, under the normal density N(w*, I/γ), γ = 1, that SGLD's
-   localization is. Its Laplace transform then says, exactly and at any nβ, what λ̂ must be:
-   nβ E[K] = ∫ V(x/nβ)(x − 1)e^−x dx / ∫ V(x/nβ) e^−x dx. hf_llc samples the same landscapes (HMC), and must agree.
-3. Appendix F: one parameter, two minima with loss 0. ŷ = (w + 1)(w − 1)⁸ and K = ŷ²/2: λ = 1/2 at w = −1 and 1/16 at
-   w = 1, by the same two ways; and how the posterior mass moves to the second as n grows, as n^(1/2 − 1/16).
+1. Figure I.1: exact λ and multiplicity m (Aoyagi 2024) of deep linear networks with 2 to 800 layers. Widths are uniform
+   on 100 … 999, and half of the layers have a lowered rank, as in Figure 4. The claim: λ lies far below d/2, the more
+   so the deeper the network, and m hardly matters.
+2. Figure 2: the volume V(ε) of {K < ε} near a minimum shrinks as ε^λ (ln 1/ε)^(m−1). V is integrated numerically for
+   four landscapes K of two parameters with known λ, under N(w*, I/γ) with γ = 1, which is SGLD's localization. The
+   Laplace transform of V gives the exact λ̂ at any nβ: nβ E[K] = ∫ V(x/nβ)(x − 1)e^−x dx / ∫ V(x/nβ) e^−x dx. hf_llc
+   samples the same landscapes by HMC and must agree.
+3. Appendix F: one parameter, two minima with loss 0. ŷ = (w + 1)(w − 1)⁸ and K = ŷ²/2 have λ = 1/2 at w = −1 and 1/16
+   at w = 1. λ̂ is checked in the same two ways. The posterior mass moves to w = 1 as n grows, as n^(1/2 − 1/16).
 
 The range of widths, the landscapes and the polynomial are ours, with the λ that the paper names.
 
-Expect of `cpu`: median λ/(d/2) 0.126 up to 10 layers and 0.0001 from 100 on (one lowered layer among hundreds is enough
-for a product of rank 1 to 3: 50 of 72 have that), m up to 78, worth at most 0.41 % of λ ln n in the free energy at
-n = 10⁶; exponents of the volume within 0.003 of λ; 18 sampled λ̂ from −1.4 to +1.3 standard errors off. At nβ = 1000 the
-minima with λ = 1/2 and 1/16 have λ̂ = 0.502 ± 0.008 and 0.0558 ± 0.0013 (the volume says 0.5000 and 0.0561), and the
-posterior mass moves as n^0.4382. Six minutes of one thread of a 2-core machine that others were using too. `paper` has
-not been run: by estimate an hour of one core.
+Expected of `cpu`:
+
+- median λ/(d/2) is 0.126 up to 10 layers and 0.0001 from 100 layers on: among hundreds of layers one of low rank is
+  enough for a product of rank 1 to 3, which 50 of 72 networks have;
+- m is at most 78, and its term in the free energy at most 0.41 % of λ ln n at n = 10⁶;
+- exponents of the volume are within 0.003 of λ; 18 sampled λ̂ lie −1.4 to +1.3 standard errors off;
+- at nβ = 1000 the minima with λ = 1/2 and 1/16 have λ̂ = 0.502 ± 0.008 and 0.0558 ± 0.0013 (from the volume: 0.5000 and
+  0.0561), and the posterior mass moves as n^0.4382.
+
+Time: six minutes of one thread on a busy 2-core machine. `paper` has not been run; an hour of one core by estimate.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ T = TypeVar("T")
 
 
 def start(main: Callable[[], None]) -> None:
-    """`main()`; what its user can mend ends in one line, said once, and with hf-llc's exit codes."""
+    """Run `main()`. Bad input and Ctrl-C end in one line, from one process, with hf-llc's exit codes."""
     name = Path(sys.argv[0]).name
     try:
         main()
@@ -39,7 +39,7 @@ def start(main: Callable[[], None]) -> None:
 
 
 def from_hub(what: str, name: str, load: Callable[[], T]) -> T:
-    """`load()`, and one line for what the Hub answers, or why it does not.
+    """Return `load()`; turn a refusal of the Hub, or its absence, into an InputError of one line.
 
     Args:
         what: "data set" or "tokenizer".
@@ -59,7 +59,7 @@ def from_hub(what: str, name: str, load: Callable[[], T]) -> T:
 
 
 def parse(description: str | None, presets: Mapping[str, Any], *, more: Callable[[Any], None] | None = None) -> Any:
-    """The command line that every experiment has, and what `more` adds to it.
+    """Parse the flags that every experiment has, and those that `more` adds.
 
     Args:
         description: the script's docstring.
@@ -113,7 +113,7 @@ class Experiment:
         write_json(kept, settings)
 
     def rows(self) -> list[Row]:
-        """What is there so far; a last line that a kill cut short does not count."""
+        """All rows so far. A line that a kill cut short does not count."""
         if not self.path.exists():
             return []
         found = []
@@ -132,16 +132,16 @@ class Experiment:
         together: bool = False,
         unit: Sequence[str] | None = None,
     ) -> list[Row]:
-        """Do the jobs that are not done, this process its share, and return all rows in the order of the jobs.
+        """Do this process's share of the jobs that are not done; return all rows in the order of the jobs.
 
         Args:
             jobs: settings of each, JSON values, all different.
-            work: job → what was found. Its row is the job, what was found, and `seconds`. Within it hf_llc takes this
-                process to be alone.
-            together: it does not: all processes do every job, one after the other, for work that shares itself out
-                over them, as `LLCEvaluator.compute` does with its chains.
-            unit: jobs that agree in these settings are done by one process, one after the other: what they have in
-                common `work` may keep.
+            work: job → what was found. The row is the job, what was found, and `seconds`. While it runs, hf_llc takes
+                this process to be the only one.
+            together: all processes do every job together, for work that is itself shared out over processes, such as
+                the chains of `LLCEvaluator.compute`.
+            unit: jobs that agree in these settings go to one process, one after the other, so that `work` may keep
+                what they share.
         """
 
         def key(row: Row, only: Sequence[str] | None = None) -> str:
@@ -167,7 +167,7 @@ class Experiment:
         return [by_key[key(job)] for job in jobs]
 
     def _add(self, row: Row) -> None:
-        """One line in one write, so that processes may share the file; after a cut line it begins a new one."""
+        """Add a line in a single write, so that processes may share the file; begin a new line after a cut one."""
         text = json.dumps(finite(row), allow_nan=False) + "\n"
         if self.path.exists() and self.path.stat().st_size and not self.path.read_bytes().endswith(b"\n"):
             text = "\n" + text
@@ -177,7 +177,7 @@ class Experiment:
         print(", ".join([*shown[:-1][:12], shown[-1]]), flush=True)
 
     def finish(self, figure: Any, numbers: Sequence[Row], sentence: str) -> None:
-        """Write figure.png, figure.csv (the numbers behind it) and claim.txt, and say the sentence; the main process.
+        """Write figure.png, figure.csv (its numbers) and claim.txt, and print the sentence, on the main process.
 
         Args:
             figure: a matplotlib figure.

@@ -4,13 +4,12 @@
     torchrun --nproc-per-node 2 scripts/fashion_mnist_curve.py
 
 Takes the flags of `hf-llc curve`, which override the settings below. Needs the folders fashion_mnist and
-fashion_mnist_cnn_series under HF_LLC_DATA (default: ../shared/data). 25 minutes of one core.
+fashion_mnist_cnn_series under HF_LLC_DATA (default: ../shared/data). `network` is an example of a `--factory`.
 
-The loss is the cross-entropy on the 10,000 test images. The checkpoints are not minima of it, so each is first taken to
-a minimum nearby (`minimize`); all else is left to hf_llc, which calibrates on the last checkpoint and samples all seven
-with what it finds. `network` shows what `--factory` asks for.
+The loss is the cross-entropy on the 10,000 test images. The checkpoints are not minima of it, so `minimize` takes each
+to a minimum nearby. hf_llc calibrates on the last checkpoint and samples all seven with what it finds.
 
-Expected: γ = 600, all seven trustworthy, λ̂ falls with the loss:
+Expected: γ = 600, all seven trustworthy, and λ̂ falls with the loss:
 
     epoch      1            2            3            4            5            6            7
     λ̂          35.0 ± 1.0   34.0 ± 0.9   33.6 ± 0.8   32.6 ± 0.8   33.7 ± 1.2   32.5 ± 1.2   32.4 ± 0.8
@@ -18,9 +17,11 @@ Expected: γ = 600, all seven trustworthy, λ̂ falls with the loss:
 
 The reference has ten times the draws at a quarter of the step size: `--sampler baoab --step-size 1e-6 --friction 0.2445
 --gradient control-variate --localization 600 --num-burnin-steps 800 --num-draws 2000 --num-steps-between-draws 2
---no-check-localization`, ten minutes a checkpoint. All seven are within 1.2 of their combined errors. (They all lie on
-one side: checkpoints are given the same noise and batches, and share its luck.) γ makes up a good part of λ̂ (39 % less
-at 2γ for the last), as the results say.
+--no-check-localization`. All seven are within 1.2 of their combined errors. They lie on one side because all
+checkpoints have the same noise and batches. γ decides a good part of λ̂ (39 % less at 2γ for the last), as the results
+say.
+
+Time: 25 minutes of one core; the reference ten minutes a checkpoint.
 """
 
 from __future__ import annotations

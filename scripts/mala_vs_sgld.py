@@ -4,16 +4,17 @@
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/mala_vs_sgld.py
     accelerate launch scripts/mala_vs_sgld.py --preset paper   # all seven n, five runs; one GPU
 
-A 10-20-20-10 ReLU network, its own labels, γ = 1, ε = 1e-5, 10,000 steps without burn-in; SGLD on batches of 32, MALA
-on all examples. A job is one chain; samplers do not share their noise. The presets differ in n and in runs only: each
-chain of `cpu` is one of the paper's.
+The paper's claim: the two samplers agree, and only MALA's time grows with n.
 
-The paper's claim: the two agree, and only MALA's time grows with n. Chains that start at w* and have no burn-in are not
-in equilibrium (flat directions relax in 2/(εγ) = 200,000 steps): at small n both λ̂ are those of the same short walk,
-and rows.jsonl has hf_llc's verdict on each. `step_size_bias` is the part of SGLD's λ̂ that the finite step and minibatch
-gradients add, by hf_llc's own estimate.
+Setting: a 10-20-20-10 ReLU network with its own outputs as labels, γ = 1, ε = 1e-5, 10,000 steps without burn-in. SGLD
+takes batches of 32, MALA all examples. A job is one chain, and each chain has its own noise. The presets differ in n
+and in the number of runs: every chain of `cpu` is one that the paper ran.
 
-Expect, with the authors' numbers for their own random network of these widths in brackets (±: standard error):
+Chains that start at w* and have no burn-in are not in equilibrium: flat directions relax in 2/(εγ) = 200,000 steps. At
+small n both λ̂ are those of the same short walk. rows.jsonl has hf_llc's verdict on each chain, and `step_size_bias`,
+hf_llc's estimate of what the finite step and the minibatch gradients add to SGLD's λ̂.
+
+Expected, with the authors' numbers for their own random network of these widths in brackets (±: standard error):
 
     n            SGLD                  MALA                  fastest chain, SGLD and MALA
     100          54.4 ± 1.1  [55]      55.7 ± 0.9  [54]      2.7 s and 3.6 s
@@ -22,8 +23,8 @@ Expect, with the authors' numbers for their own random network of these widths i
     3,162       202.2 ± 0.6 [211]     198.5 ± 2.8 [215]      2.7 s and 12 s
     10,000      283.0 ± 1.6 [295]     273.4 ± 6.9 [296]      2.7 s and 31 s
 
-All 60 chains of `cpu`: six minutes of one thread of a 2-core machine, the other core at work too. `paper` takes a GPU
-about half an hour (an estimate: it has not been run).
+Time: the 60 chains of `cpu` take six minutes of one thread on a busy 2-core machine. `paper` has not been run; half an
+hour of a GPU by estimate.
 """
 
 from __future__ import annotations

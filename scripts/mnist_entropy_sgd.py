@@ -1,27 +1,25 @@
-"""Does entropy-SGD find flatter minima than SGD, and does λ̂ see it? Figure N.1 of arXiv 2308.12108.
+"""Figure N.1 of arXiv 2308.12108: does entropy-SGD find flatter minima than SGD, and does λ̂ see it?
 
     python scripts/mnist_entropy_sgd.py --preset cpu
     torchrun --nproc-per-node 2 scripts/mnist_entropy_sgd.py --preset cpu
     accelerate launch scripts/mnist_entropy_sgd.py --preset paper
 
 A ReLU network is trained on MNIST from the same weights by SGD (Nesterov momentum 0.9) and by entropy-SGD
-(scripts/entropy_sgd.py: L = 5, γ₀ = 1e-4, γ₁ = 1e-3, η′ = 0.1, ε = 1e-4, α = 0.75, momentum 0.9 in both loops), as many
-gradients each: entropy-SGD takes a fifth as many outer steps. λ̂ is the paper's: all 4 × 400 steps from w* on, no
-burn-in. `llc_late` in the rows is the same from the later half. The verdicts beside them say "drifting", rightly: flat
-directions need 2/(εγ) = 2,000 steps.
+(scripts/entropy_sgd.py: L = 5, γ₀ = 1e-4, γ₁ = 1e-3, η′ = 0.1, ε = 1e-4, α = 0.75, momentum 0.9 in both loops), with as
+many gradients each: entropy-SGD takes a fifth as many outer steps. λ̂ is the paper's: all 4 × 400 steps from w* on, no
+burn-in; `llc_late` in the rows is from the later half of them. The verdict is "drifting", rightly: flat directions need
+2/(εγ) = 2,000 steps.
 
-The figure's claim compares networks after as many epochs. Entropy-SGD is then ten times as far from loss zero, and λ̂
-depends on that, so the script also compares with SGD at the loss that entropy-SGD ends with.
+The figure's claim compares networks after as many epochs. Entropy-SGD then has ten times the training loss, on which λ̂
+depends, so the script also compares with SGD at the training loss with which entropy-SGD ends.
 
-- `cpu`: 784-64-64-10 (55,050 parameters) on 5,000 images, 200 epochs, 5 repetitions; SGLD in the paper's own units:
-  ε·nβ, γ/nβ and the number of steps are the paper's. Two minutes of one core.
+- `cpu`: 784-64-64-10 (55,050 parameters), 5,000 images, 200 epochs, 5 repetitions. SGLD is the paper's in its own
+  units: ε·nβ, γ/nβ and the number of steps are the same.
 - `paper`: 784-1024-1024-10 (1,863,690 parameters), all images, 200 epochs at learning rate 0.01 in batches of 512, 10
   repetitions; λ̂ at ε = 1e-5, γ = 100, batches of 512. The authors' notebook of the plotted runs says this learning rate
-  and 80 repetitions (`--repetitions 80`); the job file beside it says 1e-4. An hour of one GPU or more, by the number
-  of gradients (470,000 of training, 320,000 of sampling); run so far: `--epochs 10`, six repetitions, 30 seconds a
-  network on an H200 that did six other jobs beside them (below).
+  and 80 repetitions (`--repetitions 80`); the job file beside it says 1e-4.
 
-Figure N.1: λ̂ about 1000 for both, entropy-SGD lower. Measured with `cpu` (mean and sd over repetitions):
+Expected: the paper has λ̂ about 1000 for both, entropy-SGD lower. Measured with `cpu` (mean and sd over repetitions):
 
 | | λ̂ | training loss |
 | --- | --- | --- |
@@ -30,8 +28,11 @@ Figure N.1: λ̂ about 1000 for both, entropy-SGD lower. Measured with `cpu` (me
 | SGD at the loss of entropy-SGD | 229.2 | 0.0054 |
 
 After as many epochs no difference can be told (p = 0.3); at equal loss entropy-SGD is lower by 4.8 ± 0.8 (p = 0.003).
-At the paper's size after 10 of its 200 epochs: 619 (sd 11) against 886 (sd 19, p = 1.5e-9), training losses 0.21 and
-0.066; at equal loss lower by 39 ± 1 (p = 1e-6). Verdict of all: "step size too large".
+With `paper --epochs 10`, six repetitions: 619 (sd 11) against 886 (sd 19, p = 1.5e-9), training losses 0.21 and 0.066;
+at equal loss lower by 39 ± 1 (p = 1e-6); verdict of all: "step size too large".
+
+Time: `cpu` two minutes of one core. `paper` an hour of one GPU or more, from its 470,000 gradients of training and
+320,000 of sampling; the ten epochs took 30 seconds a network on an H200 with six other jobs.
 """
 
 from __future__ import annotations

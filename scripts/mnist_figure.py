@@ -14,10 +14,10 @@ OPTIMIZERS = ("sgd", "entropy-sgd")
 
 
 def at_equal_loss(rows: Sequence[Row], name: str = "llc") -> list[tuple[float, float]]:
-    """Entropy-SGD's last λ̂, and λ̂ of SGD from the same seed where its training loss was the same.
+    """Pairs of entropy-SGD's last λ̂ and SGD's λ̂ at the same training loss, from the same seed.
 
-    SGD's is interpolated along its curve over the logarithm of the loss; seeds whose loss SGD did not have between two
-    of its measured epochs are left out.
+    SGD's λ̂ is interpolated along its curve, linearly in the logarithm of the loss. A seed is left out if SGD's measured
+    losses do not enclose entropy-SGD's.
     """
     pairs = []
     for seed in sorted({row["seed"] for row in rows}):

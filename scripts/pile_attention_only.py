@@ -1,4 +1,4 @@
-"""λ̂ of two-layer attention-only language models, each trained from a seed of its own: Figure L.1 of arXiv 2308.12108.
+"""Figure L.1 of arXiv 2308.12108: λ̂ of two-layer attention-only language models, each trained from its own seed.
 
     python scripts/pile_attention_only.py                                                    # --preset cpu
     python scripts/pile_attention_only.py --data DIR --tokenizer DIR                         # the same, without network
@@ -6,35 +6,37 @@
     torchrun --nproc-per-node 2 scripts/pile_attention_only.py --preset smoke
     python scripts/pile_attention_only.py --model attn-only-2l
 
-Models are trained by AdamW at a constant rate, on windows cut from the joined documents of a Pile subset, in the first
-tokens of GPT-2's tokenizer. λ̂ is estimated on held-out documents (every 20th), twice: with the paper's settings
-(nβ = 21.7, γ = 100, ε = 0.001, no burn-in), and with hf_llc's own (nβ = tokens / ln tokens, calibrated ε, from the
-nearest minimum of the held-out loss). `--curve` adds λ̂ along the training of seed 0. `--model` takes a model by its
-TransformerLens name, by id or folder, and estimates that instead of training any.
+Models are trained by AdamW at a constant rate, on windows of the joined documents of a Pile subset, in the first tokens
+of GPT-2's tokenizer. λ̂ is estimated on held-out documents (every 20th) in two ways: with the paper's settings
+(nβ = 21.7, γ = 100, ε = 0.001, no burn-in), and with hf_llc's (nβ = tokens / ln tokens, calibrated ε, from the nearest
+minimum of the held-out loss). `--curve` adds λ̂ along the training of seed 0. `--model` trains nothing and estimates one
+model: a TransformerLens name, an id or a folder.
 
-Every model lies in OUTPUT/models/seed-K/step-N in transformers format, every estimate in OUTPUT/estimates, where
-`hf-llc publish` finds it. Trainings are shared out over processes, and so are the chains of each estimate. A killed run
-goes on; `--plot-only` draws the figure again from rows.jsonl.
+OUTPUT/models/seed-K/step-N has every model in transformers format; OUTPUT/estimates has every estimate, for `hf-llc
+publish`. Trainings are shared out over processes, and so are the chains of each estimate. A killed run goes on;
+`--plot-only` draws the figure again from rows.jsonl.
 
-The default, cpu, is a miniature: 103,808 parameters, 3 seeds, 800 steps on 64 tokens of a vocabulary of 512. It takes
-5 minutes of one core, 7 with `--curve`; each seed more (`--seeds 5`) 100 seconds. paper is 3,355,016 parameters, 10
-seeds, 50,000 steps of 100 windows of 1,024 tokens, not run in full; `--seeds`, `--steps`, `--num-chains` and `--ways`
-cut it short. On an H200 with six other jobs beside, on the local documents, in bfloat16, 600 steps took 50 seconds a
-seed (so 70 minutes for all) and ended at 3.378 and 3.367 nats for seeds 0 and 1. After 60 steps of seed 0, at 5.1 nats,
-one chain with the paper's settings gave 89.8 ± 4.9 in 46 seconds, out of the basin at 9.3 nats.
+- `cpu`: 103,808 parameters, 3 seeds, 800 steps on 64 tokens of a vocabulary of 512.
+- `paper`: 3,355,016 parameters, 10 seeds, 50,000 steps of 100 windows of 1,024 tokens, which `--seeds`, `--steps`,
+  `--num-chains` and `--ways` cut short.
 
-Expected of cpu on 2,491 documents of the Pile (`--data`): the mean of λ̂, its standard deviation over seeds as a share
+Expected of `cpu` on 2,491 documents of the Pile (`--data`): the mean of λ̂, its standard deviation over seeds as a share
 of the mean, and the 95 % interval of that share.
 
     seeds   the paper's settings                          hf_llc's settings
     3       44.64   1.8 %  0.9 … 11.4   left the basin    547.3   1.5 %  0.8 … 9.5   trustworthy
 
-So seeds agree, in both ways (of three the sentence says so in the second way only). But with the paper's settings they
-could hardly differ: nβ is so small and γ so weak that from step 30 of the training on all chains are at a loss of 5.6
-to 5.9 nats, above the 5.12 of a constant predictor. λ̂ then is nβ times what there was to lose, and grows as the loss
-falls: 5.5, 14.4, 16.8, 32.1, 45.0 at steps 0, 30, 100, 300, 800, where the held-out loss is 6.55, 5.25, 4.87, 4.17,
-3.76. hf_llc's λ̂ is of the minimum near each model, a quarter of its length away (loss 3.23 rather than 3.78), and at
+Seeds agree in both ways; of three seeds the sentence can say so of the second way only. With the paper's settings they
+could hardly differ: nβ is so small and γ so weak that from training step 30 on all chains end at 5.6 to 5.9 nats, above
+the 5.12 of a constant predictor. λ̂ is then nβ times what there was to lose, and grows as the loss falls: 5.5, 14.4,
+16.8, 32.1, 45.0 at steps 0, 30, 100, 300, 800, where the held-out loss is 6.55, 5.25, 4.87, 4.17, 3.76. hf_llc's λ̂ is
+that of the minimum near each model, a quarter of the model's length away (loss 3.23 rather than 3.78), and at
 γ = 10,000 counts the stiffer directions only.
+
+Time: `cpu` five minutes of one core, 7 with `--curve`, 100 seconds more for each further seed (`--seeds 5`). `paper`
+has not been run in full. On an H200 with six other jobs, on the local documents, in bfloat16, 600 steps took 50 seconds
+a seed (70 minutes for all steps) and ended at 3.378 and 3.367 nats for seeds 0 and 1. After 60 steps of seed 0, at 5.1
+nats, one chain with the paper's settings gave 89.8 ± 4.9 in 46 seconds, out of the basin at 9.3 nats.
 """
 
 from __future__ import annotations

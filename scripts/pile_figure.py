@@ -21,12 +21,12 @@ WAYS = {"paper": "the paper's settings", "ours": "hf_llc's settings"}
 
 
 def _used(rows: Sequence[Row]) -> dict[str, str]:
-    """The ways in which something was estimated."""
+    """The ways of `WAYS` in which some model was estimated."""
     return {way: name for way, name in WAYS.items() if any(row.get("settings") == way for row in rows)}
 
 
 def last(rows: Sequence[Row], way: str) -> list[Row]:
-    """The estimates of the trained models in one way, in the order of their seeds."""
+    """One way's estimates of the fully trained models, in the order of their seeds."""
     found = [row for row in rows if row["stage"] == "llc" and row["settings"] == way]
     steps = max((row["step"] or 0 for row in found), default=0)
     return sorted((row for row in found if (row["step"] or 0) == steps), key=lambda row: row["seed"] or 0)
@@ -40,7 +40,7 @@ def spread(values: Sequence[float]) -> tuple[float, float, float]:
 
 
 def claim(rows: Sequence[Row]) -> str:
-    """Do models trained from different seeds have the same λ̂? Of a single model: what it is."""
+    """Whether models trained from different seeds have the same λ̂; for a single model, its λ̂."""
     single = [row for row in rows if row["seed"] is None]
     if single:
         found = (f"{number(r['llc'])} with {WAYS[r['settings']]} ({r['verdict']}; {_damage([r])})" for r in single)
@@ -64,7 +64,7 @@ def claim(rows: Sequence[Row]) -> str:
 
 
 def _damage(rows: Sequence[Row]) -> str:
-    """Where the chains were: the mean of their losses, beside that at w* and that of a constant predictor."""
+    """The mean loss of the chains, beside the loss at w* and that of a constant predictor."""
     mean, first, trivial = (
         f"{np.mean(found):.3g}" if (found := [row[key] for row in rows if row[key] is not None]) else "not finite"
         for key in ("mean_loss", "init_loss", "trivial_loss")

@@ -68,8 +68,8 @@ class Training:
 def windows(settings: Training, tokenizer: Any, folder: Path) -> None:
     """Write train.npy and validation.npy, each `[window, position]`, unless they are there already.
 
-    Documents come in a shuffled order, are read until there are windows enough, and are joined with nothing between
-    them: a cut vocabulary has no token for an end. Of `HELD_OUT` documents one is for validation.
+    Documents come in a shuffled order and are read until there are enough windows. They are joined with nothing in
+    between, since a cut vocabulary has no end token. One of `HELD_OUT` documents is for validation.
 
     Raises:
         InputError: no such data, no column of text, or not enough of it.
@@ -123,13 +123,13 @@ def make_model(settings: Training, seed: int) -> AttentionOnlyForCausalLM:
 
 
 def train(settings: Training, seed: int, tokenizer: Any, folder: Path) -> Row:
-    """Train one model and keep its last weights, of seed 0 those at the steps of `curve` too. Losses: nats a token.
+    """Train one model and keep its last weights; of seed 0 also those at the steps of `curve`.
 
-    The batches are a function of seed and step, so a killed training goes on from its last save as if nothing had
-    happened. The model is prepared without DDP: each process trains models of its own.
+    Batches are a function of seed and step, so a killed training goes on from its last save to the same weights. The
+    model is prepared without DDP: each process trains its own models.
 
     Returns:
-        The last loss, the number of parameters, and the curve of (step, mean loss since the entry before).
+        The last loss (nats per token), the number of parameters, and the curve: step, mean loss since the last entry.
 
     Raises:
         InputError: the loss is no longer finite.
@@ -173,7 +173,7 @@ def train(settings: Training, seed: int, tokenizer: Any, folder: Path) -> Row:
 
 
 def _marks(steps: int) -> set[int]:
-    """Steps at which the loss is noted: evenly on a logarithmic axis at first, then every fiftieth of the whole."""
+    """Steps at which the loss is recorded: first evenly on a logarithmic axis, then every fiftieth of all steps."""
     even = max(1, steps // 50)
     early = {round(steps ** (i / 40)) for i in range(40) if steps ** (i / 40) < even}
     return early | {*range(even, steps, even), steps}
@@ -212,9 +212,9 @@ class _TrainingState:
 
 
 def _keep(model: AttentionOnlyForCausalLM, tokenizer: Any, folder: Path) -> None:
-    """Model and tokenizer in transformers format, whole or not at all.
+    """Save model and tokenizer in transformers format, under a temporary name first.
 
-    `save_pretrained` of the model would write on the first of several processes only; each has a model of its own.
+    The model's own `save_pretrained` writes on the first process only, but every process has its own model.
     """
     half = folder.with_name(f".{folder.name}")
     shutil.rmtree(half, ignore_errors=True)

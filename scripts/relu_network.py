@@ -1,8 +1,8 @@
-"""ReLU networks that know their own labels: the made-up regressions of arXiv 2308.12108, appendices M and O.
+"""ReLU networks with their own outputs as labels: the synthetic regressions of arXiv 2308.12108, appendices M and O.
 
-Labels are the network's own outputs at w*, without noise, so that w* is a minimum with loss 0. As the paper's authors
-ran it: inputs uniform on [−10, 10], the loss the mean over outputs of (ŷ − y)², weights normal with variance 1/fan-in,
-truncated at two standard deviations, hidden biases N(0, 1), the last bias 0.
+Labels are the network's outputs at w* without noise, so w* is a minimum with loss 0. As the paper's authors ran it:
+inputs are uniform on [−10, 10]; the loss is the mean over outputs of (ŷ − y)²; weights are normal with variance
+1/fan-in, truncated at two standard deviations; hidden biases are N(0, 1), and the last bias is 0.
 """
 
 from __future__ import annotations

@@ -4,29 +4,37 @@
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/rescaling_invariance.py
     accelerate launch scripts/rescaling_invariance.py --preset paper   # 17 α, five runs; one GPU
 
-W₁ → αW₁, b₁ → αb₁, W₂ → W₂/α leaves the network's function as it is, and with it λ. SGLD does not know: one ε cannot
-suit two layers whose curvatures have moved apart by α⁴. Three 10-20-10, 20-30-20 and 30-40-30 networks with six hidden
-units that are copies of a seventh, their own labels, n = 10,000, batches of 500, ε = 1e-5, γ = 0, 10,000 steps without
-burn-in; λ̂ from losses on all examples. A job is one chain; no two share their noise. Four preconditioners:
+W₁ → αW₁, b₁ → αb₁, W₂ → W₂/α leaves the function and so λ as they are. SGLD is not invariant: no single ε suits two
+layers whose curvatures have moved apart by α⁴.
+
+Setting: three networks, 10-20-10, 20-30-20 and 30-40-30, in which six hidden units are copies of a seventh. Labels are
+the network's own outputs, n = 10,000, batches of 500, ε = 1e-5, γ = 0, 10,000 steps without burn-in; λ̂ is from losses
+on all examples. A job is one chain with its own noise. Four preconditioners:
 
 - known: A = c² for a parameter that was multiplied by c, in the drift and in the noise. The chain is then the image of
-  the unscaled one, draw for draw. The paper's figure; its eq. 27 leaves A out of the noise, which is another law.
-- none: SGLD, at the step size ε·min(α, 1/α)² that the stiffer layer allows.
-- adaptive: hf_llc's `psgld` at that step size, RMSProp frozen after a fifth of the steps. The paper leaves this one to
-  the reader. A gradient scales as 1/c, so that its inverse root mean square can make up for c only, not for c².
-- curvature: A = 1/(nβ(h + a tenth of h's mean over the tensor)), h the diagonal of the Hessian at w*. It scales as c²
-  by itself: invariance for those who do not know α. Its ε is 0.02.
+  the unscaled one, draw for draw. This is the paper's figure; its eq. 27 leaves A out of the noise: another law.
+- none: SGLD at ε·min(α, 1/α)², the step size that the stiffer layer allows.
+- adaptive: hf_llc's `psgld` at that step size, RMSProp frozen after a fifth of the steps. (The paper leaves this one to
+  the reader.) A gradient scales as 1/c, so its inverse root mean square makes up for c, not for c².
+- curvature: A = 1/(nβ(h + a tenth of h's mean over the tensor)), h the diagonal of the Hessian at w*, with ε = 0.02. It
+  scales as c² by itself: invariance without knowing α.
 
-The presets differ in α, in runs and in how often L_n is computed: each chain of `cpu` is one of the paper's.
+The presets differ in α, in the number of runs and in how often L_n is computed: each chain of `cpu` is one that the
+paper ran.
 
-Expect, with A = c²: λ̂ = 165.3, 540.4 and 1112.8 for the three networks (the authors' own of these widths: 166, 537 and
-1110), at no α from 1e-4 to 1e4 further than 2.4 ± 1.0 % away. On the first network SGLD gives 163 at α = 1, 124 and 100
-at α = 0.3 and 3, 100 and 71 at the ends; the adaptive preconditioner, whose A spans a factor of 11 where α⁴ is needed,
-177 at α = 1, 167 and 154, 110 and 71; curvature at w* 172 … 182. (That preconditioners differ at α = 1 is for want of
-burn-in: in steps 10,000 to 30,000 of one chain each, A = c² and curvature give 183.7 and 183.6.)
+Expected with A = c²: λ̂ = 165.3, 540.4 and 1112.8 for the three networks (the authors' own of these widths: 166, 537 and
+1110), at no α from 1e-4 to 1e4 further than 2.4 ± 1.0 % away. On the first network, at α = 1, at α = 0.3 and 3, and at
+the ends:
 
-`cpu` takes four minutes of one thread of a 2-core machine. `paper` has not been run: 510
-chains with a loss on all examples at every step, by estimate four hours of a GPU.
+    none         163, then 124 and 100, then 100 and 71
+    adaptive     177, then 167 and 154, then 110 and 71 (its A spans a factor of 11; α⁴ is needed)
+    curvature    172 … 182
+
+Preconditioners differ at α = 1 for want of burn-in: in steps 10,000 to 30,000 of one chain each, A = c² and curvature
+give 183.7 and 183.6.
+
+Time: `cpu` takes four minutes of one thread of a 2-core machine. `paper` has not been run: 510 chains with a loss on
+all examples at every step, four hours of a GPU by estimate.
 """
 
 from __future__ import annotations
@@ -147,8 +155,10 @@ def kernel_for(preconditioner: str, problem: Problem, factors: Tensor, *, nbeta:
 def full_losses(
     problem: Problem, kernel: Kernel, *, nbeta: float, num_steps: int, every: int, seed: int, batch_size: int
 ) -> np.ndarray:
-    """L_n(w) − L_n(w*) on all examples after every so many steps of one chain at γ = 0, up to the first that is not
-    finite; `[loss]`."""
+    """L_n(w) − L_n(w*) on all examples after every `every` steps of one chain at γ = 0, `[loss]`.
+
+    The chain ends at the first loss that is not finite.
+    """
     with preserved(problem.model):
         posterior = Posterior(problem)
         walk = Walk(posterior, Law(nbeta=nbeta, localization=0.0), [0], seed=seed, batch_size=batch_size)

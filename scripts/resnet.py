@@ -33,9 +33,9 @@ def network(width: int = 64, *, stem: str = "imagenet", seed: int = 0) -> ResNet
 
 
 class BatchStatistics:
-    """Within it BatchNorm has no running statistics, so that in eval mode too it takes those of each minibatch.
+    """A context in which BatchNorm uses the statistics of each minibatch, in eval mode too: it has no running ones.
 
-    L_n(w*) is then the mean over minibatches of this size, and a loss depends on which examples share one.
+    L_n(w*) is then the mean over minibatches of this size, and an example's loss depends on the others in its batch.
     """
 
     def __init__(self, model: nn.Module) -> None:

@@ -4,23 +4,21 @@
     torchrun --nproc-per-node 2 scripts/resnet_cifar10.py --preset cpu
     accelerate launch scripts/resnet_cifar10.py --preset paper --sweep learning_rate --seeds 1
 
-SGD on CIFAR-10 without augmentation; learning rate, batch size, momentum and L2 varied one at a time; λ̂, test accuracy
-and training loss on the way. λ̂ is that of the training images, L2 left out, and BatchNorm in eval mode with frozen
-statistics, as the authors had it. `--batch-norm batch` takes each minibatch's own, and every run says once, for the
-base network, what the other choice gives. Runs whose training or sampling diverges are listed. λ̂ of a w* that the
-verdict calls no minimum is drawn as a cross and left out of the trend, which is Spearman's ρ over all other runs.
+SGD on CIFAR-10 without augmentation. Learning rate, batch size, momentum and L2 are varied one at a time; λ̂, test
+accuracy and training loss are taken on the way. λ̂ is that of the training images without L2, with BatchNorm in eval
+mode (frozen statistics), as the authors had it. `--batch-norm batch` takes each minibatch's own statistics; every run
+gives, for the base network, the other choice too. Runs whose training or sampling diverges are listed. Where the
+verdict says that w* is no minimum, λ̂ is drawn as a cross and left out of the trend: Spearman's ρ over all other runs.
 
-As in the paper the chains are far from equilibrium: γ = 1 relaxes flat directions in 2/(εγ) = 10⁷ steps, λ̂ is the loss
-gained in the steps there are (the last tenth, or third), and measures how sharp the valley is.
+As in the paper the chains are far from equilibrium: γ = 1 relaxes flat directions in 2/(εγ) = 10⁷ steps. λ̂ is the loss
+gained in the last tenth (`cpu`: third) of the steps, and measures how sharp the valley is.
 
-- `cpu`: width 16 (703,386 parameters), 500 images of 16 × 16, 1,000 steps, 3 seeds, 27 networks: six minutes of a core.
+- `cpu`: width 16 (703,386 parameters), 500 images of 16 × 16, 1,000 steps, 3 seeds, 27 networks.
 - `paper`: width 64 (11,181,642 parameters), all images, 5 seeds, SGLD in batches of 2,048 at ε = 2e-7 (5e-8 for L2),
-  last 200 of 2,000 steps. The number of training steps, 30,000, and the base, learning rate 0.01 with batches of 512
-  (128 for momentum), are ours: the base is where the paper's curves meet. Not run: 42 settings × 5 seeds, about 13
-  PFLOP each, some twenty minutes of a GPU that does 10 TFLOP/s. `--steps 1000 --sweep learning_rate --seeds 1` on an
-  H200 that did six other jobs beside it had no λ̂ after 210 seconds.
+  last 200 of 2,000 steps. Ours are the 30,000 training steps and the base, learning rate 0.01 with batches of 512 (128
+  for momentum), where the paper's curves meet.
 
-λ̂ after training, paper (read off its figures) and `cpu`, means over seeds:
+Expected λ̂ after training, paper (read off its figures) and `cpu`, means over seeds:
 
 | varied | paper | measured with `cpu` |
 | --- | --- | --- |
@@ -29,8 +27,12 @@ gained in the steps there are (the last tenth, or third), and measures how sharp
 | momentum | 0 → 0.9: 6700 → 850 | 0, 0.5, 0.9: 6.0, 1.6, 0.38 (ρ = −0.90, p = 0.001) |
 | L2 | falls without momentum | 0, .005: 6.0, 9.5; at .02 w* is mostly no minimum: cannot tell |
 
-Minibatch statistics give the base network 3.2 in place of 6.0. With batches of 10 or 25 the miniature does not fit its
-images in 1,000 steps: w* is no minimum, λ̂ is negative.
+Minibatch statistics give the base network 3.2 in place of 6.0. With batches of 10 or 25 the small network does not fit
+its images in 1,000 steps: w* is no minimum, and λ̂ is negative.
+
+Time: `cpu` six minutes of one core. `paper` has not been run: 42 settings × 5 seeds, about 13 PFLOP each, twenty
+minutes of a GPU at 10 TFLOP/s. `--steps 1000 --sweep learning_rate --seeds 1` had no λ̂ after 210 seconds on an H200
+with six other jobs.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Chains of one problem on one process: what an experiment's job samples with while other processes do other jobs.
+"""Chains of one problem on one process, for a job of an experiment while other processes do other jobs.
 
-`LLCEvaluator` shares the chains of one estimate out over all processes, which must then all be there. Experiments share
-out whole estimates instead (`experiment.Experiment.run`), and each runs its chains here, by the same kernels and walks.
+`LLCEvaluator` shares out the chains of one estimate over all processes, which must all take part. Experiments share out
+whole estimates instead (`experiment.Experiment.run`), and sample each one here with the same kernels.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def sample_alone(
     num_steps: int,
     seed: int,
 ) -> Trace:
-    """All steps of some chains from w*, stepped together; the model is left as found.
+    """Run chains from w* together; the model is left as found.
 
     Args:
         problem: model at w* and its examples.

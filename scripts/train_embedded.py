@@ -115,12 +115,13 @@ def train(model: AttentionOnlyForCausalLM, ids: Tensor, args: argparse.Namespace
 
 
 def balance(model: AttentionOnlyForCausalLM, windows: Tensor) -> None:
-    """Choose, among the weights with the same logits, those whose directions are most alike in curvature.
+    """Rescale the weights, with the same logits, so that curvatures are as equal as possible.
 
-    LayerNorm takes away the residual stream's scale, so all that writes to it may be multiplied by one factor: the
-    embeddings get entries of unit variance. And where one entry meets another (a query's a key's, a value's the
-    output's, a gain's or position's the weights that read it), the one may be multiplied by what the other is divided
-    by. Adam leaves a few very steep directions, which bound the step size of SGLD while λ̂ waits for the flat ones.
+    Adam leaves a few very steep directions. They bound the step size of SGLD, while λ̂ waits for the flat ones. Two
+    rescalings leave the logits as they are. LayerNorm removes the scale of the residual stream, so everything that
+    writes to it may be multiplied by one factor: the embeddings get unit variance. And where two weights are multiplied
+    with each other (query and key, value and output, a gain or position and the weights that read it), one may be
+    multiplied by what the other is divided by.
 
     Args:
         model: changed in place.
