@@ -133,8 +133,8 @@ def work(job: Row, *, trained_steps: int) -> Row:
     """λ̂ of one network by one sampler.
 
     The pilot runs here, and the chains with the settings that it found. `estimate_problem` by itself would restart
-    chains at a smaller step if gradient noise heats them too much, for which the budget has no gradients. Chains that diverge are
-    restarted all the same: they diverge early, at little cost.
+    chains at a smaller step if gradient noise heats them too much, for which the budget has no gradients. Chains that
+    diverge are restarted all the same: they diverge early, at little cost.
     """
     group = SIZES[job["size"]].n if job["sampler"] == "asymptotic" else BATCH
     network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group)
