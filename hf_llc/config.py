@@ -7,23 +7,17 @@ how the local posterior is sampled (the arguments of `LLCEvaluator`). Every valu
 from __future__ import annotations
 
 import dataclasses
-import math
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal, get_args
 
 from hf_llc.errors import InputError
+from hf_llc.setting_checks import check_kinds, require, setting, unknown_setting
 
-Task = Literal[
-    "text-generation",
-    "fill-mask",
-    "text2text-generation",
-    "text-classification",
-    "token-classification",
-    "image-classification",
-    "plain",
+TextTask = Literal[
+    "text-generation", "fill-mask", "text2text-generation", "text-classification", "token-classification"
 ]
-
+Task = Literal[TextTask, "image-classification", "plain"]
 Sampler = Literal["sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht", "mala", "hmc"]
 
 
@@ -51,209 +45,176 @@ SAMPLER_RULES: dict[str, SamplerRules] = {
 torch is imported. `hf_llc.samplers.register` adds rows."""
 
 
-_ADDED_CHOICES: dict[str, list[str]] = {}
-
-
-def add_choice(setting: str, value: str) -> None:
-    """Let a setting take one value more: registries call this for what users add to them.
-
-    Args:
-        setting: name of a field with choices, such as "task".
-        value: the new choice.
-    """
-    _ADDED_CHOICES.setdefault(setting, []).append(value)
-
-
-def _setting(default: Any, text: str) -> Any:
-    return field(default=default, metadata={"help": text})
-
-
-def _check_choices(config: LoadConfig | SampleConfig) -> None:
-    """Each field annotated with a Literal holds one of its values; each numeric field holds a finite number."""
-    hints = get_type_hints(type(config))
-    for item in fields(config):
-        value, hint = getattr(config, item.name), hints[item.name]
-        options = [hint] if get_origin(hint) is Literal else list(get_args(hint))
-        choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
-        choices += _ADDED_CHOICES.get(item.name, [])
-        plain = [option for option in options if isinstance(option, type)] or ([hint] if isinstance(hint, type) else [])
-        if value is None and type(None) in options:
-            continue
-        if isinstance(value, str) and value in choices:
-            continue
-        if isinstance(value, bool):
-            ok = bool in plain
-        elif isinstance(value, int):
-            ok = int in plain or float in plain
-        else:
-            ok = any(isinstance(value, kind) for kind in plain)
-        if not ok:
-            kinds = [repr(c) for c in choices] + [k.__name__ for k in plain if k is not type(None)]
-            raise InputError(f"{item.name} has a value of the wrong kind", value=value, allowed=", ".join(kinds))
-        if isinstance(value, float) and not math.isfinite(value):
-            raise InputError(f"{item.name} is not a finite number", value=value, allowed="a finite number")
-
-
-def _require(ok: bool, name: str, value: object, allowed: str, remedy: str = "") -> None:
-    if not ok:
-        raise InputError(f"{name} is out of range", value=value, allowed=allowed, remedy=remedy)
-
-
 @dataclass(frozen=True, kw_only=True)
 class LoadConfig:
-    """Which model, which data, and how one becomes a loss on the other."""
+    """Which model, which data, and how the loss of the model on the data is computed."""
 
-    model: str | None = _setting(None, "Hub id or local folder of the model; none: the embedded tiny model")
-    revision: str | None = _setting(None, "branch, tag or commit of the model")
-    data: str | None = _setting(None, "Hub id, local folder or file of the data; none: the embedded text")
-    subset: str | None = _setting(None, "configuration name of the data set")
-    split: str | None = _setting(None, "split of the data set, e.g. validation or test[:10%]")
-    data_revision: str | None = _setting(None, "branch, tag or commit of the data set")
-    task: Task | None = _setting(None, "task; none: from the model's config and the data's columns")
-    input_column: str | None = _setting(None, "column of the inputs; none: the usual name for the task")
-    second_input_column: str | None = _setting(None, "column of the second text of a pair (text-classification)")
-    label_column: str | None = _setting(None, "column of the labels; none: the usual name for the task")
-    tokenizer: str | None = _setting(None, "Hub id or folder of the tokenizer; none: the model's own")
-    max_examples: int | None = _setting(None, "use at most this many examples (windows, for packed text)")
-    max_length: int | None = _setting(None, "tokens an example at most; none: the model's context, at most 1024")
-    packing: Literal["packed", "document"] = _setting(
-        "packed", "text-generation: windows cut from the joined documents, or one document an example (padded)"
+    model: str | None = setting(None, "Hub id or local folder of the model; none: the embedded tiny model")
+    revision: str | None = setting(None, "branch, tag or commit of the model")
+    data: str | None = setting(None, "Hub id, local folder or file of the data; none: the embedded text")
+    subset: str | None = setting(None, "configuration of the data set, by its name")
+    split: str | None = setting(None, "split of the data set, e.g. validation or test[:10%]")
+    data_revision: str | None = setting(None, "branch, tag or commit of the data set")
+    task: Task | None = setting(None, "task; none: from the model's config and the data's columns")
+    input_column: str | None = setting(None, "column of the inputs; none: the usual name for the task")
+    second_input_column: str | None = setting(None, "column of the second text of a pair (text-classification)")
+    label_column: str | None = setting(None, "column of the labels; none: the usual name for the task")
+    tokenizer: str | None = setting(None, "Hub id or folder of the tokenizer; none: the model's own")
+    max_examples: int | None = setting(None, "use at most this many examples (of packed text: windows)")
+    max_length: int | None = setting(
+        None, "at most this many tokens in an example; none: the model's context, up to 1024"
     )
-    loss_normalization: Literal["token", "sequence"] = _setting(
-        "token", "language models: L in nats a predicted token (n counts tokens) or a sequence (n counts sequences)"
+    packing: Literal["packed", "document"] = setting(
+        "packed", "text-generation: an example is a window of the joined documents, or one padded document"
     )
-    streaming: bool = _setting(False, "stream the data set (needs max_examples)")
-    dtype: Literal["float32", "float64"] | None = _setting(None, "weights in this type; none: float32")
-    device: str | None = _setting(None, "cpu, cuda, cuda:1 …; none: the process's own device")
-    attn_implementation: str | None = _setting(None, "attention code of transformers: eager, sdpa, flash_attention_2 …")
-    trust_remote_code: bool = _setting(False, "run Python code that comes with the model or data set")
-    allow_pickle: bool = _setting(False, "read pickled weights (*.bin, *.pt), which can run code")
+    loss_normalization: Literal["token", "sequence"] = setting(
+        "token",
+        "language models: nats a predicted token (n counts tokens), or nats a sequence (n counts sequences)",
+    )
+    streaming: bool = setting(False, "stream the data set (needs max_examples)")
+    dtype: Literal["float32", "float64"] | None = setting(None, "type of the weights; none: float32")
+    device: str | None = setting(None, "cpu, cuda, cuda:1 …; none: the device of each process")
+    attn_implementation: str | None = setting(None, "attention in transformers: eager, sdpa, flash_attention_2 …")
+    trust_remote_code: bool = setting(False, "run Python code that comes with the model or data set")
+    allow_pickle: bool = setting(False, "read pickled weights (*.bin, *.pt), which can run code")
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        _require(self.max_examples is None or self.max_examples >= 2, "max_examples", self.max_examples, "2 or more")
-        _require(self.max_length is None or self.max_length >= 2, "max_length", self.max_length, "2 or more")
+        check_kinds(self)
+        require(self.max_examples is None or self.max_examples >= 2, "max_examples", self.max_examples, "2 or more")
+        require(self.max_length is None or self.max_length >= 2, "max_length", self.max_length, "2 or more")
         if self.streaming and self.max_examples is None:
             raise InputError("streaming needs a bound", remedy="give max_examples")
 
 
+_COUNTS = (
+    "num_chains",
+    "num_draws",
+    "num_steps_between_draws",
+    "num_leapfrog_steps",
+    "minimize_steps",
+    "observe_every",
+)
+_SIZES = ("batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys((*_COUNTS, *_SIZES), (lambda value: value >= 1, "1 or more")),
+    "chain_batch_size": (lambda value: value >= 1, "'auto', or 1 or more"),
+    **dict.fromkeys(("num_burnin_steps", "localization"), (lambda value: value >= 0, "'auto', or 0 or more")),
+    "save_seconds": (lambda value: value >= 0, "0 or more"),
+    **dict.fromkeys(("step_size", "friction"), (lambda value: value > 0, "'auto', or a number above 0")),
+    **dict.fromkeys(("target_se", "max_seconds", "nbeta", "beta"), (lambda value: value > 0, "a number above 0")),
+    "seed": (lambda value: 0 <= value < 2**63, "0 … 2^63 − 1"),
+}
+"""The numbers that a setting takes, as a condition and in words."""
+
+_REMEDIES = {"step_size": "try 1e-6", "target_se": "0.05 is 5 % of λ̂"}
+
+
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How the tempered local posterior exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) is sampled (arXiv 2308.12108, eq. 10)."""
+    """How to sample the tempered local posterior exp(−nβ L_n(w) − γ/2 ‖w − w*‖²) (arXiv 2308.12108, eq. 10).
 
-    sampler: Sampler | Literal["auto"] = _setting(
+    This is what was asked for: a setting may be "auto". What chains then run with is
+    `hf_llc.records.chain_settings.ChainSettings`.
+    """
+
+    sampler: Sampler | Literal["auto"] = setting(
         "auto",
-        "auto: baoab with everything calibrated, or sgld where step_size is given and friction is not; sgld: the "
-        "paper's Algorithm 1; leimkuhler-matthews: the same without its step-size excess; psgld: diagonal "
-        "preconditioner learnt in burn-in; rmsprop-sgld: never frozen, for comparison; baoab: underdamped; sgnht: "
-        "underdamped with a thermostat; mala, hmc: with Metropolis",
+        "auto: baoab with calibrated settings, or sgld if step_size is given and friction is not; sgld: stochastic "
+        "gradient Langevin dynamics, the paper's Algorithm 1; leimkuhler-matthews: sgld without its step-size bias; "
+        "psgld: sgld with a diagonal preconditioner learnt in burn-in; rmsprop-sgld: one that never stops learning, to "
+        "compare with; baoab: Langevin dynamics with momentum; sgnht: momentum and a thermostat; mala, hmc: with a "
+        "Metropolis test",
     )
-    num_chains: int = _setting(4, "independent chains, shared out over processes")
-    num_draws: int = _setting(200, "draws kept a chain")
-    num_steps_between_draws: int = _setting(1, "steps a draw (1 keeps every step)")
-    num_burnin_steps: int | Literal["auto"] = _setting(
-        "auto", "steps dropped at the start; auto: until the trace is flat"
+    num_chains: int = setting(4, "independent chains; processes share them out")
+    num_draws: int = setting(200, "draws kept of each chain")
+    num_steps_between_draws: int = setting(1, "steps averaged into each draw; 1: every step is a draw")
+    num_burnin_steps: int | Literal["auto"] = setting(
+        "auto", "steps dropped at the start of each chain; auto: as many as are kept, until the draws do not drift"
     )
-    target_se: float = _setting(
-        0.05, "relative standard error that is enough, when the burn-in is auto: draws get longer until it is reached"
+    target_se: float = setting(
+        0.05, "with automatic burn-in: sample until the standard error is at most this share of λ̂"
     )
-    max_steps: int = _setting(2000, "steps a chain at most, burn-in included, when the burn-in is auto")
-    max_seconds: float | None = _setting(
-        None, "no longer draws where they would take more time than that; none: no limit"
+    max_steps: int = setting(2000, "with automatic burn-in: at most this many steps a chain, burn-in included")
+    max_seconds: float | None = setting(
+        None, "with automatic burn-in: sample no longer if that would take more seconds than this; none: no limit"
     )
-    batch_size: int | Literal["auto", "full"] = _setting(
-        "auto", "examples a step; auto: 32, of sequences about 2,048 tokens (4 … 32); full: all"
+    batch_size: int | Literal["auto", "full"] = setting(
+        "auto", "examples in each minibatch; auto: 32, or for sequences about 2,048 tokens (4 to 32); full: all"
     )
-    micro_batch_size: int | None = _setting(None, "examples a forward pass at most (gradients are accumulated)")
-    step_size: float | Literal["auto"] = _setting(
+    micro_batch_size: int | None = setting(
+        None, "at most this many examples in one forward pass, and gradients are accumulated; none: by their length"
+    )
+    step_size: float | Literal["auto"] = setting(
         "auto",
-        "ε: drift ε/2, noise variance ε; auto: a quarter of 1/κ, κ the largest curvature (baoab, sgnht), or acceptance "
-        "0.9–0.95",
+        "ε: a step drifts by ε/2 times the gradient, with noise of variance ε; auto: a quarter of 1/κ, κ the largest "
+        "curvature (baoab, sgnht), or where Metropolis would accept 0.9 to 0.95 of the steps (others)",
     )
-    gradient: Literal["plain", "control-variate", "auto"] = _setting(
+    gradient: Literal["plain", "control-variate", "auto"] = setting(
         "auto",
-        "control-variate: minibatch gradients without their noise at w*, for one more gradient a step (small models of "
-        "sequences: for one more gradient an example); auto: where that gains more than it costs",
+        "control-variate: subtract the noise that a minibatch's gradient has at w*, for a second gradient in each step "
+        "(small models of sequences: of each example, once); auto: if that gains more than it costs",
     )
-    adapt_step_size: bool = _setting(
-        False,
-        "baoab: each chain lowers its ε to 1/κ where its curvature κ has grown so far; on if ε is auto",
+    adapt_step_size: bool = setting(
+        False, "baoab: a chain lowers its ε to 1/κ if its largest curvature κ grows that far; on if step_size is auto"
     )
-    friction: float | Literal["auto"] = _setting(
+    friction: float | Literal["auto"] = setting(
         "auto",
-        "baoab, sgnht: decay rate of momentum times √ε; auto: the least that cools gradient noise (0.2 at a given "
-        "step_size)",
+        "baoab, sgnht: decay rate of the momentum times √ε, without unit; auto: the least at which gradient noise adds "
+        "little to λ̂, or 0.2 if step_size is given",
     )
-    check_localization: bool = _setting(
-        True, "say how much λ̂ moves when γ is halved and doubled, by short runs if need be"
+    check_localization: bool = setting(
+        True, "measure how λ̂ changes when γ is halved and doubled, by short runs if the draws cannot tell"
     )
-    extrapolate: bool = _setting(False, "estimate at ε/2 too, and extrapolate to ε = 0")
-    num_leapfrog_steps: int = _setting(10, "hmc: gradients a step")
-    localization: float | Literal["auto"] = _setting(
+    extrapolate: bool = setting(False, "estimate at ε/2 too, and extrapolate to ε = 0")
+    num_leapfrog_steps: int = setting(10, "hmc: gradients in each step")
+    localization: float | Literal["auto"] = setting(
         "auto", "γ: strength of the pull to w*; auto: the least whose flat directions relax in a twentieth of max_steps"
     )
-    nbeta: float | None = _setting(None, "inverse temperature times n; none: n / ln n")
-    beta: float | None = _setting(None, "inverse temperature β (nβ = n·β); none: 1 / ln n")
-    minimize: bool = _setting(False, "first take w* to the nearest minimum of L_n on this data")
-    minimize_steps: int = _setting(2000, "gradient steps of minimize at most")
-    seed: int = _setting(0, "seed of noise and batch order")
-    save_seconds: float = _setting(20.0, "unfinished chains go to disk this often (with an output folder)")
-    chain_batch_size: int | Literal["auto"] = _setting(
+    nbeta: float | None = setting(None, "nβ: inverse temperature times n; none: n / ln n")
+    beta: float | None = setting(None, "β: inverse temperature, in place of nbeta = n·β; none: 1 / ln n")
+    minimize: bool = setting(False, "first move w* to the nearest minimum of the loss on this data")
+    minimize_steps: int = setting(2000, "at most this many gradient steps of minimize")
+    seed: int = setting(0, "seed of noise and minibatches")
+    save_seconds: float = setting(20.0, "seconds between two saves of unfinished chains (with an output folder)")
+    chain_batch_size: int | Literal["auto"] = setting(
         1,
-        "chains stepped together (vmap); 1: one by one, the same numbers on any number of processes; auto: all that a "
-        "process has, where a short measurement finds that faster",
+        "chains stepped together under vmap; 1: one by one, the same numbers on any number of processes; auto: all "
+        "chains of a process, if a short measurement finds that faster",
     )
-    observe: str | None = _setting(
+    observe: str | None = setting(
         None, "record these observables along the chains: names, separated by commas (docs/extending.md)"
     )
-    observe_every: int = _setting(20, "steps from one record of the observables to the next")
-    data_parallel: int = _setting(
+    observe_every: int = setting(20, "steps from one record of the observables to the next")
+    data_parallel: int = setting(
         1, "processes in a group that steps the same chains, each with its share of every minibatch"
     )
-    parameter_parallel: int = _setting(
-        1, "the same with each holding its share of the weights too (FSDP2), for models that fit on no single device"
+    parameter_parallel: int = setting(
+        1, "the same, each with its share of the weights too (FSDP2): for models too large for one device"
     )
-    compile: bool = _setting(False, "torch.compile the forward and backward pass of a step")
-    mixed_precision: Literal["no", "bf16"] = _setting("no", "bf16: autocast forward and backward, weights as loaded")
-    step_in_backward: bool | Literal["auto"] = _setting(
+    compile: bool = setting(False, "torch.compile the forward and backward pass of a step")
+    mixed_precision: Literal["no", "bf16"] = setting("no", "bf16: autocast forward and backward, weights as loaded")
+    step_in_backward: bool | Literal["auto"] = setting(
         "auto",
         "take a chain's step inside the backward pass, so that its gradients never exist at once: the same draws in "
-        "less memory, without acceptance and heat, which need two gradients; auto: where memory is short "
+        "less memory, without acceptance and heat, which need two gradients; auto: if memory is short "
         "(hf-llc doctor --model)",
     )
-    gradient_checkpointing: bool = _setting(
-        False, "compute the activations of layers twice instead of keeping them: less memory, a third more time"
+    gradient_checkpointing: bool = setting(
+        False, "compute activations twice instead of keeping them: less memory, a third more time"
     )
 
     def __post_init__(self) -> None:
-        _check_choices(self)
-        counts = ("num_chains", "num_draws", "num_steps_between_draws", "minimize_steps")
-        for name in (*counts, "num_leapfrog_steps", "observe_every", "data_parallel", "parameter_parallel"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "1 or more")
-        together = self.chain_batch_size
-        _require(together == "auto" or together >= 1, "chain_batch_size", together, "'auto', or 1 or more")
-        burnin = self.num_burnin_steps
-        _require(burnin == "auto" or burnin >= 0, "num_burnin_steps", burnin, "'auto', or 0 or more")
-        _require(isinstance(self.batch_size, str) or self.batch_size >= 1, "batch_size", self.batch_size, "1 or more")
-        micro = self.micro_batch_size
-        _require(micro is None or micro >= 1, "micro_batch_size", micro, "1 or more")
-        step = self.step_size
-        _require(step == "auto" or step > 0, "step_size", step, "'auto', or a number above 0", "try 1e-6")
-        _require(self.friction == "auto" or self.friction > 0, "friction", self.friction, "'auto', or a number above 0")
+        check_kinds(self)
+        for name, (is_allowed, allowed) in _RANGES.items():
+            value = getattr(self, name)
+            if not (value is None or isinstance(value, str)):  # "auto" and the like are checked above
+                require(is_allowed(value), name, value, allowed, _REMEDIES.get(name, ""))
         if self.sampler != "auto":
             self._check_sampler(SAMPLER_RULES[self.sampler])
-        pull = self.localization
-        _require(pull == "auto" or pull >= 0, "localization", pull, "'auto', or 0 or more")
-        _require(self.target_se > 0, "target_se", self.target_se, "a number above 0", "0.05 is 5 % of λ̂")
-        seconds = self.max_seconds
-        _require(seconds is None or seconds > 0, "max_seconds", seconds, "a number above 0")
-        _require(self.save_seconds >= 0, "save_seconds", self.save_seconds, "0 or more")
-        _require(0 <= self.seed < 2**63, "seed", self.seed, "0 … 2^63 − 1")
         self._check_modes()
         if self.nbeta is not None and self.beta is not None:
             raise InputError("nbeta and beta are both given", remedy="give one: nbeta = n·beta")
-        _require(self.nbeta is None or self.nbeta > 0, "nbeta", self.nbeta, "a number above 0")
-        _require(self.beta is None or self.beta > 0, "beta", self.beta, "a number above 0")
         kept = self.num_draws * self.num_steps_between_draws
         if self.num_burnin_steps == "auto" and kept >= self.max_steps:
             raise InputError(
@@ -264,7 +225,7 @@ class SampleConfig:
             )
 
     def _check_sampler(self, rules: SamplerRules) -> None:
-        """The settings are those that this sampler takes."""
+        """Refuse settings that this sampler does not take."""
         name = self.sampler
         if self.friction != "auto" and not rules.has_friction:
             remedy = "leave it 'auto', or set sampler to baoab"
@@ -277,20 +238,23 @@ class SampleConfig:
             raise InputError(f"{name} needs all examples in every step", remedy="set batch_size to 'full'")
 
     def _check_modes(self) -> None:
-        """Modes that save memory go with one eager chain at a time; weights that are split, with little else."""
-        others = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
-        split = {"parameter_parallel": self.parameter_parallel > 1}
+        """Refuse modes that do not work together.
+
+        Modes that save memory need one eager chain at a time; sharded weights also exclude groups and minimization.
+        """
+        batched = {"chain_batch_size": self.chain_batch_size != 1, "compile": self.compile}
+        sharded = {"parameter_parallel": self.parameter_parallel > 1}
         groups = {"data_parallel": self.data_parallel > 1}
-        alone = {"minimize": self.minimize, "observe": self.observe is not None}
+        one_process = {"minimize": self.minimize, "observe": self.observe is not None}
         needs_whole = self.sampler != "auto" and SAMPLER_RULES[self.sampler].needs_whole_gradients
-        whole = {"gradient": self.gradient == "control-variate", "sampler": needs_whole}
+        two_gradients = {"gradient": self.gradient == "control-variate", "sampler": needs_whole}
         clashes = {
-            "parameter_parallel": groups | others | alone if self.parameter_parallel > 1 else {},
-            "gradient_checkpointing": others | split if self.gradient_checkpointing else {},
-            "step_in_backward": others | split | groups | whole if self.step_in_backward is True else {},
+            "parameter_parallel": groups | batched | one_process if self.parameter_parallel > 1 else {},
+            "gradient_checkpointing": batched | sharded if self.gradient_checkpointing else {},
+            "step_in_backward": batched | sharded | groups | two_gradients if self.step_in_backward is True else {},
         }
-        for name, found in clashes.items():
-            for other in (key for key, is_set in found.items() if is_set):
+        for name, excluded in clashes.items():
+            for other in (key for key, is_set in excluded.items() if is_set):
                 raise InputError(
                     f"{name} does not go with this {other}",
                     value=getattr(self, other),
@@ -309,34 +273,22 @@ _OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}
 
 
 def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
-    """Build a config from `values`; an unknown key is refused with where it belongs, or the nearest known one.
+    """Build a config from `values`. The refusal of an unknown key says where it belongs, or names the nearest key.
+
+    Args:
+        cls: `LoadConfig` or `SampleConfig`.
+        values: settings by name.
+        source: where they stand, for the refusal.
 
     Raises:
-        InputError: unknown key, or a value the config does not take.
+        InputError: an unknown key, or a value that the config does not take.
     """
-    import difflib
-
     known = [item.name for item in fields(cls)]
     for key in values:
         if key not in known:
-            owner = next(
-                (name for name, other in _OWNERS.items() if key in {item.name for item in fields(other)}), None
-            )
-            if owner is not None:
-                raise InputError(f"unknown setting {key!r} in {source}", remedy=f"it is a setting of {owner}")
-            near = difflib.get_close_matches(key, known, n=1)
-            raise InputError(
-                f"unknown setting {key!r} in {source}",
-                allowed=", ".join(known) if not near else "",
-                remedy=f"did you mean {near[0]!r}?" if near else "",
-            )
+            owners = [name for name, other in _OWNERS.items() if key in {item.name for item in fields(other)}]
+            raise unknown_setting(key, known, source=source, owner=owners[0] if owners else None)
     return cls(**values)
-
-
-def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """Names and values of the settings that differ, as `name: old → new`."""
-    keys = list(dict.fromkeys([*old, *new]))
-    return [f"{k}: {old.get(k)!r} → {new.get(k)!r}" for k in keys if old.get(k) != new.get(k)]
 
 
 def as_dict(config: Any) -> dict[str, Any]:

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hf_llc import LLCEvaluator, config
+from hf_llc import LLCEvaluator, config, setting_checks
 from hf_llc.config import SAMPLER_RULES, LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import load_problem
@@ -23,7 +23,9 @@ from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.observables import OBSERVABLES
 from hf_llc.samplers import SAMPLERS, Kernel, Step, Walk, make_kernel, register, rules_of
 
-REGISTRIES: tuple[dict[str, Any], ...] = (*(SAMPLERS, SAMPLER_RULES, config._ADDED_CHOICES, tasks.TASKS, OBSERVABLES),)
+REGISTRIES: tuple[dict[str, Any], ...] = (
+    *(SAMPLERS, SAMPLER_RULES, setting_checks.ADDED_CHOICES, tasks.TASKS, OBSERVABLES),
+)
 
 
 @pytest.fixture(autouse=True)

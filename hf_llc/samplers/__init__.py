@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar, get_args
 
-from hf_llc.config import SAMPLER_RULES, Sampler, SamplerRules, add_choice
+from hf_llc.config import SAMPLER_RULES, Sampler, SamplerRules
 from hf_llc.errors import InputError
 from hf_llc.samplers.baoab import BAOAB
 from hf_llc.samplers.hmc import HMC
@@ -21,6 +21,7 @@ from hf_llc.samplers.rmsprop_sgld import RMSPropSGLD
 from hf_llc.samplers.sgld import SGLD
 from hf_llc.samplers.sgnht import SGNHT
 from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.setting_checks import add_choice
 
 __all__ = [
     "BAOAB",

@@ -10,10 +10,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from hf_llc.config import differences
 from hf_llc.errors import InputError
 from hf_llc.files import write_json
 from hf_llc.parallel.sharding import hash_of
+from hf_llc.setting_checks import differences
 
 RESULT_FILE = "result.json"
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import get_args
 
 from hf_llc.config import Task as TaskName
-from hf_llc.config import add_choice
 from hf_llc.errors import InputError
 from hf_llc.loading.tasks import (
     fill_mask,
@@ -16,6 +15,7 @@ from hf_llc.loading.tasks import (
     token_classification,
 )
 from hf_llc.loading.tasks.task import Task
+from hf_llc.setting_checks import add_choice
 
 TASKS: dict[str, Task] = {
     task.name: task
