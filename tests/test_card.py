@@ -353,3 +353,9 @@ def test_the_card_says_how_classes_became_numbers() -> None:
     row = r"| The data's classes | `by number: the data have a\|b, *c*, the model names none` |"
     assert row in render_section(make_result(data={"id": "d", "classes": said}))
     assert "The data's classes" not in render_section(make_result(data={"id": "d", "classes": None}))
+
+
+def test_the_card_names_the_tensors_that_are_not_used() -> None:
+    row = "| Tensors of the checkpoint that are not used | `v_head.weight` |"
+    assert row in render_section(make_result(model={"id": "m", "unused_weights": "v_head.weight"}))
+    assert "not used" not in render_section(make_result(model={"id": "m", "unused_weights": None}))

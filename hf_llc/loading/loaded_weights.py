@@ -6,8 +6,10 @@ import contextlib
 import ctypes
 
 import torch
+from torch.nn.parameter import is_lazy
 
 from hf_llc.errors import InputError
+from hf_llc.loading.quantization import check_not_quantized
 from hf_llc.parallel.sharding import full_tensor_of
 
 
@@ -34,27 +36,69 @@ def _return_freed_memory() -> None:
 
 
 def check_weights(model: torch.nn.Module) -> None:
-    """Check that the weights have values, all finite, in 32 bits or more.
+    """Check that the weights are plain tensors of finite values in 32 bits or more, which can move.
 
     Raises:
-        InputError: the first parameter that is not so.
+        InputError: the first that is not so.
     """
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        _check_values(name, tensor)
+    check_not_quantized(model)
+    for name, module in model.named_modules():
+        if getattr(module, "sparse", False) is True and isinstance(module, (torch.nn.Embedding, torch.nn.EmbeddingBag)):
+            raise InputError(
+                "a module gives sparse gradients",
+                value=f"{name}: {type(module).__name__}(sparse=True)".lstrip(": "),
+                remedy="set its sparse to False: the loss is the same",
+            )
     for name, parameter in model.named_parameters():
-        if parameter.is_meta:
-            raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
-        if not (parameter.is_floating_point() or parameter.is_complex()):
-            raise InputError(
-                "a weight is an integer, as in quantized models",
-                value=f"{name}: {parameter.dtype}",
-                allowed="floating point",
-                remedy="load the model without quantization",
-            )
-        if parameter.dtype in (torch.bfloat16, torch.float16):
-            raise InputError(
-                "parameters cannot be sampled in this type",
-                value=str(parameter.dtype),
-                allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
-                remedy="use dtype float32, with mixed_precision bf16 for speed",
-            )
-        if not bool(torch.isfinite(full_tensor_of(parameter.detach())).all()):
-            raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")
+        _check_parameter(name, parameter)
+
+
+def _check_values(name: str, tensor: torch.Tensor) -> None:
+    """Check that a parameter or buffer has values that may be read and moved."""
+    if is_lazy(tensor):
+        raise InputError(
+            "a weight has no values and no shape yet (a lazy module)",
+            value=name,
+            remedy="run the model once on some inputs first",
+        )
+    if tensor.is_meta:
+        raise InputError("a weight has no values (device meta)", value=name, remedy="load the weights first")
+    if tensor.is_inference():
+        raise InputError(
+            "a weight was made under torch.inference_mode and cannot be differentiated",
+            value=name,
+            remedy="load the model outside of inference_mode",
+        )
+    if tensor.layout != torch.strided:
+        raise InputError(
+            "a weight is a sparse tensor", value=f"{name}: {tensor.layout}", remedy="make it dense (to_dense)"
+        )
+
+
+def _check_parameter(name: str, parameter: torch.nn.Parameter) -> None:
+    """Check the type and the values of a parameter."""
+    if parameter.is_complex() and parameter.requires_grad:
+        raise InputError(
+            "a weight is complex: its learning coefficient is not defined here",
+            value=f"{name}: {parameter.dtype}",
+            allowed="real weights",
+            remedy="hold real and imaginary parts as two parameters (torch.view_as_real)",
+        )
+    if not (parameter.is_floating_point() or parameter.is_complex()):
+        raise InputError(
+            "a weight is an integer, as in quantised models",
+            value=f"{name}: {parameter.dtype}",
+            allowed="floating point",
+            remedy="load it dequantised",
+        )
+    if parameter.dtype in (torch.bfloat16, torch.float16):
+        raise InputError(
+            "parameters cannot be sampled in this type",
+            value=str(parameter.dtype),
+            allowed="all torch.float32 or all torch.float64 (a step is far below bfloat16's spacing)",
+            remedy="use dtype float32, with mixed_precision bf16 for speed",
+        )
+    if not bool(torch.isfinite(full_tensor_of(parameter.detach())).all()):
+        raise InputError("a weight is NaN or infinite", value=name, remedy="use a sound checkpoint")

@@ -12,8 +12,11 @@ from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.loading.checkpoint import check_loaded, refuse_adapter
 from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
+from hf_llc.loading.loaded_weights import check_weights
+from hf_llc.loading.quantization import check_checkpoint_config
 from hf_llc.loading.tasks.recognition import task_of_checkpoint, task_of_module
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.tasks.task import Task
@@ -64,6 +67,7 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
             value=type(given).__name__,
             allowed="Hub id, folder, PreTrainedModel, Pipeline, TransformerLens model, nn.Module",
         )
+    check_weights(given)
     settings = getattr(given, "config", None)
     name = getattr(settings, "_name_or_path", None) or None
     about: dict[str, Any] = {"id": public_name(name), "revision": getattr(settings, "_commit_hash", None)}
@@ -82,6 +86,7 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
     if folder.is_dir():
+        refuse_adapter(name, None, public_name(name))
         _check_folder(folder, config)
     elif folder.is_file():
         raise InputError(
@@ -94,8 +99,9 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         raise InputError("no such model folder", value=name, remedy="check the path")
     about: dict[str, Any] = {"id": public_name(name), "revision": None}
     if folder.is_dir():
-        model = _from_pretrained(name, config, None)
-        return model, _processor(name, model, config, tokenizer), {**about, "fingerprint": _fingerprint(model)}
+        model, unused = _from_pretrained(name, config, None)
+        about |= {"unused_weights": unused, "fingerprint": _fingerprint(model)}
+        return model, _processor(name, model, config, tokenizer), about
     try:
         commit = commit_of(name, "model", config.revision)
         with verified(name, "model", commit):
@@ -104,20 +110,22 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         raise
     except Exception as error:
         raise model_refusal(error, name, config) from error
+    refuse_adapter(name, commit, public_name(name))
     with verified(name, "model", commit):
-        model = _from_pretrained(name, config, commit)
+        model, unused = _from_pretrained(name, config, commit)
         processor = _processor(name, model, config, tokenizer, revision=commit)
-    return model, processor, {**about, "revision": commit}
+    return model, processor, {**about, "revision": commit, "unused_weights": unused}
 
 
-def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> PreTrainedModel:
-    """A model by id or folder, on its device, with all its weights."""
+def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> tuple[PreTrainedModel, str | None]:
+    """A model by id or folder, on its device, with all its weights; and what the checkpoint holds besides."""
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
-    device = device_of(config)
+    device, shown = device_of(config), public_name(name)
     options: dict[str, Any] = {"revision": revision, "trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, **options)
+        check_checkpoint_config(settings, shown)
         task = task_of_checkpoint(settings, config)
         auto = getattr(transformers, task.auto_class)
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
@@ -127,6 +135,7 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
             dtype=dtype,
             use_safetensors=None if config.allow_pickle else True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # they are refused by their names
             config=settings,
             **options,
             **extra,
@@ -137,14 +146,9 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> Pre
         if revision is not None and "does not appear to have" in str(error):
             error = _asked_again(name, revision) or error
         raise model_refusal(error, name, config) from error
-    missing = sorted(info.get("missing_keys") or [])
-    if missing:
-        raise InputError(
-            f"weights are missing in the checkpoint ({len(missing)}): {missing[0]}",
-            value=name,
-            remedy=f"is it trained for {task.name}?",
-        )
-    return model.to(device)
+    unused = check_loaded(model, info, source=name, revision=revision, shown=shown, task=task.name)
+    check_weights(model)
+    return model.to(device), unused
 
 
 def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
@@ -163,6 +167,7 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)
+        check_checkpoint_config(settings, public_name(name))
         dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else torch.float32
         task = task_of_checkpoint(settings, config)
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}

@@ -17,7 +17,7 @@ from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize, open_data, refuse_parts
 from hf_llc.loading.hub_errors import data_refusal, is_of_reading, public_name
 from hf_llc.loading.labels import translate_labels
-from hf_llc.loading.loaded_weights import check_weights, narrow_if_lossless
+from hf_llc.loading.loaded_weights import narrow_if_lossless
 from hf_llc.loading.model_sources import open_model
 from hf_llc.loading.tasks.recognition import task_of_model
 from hf_llc.loading.tasks.task import Encoded, Task
@@ -59,7 +59,6 @@ def load_problem(
     all_at_once = is_sharded(model_or_pipeline)  # reading sharded weights takes all processes
     with contextlib.nullcontext() if all_at_once else _first_on_this_machine(), _hushed():
         model, processor, about = open_model(model_or_pipeline, config, tokenizer)
-        check_weights(model)
         task = task_of_model(model, config, loss_fn)
         encoded, source = _encode(model, task, data, processor, config, label_mapping)
     _check_columns_used(encoded.facts, task, config)

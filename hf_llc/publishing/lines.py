@@ -134,6 +134,12 @@ def _card_identity(values: dict[str, Any]) -> str:
     return ", ".join([code(values.get("id") or "local"), *(f"{name} {code(values[name])}" for name in names)])
 
 
+def _unused_weights(result: Record) -> str | None:
+    """What the checkpoint's files hold beside the model's weights."""
+    unused = result.model.get("unused_weights")
+    return None if unused is None else code(unused)
+
+
 def _classes(result: Record) -> str | None:
     """How the data's classes became the model's."""
     how = result.data.get("classes")
@@ -217,6 +223,7 @@ _MEMORY = Line(lambda r: f"{r.peak_memory_bytes / 2**20:,.0f} MiB")
 _MODEL = Line(lambda r: f"{_card_identity(r.model)}, {_num_parameters(r)}", card="Model")
 _SHOWN_MODEL = Line(lambda r: _show_identity(r.model))
 _NUM_PARAMETERS = Line(_num_parameters)
+_UNUSED_WEIGHTS = Line(_unused_weights, card="Tensors of the checkpoint that are not used")
 _DATA = Line(lambda r: _card_identity(r.data), card="Data")
 _SHOWN_DATA = Line(lambda r: _show_identity(r.data))
 _CLASSES = Line(_classes, card="The data's classes")
@@ -230,8 +237,8 @@ CARD_DIAGNOSTICS = (
     *(_INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
 )
 CARD_SETTINGS = (
-    *(_MODEL, _DATA, _CLASSES, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE, _CHAINS, _BURNIN, _BATCH_SIZE),
-    *(_SEED, _DISTANCE, _RUN, _VERSIONS),
+    *(_MODEL, _UNUSED_WEIGHTS, _DATA, _CLASSES, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE, _CHAINS),
+    *(_BURNIN, _BATCH_SIZE, _SEED, _DISTANCE, _RUN, _VERSIONS),
 )
 SHOW = {
     "by chain": (_LLC_PER_CHAIN,),
