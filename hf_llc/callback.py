@@ -19,29 +19,29 @@ from hf_llc.parallel.processes import Processes
 from hf_llc.result import LLCResult
 
 _BUDGET: dict[str, Any] = {"num_chains": 2, "num_draws": 100, "max_steps": 1000}
-"""In place of `LLCEvaluator`'s defaults: a look in passing, not a measurement for its own sake."""
+"""Defaults in place of `LLCEvaluator`'s: training waits while λ̂ is measured."""
 
 
 class LLCCallback(TrainerCallback):
-    """Measures λ̂ of the model in training, now and then, and logs it where the Trainer logs.
+    """Measures λ̂ of the model at intervals during training, and logs it where the Trainer logs.
 
-    Each time it logs `llc`, `llc_se`, `llc_init_loss` (L_n(w*) on the callback's data) and `llc_trustworthy` (1, or 0
-    for a bad verdict) by `Trainer.log`: they are in `state.log_history` and with every tracker of `report_to`. Numbers
-    that are not finite are left out. The whole results, with the reasons of a bad verdict, are in `results`.
+    Each measurement logs `llc`, `llc_se`, `llc_init_loss` (L_n(w*) on the callback's data) and `llc_trustworthy` (1, or
+    0 if the verdict is bad) by `Trainer.log`, and so to `state.log_history` and every tracker of `report_to`. Numbers
+    that are not finite are left out. `results` holds the full results by step, with the reasons of each verdict.
 
-    Losses, weights, random numbers, gradients, modes and the order of the data are, to the bit, those of a run without
-    it. Under several processes the chains are shared out over them. The model is measured as the Trainer runs it: with
-    `bf16=True` its forward pass is autocast here too.
+    Training is not changed: losses, weights, gradients, modes, random numbers and the order of the data are bit for bit
+    those of a run without the callback. Several processes share the chains out. The model is measured as the Trainer
+    runs it: with `bf16=True` the forward pass is autocast here too.
 
     Args:
         trainer: the Trainer, whose `log` is called.
         every: "epoch"; "save", after each checkpoint; or a number of steps.
-        data: what λ̂ is measured on, usually training data; anything that `LLCEvaluator.compute` takes.
+        data: the data on which λ̂ is measured, usually training data; anything that `LLCEvaluator.compute` takes.
         **settings: `LLCEvaluator`'s settings (by default 2 chains of 100 draws and at most 1000 steps) and those of
-            its `compute`: max_examples, label_column, loss_fn …
+            its `compute`, such as max_examples, label_column and loss_fn.
 
     Raises:
-        InputError: a setting that is unknown or out of range, or a Trainer that shards its weights (FSDP, DeepSpeed).
+        InputError: a setting is unknown or out of range, or the Trainer shards its weights (FSDP, DeepSpeed).
 
     Example:
         >>> trainer.add_callback(LLCCallback(trainer, every=500, data={"text": texts}))  # doctest: +SKIP
@@ -73,7 +73,7 @@ class LLCCallback(TrainerCallback):
             )
         names = {item.name for item in fields(SampleConfig)}
         self.evaluator = LLCEvaluator(**{**_BUDGET, **{k: v for k, v in settings.items() if k in names}})
-        Processes(self.evaluator.config.data_parallel)  # refused now rather than at the first measurement
+        Processes(self.evaluator.config.data_parallel)  # refuses a bad group size now, not at the first measurement
         self.settings = {k: v for k, v in settings.items() if k not in names}
         self.trainer, self.every, self.data = trainer, every, data
         self.results: dict[int, LLCResult] = {}
@@ -81,17 +81,17 @@ class LLCCallback(TrainerCallback):
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Measure, if it is to be done every epoch."""
+        """Measure if `every` is "epoch"."""
         if self.every == "epoch":
             self._measure(state, control, **kwargs)
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure, if it is to be done at every checkpoint."""
+        """Measure if `every` is "save"."""
         if self.every == "save":
             self._measure(state, control, **kwargs)
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Measure, if it is to be done every so many steps."""
+        """Measure if `every` is a number and divides the step."""
         if isinstance(self.every, int) and state.global_step % self.every == 0:
             self._measure(state, control, **kwargs)
 
@@ -108,12 +108,11 @@ class LLCCallback(TrainerCallback):
         self.results[state.global_step] = result
         is_due = control.should_log
         self.trainer.log(tracked(result))
-        control.should_log = is_due  # cleared by any log: the Trainer's own of this step would be lost
+        control.should_log = is_due  # log() clears it, and the Trainer's own log of this step would be lost
 
 
 def tracked(result: LLCResult) -> dict[str, float]:
-    """What trackers take, numbers: `llc`, `llc_se`, `llc_init_loss`, those of them that are finite, and
-    `llc_trustworthy`, 1 or 0."""
+    """Numbers for a tracker: `llc`, `llc_se` and `llc_init_loss`, if finite, and `llc_trustworthy`, 1 or 0."""
     values = {"llc": result.llc, "llc_se": result.llc_se, "llc_init_loss": result.init_loss}
     return {
         **{name: value for name, value in values.items() if math.isfinite(value)},
@@ -123,10 +122,10 @@ def tracked(result: LLCResult) -> dict[str, float]:
 
 @contextlib.contextmanager
 def random_numbers_kept() -> Generator[None]:
-    """Whatever is drawn inside (a user's loss or transform may draw), the global generators go on as before."""
+    """Restore the global random generators at the end: a user's loss or transform may draw from them."""
     python = random.getstate()
     try:
-        with temp_seed(0, set_pytorch=True):  # numpy's and torch's
+        with temp_seed(0, set_pytorch=True):  # restores those of numpy and torch
             yield
     finally:
         random.setstate(python)

@@ -86,15 +86,8 @@ class LoadConfig:
             raise InputError("streaming needs a bound", remedy="give max_examples")
 
 
-_COUNTS = (
-    "num_chains",
-    "num_draws",
-    "num_steps_between_draws",
-    "num_leapfrog_steps",
-    "minimize_steps",
-    "observe_every",
-)
-_SIZES = ("batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
+_COUNTS = ("num_chains", "num_draws", "num_steps_between_draws", "num_leapfrog_steps", "minimize_steps")
+_SIZES = ("observe_every", "batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys((*_COUNTS, *_SIZES), (lambda value: value >= 1, "1 or more")),

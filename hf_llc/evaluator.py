@@ -1,4 +1,4 @@
-"""`LLCEvaluator`: the recipe from a model and data to λ̂, from top to bottom."""
+"""`LLCEvaluator`: λ̂ of a model on data, with the interface of `evaluate`'s evaluators."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from hf_llc.workflow.opened_run import Given
 
 
 class LLCEvaluator:
-    """Estimates the local learning coefficient λ(w*) of models at their weights, by Langevin sampling around them.
+    """Estimates the local learning coefficient λ(w*) of models at their weights w*, by Langevin sampling around w*.
 
     Args:
         config: all settings at once, or
@@ -75,18 +75,18 @@ class LLCEvaluator:
             tokenizer: tokenizer or image processor, or its Hub id; None: the model's own.
             feature_extractor: another name for the image processor.
             label_mapping: what the data calls each label, by the model's name for it: `{"NEGATIVE": 0, "POSITIVE": 1}`.
-            as_dict: return `LLCResult.metrics()`, a plain dictionary that joins those of other metrics.
+            as_dict: return `LLCResult.metrics()`, a plain dictionary that can be merged with those of other metrics.
             output: folder for the result, and for resuming; None: nothing is kept on disk.
-            resume: True: there must be a run to go on with; False: there must be none; None: go on if there is.
+            resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
             overwrite: discard what is in `output`.
-            progress: show a bar on a terminal.
+            progress: show progress bars on a terminal.
             **settings: `LoadConfig`'s fields by name: revision, subset, split, input_column, second_input_column,
                 label_column, task, max_length, max_examples, loss_normalization, … `device` may be a number, as in
                 evaluate: −1 is the CPU.
 
         Raises:
             InputError: bad input, refused before any long work.
-            KeyboardInterrupt: after Ctrl-C; with `output`, the same call goes on from there.
+            KeyboardInterrupt: after Ctrl-C; with `output`, the same call continues from there.
         """
         if feature_extractor is not None:
             if tokenizer is not None:
@@ -112,7 +112,7 @@ class LLCEvaluator:
 
 
 def _with_device_name(settings: dict[str, Any], model_or_pipeline: Any) -> dict[str, Any]:
-    """evaluate's device number (−1: CPU) as a name; dropped where the model given is on that device already."""
+    """Turn evaluate's device number (−1: CPU) into a name; drop it if the model given is on that device already."""
     device = settings.get("device")
     if isinstance(device, bool) or not isinstance(device, (int, torch.device)):
         return settings

@@ -127,7 +127,7 @@ def test_plans_of_other_tasks(tmp_path: Path) -> None:
 def test_where_memory_is_short_the_result_says_so(
     sampler: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hf_llc.workflow.run._LARGE", 1)
+    monkeypatch.setattr("hf_llc.workflow.open_posterior._LARGE", 1)
     monkeypatch.setattr("hf_llc.posterior.chain_buffer._FLAT_LIMIT", 0)
     rich = estimate(checkpoint, sampler)
     monkeypatch.setattr("hf_llc.workflow.memory_plan.available_bytes", lambda device, processes: 1)

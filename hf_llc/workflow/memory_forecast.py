@@ -1,4 +1,4 @@
-"""What a run will take in memory, before any weights are loaded."""
+"""The memory plan of a checkpoint, before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hf_llc.workflow.memory_plan import Plan, _largest
 
 
 def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
-    """The plan of a checkpoint of which only the config is read.
+    """The plan of a checkpoint whose config alone is read.
 
-    Its forward pass runs on fake tensors, which have shapes and no values: it takes neither memory nor time.
+    Its forward pass runs on fake tensors, which have shapes but no values, and takes neither memory nor time.
 
     Raises:
         InputError: no such model, or no layers to checkpoint.
@@ -52,7 +52,10 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
 
 
 def _activations(model: nn.Module, task: Task, length: int, layers: list[nn.Module]) -> int:
-    """Of one example, counted on fake tensors: device meta has no values to look at, and some models look."""
+    """Bytes of the activations of one example.
+
+    They are counted on fake tensors, which pretend to be on the CPU: some models refuse the device "meta".
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     with FakeTensorMode():
@@ -67,5 +70,5 @@ def _activations(model: nn.Module, task: Task, length: int, layers: list[nn.Modu
 
 
 def _some_loss(forward: Forward, inputs: dict[str, Any]) -> Tensor:
-    """A cross-entropy, whose labels do not matter here, of one example that fits the model."""
+    """A loss of one example that fits the model; for its activations the labels do not matter."""
     return torch.log_softmax(forward(**inputs).logits.float(), dim=-1).sum()

@@ -1,4 +1,4 @@
-"""How many bytes a chain needs, what there is, and whether its steps are to be taken inside the backward pass."""
+"""How many bytes a chain needs, how many there are, and whether its steps must be taken inside the backward pass."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ from hf_llc.samplers import SAMPLERS
 _GIB = 2**30
 
 _SHARE = 0.85
-"""Of the memory there is that a chain may take: operations need some for themselves, and so do other programs."""
+"""Share of the available memory that a chain may take. Operations need some more, and so do other programs."""
 
 _PILOT_COPIES = 10
-"""Of calibration: momentum, a direction, gradient differences, moved weights, products of power iteration; measured."""
+"""Tensors as large as the weights that calibration holds at its peak (measured): momentum, a direction, differences of
+gradients, moved weights, products of the power iteration."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """Bytes of one chain, stepped alone by one process.
+    """Bytes that one chain takes, stepped alone by one process.
 
     Attributes:
-        num_parameters: that are sampled.
-        device: whose memory is meant.
-        weights: w, in the type of chains.
-        anchor: w*, in the type of the model.
-        largest: the gradient of the largest parameter; of a tied one, its two parts and their sum.
-        activations: what a forward pass keeps for its backward pass; None: not known.
-        activations_of: what was counted.
-        available: memory that was free when this was made, the model's own included.
+        num_parameters: number of sampled parameters.
+        device: the device whose memory is meant.
+        weights: bytes of w, in the type of the chains.
+        anchor: bytes of w*, in the type of the model.
+        largest: bytes of the largest parameter's gradient; of a tied parameter, of its two parts and their sum.
+        activations: bytes that a forward pass keeps for its backward pass; None: not known.
+        activations_of: the forward pass that was counted, in words.
+        available: bytes that were free when the plan was made, the model's own included.
     """
 
     num_parameters: int
@@ -46,49 +47,53 @@ class Plan:
     available: int
 
     def state(self, sampler: str) -> int:
-        """Momentum or preconditioner."""
+        """Bytes of the momentum or the preconditioner."""
         return SAMPLERS[sampler].state_copies * self.weights
 
     def whole(self, sampler: str) -> int:
-        """All of a chain whose steps use whole gradients, at a step that is measured."""
+        """Bytes of a chain with whole gradients, at a step that is measured."""
         return self._base(sampler) + SAMPLERS[sampler].step_copies * self.weights
 
     def in_backward(self, sampler: str) -> int | None:
-        """All of a chain whose steps are taken inside the backward pass; None: this sampler's cannot be."""
+        """Bytes of a chain that steps inside the backward pass; None: this sampler cannot."""
         return None if SAMPLERS[sampler].needs_whole_gradients else self._base(sampler) + self.largest
 
     def calibration(self) -> int:
-        """All of a pilot chain, which finds what is "auto"."""
+        """Bytes of the pilot chain of calibration."""
         return self._base("sgld") + _PILOT_COPIES * self.weights
 
     def _base(self, sampler: str) -> int:
         return self.weights + self.anchor + (self.activations or 0) + self.state(sampler)
 
     def fits(self, size: int) -> bool:
-        """Whether so many bytes may be used."""
+        """Whether a chain may take `size` bytes."""
         return size <= _SHARE * self.available
 
     def step_in_backward(self, sampler: str) -> bool:
-        """Only where whole gradients do not fit: they also give acceptance and heat, and suit small models better."""
+        """Whether to step inside the backward pass: only if whole gradients do not fit.
+
+        Whole gradients are preferred: they also give acceptance and heat, and are faster for small models.
+        """
         return not SAMPLERS[sampler].needs_whole_gradients and not self.fits(self.whole(sampler))
 
     def as_dict(self) -> dict[str, object]:
-        """For JSON."""
+        """The plan with its numbers for every sampler, as JSON values."""
         samplers = {
             name: {
                 "state": self.state(name),
                 "whole": self.whole(name),
                 "in_backward": self.in_backward(name),
                 "step_in_backward": self.step_in_backward(name),
-                "fits": self.fits(self._chosen(name)),
+                "fits": self.fits(self._needed(name)),
             }
             for name in SAMPLERS
         }
         return {**vars(self), "calibration": self.calibration(), "samplers": samplers}
 
-    def _chosen(self, sampler: str) -> int:
-        within = self.in_backward(sampler)
-        return within if within is not None and self.step_in_backward(sampler) else self.whole(sampler)
+    def _needed(self, sampler: str) -> int:
+        """Bytes of a chain that steps as `step_in_backward` says."""
+        in_backward = self.in_backward(sampler)
+        return in_backward if in_backward is not None and self.step_in_backward(sampler) else self.whole(sampler)
 
     def render(self) -> str:
         """The plan as a table."""
@@ -104,13 +109,13 @@ class Plan:
         lines = [f"{name:<14}{size:>11}  {text}" for name, size, text in rows]
         lines.append(f"\n{'sampler':<22}{'state':>11}{'whole':>11}{'in backward':>13}  mode")
         for name in SAMPLERS:
-            within = self.in_backward(name)
+            in_backward = self.in_backward(name)
             mode = "step in backward" if self.step_in_backward(name) else "whole gradients"
-            if not self.fits(self._chosen(name)):
+            if not self.fits(self._needed(name)):
                 mode += ", does not fit"
             lines.append(
                 f"{name:<22}{_gib(self.state(name)):>11}{_gib(self.whole(name)):>11}"
-                f"{'–' if within is None else _gib(within):>13}  {mode}"
+                f"{'–' if in_backward is None else _gib(in_backward):>13}  {mode}"
             )
         fits = "fits" if self.fits(self.calibration()) else "does not fit: give step_size and localization"
         lines.append(f"{'calibration':<22}{'':>11}{_gib(self.calibration()):>11}{'':>13}  {fits}")
@@ -118,7 +123,13 @@ class Plan:
 
 
 def plan_of(posterior: Posterior, *, batch_size: int, processes: int = 1) -> Plan:
-    """The plan of a posterior whose model is on its device, with one example's activations as they are."""
+    """The plan for a model that is on its device; the activations of one example are measured.
+
+    Args:
+        posterior: of the model.
+        batch_size: examples of a minibatch.
+        processes: that share this machine's memory.
+    """
     examples = min(batch_size, posterior.minibatches.micro_batch_size)
     anchor = sum(a.nbytes for a in posterior.buffer.anchor)
     return Plan(
@@ -134,7 +145,7 @@ def plan_of(posterior: Posterior, *, batch_size: int, processes: int = 1) -> Pla
 
 
 def _largest(model: nn.Module, dtype: torch.dtype) -> int:
-    """Bytes of the largest gradient; where modules share the parameter, autograd adds up two into a third."""
+    """Bytes of the largest parameter's gradient; of one that modules share, autograd adds two parts into a third."""
     uses = Counter(id(p) for module in model.modules() for p in module._parameters.values() if p is not None)
     return max(p.numel() * (3 if uses[id(p)] > 1 else 1) for p in model.parameters()) * dtype.itemsize
 

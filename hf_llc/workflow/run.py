@@ -1,4 +1,4 @@
-"""One estimate from a problem to its result: minimize, calibrate, sample until flat, judge, look at γ and ε again."""
+"""One estimate, from a problem to its result: minimize, calibrate, sample, judge, summarize."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
@@ -25,16 +24,13 @@ from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.chains.progress import ProgressBar
 from hf_llc.config import SampleConfig
-from hf_llc.errors import InputError
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.observables import observables_named
 from hf_llc.parallel.processes import Processes, chain_batches
-from hf_llc.parallel.sharding import mesh_of
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.posterior.sharded_posterior import ShardedPosterior
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.records.chain_settings import ChainSettings
@@ -43,34 +39,38 @@ from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
-from hf_llc.workflow.memory_plan import plan_of
+from hf_llc.workflow.open_posterior import open_posterior
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
 
 _MAX_ATTEMPTS = 3
-"""Where settings were left open the chains start again at better ones, twice at most."""
-
-_LARGE = 2**20
-"""Parameters from which it is worth asking whether a chain fits the memory."""
+"""Chains whose "auto" settings turn out wrong start again at better ones, so at most twice."""
 
 
 class Run:
-    """One estimate. Stages are kept in the folder, so that a resumed run does not repeat them.
+    """One estimate. What each stage finds is kept in the folder, so that a resumed run does not repeat it.
 
     Args:
         problem: model at w*, data, loss.
         sample: settings after `decide_from_data`.
         folder: of the run.
-        processes: among which chains are shared out.
-        progress: show bars on the main process.
+        processes: which share the chains out.
+        progress: show progress bars on the main process.
+
+    Attributes:
+        asked: `sample`, without what this model or its memory rules out.
+        decided: `asked` with every "auto" replaced but that of the burn-in; after `prepare`.
+        settings: the same for the chains; after `prepare`.
+        minimization: what minimization found; None if it was not asked for.
+        calibration: what calibration found; None if ε was given.
     """
 
     def __init__(
         self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes, progress: bool
     ) -> None:
-        assert sample.nbeta is not None and isinstance(sample.batch_size, int)
+        assert isinstance(sample.batch_size, int)
         self.problem, self.asked, self.folder, self.processes = problem, sample, folder, processes
-        self.nbeta, self.batch_size = sample.nbeta, sample.batch_size
+        self.batch_size = sample.batch_size
         self.show = progress and processes.is_main
         self.posterior = self._posterior()
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
@@ -82,48 +82,8 @@ class Run:
         self.calibration: dict[str, Any] | None = None
 
     def _posterior(self) -> Posterior:
-        """The posterior around where the model is now.
-
-        Raises:
-            InputError: the loss there is not finite.
-        """
-        sample = self.asked
-        kind = Posterior if mesh_of(self.problem.model) is None else ShardedPosterior
-        posterior = kind(
-            self.problem,
-            micro_batch_size=sample.micro_batch_size,
-            mixed_precision=sample.mixed_precision,
-            compile=sample.compile,
-            step_in_backward=sample.step_in_backward is True,
-            gradient_checkpointing=sample.gradient_checkpointing,
-            group=self.processes.group,
-        )
-        bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
-        if len(bad):
-            raise InputError(
-                "the loss at w* is not finite",
-                value=f"example {int(bad[0])}",
-                remedy="check the inputs, the labels and the dtype",
-            )
-        if sample.step_in_backward == "auto":
-            posterior.step_in_backward = self._is_memory_short(posterior)
-        return posterior
-
-    def _is_memory_short(self, posterior: Posterior) -> bool:
-        """Whether whole gradients do not fit where chains run one by one and need none; for all processes alike."""
-        sample = self.asked
-        is_other = (
-            self.processes.group.size > 1
-            or sample.compile
-            or sample.chain_batch_size != 1
-            or sample.gradient == "control-variate"
-        )
-        if is_other or posterior.buffer.is_flat or posterior.num_parameters < _LARGE:
-            return False
-        count = 1 if posterior.device.type == "cuda" else self.processes.count
-        return self.processes.main_does(
-            lambda: plan_of(posterior, batch_size=self.batch_size, processes=count).step_in_backward(sample.sampler)
-        )
+        """The posterior around the model's present weights."""
+        return open_posterior(self.problem, self.asked, self.processes, batch_size=self.batch_size)
 
     def prepare(self) -> None:
         """Minimize and calibrate, if that was asked for, and fix the settings of the chains."""
@@ -257,7 +217,7 @@ class Run:
         return self.posterior.steps_in_backward(**size) and settings.gradient != "control-variate"
 
     def _minimize(self) -> dict[str, Any]:
-        """Replace w* by ŵ for this run, on every process the same bits."""
+        """Move the model's weights to the nearest minimum, the same bits on every process; they are w* from here on."""
 
         def work() -> tuple[Tensor, dict[str, Any]]:
             bar = ProgressBar(self.asked.minimize_steps, "minimize", enabled=self.show)
@@ -283,15 +243,18 @@ class Run:
         return done
 
     def _decided(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        """What `work` finds out, once a run: by the main process and those of its group, whose gradients are sums."""
-        known = self.processes.main_does(lambda: self.folder.decided(name))
-        if known is None:
-            found = self.processes.main_group_does(work)
-            known = self.processes.main_does(lambda: self.folder.decide(name, found))
-        return known
+        """The finding of `work`, which is done once a run; a resumed run reads it from the folder.
+
+        The group of the main process does it: gradients are sums over a group.
+        """
+        finding = self.processes.main_does(lambda: self.folder.decided(name))
+        if finding is None:
+            new = self.processes.main_group_does(work)
+            finding = self.processes.main_does(lambda: self.folder.decide(name, new))
+        return finding
 
     def _batching(self) -> dict[str, Any]:
-        """How many chains to step together."""
+        """How many chains to step together, by measurement."""
         return fastest_chain_batch(
             self.posterior,
             num_chains=self.asked.num_chains,
