@@ -19,6 +19,7 @@ from hf_llc.loading.hub_errors import data_refusal, is_of_reading, public_name
 from hf_llc.loading.labels import translate_labels
 from hf_llc.loading.loaded_weights import narrow_if_lossless
 from hf_llc.loading.model_sources import open_model
+from hf_llc.loading.probe import probe
 from hf_llc.loading.tasks.recognition import task_of_model
 from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.loading.tensor_data import check_finite, dataset_of, is_tensors
@@ -66,6 +67,7 @@ def load_problem(
     if len(next(iter(examples.values()))) < 2:
         raise InputError("the data has a single example", allowed="two or more", remedy="give more data")
     check_finite(examples, encoded.facts)
+    probe(model, encoded, is_loss_given=loss_fn is not None)
     if model_or_pipeline is None or isinstance(model_or_pipeline, (str, os.PathLike)):
         narrow_if_lossless(model)  # a model given as an object stays as it is
     facts = {

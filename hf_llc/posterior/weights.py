@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,14 +12,26 @@ from torch import Tensor, nn
 from hf_llc.errors import InputError
 from hf_llc.parallel.sharding import is_shard, local_shard_of, reshard
 
+_COPIED_BYTES = 2**28
+"""Weights up to this size are copied, so that a forward pass that writes them leaves no trace. A copy of larger ones
+might not fit; `hf_llc.loading.probe` refuses such a forward pass."""
+
 
 @contextlib.contextmanager
 def preserved(model: nn.Module) -> Iterator[nn.Module]:
-    """Put a model in eval mode; at the end restore its weights, buffers, gradients, modes and requires_grad flags."""
+    """Put a model in eval mode; at the end restore its weights, buffers, gradients, modes and requires_grad flags.
+
+    Values come back as well as tensors: weights and buffers that were reassigned, added or written in place.
+    """
     reshard(model)
     shards = [(local_shard_of(p), local_shard_of(p).to("cpu", copy=True)) for p in model.parameters() if is_shard(p)]
     modes = [(module, module.training) for module in model.modules()]
+    stores: list[tuple[dict[str, Any], dict[str, Any]]] = [
+        (store, dict(store)) for module in model.modules() for store in (module._parameters, module._buffers)
+    ]
     weights = [(p, p.data, p.grad, p.requires_grad) for p in model.parameters()]
+    whole = [data for p, data, _, _ in weights if not is_shard(p)]
+    copies = [x.clone() for x in whole] if sum(x.nbytes for x in whole) <= _COPIED_BYTES else []
     buffers = [(b, b.clone()) for b in model.buffers()]
     model.eval()
     try:
@@ -27,6 +40,10 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
         for module, training in modes:
             module.training = training
         reshard(model)
+        for store, entries in stores:
+            if list(store) != list(entries) or any(store[name] is not entries[name] for name in entries):
+                store.clear()
+                store.update(entries)
         for shard, values in shards:
             shard.copy_(values)
         for parameter, data, grad, requires_grad in weights:
@@ -34,9 +51,18 @@ def preserved(model: nn.Module) -> Iterator[nn.Module]:
                 parameter.data = data
             parameter.grad = grad
             parameter.requires_grad_(requires_grad)
-        for buffer, value in buffers:
-            if not torch.equal(buffer, value):
-                buffer.data.copy_(value)
+        for tensor, values in zip(whole, copies, strict=bool(copies)):
+            _set_values(tensor, values)
+        for buffer, values in buffers:
+            _set_values(buffer, values)
+
+
+def _set_values(tensor: Tensor, values: Tensor) -> None:
+    """Give a tensor these values, in its own storage; nothing is written where it has them."""
+    if tensor.shape != values.shape:
+        tensor.data = values
+    elif not torch.equal(tensor, values):
+        tensor.data.copy_(values)
 
 
 def sampled_parameters(model: nn.Module) -> dict[str, nn.Parameter]:

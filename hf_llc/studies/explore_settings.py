@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from hf_llc.backend.torch_modes import own_modes
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import write_atomically
 from hf_llc.records.chain_settings import ChainSettings
@@ -51,7 +52,8 @@ def explore(
     """
     folder = RunFolder(output, last_file=JSON_FILE)
     also_asked = {"calibrate": True, "grid": grid}
-    with opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite, progress=progress) as run:
+    opened = opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite, progress=progress)
+    with own_modes(), opened as run:
         if run is None:
             return Calibration.load(output)
         run.processes.main_does(lambda: _remove_files(folder.folder))

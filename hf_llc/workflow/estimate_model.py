@@ -6,6 +6,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from hf_llc.backend.torch_modes import own_modes
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
@@ -43,7 +44,8 @@ def estimate_model(
     """
     begun = time.monotonic()
     folder = None if output is None else RunFolder(output)
-    with opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite, progress=progress) as run:
+    opened = opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite, progress=progress)
+    with own_modes(), opened as run:
         if run is None:
             assert output is not None
             return LLCResult.load(output)
@@ -61,5 +63,5 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
     """
     begun = time.monotonic()
     sample = decide_from_data(sample, problem)
-    with alone(), preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
+    with own_modes(), alone(), preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
         return Run(problem, sample, RunFolder(temporary), Processes(), progress=False).result(begun)

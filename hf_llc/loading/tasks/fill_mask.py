@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,9 @@ import numpy as np
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
-from hf_llc.loading.tasks.losses import IGNORED, labelled_tokens
+from hf_llc.loading.tasks.losses import IGNORED, labelled_tokens, token_logits
 from hf_llc.loading.tasks.task import Encoded, Task
+from hf_llc.loading.tasks.token_order import masked_check
 from hf_llc.loading.tasks.tokenization import (
     TEXT_COLUMNS,
     check_vocabulary,
@@ -42,7 +44,7 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
         facts={"input_column": name, "max_length": length, "masked": 0.15},
     )
     check_vocabulary(encoded.examples["input_ids"], model)
-    return encoded
+    return replace(encoded, check=masked_check(token_logits))
 
 
 def mask_tokens(

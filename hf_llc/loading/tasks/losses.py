@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -21,14 +22,50 @@ IGNORED = -100
 
 
 def logits_of(output: Any) -> Tensor:
-    """The logits of a transformers output, or the output itself (TransformerLens), in float32 at least."""
-    logits = output.logits if hasattr(output, "logits") else output
+    """The logits of a transformers output, or the output itself (TransformerLens), in float32 at least.
+
+    Raises:
+        InputError: it has none.
+    """
+    logits = getattr(output, "logits", output)
+    if (
+        isinstance(output, (tuple, list)) and output and logits is output
+    ):  # return_dict=False: no loss comes before them
+        logits = output[0]
+    if not isinstance(logits, Tensor):
+        raise InputError(
+            "the model returns no logits",
+            value=type(output).__name__,
+            remedy="give loss_fn(outputs, labels) → losses [batch], and data as tensors",
+        )
     return logits if logits.dtype == torch.float64 else logits.float()
 
 
 def inputs_of(batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The batch without its labels: the model's keyword arguments."""
     return {name: values for name, values in batch.items() if name != "labels"}
+
+
+def without_cache(model: Any) -> dict[str, Any]:
+    """The keyword arguments by which a model keeps no keys and values, if its forward takes them."""
+    parameters = inspect.signature(model.forward).parameters
+    takes = "use_cache" in parameters or any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+    return {"use_cache": False} if takes else {}
+
+
+def check_positions(logits: Tensor, tokens: Tensor) -> None:
+    """Check that there are logits `[batch, position, token]` at each token `[batch, position]`, and nowhere else.
+
+    Raises:
+        InputError: there are not, as in prompt tuning.
+    """
+    if logits.ndim != 3 or logits.shape[:2] != tokens.shape:
+        raise InputError(
+            "the model's logits do not stand at its tokens",
+            value=tuple(logits.shape),
+            allowed=f"({', '.join(map(str, tokens.shape))}, vocabulary)",
+            remedy="merge or leave out virtual tokens (prompt tuning), or give a module of your own and loss_fn",
+        )
 
 
 def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
@@ -86,6 +123,13 @@ def per_token(
     )
 
 
+def token_logits(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+    """The logits of each token of a batch."""
+    logits = logits_of(forward(**inputs_of(batch)))
+    check_positions(logits, batch["labels"])
+    return logits
+
+
 def labelled_tokens(
     rows: Sequence[Sequence[int]],
     labels: Sequence[Sequence[int]],
@@ -98,7 +142,7 @@ def labelled_tokens(
     examples = {**token_tensors(rows, pad_id), "labels": pad_rows(labels, IGNORED)}
 
     def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        return token_sums(logits_of(forward(**inputs_of(batch))), batch["labels"])
+        return token_sums(token_logits(forward, batch), batch["labels"])
 
     return per_token(examples, examples["labels"], sums, config, facts)
 

@@ -11,6 +11,7 @@ import torch
 from datasets import Image
 from torch import Tensor
 
+from hf_llc.backend.global_random import random_numbers_kept
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
@@ -56,7 +57,7 @@ def _encode(model: Any, data: Any, _: Any, config: LoadConfig, *, loss_fn: LossF
     def losses(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         return loss_fn(forward(batch["inputs"]), batch["labels"])
 
-    with preserved(model):
+    with preserved(model), random_numbers_kept():
         _check_losses(losses, model, examples)
         trivial = _trivial_loss(loss_fn, model, inputs, labels)
     if trivial is not None and trivial.num_labels < len(labels):
@@ -101,7 +102,7 @@ def _check_losses(losses: Losses, model: torch.nn.Module, examples: dict[str, Te
     device = _device_of(model)
     try:
         with torch.no_grad():
-            value = losses(model, {k: x[:2].to(device) for k, x in examples.items()})
+            value = losses(model, {k: x[:2].clone().to(device) for k, x in examples.items()})
     except InputError:
         raise
     except Exception as error:  # whatever the user's code may raise
@@ -125,7 +126,7 @@ def _trivial_loss(loss_fn: LossFn, model: torch.nn.Module, inputs: Tensor, label
     Raises:
         InputError: loss_fn fails on the labels.
     """
-    inputs = inputs[:_NUM_OUTPUTS].to(_device_of(model))
+    inputs = inputs[:_NUM_OUTPUTS].clone().to(_device_of(model))
     with torch.no_grad():
         outputs = model(inputs)
     if not isinstance(outputs, Tensor) or not outputs.is_floating_point() or outputs.shape[:1] != inputs.shape[:1]:
@@ -133,7 +134,7 @@ def _trivial_loss(loss_fn: LossFn, model: torch.nn.Module, inputs: Tensor, label
 
     def checked(outputs: Tensor, some_labels: Tensor) -> Tensor:
         try:
-            return loss_fn(outputs, some_labels)
+            return loss_fn(outputs, some_labels.clone())  # it may write into them; the probe then says so
         except InputError:
             raise
         except Exception as error:  # whatever the user's code may raise

@@ -16,6 +16,11 @@ Losses = Callable[[Forward, Mapping[str, Tensor]], Tensor]
 """`losses(forward, batch)` → ℓ_i of each example of the batch, `[batch]`, float32 or wider."""
 
 
+Check = Callable[[Forward, Mapping[str, Tensor], float], None]
+"""`check(forward, batch, rounding)`: raises InputError where the model does not compute what the task says. `rounding`
+is what an output may move by, relative to the largest."""
+
+
 @dataclass
 class Encoded:
     """The data as a task sees them.
@@ -28,6 +33,7 @@ class Encoded:
         trivial_loss: L_n of the best constant predictor; None if it is not known.
         facts: settings and counts for the result's provenance. `input_column`, `second_input_column` and
             `label_column` are those that were read: another one that the user asks for is refused.
+        check: tries on a few examples that the model computes what the task says; None: nothing to try.
     """
 
     examples: dict[str, Tensor]
@@ -36,6 +42,7 @@ class Encoded:
     unit: str
     trivial_loss: float | None
     facts: dict[str, Any] = field(default_factory=dict)
+    check: Check | None = None
 
 
 def token_inputs(_: Any, length: int) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,17 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import batches, column, columns, materialize
-from hf_llc.loading.tasks.losses import IGNORED, inputs_of, logits_of, per_token, token_sums
+from hf_llc.loading.tasks.losses import (
+    IGNORED,
+    check_positions,
+    inputs_of,
+    logits_of,
+    per_token,
+    token_sums,
+    without_cache,
+)
 from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
+from hf_llc.loading.tasks.token_order import causal_check
 from hf_llc.loading.tasks.tokenization import (
     TEXT_COLUMNS,
     check_vocabulary,
@@ -59,9 +69,7 @@ def encode(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: 
         padded = pad_rows(labels, IGNORED)
         check_vocabulary(padded.masked_fill(padded == IGNORED, 0), model)
     facts = {"input_column": name, "label_column": label, "packing": config.packing, "max_length": length}
-    return _causal(
-        rows, config, labels=labels, pad_id=pad_id, is_transformers=not is_transformer_lens(model), facts=facts
-    )
+    return _causal(model, rows, config, labels=labels, pad_id=pad_id, facts=facts)
 
 
 def _holds_token_ids(data: Dataset | IterableDataset, name: str) -> bool:
@@ -167,37 +175,45 @@ def _windows(flat: np.ndarray, length: int, max_examples: int | None) -> np.ndar
 
 
 def _causal(
+    model: Any,
     rows: Sequence[Sequence[int]],
     config: LoadConfig,
     *,
     labels: Sequence[Sequence[int]] | None,
     pad_id: int,
-    is_transformers: bool,
     facts: dict[str, Any],
 ) -> Encoded:
     """The loss of each token but a row's first.
 
     Args:
+        model: one of transformers takes keyword arguments and returns `.logits`. One of TransformerLens takes ids alone
+            and returns logits; padding then stands at the end, where causal attention never looks.
         rows: token ids.
         config: says how losses are normalised.
         labels: the tokens to predict, −100 elsewhere, shaped like `rows`; None: all of them.
         pad_id: fills up short rows.
-        is_transformers: the model takes keyword arguments and returns `.logits`. Otherwise it takes ids alone and
-            returns logits; padding then stands at the end, where causal attention never looks.
         facts: provenance so far.
     """
     examples = token_tensors(rows, pad_id)
     if labels is not None or "attention_mask" in examples:
         examples["labels"] = pad_rows(rows if labels is None else labels, IGNORED)
+    is_transformers = not is_transformer_lens(model)
     if not is_transformers:
         examples.pop("attention_mask", None)
+    options = without_cache(model) if is_transformers else {}
+
+    def logits(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        ids = batch["input_ids"]
+        found = logits_of(forward(**inputs_of(batch), **options) if is_transformers else forward(ids))
+        check_positions(found, ids)
+        return found
 
     def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        ids, targets = batch["input_ids"], batch.get("labels", batch["input_ids"])
-        output = forward(**inputs_of(batch), use_cache=False) if is_transformers else forward(ids)
-        return token_sums(logits_of(output)[:, :-1], targets[:, 1:])
+        targets = batch.get("labels", batch["input_ids"])
+        return token_sums(logits(forward, batch)[:, :-1], targets[:, 1:])
 
-    return per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], sums, config, facts)
+    encoded = per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], sums, config, facts)
+    return replace(encoded, check=causal_check(logits))
 
 
 TASK = Task(
