@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+_LONGEST = 200
+"""Characters of a value that a refusal shows."""
+
 
 class InputError(ValueError):
     """Bad input from the user, refused before any long work starts.
@@ -17,9 +20,14 @@ class InputError(ValueError):
     """
 
     def __init__(self, what: str, *, value: object = None, allowed: str = "", remedy: str = "") -> None:
-        parts = [what if value is None else f"{what}, got {value!r}"]
+        parts = [what if value is None else f"{what}, got {_cut(repr(value))}"]
         if allowed:
             parts.append(f"allowed: {allowed}")
         if remedy:
             parts.append(remedy)
         super().__init__(" ".join("; ".join(parts).split()))
+
+
+def _cut(text: str) -> str:
+    """The text, or its start and its length if it would fill the screen."""
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"

@@ -259,3 +259,46 @@ def test_adapters(copy: Checkpoint, whole: bool) -> None:
         (copy.path / "config.json").unlink()
         (copy.path / "model.safetensors").unlink()
     copy.refused("holds an adapter .*merge it into its base model")
+
+
+# Files that are missing, or named otherwise
+
+
+def shards(path: Path) -> list[Path]:
+    """The checkpoint again, in several files."""
+    model = tiny.llama()
+    (path / "model.safetensors").unlink()
+    model.save_pretrained(path, max_shard_size="10KB")
+    return sorted(path.glob("model-*.safetensors"))
+
+
+def test_shards_are_taken_and_one_that_is_missing_is_named(copy: Checkpoint) -> None:
+    whole = copy.load().provenance["model"]["fingerprint"]
+    files = shards(copy.path)
+    assert len(files) > 1 and copy.load().provenance["model"]["fingerprint"] == whole
+    files[1].unlink()
+    copy.refused(f"files of weights are missing .1.: {files[1].name}")
+
+
+@pytest.mark.parametrize("text", [None, "{", "[]", "{}"])
+def test_shards_without_a_sound_index(copy: Checkpoint, text: str | None) -> None:
+    shards(copy.path)
+    index = copy.path / "model.safetensors.index.json"
+    if text is None:
+        index.unlink()
+        copy.refused("the file that lists them is missing.*add model.safetensors.index.json")
+    else:
+        index.write_text(text)
+        copy.refused("model.safetensors.index.json is damaged")
+
+
+@pytest.mark.parametrize("name", ["model.fp16.safetensors", "weights.safetensors"])
+def test_weights_under_another_name(copy: Checkpoint, name: str) -> None:
+    (copy.path / "model.safetensors").rename(copy.path / name)
+    copy.refused(f"a name that is not looked for: {name}.*allowed: model.safetensors")
+
+
+def test_long_values_are_cut() -> None:
+    assert str(InputError("bad", value="x" * 200)).count("x") == 199
+    assert str(InputError("bad", value=[0] * 10_000)).endswith("… (30,000 characters)")
+    assert len(str(InputError("bad", value=[0] * 10_000))) < 250

@@ -40,6 +40,47 @@ def refuse_adapter(source: str, revision: str | None, shown: str | None) -> None
         )
 
 
+def check_safetensors(folder: Path) -> None:
+    """Check that a folder's safetensors files are complete and have the names that transformers looks for.
+
+    Raises:
+        InputError: a shard is missing, or the index of the shards, or the files are named otherwise.
+    """
+    index = folder / f"{_WEIGHTS[0]}.index.json"
+    if (folder / _WEIGHTS[0]).is_file():
+        return
+    if index.is_file():
+        lost = [name for name in _shards(index, folder.name) if not (folder / name).is_file()]
+        if lost:
+            raise InputError(
+                f"files of weights are missing ({len(lost)}): {_listed(lost)}",
+                value=folder.name,
+                remedy=f"download them: {index.name} names them",
+            )
+        return
+    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    if any(re.search(r"-\d+-of-\d+\.safetensors$", name) for name in names):
+        raise InputError(
+            f"the weights are in several files ({_listed(names)}) and the file that lists them is missing",
+            value=folder.name,
+            remedy=f"add {index.name}",
+        )
+    raise InputError(
+        f"the weights have a name that is not looked for: {_listed(names)}",
+        value=folder.name,
+        allowed=f"{_WEIGHTS[0]}, or shards with {index.name}",
+        remedy=f"rename the file to {_WEIGHTS[0]} if these are the weights to measure",
+    )
+
+
+def _shards(index: Path, shown: str) -> list[str]:
+    """The files that an index names."""
+    try:
+        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"{index.name} is damaged", value=shown, remedy="download or save it again") from error
+
+
 def check_loaded(
     model: PreTrainedModel,
     info: Mapping[str, Any],
@@ -159,8 +200,7 @@ def weight_files(source: str, revision: str | None) -> list[Path]:
         if whole is not None:
             return [whole]
         if index is not None:
-            shards = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-            paths = [_file(source, revision, shard) for shard in shards]
+            paths = [_file(source, revision, shard) for shard in _shards(index, source)]
             return [path for path in paths if path is not None]
     return []
 

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading.checkpoint import check_loaded, refuse_adapter
+from hf_llc.loading.checkpoint import check_loaded, check_safetensors, refuse_adapter
 from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.loading.loaded_weights import check_weights
@@ -234,6 +234,8 @@ def _check_folder(folder: Path, config: LoadConfig) -> None:
                 remedy="convert them to safetensors, or give allow_pickle (--allow-pickle)",
             )
         raise InputError("the model folder has no weights", value=folder.name, allowed="*.safetensors")
+    if ".safetensors" in files and not (config.allow_pickle and files & set(_PICKLES)):
+        check_safetensors(folder)
 
 
 def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revision: str | None = None) -> Any:
