@@ -199,8 +199,9 @@ def test_fewer_layers_than_the_file(copy: Checkpoint) -> None:
     copy.config(num_hidden_layers=1).refused(r"the model does not use \(9\): model.layers.1.input_layernorm.weight")
 
 
-def test_biases_that_the_config_leaves_out(copy: Checkpoint) -> None:
-    name = "model.layers.0.self_attn.q_proj.bias"
+@pytest.mark.parametrize("part", ["q_proj.bias", "q_norm.weight"])
+def test_parts_of_a_layer_that_the_config_leaves_out(copy: Checkpoint, part: str) -> None:
+    name = f"model.layers.0.self_attn.{part}"
     copy.tensors(lambda tensors: tensors.update({name: torch.ones(16)})).refused(f"does not use .1.: {name}")
 
 
