@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from worker import examples, network, squared_error
 from hf_llc.calibration import chain_batching
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
+from hf_llc.workflow.run_folder import RunFolder
 
 
 def chosen(model: nn.Module, *, num_chains: int = 3, num_groups: int = 1) -> dict[str, Any]:
@@ -84,9 +84,10 @@ def test_a_resumed_run_keeps_what_was_measured(tmp_path: Path, monkeypatch: pyte
     calls = clock(monkeypatch, 1.0, 1.0)
     compute(tmp_path / "whole", chain_batch_size="auto")
     run = tmp_path / "again"
-    (run / "state").mkdir(parents=True)
-    asked = json.loads((tmp_path / "whole" / "run.json").read_text(encoding="utf-8"))
-    (run / "run.json").write_text(json.dumps(asked), encoding="utf-8")
-    (run / "state" / "batching.json").write_text(json.dumps({"chain_batch_size": 1}), encoding="utf-8")
+    asked = RunFolder(tmp_path / "whole").recorded()
+    assert asked is not None
+    begun = RunFolder(run)
+    begun.begin(asked, overwrite=False)
+    begun.decide("batching", {"chain_batch_size": 1})
     assert compute(run, chain_batch_size="auto").chain_batch_size == 1
     assert len(calls) == 1

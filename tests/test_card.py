@@ -21,6 +21,7 @@ from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.publishing.card import BEGIN, END, merge_card, merge_eval_results
 from hf_llc.publishing.card_section import render_section, reproduce_command
+from hf_llc.publishing.formatting import shell_word
 from hf_llc.publishing.front_matter import split_readme
 from hf_llc.records.findings import Reason
 from hf_llc.result import LLCResult
@@ -359,3 +360,55 @@ def test_the_card_names_the_tensors_that_are_not_used() -> None:
     row = "| Tensors of the checkpoint that are not used | `v_head.weight` |"
     assert row in render_section(make_result(model={"id": "m", "unused_weights": "v_head.weight"}))
     assert "not used" not in render_section(make_result(model={"id": "m", "unused_weights": None}))
+
+
+_NASTY = {
+    "end marker": "x\n<!-- hf_llc:end -->\ny",
+    "begin marker": "x\r\n<!-- hf_llc:begin -->\r\ny",
+    "marker after U+2028": "x\u2028<!-- hf_llc:end -->\u2028",
+    "marker after a lone return": "x\r<!-- hf_llc:end -->\r",
+    "open comment": "\n<!-- never closed",
+    "fence": "\n```\n~~~~\n",
+    "html": "</code></td></table><script>alert(1)</script>",
+    "table": "a | b || `c` |\n| d |",
+    "front matter": "\n---\nlicense: none\n---\n",
+    "escapes": "\x1b[31mred\x00\x07\x85",
+    "half a character": "caf\udce9",
+    "direction": "\u202egnp.exe",
+}
+
+
+@pytest.mark.parametrize("text", _NASTY.values(), ids=_NASTY.keys())
+@pytest.mark.parametrize("place", ["model", "data", "split", "subset", "column", "task", "unit", "verdict", "run"])
+def test_no_name_breaks_the_section(place: str, text: str) -> None:
+    """Published twice, the card is as after the first time, and all that others wrote stands around one section."""
+    data = {"id": "some/data", "split": "validation"}
+    changes: dict[str, Any] = {
+        "model": {"model": {"id": text}},
+        "data": {"data": {**data, "id": text}},
+        "split": {"data": {**data, "split": text}},
+        "subset": {"data": {**data, "subset": text}},
+        "column": {"data": {**data, "input_column": text, "label_column": text}},
+        "verdict": {"verdict": text, "reasons": [Reason(text, text, text)]},
+        "run": {"device": text, "sampler": text, "dtype": text, "mode": text, "versions": {"torch": text}},
+    }.get(place, {place: text})
+    old = "# Title\n\nfirst\n\n<!-- hf_llc:begin -->\nold\n<!-- hf_llc:end -->\n\nlast\n"
+    once = merge_card(old, make_result(**changes), repo_id="me/model", allow_untrusted=True)
+    assert merge_card(once, make_result(**changes), repo_id="me/model", allow_untrusted=True) == once
+    before, after = once[: once.index(BEGIN)], once[once.rindex(END) + len(END) :]
+    assert before.endswith("# Title\n\nfirst\n\n") and after == "\n\nlast\n"
+    once.encode()
+    section = once[once.index(BEGIN) : once.rindex(END)]
+    assert not re.search(r"(?<!\\)<script", re.sub(r"```[\s\S]*?\n```|`[^`\n]*`", "", section))
+    assert not set(section) & set("\x00\x07\x1b\x85\u2028\u202e\r")
+
+
+@pytest.mark.parametrize("text", ["a\nb", "it's\t\\x", "caf\udce9", "\x1b[31m", "\u2028"])
+def test_the_command_on_the_card_names_what_was_named(text: str) -> None:
+    import os
+    import subprocess
+
+    word = shell_word(text)
+    assert "\n" not in word
+    said = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
+    assert os.fsdecode(said) == text

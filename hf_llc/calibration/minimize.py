@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from hf_llc.backend.random_streams import BatchStream
-from hf_llc.files import write_atomically
 from hf_llc.parallel.group import Group
 from hf_llc.parallel.pacing import Pacer, deferred_interrupt
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.seals import load_tensors, save_tensors
 
 MINIMIZER = -1
 """Chain number of the minimizer's batch order. No chain of an estimate has it."""
@@ -25,6 +25,7 @@ _SEED = 0
 """Seed of the batch order, whatever the seed of the chains: λ̂ with another seed is λ̂ of the same ŵ."""
 
 _LEARNING_RATES = (1e-3, 1e-4, 1e-5)
+_MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 def minimize(
@@ -33,6 +34,7 @@ def minimize(
     steps: int,
     batch_size: int,
     state: Path,
+    seal: str = "",
     save_seconds: float = 20.0,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[Tensor, dict[str, Any]]:
@@ -45,7 +47,8 @@ def minimize(
         posterior: losses and gradients around w*.
         steps: gradient steps of an attempt.
         batch_size: examples a step.
-        state: file of the optimizer's state, from which a killed run continues.
+        state: file of the optimizer's state, from which a killed run continues; finished attempts are not repeated.
+        seal: of the run, for that file (`hf_llc.seals`).
         save_seconds: time between two writes of `state`, in seconds.
         report: called with the step and a running mean of the minibatch loss.
 
@@ -57,18 +60,21 @@ def minimize(
     """
     w_star = posterior.start(1)
     before, evaluations = posterior.init_loss, 0
+    saved = _Saved.read(state, seal, posterior.group)
     for attempt, rate in enumerate(_LEARNING_RATES):
+        evaluations += steps
+        if attempt < saved.attempt:
+            continue  # an attempt after it had begun, so L_n had not fallen
         w = _descend(
             posterior,
             rate=rate,
-            attempt=attempt,
+            saved=saved if attempt == saved.attempt else _Saved(attempt),
             steps=steps,
             batch_size=batch_size,
-            state=state,
+            save=lambda now: now.write(state, seal),
             save_seconds=save_seconds,
             report=report,
         )
-        evaluations += steps
         after = float(posterior.example_losses(w).mean())
         if after < before:
             break
@@ -87,27 +93,49 @@ def minimize(
     }
 
 
+@dataclass
+class _Saved:
+    """Where the minimizer is: the attempt, its steps, its weights and moments. A new attempt has none of these."""
+
+    attempt: int = 0
+    step: int = 0
+    tensors: Mapping[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def read(cls, path: Path, seal: str, group: Group) -> _Saved:
+        """What is on disk, for every process of a group."""
+        saved = dict(group.from_leader(lambda: load_tensors(path, seal=seal) if path.exists() else {}))
+        if not saved:
+            return cls()
+        attempt, step = saved.pop("done").tolist()
+        return cls(attempt, step, saved)
+
+    def write(self, path: Path, seal: str) -> None:
+        """Replace what is on disk."""
+        save_tensors(path, {**self.tensors, "done": torch.tensor([self.attempt, self.step])}, seal=seal)
+
+
 def _descend(
     posterior: Posterior,
     *,
     rate: float,
-    attempt: int,
+    saved: _Saved,
     steps: int,
     batch_size: int,
-    state: Path,
+    save: Callable[[_Saved], None],
     save_seconds: float,
     report: Callable[[int, float], None],
 ) -> Tensor:
-    """One attempt from w*, or the rest of it if `state` holds this attempt; returns the weights."""
+    """One attempt from w*, or the rest of it after what is saved; returns the weights."""
     w = posterior.start(1)
     optimizer = torch.optim.Adam([w], lr=rate)
     batches = BatchStream(
         _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
     )
-    done = _restore(state, attempt, w, optimizer, posterior.group)
-    saved, running, pacer = time.monotonic(), math.nan, Pacer(posterior.group, done)
+    _restore(saved, w, optimizer)
+    last_save, running, pacer = time.monotonic(), math.nan, Pacer(posterior.group, saved.step)
     with deferred_interrupt() as is_asked:
-        for step in range(done, steps):
+        for step in range(saved.step, steps):
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
             loss, grad = posterior.gradient(w, batches.in_turn(step))
             w.grad = torch.cat(grad, dim=1)
@@ -118,35 +146,28 @@ def _descend(
             value = float(loss)
             running = value if math.isnan(running) else 0.8 * running + 0.2 * value
             report(step + 1, running)
-            late = time.monotonic() - saved > save_seconds
+            late = time.monotonic() - last_save > save_seconds
             stops, saves = pacer.agree(step + 1, stop=is_asked(), save=late or is_last)
             if stops or saves:
                 if posterior.group.leads:
-                    _save(state, attempt, step + 1, w, optimizer)
-                saved = time.monotonic()
+                    save(_state_of(saved.attempt, step + 1, w, optimizer))
+                last_save = time.monotonic()
             if stops:
                 raise KeyboardInterrupt
     w.grad = None
     return w
 
 
-def _save(path: Path, attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> None:
-    moments = optimizer.state[w]
-    tensors = {"w": w.detach().cpu(), "exp_avg": moments["exp_avg"].cpu(), "exp_avg_sq": moments["exp_avg_sq"].cpu()}
-    tensors["done"] = torch.tensor([attempt, step])
-    write_atomically(path, lambda temporary: save_file(tensors, temporary))
+def _state_of(attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> _Saved:
+    moments = {name: optimizer.state[w][name].cpu() for name in _MOMENTS}
+    return _Saved(attempt, step, {"w": w.detach().cpu(), **moments})
 
 
-def _restore(path: Path, attempt: int, w: Tensor, optimizer: torch.optim.Adam, group: Group) -> int:
-    """Restore weights and optimizer if `path` holds this attempt; returns the steps done."""
-    saved = group.from_leader(lambda: load_file(path) if path.exists() else {})
-    if "done" not in saved or int(saved["done"][0]) != attempt:
-        return 0
-    step = int(saved["done"][1])
-    w.copy_(saved["w"])
-    optimizer.state[w] = {
-        "step": torch.tensor(float(step)),
-        "exp_avg": saved["exp_avg"].to(w.device),
-        "exp_avg_sq": saved["exp_avg_sq"].to(w.device),
-    }
-    return step
+def _restore(saved: _Saved, w: Tensor, optimizer: torch.optim.Adam) -> None:
+    """Take weights and optimizer to where they were saved."""
+    if not saved.tensors:
+        return
+    w.copy_(saved.tensors["w"])
+    moments = {name: saved.tensors[name].to(w.device) for name in _MOMENTS}
+    optimizer.state[w] = {"step": torch.tensor(float(saved.step)), **moments}
+    saved.tensors = {}  # or this memory would be held until the attempt ends

@@ -8,19 +8,23 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
 
-from hf_llc.files import write_atomically
 from hf_llc.parallel.group import Group
 from hf_llc.parallel.shard_spans import Spans
 from hf_llc.records.trace import Trace, empty_trace
+from hf_llc.seals import load_tensors, save_tensors
 
 
 class ChainStore:
-    """The states of chains in a folder: one file for each batch of chains, which is complete or absent."""
+    """The states of chains in a folder: one file for each batch of chains, which is complete or absent.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    Args:
+        folder: of the files.
+        seal: the run, and the folder's place in it (`hf_llc.seals`).
+    """
+
+    def __init__(self, folder: str | Path, *, seal: str = "") -> None:
+        self.folder, self.seal = Path(folder), seal
 
     def path(self, chains: Sequence[int]) -> Path:
         """The file of these chains."""
@@ -40,7 +44,7 @@ class ChainStore:
         }
         tensors |= {f"kernel.{name}": value.detach().cpu().contiguous() for name, value in kernel.items()}
         tensors["w"] = w.detach().cpu()
-        write_atomically(self.path(chains), lambda temporary: save_file(tensors, temporary))
+        save_tensors(self.path(chains), tensors, seal=self.seal)
 
     def load(
         self,
@@ -71,4 +75,4 @@ class ChainStore:
 
     def _read(self, chains: Sequence[int]) -> dict[str, torch.Tensor]:
         path = self.path(chains)
-        return load_file(path) if path.exists() else {}
+        return load_tensors(path, seal=self.seal) if path.exists() else {}

@@ -43,6 +43,7 @@ class Sampling:
             doubling of the steps.
         r_hat: draws `[chain, draw]` → r̂, for the progress bar.
         observables: recorded along the chains, by name; those of `go_on` are not.
+        seal: of the run, for its files (`hf_llc.seals`).
 
     Attributes:
         observations: what the observables saw along the chains of the last `until_flat`; None if there are none.
@@ -61,8 +62,10 @@ class Sampling:
         is_long_enough: Callable[[ChainSettings, Trace, int, int], bool],
         r_hat: Callable[[Array], float],
         observables: Mapping[str, Observable],
+        seal: str = "",
     ) -> None:
         self.posterior, self.processes, self.state, self.show = posterior, processes, state, show
+        self.seal = seal
         self.is_long_enough, self.r_hat, self.observables = is_long_enough, r_hat, observables
         self.observations: Observations | None = None
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
@@ -81,7 +84,7 @@ class Sampling:
             The trace of all chains, burn-in steps, steps a draw.
         """
         thinning, begun = settings.num_steps_between_draws, time.monotonic()
-        chains = functools.partial(self._run_to, settings, ChainStore(self.state / name))
+        chains = functools.partial(self._run_to, settings, self._store(name))
         if settings.num_burnin_steps is not None:
             burnin = settings.num_burnin_steps
             trace = chains(until=burnin + settings.num_draws * thinning, burnin=burnin)
@@ -111,8 +114,8 @@ class Sampling:
         Returns:
             The trace of these steps.
         """
-        store = ChainStore(self.state / f"{name}-{number}")
-        origin = ChainStore(self.state / name)
+        store = self._store(f"{name}-{number}")
+        origin = self._store(name)
         trace = self._run_to(settings, store, until=steps, burnin=steps // 2, origin=origin, number=number)
         self.num_gradients += self._gradients_of(settings, trace)
         return trace
@@ -120,11 +123,14 @@ class Sampling:
     def end(self, name: str, chains: list[int]) -> Tensor:
         """The last weights of one batch of chains of `name`: this process's part of `[chain, parameter]`."""
         device, group = self.posterior.device, self.posterior.group
-        w, _, _ = ChainStore(self.state / name).load(
+        w, _, _ = self._store(name).load(
             chains, device, group, lambda tensor: self.posterior.buffer.shard_spans() if tensor == "w" else None
         )
         assert w is not None
         return w.to(device)
+
+    def _store(self, name: str) -> ChainStore:
+        return ChainStore(self.state / name, seal=f"{self.seal}/{name}")
 
     def _is_time_up(self, settings: ChainSettings, begun: float) -> bool:
         """Whether another doubling would bring the run beyond `max_seconds`, by the main process's clock."""
@@ -195,7 +201,12 @@ class Sampling:
     def _observer(self, settings: ChainSettings, store: ChainStore, chains: list[int]) -> Observer | None:
         if not self.observables or not self.posterior.group.leads:
             return None
-        return Observer(self.observables, every=settings.observe_every, store=DrawStore(store.folder), chains=chains)
+        return Observer(
+            self.observables,
+            every=settings.observe_every,
+            store=DrawStore(store.folder, seal=store.seal),
+            chains=chains,
+        )
 
 
 def _kernel(settings: ChainSettings) -> Kernel:

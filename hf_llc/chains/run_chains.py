@@ -103,6 +103,8 @@ def run_chains(
     """
     walk = make_walk()
     trace = _restore(walk, kernel, chains, store, origin)
+    if observer is not None:
+        observer.check(trace.shape[1])
     if trace.shape[1] >= until:
         return first_steps(trace, until)
     recorder = Recorder(trace)

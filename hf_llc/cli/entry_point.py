@@ -85,7 +85,7 @@ def _on_disk(folder: Path | None) -> str:
         return "nothing had begun, nothing is on disk"
     if (folder / "result.json").exists():
         return f"the result is in {folder}"
-    saved = len(list(folder.rglob("state/**/*.safetensors")))
+    saved = len(list(folder.rglob(".hf_llc/**/*.safetensors")))
     states = f"{saved} saved state{'s' * (saved != 1)} in {folder}"
     return f"{states}; run the same command with --resume to go on from there"
 

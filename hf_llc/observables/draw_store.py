@@ -7,21 +7,25 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file
-from safetensors.torch import save_file
 from torch import Tensor
 
-from hf_llc.files import write_atomically
+from hf_llc.errors import InputError
 from hf_llc.records.observations import Observations
+from hf_llc.seals import load_tensors, save_tensors
 
 _STEPS = "steps"
 
 
 class DrawStore:
-    """Blocks in a folder. Each is one file, complete or absent, named by its chains and its first step."""
+    """Blocks in a folder. Each is one file, complete or absent, named by its chains and its first step.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    Args:
+        folder: of the files.
+        seal: the run, and the folder's place in it (`hf_llc.seals`).
+    """
+
+    def __init__(self, folder: str | Path, *, seal: str = "") -> None:
+        self.folder, self.seal = Path(folder), seal
 
     def append(self, chains: Sequence[int], steps: Sequence[int], values: Mapping[str, Tensor]) -> None:
         """Write a block. It replaces one with the same first step, which a kill left without the state that follows it.
@@ -33,14 +37,14 @@ class DrawStore:
         """
         path = self.folder / f"{_prefix(chains)}{steps[0]:09d}.safetensors"
         tensors = {_STEPS: torch.tensor(steps), **{name: value.contiguous() for name, value in values.items()}}
-        write_atomically(path, lambda temporary: save_file(tensors, temporary))
+        save_tensors(path, tensors, seal=self.seal)
 
     def read(self, chains: Sequence[int], steps: Sequence[int]) -> Observations:
         """The records of these steps; NaN where there is none."""
         place = {step: number for number, step in enumerate(steps)}
         values: dict[str, np.ndarray] = {}
         for path in self._blocks(chains):
-            block = load_file(path)
+            block = {name: value.numpy() for name, value in load_tensors(path, seal=self.seal).items()}
             here = [number for number, step in enumerate(block.pop(_STEPS).tolist()) if step in place]
             first = place.get(int(path.stem.removeprefix(_prefix(chains))), 0)
             for name, value in block.items():
@@ -48,6 +52,20 @@ class DrawStore:
                     values[name] = np.full((len(chains), len(steps), *value.shape[2:]), np.nan, np.float32)
                 values[name][:, first : first + len(here)] = value[:, here]
         return Observations(np.array(steps, dtype=np.int64), values)
+
+    def check(self, chains: Sequence[int], steps: Sequence[int]) -> None:
+        """Check that there is a record of each of these steps.
+
+        Raises:
+            InputError: a block is gone or damaged.
+        """
+        seen: set[int] = set()
+        for path in self._blocks(chains):
+            seen.update(load_tensors(path, seal=self.seal)[_STEPS].tolist())
+        lost = [step for step in steps if step not in seen]
+        if lost:
+            where = str(self.folder / f"{_prefix(chains)}*")
+            raise InputError(f"records of step {lost[0]} are gone", value=where, remedy="use overwrite")
 
     def _blocks(self, chains: Sequence[int]) -> list[Path]:
         return sorted(self.folder.glob(f"{_prefix(chains)}*.safetensors"))

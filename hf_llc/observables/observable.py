@@ -70,6 +70,14 @@ class Observer:
         for records in self._values.values():
             records.clear()
 
+    def check(self, done: int) -> None:
+        """Check that the records of the first `done` steps are on disk.
+
+        Raises:
+            InputError: some are gone.
+        """
+        self.store.check(self.chains, range(0, done, self.every))
+
     def observations(self, until: int) -> Observations:
         """All records of steps before `until`; NaN where a chain ended before."""
         return self.store.read(self.chains, list(range(0, until, self.every)))

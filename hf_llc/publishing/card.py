@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from hf_llc.errors import InputError
 from hf_llc.files import finite
 from hf_llc.publishing.card_section import render_section
+from hf_llc.publishing.formatting import plain
 from hf_llc.publishing.front_matter import newline_of, split_readme, with_entry
 from hf_llc.publishing.lines import estimate_text
 
@@ -59,7 +60,7 @@ def merge_card(
     check_verdict(result, allow_untrusted=allow_untrusted)
     byte_order_mark = "\ufeff" if readme.startswith("\ufeff") else ""
     entry = eval_result(result)
-    name = str(repo_id or result.model.get("id") or "model").rsplit("/", 1)[-1]
+    name = plain(repo_id or result.model.get("id") or "model").rsplit("/", 1)[-1]
     section = render_section(result, repo_id=repo_id, folder=folder, curve=curve)
     merged = _with_section(readme.removeprefix(byte_order_mark), section)
     merged = with_entry(merged, item=_index_item(name, entry), model_name=name, is_same=_is_same(entry))
@@ -88,8 +89,8 @@ def eval_result(result: Record) -> EvalResult:
     """Return the result as a metric of a model-index: λ̂, with its error, verdict and settings as arguments."""
     from huggingface_hub import EvalResult
 
-    data = result.data
-    name = str(data.get("id") or "local")
+    data = {key: plain(value) if isinstance(value, str) else value for key, value in result.data.items()}
+    name = plain(data.get("id") or "local")
     arguments = {
         "standard_error": result.llc_se,
         "verdict": result.verdict,
@@ -114,7 +115,7 @@ def eval_result(result: Record) -> EvalResult:
         "data_fingerprint": data.get("fingerprint"),
         "hf_llc": result.versions.get("hf_llc"),
     }
-    task = "other" if result.task == "plain" else result.task
+    task = "other" if result.task == "plain" else plain(result.task)
     return EvalResult(
         task_type=task,
         task_name=task.replace("-", " ").capitalize(),
@@ -126,7 +127,11 @@ def eval_result(result: Record) -> EvalResult:
         metric_type=METRIC,
         metric_name="Local learning coefficient",
         metric_value=result.llc if math.isfinite(result.llc) else "not a number",
-        metric_args={name: value for name, value in finite(arguments).items() if value is not None},
+        metric_args={
+            name: plain(value) if isinstance(value, str) else value
+            for name, value in finite(arguments).items()
+            if value is not None
+        },
     )
 
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import shlex
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import code, counted, escaped, number, with_error
+from hf_llc.publishing.formatting import code, counted, escaped, number, shell_word, with_error
 from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows, estimate_text
 
 if TYPE_CHECKING:
@@ -77,7 +76,7 @@ def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
     flags["max-examples"] = result.data.get("num_examples")
     flags |= {name.replace("_", "-"): value for name, value in _sampling(result).items()}
     words = [
-        f"--{name}" if value is True else f"--{name} {shlex.quote(str(value))}"
+        f"--{name}" if value is True else f"--{name} {shell_word(str(value))}"
         for name, value in flags.items()
         if value is not None
     ]
@@ -99,7 +98,7 @@ def _warning(result: Record) -> str:
     if result.is_trustworthy:
         return ""
     reasons = [reason for reason in result.reasons if not reason.is_note]
-    lines = [f"> ⚠️ **Do not trust this estimate: {result.verdict}.**"]
+    lines = [f"> ⚠️ **Do not trust this estimate: {escaped(result.verdict)}.**"]
     lines += [f"> - {_finding(reason)}" for reason in reasons]
     return "\n>\n".join([lines[0], "\n".join(lines[1:])]) if reasons else lines[0]
 
@@ -107,7 +106,7 @@ def _warning(result: Record) -> str:
 def _headline(result: Record) -> str:
     return (
         f"**{estimate_text(result)}** at nβ = {number(result.nbeta)}, γ = {number(result.localization)}, "
-        f"on {_data(result)}. Verdict: **{result.verdict}**."
+        f"on {_data(result)}. Verdict: **{escaped(result.verdict)}**."
     )
 
 
@@ -130,7 +129,7 @@ def _points(curve: dict[str, Any], folder: str) -> str:
     rows = ["| Step | λ̂ | Loss | Verdict |", "|---:|---:|---:|---|"]
     for point in points:
         estimate = with_error(*(math.nan if point[name] is None else point[name] for name in ("llc", "llc_se")))
-        rows.append(f"| {point['step']} | {estimate} | {number(point['loss'])} | {point['verdict']} |")
+        rows.append(f"| {point['step']} | {estimate} | {number(point['loss'])} | {escaped(point['verdict'])} |")
     return "\n".join(rows) + "\n\n" + where
 
 
@@ -141,7 +140,7 @@ def _notes(result: Record) -> str:
 
 def _finding(reason: Reason) -> str:
     remedy = f" Remedy: {reason.remedy}." if reason.remedy else ""
-    return f"{reason.name}: {escaped(reason.text)}.{escaped(remedy)}"
+    return f"{escaped(reason.name)}: {escaped(reason.text)}.{escaped(remedy)}"
 
 
 def _reproduce(result: Record, repo_id: str | None) -> str:
@@ -166,7 +165,7 @@ def _files(result: Record, folder: str) -> str:
 def _data(result: Record) -> str:
     data = result.data
     name = data.get("id") or "local data"
-    more = [str(data[key]) for key in ("subset", "split") if data.get(key)]
+    more = [escaped(str(data[key])) for key in ("subset", "split") if data.get(key)]
     return f"{result.n:,} {counted(result.unit)} of {code(name)}" + (f" ({', '.join(more)})" if more else "")
 
 

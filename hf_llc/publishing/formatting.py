@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 import sys
+import unicodedata
 
 WIDTH = 100
 """Columns of a table in the terminal, at most."""
@@ -14,6 +16,10 @@ _ASCII = {
     "γ": "gamma", "ε": "epsilon", "‖": "|", "²": "^2", "ŵ": "w_min", "√": "sqrt", "≤": "<=", "≥": ">=", "Δ": "d",
     "∇": "grad ", "λ": "lambda", "≈": "~", "∞": "inf",
 }  # fmt: skip
+
+
+_NO_SIGN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Unicode's categories of characters that stand for nothing by themselves."""
 
 
 def for_encoding(text: str, encoding: str | None = None) -> str:
@@ -77,13 +83,43 @@ def counted(unit: str) -> str:
     return "examples" if match is None else match[1] + "s"
 
 
+def plain(text: object) -> str:
+    """Text on one line: a space for every character that is no sign of its own (line ends, escapes, direction marks).
+
+    Names come from files and from the Hub. A line end in one would let it write lines of its own into a card.
+    """
+    return "".join(" " if unicodedata.category(char) in _NO_SIGN else char for char in str(text))
+
+
+def inert(text: object) -> str:
+    """Text on one line in which no HTML begins."""
+    return plain(text).replace("<", "\\<")
+
+
 def code(text: object) -> str:
     """A Markdown code span."""
-    return f"`{str(text).replace('`', '')}`"
+    return f"`{plain(text).replace('`', '')}`"
+
+
+def shell_word(text: str) -> str:
+    """Text as one word of a command for bash, on one line."""
+    if plain(text) == text:
+        return shlex.quote(text)
+    return f"$'{''.join(map(_shell_character, text))}'"
+
+
+def _shell_character(char: str) -> str:
+    if char in "\\'":
+        return "\\" + char
+    if unicodedata.category(char) not in _NO_SIGN:
+        return char
+    data = char.encode("utf-8", "surrogateescape" if "\udc80" <= char <= "\udcff" else "replace")
+    return "".join(f"\\x{byte:02x}" for byte in data)
 
 
 def escaped(text: str) -> str:
-    """Text whose stars, bars and angle brackets Markdown must not interpret."""
-    for symbol in "\\*_|<":
+    """Text on one line, whose stars, bars, angle brackets and backticks Markdown must not interpret."""
+    text = plain(text)
+    for symbol in "\\*_|<`":
         text = text.replace(symbol, "\\" + symbol)
     return text

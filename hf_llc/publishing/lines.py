@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import code, counted, duration, number, short, with_error
+from hf_llc.publishing.formatting import code, counted, duration, escaped, inert, number, plain, short, with_error
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
@@ -37,7 +37,7 @@ class Line:
 
 def card_rows(result: Record, lines: Sequence[Line]) -> list[tuple[str, str]]:
     """The lines as rows (label, value) of a table on the card."""
-    texts = [(line.card.format(unit=result.unit), line.text(result)) for line in lines]
+    texts = [(line.card.format(unit=escaped(result.unit)), line.text(result)) for line in lines]
     return [(label, text) for label, text in texts if text is not None]
 
 
@@ -92,7 +92,11 @@ def _sensitivity(result: Record) -> str:
 
 def _sampler(result: Record) -> str:
     friction = "" if result.friction is None else f", friction {short(result.friction)}"
-    return result.sampler + friction + ("" if result.gradient == "plain" else f", {result.gradient} gradients")
+    return (
+        inert(result.sampler)
+        + friction
+        + ("" if result.gradient == "plain" else f", {inert(result.gradient)} gradients")
+    )
 
 
 def _precision(result: Record) -> str:
@@ -125,7 +129,7 @@ def _run(result: Record) -> str:
 
 def _versions(result: Record) -> str:
     names = [name for name in ("hf_llc", "torch", "transformers") if name in result.versions]
-    return ", ".join(f"{name} {result.versions[name]}" for name in names) or "–"
+    return ", ".join(f"{name} {inert(result.versions[name])}" for name in names) or "–"
 
 
 def _card_identity(values: dict[str, Any]) -> str:
@@ -149,8 +153,8 @@ def _classes(result: Record) -> str | None:
 def _show_identity(values: dict[str, Any]) -> str:
     """Whatever the provenance holds, the id first; long revisions and fingerprints are shortened."""
     known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
-    first = str(known.pop("id", "")) or "–"
-    return "   ".join([first, *(f"{name.replace('_', ' ')} {_shortened(str(v))}" for name, v in known.items())])
+    first = plain(known.pop("id", "")) or "–"
+    return "   ".join([first, *(f"{name.replace('_', ' ')} {_shortened(plain(v))}" for name, v in known.items())])
 
 
 def _shortened(text: str) -> str:
@@ -227,8 +231,8 @@ _UNUSED_WEIGHTS = Line(_unused_weights, card="Tensors of the checkpoint that are
 _DATA = Line(lambda r: _card_identity(r.data), card="Data")
 _SHOWN_DATA = Line(lambda r: _show_identity(r.data))
 _CLASSES = Line(_classes, card="The data's classes")
-_TASK = Line(lambda r: r.task, card="Task")
-_RUN = Line(lambda r: f"{r.mode} mode, {r.dtype}{_precision(r)}, {r.device}", card="Run")
+_TASK = Line(lambda r: inert(r.task), card="Task")
+_RUN = Line(lambda r: inert(f"{r.mode} mode, {r.dtype}{_precision(r)}, {r.device}"), card="Run")
 _SHOWN_RUN = Line(_run)
 _VERSIONS = Line(_versions, card="Versions")
 

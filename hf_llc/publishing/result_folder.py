@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_llc.errors import InputError
-from hf_llc.files import check_writable, write_atomically, write_json
+from hf_llc.files import check_writable, write_atomically
 from hf_llc.publishing.card_section import render_section
 from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
+from hf_llc.records.types import is_of_type
+from hf_llc.seals import check_file, load_sealed_json, run_of, save_sealed_json
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
@@ -21,6 +23,10 @@ if TYPE_CHECKING:
 
 RESULT, TRACE, PICTURE, CARD = "result.json", "trace.safetensors", "trace.png", "card.md"
 OBSERVATIONS = "observations.safetensors"
+FILES = (TRACE, OBSERVATIONS, PICTURE, CARD, RESULT)
+"""Names of all files of a result, the last one last."""
+
+_REMEDY = "estimate again, with overwrite"
 
 _PUBLISHED = (RESULT, TRACE, PICTURE)
 """Published beside the model's card."""
@@ -28,9 +34,21 @@ _PUBLISHED_CURVE = ("curve.json", "curve.csv", "curve.png")
 """λ̂ over checkpoints: published with a result of one of them, if they lie in its folder or the one above."""
 
 
-def save(result: Record, folder: str | Path) -> Path:
-    """Write the result's files into `folder`, each under a temporary name first; return the folder."""
+def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
+    """Write the result's files into `folder`, each under a temporary name first; return the folder.
+
+    Args:
+        result: what to save.
+        folder: made if need be.
+        run: the id of the run that made the result, if `folder` is that run's.
+
+    Raises:
+        InputError: `folder` is the folder of another run, which would then seem to have ended with this result.
+    """
     folder = Path(folder)
+    owner = run_of(folder)
+    if owner not in (None, run) and result.folder != folder:
+        raise InputError("the folder is that of another run", value=str(folder), remedy="save to another folder")
     if result.trace is not None:
         from hf_llc.publishing.trace_plot import plot_trace
 
@@ -40,7 +58,9 @@ def save(result: Record, folder: str | Path) -> Path:
         result.observations.save(folder / OBSERVATIONS)
     section = render_section(result)
     write_atomically(folder / CARD, lambda temporary: temporary.write_text(section, encoding="utf-8"))
-    write_json(folder / RESULT, result.to_dict())  # last: if it is there, all the others are
+    files = [TRACE, PICTURE] if result.trace is not None else []
+    files += [OBSERVATIONS] if result.observations is not None else []
+    save_sealed_json(folder / RESULT, result.to_dict(), run=owner, files=files)  # last: the others are there
     result.folder = folder
     return folder
 
@@ -55,15 +75,19 @@ def load(kind: type[SomeRecord], folder: str | Path) -> SomeRecord:
     path = path / RESULT if path.is_dir() else path
     if not path.exists():
         raise InputError("no result there", value=str(folder), allowed="a folder with result.json, or that file")
+    values, files = load_sealed_json(path, "result file", _REMEDY)
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise InputError("not a result file", value=str(path), remedy="estimate again") from error
-    if not isinstance(values, dict):
-        raise InputError("not a result file", value=str(path), remedy="estimate again")
-    result = kind.from_dict(values)
+        result = kind.from_dict(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+    is_alone = not Path(folder).is_dir()
+    for name in (TRACE, OBSERVATIONS):
+        if name in files and (path.with_name(name).exists() or (name == TRACE and not is_alone)):
+            check_file(path.with_name(name), files[name], _REMEDY)
     trace = path.with_name(TRACE)
     result.trace = Trace.load(trace) if trace.exists() else None
+    if result.trace is not None and len(result.trace.loss) != result.num_chains:
+        raise InputError("the trace has another number of chains than the result", value=str(trace), remedy=_REMEDY)
     observations = path.with_name(OBSERVATIONS)
     result.observations = Observations.load(observations) if observations.exists() else None
     result.folder = path.parent
@@ -80,7 +104,14 @@ def folder_of(result: Record) -> Path:
 
 
 def published_files(folder: Path) -> list[Path]:
-    """The files that are published beside the model's card."""
+    """The files that are published beside the model's card.
+
+    Raises:
+        InputError: one of them is damaged.
+    """
+    _, files = load_sealed_json(folder / RESULT, "result file", _REMEDY)
+    for name in files.keys() & set(_PUBLISHED):
+        check_file(folder / name, files[name], _REMEDY)
     paths = [folder / name for name in _PUBLISHED]
     if read_curve(folder) is not None:
         paths += [_curve_folder(folder) / name for name in _PUBLISHED_CURVE]
@@ -96,13 +127,23 @@ def read_curve(folder: Path) -> dict[str, Any] | None:
     path = _curve_folder(folder) / "curve.json"
     if not path.exists():
         return None
-    try:
-        curve = json.loads(path.read_text(encoding="utf-8"))
-        for point in curve["points"]:
-            _ = [point[name] for name in ("step", "llc", "llc_se", "loss", "verdict")]
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError("the curve's file is damaged", value=str(path), remedy="make the curve again") from error
+    curve, _ = load_sealed_json(path, "curve's file", "make the curve again")
+    points = curve.get("points")
+    if not (isinstance(points, list) and points and all(map(_is_point, points))):
+        raise InputError("the curve's file is damaged", value=str(path), remedy="make the curve again")
     return curve
+
+
+def _is_point(point: Any) -> bool:
+    """Whether these are the values of a point of which a card tells."""
+    if not isinstance(point, dict) or not {"step", "llc", "llc_se", "loss", "verdict"} <= point.keys():
+        return False
+    numbers = [point[name] for name in ("llc", "llc_se", "loss")]
+    return (
+        all(is_of_type(value, "float") for value in numbers)
+        and is_of_type(point["step"], "int")
+        and isinstance(point["verdict"], str)
+    )
 
 
 def _curve_folder(folder: Path) -> Path:

@@ -65,7 +65,7 @@ def plot_trace(result: Record, path: str | Path) -> Path:
     # Outside the axes: with many chains no place inside is free.
     upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
     figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
     return Path(path)
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
+from hf_llc.records.arrays import load_arrays
 
 Array = np.ndarray
 
@@ -36,9 +38,16 @@ class Observations:
 
     @classmethod
     def load(cls, path: str | Path) -> Observations:
-        """Read a file written by `save`."""
-        arrays = load_file(path)
-        steps = arrays.pop(_STEPS)
+        """Read a file written by `save`.
+
+        Raises:
+            InputError: the file holds no observations.
+        """
+        arrays = load_arrays(path, "the file of observations")
+        steps = arrays.pop(_STEPS, np.empty(()))
+        if steps.ndim != 1 or any(x.ndim < 2 or x.shape[1] != len(steps) for x in arrays.values()):
+            remedy = "estimate again, with overwrite"
+            raise InputError("the file of observations is damaged", value=str(path), remedy=remedy)
         return cls(steps, {name.removeprefix("observable."): value for name, value in arrays.items()})
 
 

@@ -17,6 +17,7 @@ from hf_llc.records.conditions import Cost, Settings, Subject
 from hf_llc.records.findings import Estimate, Reason
 from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
+from hf_llc.records.types import is_of_type
 
 SCHEMA_VERSION = 2
 """Of result.json. It rises only when the form of the file changes, and `from_dict` then still reads the older ones."""
@@ -179,6 +180,8 @@ class Record(_FlatNames):
         if wrong:
             raise InputError("the result file is damaged: wrong fields", value=wrong)
         for name, (_, item) in _FIELDS.items():
+            if name in flat and not _is_right(name, str(item.type), flat[name]):
+                raise InputError(f"the result file is damaged: a wrong {name}", value=str(flat[name])[:80])
             if item.type == "float":
                 flat[name] = _number(flat[name])
         flat["llc_per_chain"] = [_number(value) for value in flat["llc_per_chain"]]
@@ -190,6 +193,30 @@ class Record(_FlatNames):
 
 for _name, (_part, _) in _FIELDS.items():
     setattr(Record, _name, property(attrgetter(f"{_part}.{_name}")))
+
+
+def _is_right(name: str, annotation: str, value: Any) -> bool:
+    """Whether a field of a file can be the field of a record: its type, and what every reader relies on."""
+    if name == "reasons":
+        kinds = {item.name: str(item.type) for item in dataclasses.fields(Reason)}
+        return isinstance(value, list) and all(
+            isinstance(reason, dict)
+            and {"name", "text"} <= reason.keys() <= kinds.keys()
+            and all(is_of_type(part, kinds[key]) for key, part in reason.items())
+            for reason in value
+        )
+    if annotation == "LocalizationCheck":
+        keys = {"halved", "halved_se", "doubled", "doubled_se"}
+        return is_of_type(value, "dict[str, float]") and value.keys() in (keys, set())
+    if not is_of_type(value, annotation):
+        return False
+    if name in ("n", "num_chains"):
+        return value > 0
+    if name == "nbeta":
+        return value is not None and value > 0
+    if name == "minimize":
+        return value is None or is_of_type(value.get("distance"), "float")
+    return True
 
 
 def _number(value: float | None) -> float:

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
+from hf_llc.records.arrays import load_arrays
 
 Array = np.ndarray
 
@@ -59,8 +61,19 @@ class Trace:
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:
-        """Read a file written by `save`."""
-        return cls(**load_file(path))
+        """Read a file written by `save`.
+
+        Raises:
+            InputError: the file is no trace.
+        """
+        arrays = load_arrays(path, "the trace")
+        names = {item.name for item in fields(cls)}
+        needed = {"loss", "init_loss", "accept_prob", "sq_distance", "grad_dot"}
+        shapes = {x.shape for x in arrays.values()}
+        is_sound = needed <= arrays.keys() <= names and len(shapes) == 1 and len(next(iter(shapes))) == 2
+        if not (is_sound and all(x.dtype.kind == "f" for x in arrays.values())):
+            raise InputError("the trace is damaged", value=str(path), remedy="estimate again, with overwrite")
+        return cls(**arrays)
 
 
 def join_steps(traces: Sequence[Trace]) -> Trace:

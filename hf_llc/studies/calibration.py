@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import math
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from hf_llc.errors import InputError
-from hf_llc.files import write_atomically, write_json
+from hf_llc.files import write_atomically
+from hf_llc.seals import load_sealed_json, run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
 
@@ -92,7 +92,8 @@ class Calibration:
         text = "# settings of sampling, for hf-llc estimate --config and hf-llc curve --config\n"
         text += yaml.safe_dump(self.settings, sort_keys=False)
         write_atomically(folder / SETTINGS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
-        write_json(folder / JSON_FILE, {"schema_version": SCHEMA_VERSION, **asdict(self)})
+        values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
+        save_sealed_json(folder / JSON_FILE, values, run=run_of(folder))
 
     @classmethod
     def load(cls, folder: str | Path) -> Calibration:
@@ -102,13 +103,13 @@ class Calibration:
             InputError: calibration.json is damaged or of another version.
         """
         path = Path(folder) / JSON_FILE
+        values, _ = load_sealed_json(path, "calibration", "use overwrite")
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
             if values.pop("schema_version") != SCHEMA_VERSION:
                 raise KeyError("schema_version")
             cells = [Cell(**{**cell, **_nan_for_null(cell)}) for cell in values.pop("cells")]
             return cls(cells=cells, **values)
-        except (json.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
+        except (KeyError, TypeError, AttributeError) as error:
             raise InputError("the calibration is damaged", value=str(path), remedy="use overwrite") from error
 
 

@@ -53,7 +53,7 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
         f"{s['sampler']}{friction}, {s['gradient']} gradients   nβ {number(s['nbeta'])}   batch {s['batch_size']}",
         fontsize=9,
     )
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
     return Path(path)
 
 

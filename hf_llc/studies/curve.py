@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_llc.files import write_atomically, write_json
+from hf_llc.files import write_atomically
 from hf_llc.publishing.formatting import number, with_error
+from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
 
@@ -72,7 +73,7 @@ class Curve:
         """Write curve.csv and curve.json into `folder`; returns the folder."""
         folder = Path(folder)
         write_atomically(folder / "curve.csv", self._write_csv)
-        write_json(folder / "curve.json", self.to_dict())
+        save_sealed_json(folder / "curve.json", self.to_dict(), run=run_of(folder))
         return folder
 
     def _write_csv(self, path: Path) -> None:

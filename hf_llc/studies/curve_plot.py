@@ -48,7 +48,7 @@ def plot_curve(curve: Curve, path: str | Path, *, x_scale: str = "linear") -> Pa
     axes.set_xlabel("step")
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False, reverse=True)
     figure.suptitle(_title(curve), fontsize=9)
-    figure.savefig(path, format="png", metadata={"Software": None})
+    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
     return Path(path)
 
 

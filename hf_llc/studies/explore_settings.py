@@ -16,7 +16,7 @@ from hf_llc.files import write_atomically
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
-from hf_llc.studies.calibration import FILES, JSON_FILE, PICTURE_FILE, Calibration, Cell
+from hf_llc.studies.calibration import JSON_FILE, PICTURE_FILE, SETTINGS_FILE, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.workflow.continuations import SampledChains
 from hf_llc.workflow.opened_run import opened_run
@@ -50,22 +50,15 @@ def explore(
     Raises:
         InputError: bad input, refused before long work.
     """
-    folder = RunFolder(output, last_file=JSON_FILE)
+    folder = RunFolder(output, files=(PICTURE_FILE, SETTINGS_FILE, JSON_FILE))
     also_asked = {"calibrate": True, "grid": grid}
     opened = opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite, progress=progress)
     with own_modes(), opened as run:
         if run is None:
             return Calibration.load(output)
-        run.processes.main_does(lambda: _remove_files(folder.folder))
         calibration = calibrate_run(run, grid=grid)
         run.processes.main_does(lambda: _save(calibration, folder.folder))
     return calibration
-
-
-def _remove_files(folder: Path) -> None:
-    """Remove the files of an earlier calibration, so that none is mistaken for this one's."""
-    for name in FILES:
-        (folder / name).unlink(missing_ok=True)
 
 
 def _save(calibration: Calibration, folder: Path) -> None:

@@ -24,6 +24,8 @@ from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
+_FILES = ("curve.png", "curve.csv", "curve.json")
+
 _SHARED = (
     "sampler",
     "step_size",
@@ -79,29 +81,36 @@ def measure(
         raise InputError("a curve needs two checkpoints or more, each of its own name", value=", ".join(names))
     processes.main_does(lambda: str(check_writable(output)))
     asked = {**as_dict(load), **as_dict(sample)}
-    calibrated_on = processes.main_does(
-        lambda: _begin(RunFolder(output), asked, checkpoints, resume=resume, overwrite=overwrite)
-    )
-    if calibrated_on not in names:
-        raise InputError("the checkpoint calibrated on is gone", value=calibrated_on, remedy="use overwrite")
-    shared, results = sample, {}
-    for checkpoint in sorted(checkpoints, key=lambda checkpoint: checkpoint.name != calibrated_on):  # that one first
-        model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
-        result = estimate_model(
-            replace(load, **checkpoint.load),
-            shared,
-            Given(model=model, data=dataset, loss_fn=loss_fn),
-            output=output / checkpoint.folder,
-            overwrite=overwrite,
-            progress=progress,
+    folder = RunFolder(output, files=_FILES)
+    try:
+        processes.main_does(folder.lock)
+        calibrated_on = processes.main_does(
+            lambda: _begin(folder, asked, checkpoints, resume=resume, overwrite=overwrite)
         )
-        if checkpoint.name == calibrated_on:
-            shared = _shared_settings(sample, result)
-        result.trace = None  # the largest part of a result; a curve does not need it
-        results[checkpoint.name] = result
-        report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")
-    curve = _curve({name: results[name] for name in names}, shared, calibrated_on)
-    processes.main_does(lambda: _save(curve, output, x_scale))
+        if calibrated_on not in names:
+            raise InputError("the checkpoint calibrated on is gone", value=calibrated_on, remedy="use overwrite")
+        shared, results = sample, {}
+        for checkpoint in sorted(
+            checkpoints, key=lambda checkpoint: checkpoint.name != calibrated_on
+        ):  # that one first
+            model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
+            result = estimate_model(
+                replace(load, **checkpoint.load),
+                shared,
+                Given(model=model, data=dataset, loss_fn=loss_fn),
+                output=output / checkpoint.folder,
+                overwrite=overwrite,
+                progress=progress,
+            )
+            if checkpoint.name == calibrated_on:
+                shared = _shared_settings(sample, result)
+            result.trace = None  # the largest part of a result; a curve does not need it
+            results[checkpoint.name] = result
+            report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")
+        curve = _curve({name: results[name] for name in names}, shared, calibrated_on)
+        processes.main_does(lambda: _save(curve, output, x_scale))
+    finally:
+        folder.unlock()
     return curve
 
 

@@ -16,8 +16,9 @@ from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import observables_named
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.posterior.weights import preserved
+from hf_llc.workflow.identity import identity_of
 from hf_llc.workflow.run import Run
-from hf_llc.workflow.run_folder import RunFolder, fingerprint
+from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import decide_from_data
 
 
@@ -87,18 +88,22 @@ def opened_run(
         label_mapping=given.label_mapping,
     )
     sample = decide_from_data(sample, problem)
-    asked = {**as_dict(load), **as_dict(sample), "fingerprint": fingerprint(problem.model, problem.examples)}
+    asked = {**as_dict(load), **as_dict(sample), **identity_of(problem, given.loss_fn)}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
     asked |= also_asked or {}
-    if folder is not None:
-        processes.main_does(lambda: folder.check(asked, resume=resume, overwrite=overwrite))
-        if not overwrite and processes.main_does(lambda: folder.is_finished):
-            yield None
-            return
-    shard_over_group(problem, sample, processes)
-    with preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
+    with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
         used = RunFolder(temporary) if folder is None else folder
-        run = Run(problem, sample, used, processes, progress)
-        processes.main_does(lambda: used.begin(asked, overwrite=overwrite))
-        yield run
-        processes.main_does(used.close)
+        try:
+            processes.main_does(used.lock)
+            processes.main_does(lambda: used.check(asked, resume=resume, overwrite=overwrite))
+            if not overwrite and processes.main_does(lambda: used.is_finished):
+                yield None
+                return
+            shard_over_group(problem, sample, processes)
+            with preserved(problem.model):
+                run = Run(problem, sample, used, processes, progress)
+                used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
+                yield run
+                processes.main_does(used.close)
+        finally:
+            used.unlock()

@@ -99,6 +99,7 @@ class Run:
             self.posterior,
             processes=self.processes,
             state=self.folder.state,
+            seal=self.folder.seal,
             show=self.show,
             is_long_enough=is_long_enough,
             r_hat=statistics.r_hat,
@@ -226,6 +227,7 @@ class Run:
                 steps=self.asked.minimize_steps,
                 batch_size=self.batch_size,
                 state=self.folder.state / "minimize.safetensors",
+                seal=self.folder.seal,
                 save_seconds=self.asked.save_seconds,
                 report=bar.set_loss,
             )

@@ -1,118 +1,243 @@
-"""The folder of a run: what was asked, the unfinished work, and whether a run may begin or continue there."""
+"""The folder of a run: what it was asked to do, how far it got, and whether it may go on.
+
+`run.json` says what was asked and has a random id. `.hf_llc/<id>/` holds the unfinished work of that id alone; every
+file in it is sealed (`hf_llc.seals`). `result.json` carries the id, and comes last. So a kill between any two writes
+leaves a folder in which nothing of one run can be taken for another's.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import re
+import secrets
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
 from hf_llc.errors import InputError
 from hf_llc.files import write_json
-from hf_llc.parallel.sharding import hash_of
+from hf_llc.publishing.result_folder import FILES
+from hf_llc.seals import RUN_FILE, json_hash, load_tensors, load_value, save_value
 from hf_llc.setting_checks import differences
+from hf_llc.workflow.folder_lock import PRIVATE, FolderLock
+from hf_llc.workflow.identity import LOSSES, losses_agree
+from hf_llc.workflow.our_files import is_ours, our_names
 
-RESULT_FILE = "result.json"
+SCHEMA = 1
+"""Of run.json. It rises when unfinished work of an older version must not be gone on with."""
 
-
-def fingerprint(model: nn.Module, examples: dict[str, torch.Tensor]) -> str:
-    """A hash of all weights, buffers and examples: it identifies a run by its numbers, not by the names of files."""
-    values = [*model.state_dict().values(), *examples.values()]
-    return hash_of(value for value in values if isinstance(value, torch.Tensor))
+_ID = re.compile(r"[0-9a-f]{16}")
+_OLD_KEYS = {"sampler", "num_chains", "seed"}
+"""Among the settings of which run.json consisted before it had a schema."""
+_OTHER = "use another folder"
+_OVERWRITE = "use another folder, or overwrite"
 
 
 class RunFolder:
-    """The folder of a run: run.json says what was asked, `state` holds unfinished work, a last file says it is done.
+    """`run.json` says what was asked; `.hf_llc/` holds unfinished work; the last of `files` ends it.
 
     Args:
-        folder: its path; it need not exist.
-        last_file: name of the file that the run writes last.
+        folder: of the run.
+        files: names of the files that the run ends with, the last one last.
     """
 
-    def __init__(self, folder: str | Path, *, last_file: str = RESULT_FILE) -> None:
-        self.folder = Path(folder)
-        self.state = self.folder / "state"
-        self.last_file = last_file
+    def __init__(self, folder: str | Path, *, files: Sequence[str] = FILES) -> None:
+        self.folder, self.files = Path(folder), files
+        self.id = secrets.token_hex(8)
+        self.seal = self.id
+        self._lock = FolderLock(self.folder)
+
+    @property
+    def state(self) -> Path:
+        """The folder of unfinished work of this run."""
+        return self.folder / PRIVATE / self.id
 
     @property
     def is_finished(self) -> bool:
-        """The last file is there."""
-        return (self.folder / self.last_file).exists()
+        """A result is there (whether it is this run's is checked when it is read)."""
+        return (self.folder / self.files[-1]).exists() and not (self._record() or {}).get("clearing")
+
+    def lock(self) -> None:
+        """Keep every other run out of this folder until `unlock` or the end of the process.
+
+        Raises:
+            InputError: another run is at work here.
+        """
+        self._lock.acquire()
+
+    def unlock(self) -> None:
+        """Let others in; leaves nothing of the lock behind."""
+        self._lock.release()
 
     def recorded(self) -> dict[str, Any] | None:
-        """What run.json says of the run that began here; None if none did.
+        """What run.json says was asked of the run that began here; None if none did.
 
         Raises:
-            InputError: run.json is damaged.
+            InputError: run.json is damaged, of an older version, or not ours.
         """
-        path = self.folder / "run.json"
-        if not path.exists():
-            return None
-        try:
-            return json.loads(path.read_text(encoding="utf-8"))
-        except json.JSONDecodeError as error:
-            raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite") from error
+        self._refuse_foreign_files()
+        record = self._record()
+        return None if record is None else record["asked"]
 
     def check(self, asked: dict[str, Any], *, resume: bool | None, overwrite: bool) -> None:
-        """Refuse a folder in which this run can neither begin nor continue. Nothing is written.
-
-        Args:
-            asked: everything that distinguishes this run from others; JSON values.
-            resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
-            overwrite: discard what is there.
+        """May the run described by `asked` begin or go on here? Nothing is written.
 
         Raises:
-            InputError: the folder holds another run or a result, or it holds no run and `resume` is True.
+            InputError: another run is there, or files that no run wrote, or nothing is and `resume` demands it.
         """
+        self._refuse_foreign_files()
         if overwrite:
             return
         old = self.recorded()
         if old is not None:
-            changed = differences(old, json.loads(json.dumps(asked)))
+            changed = _changed(old, json.loads(json.dumps(asked)))
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
-                raise InputError(
-                    f"the output folder holds {what}", value=str(self.folder), remedy="use another folder, or overwrite"
-                )
+                raise InputError(f"the output folder holds {what}", value=str(self.folder), remedy=_OVERWRITE)
         elif resume:
             raise InputError("nothing to resume there", value=str(self.folder), remedy="drop resume")
-        elif self.is_finished or (self.folder / RESULT_FILE).exists():  # of a run that left no run.json
-            raise InputError(
-                "the output folder holds a result", value=str(self.folder), remedy="use another folder, or overwrite"
-            )
+        elif any((self.folder / name).exists() for name in self.files):
+            raise InputError("the output folder holds a result", value=str(self.folder), remedy=_OVERWRITE)
 
-    def begin(self, asked: dict[str, Any], *, overwrite: bool) -> None:
-        """Write run.json, after clearing the folder if `overwrite` is set."""
-        if overwrite:
-            self._clear()
-        write_json(self.folder / "run.json", asked)
+    def begin(self, asked: dict[str, Any], *, overwrite: bool) -> tuple[str, str]:
+        """Say what is being done here, or go on with what was begun; returns the run's id and seal for `join`.
 
-    def _clear(self) -> None:
-        for name in (
-            RESULT_FILE,
-            "run.json",
-            "trace.safetensors",
-            "trace.png",
-            "card.md",
-            "observations.safetensors",
-        ):
-            (self.folder / name).unlink(missing_ok=True)
-        shutil.rmtree(self.state, ignore_errors=True)
+        First run.json gets the new id: from then on nothing that lies here is taken for this run's. Then the old files
+        go. A kill in between is known by `clearing`, and the next run goes on with that.
+
+        Raises:
+            InputError: a saved state is damaged.
+        """
+        old = None if overwrite else self._record()
+        if old is None or old.get("clearing"):
+            record = {"hf_llc": SCHEMA, "id": self.id, "asked": json.loads(json.dumps(asked))}
+            record["digest"] = json_hash(record)
+            write_json(self.folder / RUN_FILE, record | {"clearing": True})
+            for path in map(self.folder.joinpath, our_names()):
+                if path.is_file() and (path.name in self.files or is_ours(path)):
+                    path.unlink()
+            self._sweep()
+            write_json(self.folder / RUN_FILE, record)
+            old = record
+        self.join(old["id"], f"{old['id']}-{old['digest'][:16]}")
+        self._sweep()
+        self._check_states()
+        return self.id, self.seal
+
+    def join(self, run: str, seal: str) -> None:
+        """Take the id and the seal that the main process's `begin` returned."""
+        self.id, self.seal = run, seal
 
     def decided(self, name: str) -> Any:
-        """What the stage `name` of this run found (a step size, say) before the run was interrupted, or None."""
+        """What an earlier stage found (a step size, say), or None.
+
+        Raises:
+            InputError: the file is damaged.
+        """
         path = self.state / f"{name}.json"
-        return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+        return load_value(path, seal=self.seal) if path.exists() else None
 
     def decide(self, name: str, value: Any) -> Any:
-        """Keep what the stage `name` found, for a resumed run; returns it."""
-        write_json(self.state / f"{name}.json", value)
+        """Keep what a stage found for a resumed run; returns it."""
+        save_value(self.state / f"{name}.json", value, seal=self.seal)
         return value
 
     def close(self) -> None:
-        """Delete the unfinished work, once the result is on disk."""
+        """Remove unfinished work: the result is on disk."""
         shutil.rmtree(self.state, ignore_errors=True)
+
+    def _record(self) -> dict[str, Any] | None:
+        """run.json; None if there is none.
+
+        Raises:
+            InputError: it is damaged, of an older version, or not ours.
+        """
+        path = self.folder / RUN_FILE
+        if not os.path.lexists(path):
+            return None
+        record = _parsed(path)
+        if record is None:
+            raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite")
+        is_old = "hf_llc" not in record and record.keys() >= _OLD_KEYS
+        if is_old or record.get("hf_llc", SCHEMA) != SCHEMA:
+            what = "the output folder holds another run, of another version of hf_llc"
+            raise InputError(what, value=str(self.folder), remedy=_OVERWRITE)
+        said = {name: value for name, value in record.items() if name not in ("digest", "clearing")}
+        if record.get("digest") != json_hash(said) or not _ID.fullmatch(str(record.get("id"))):
+            raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite")
+        return record
+
+    def _refuse_foreign_files(self) -> None:
+        """Refuse a folder with files of our names that no run of ours wrote: they are not ours to overwrite.
+
+        Raises:
+            InputError: there is one.
+        """
+        path = self.folder / RUN_FILE
+        record = _parsed(path) if path.is_file() else {}
+        began = record is None and (_is_marked(path) or (self.folder / PRIVATE).is_dir())
+        began = began or (record is not None and ("hf_llc" in record or record.keys() >= _OLD_KEYS))
+        end = self.folder / self.files[-1]
+        ended = (end.is_file() and (began or is_ours(end))) or bool(record and record.get("clearing"))
+        for name in (RUN_FILE, *self.files):
+            path = self.folder / name
+            is_known = began if name == RUN_FILE else ended or is_ours(path)
+            if os.path.lexists(path) and not (path.is_file() and (is_known or (name == RUN_FILE and ended))):
+                raise InputError(
+                    f"the output folder holds another run's or program's {name}, which hf_llc did not write",
+                    value=str(self.folder),
+                    remedy=_OTHER,
+                )
+
+    def _sweep(self) -> None:
+        """Remove what kills left behind: temporary files, and the unfinished work of other ids."""
+        for name in (RUN_FILE, *self.files):
+            for path in self.folder.glob(f".{name}.????????{Path(name).suffix}"):
+                path.unlink(missing_ok=True)
+        for path in self.folder.glob(".hf_llc-????????"):
+            path.unlink(missing_ok=True)
+        private = self.folder / PRIVATE
+        for path in private.iterdir() if private.is_dir() else ():
+            if path.name != self.id and _ID.fullmatch(path.name):
+                shutil.rmtree(path, ignore_errors=True)
+        for path in self.state.rglob(".*"):
+            path.unlink(missing_ok=True)
+
+    def _check_states(self) -> None:
+        """Read every saved state once, before long work that would end at a damaged one.
+
+        Raises:
+            InputError: one is damaged, or another run's.
+        """
+        for path in sorted(self.state.rglob("*")):
+            place = path.parent.relative_to(self.state).as_posix()
+            seal = self.seal if place == "." else f"{self.seal}/{place}"
+            if path.suffix == ".safetensors":
+                load_tensors(path, seal=seal)
+            elif path.suffix == ".json":
+                load_value(path, seal=seal)
+
+
+def _parsed(path: Path) -> dict[str, Any] | None:
+    """A JSON object; None if the file holds none."""
+    with contextlib.suppress(ValueError, RecursionError, OSError):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        return value if isinstance(value, dict) else None
+    return None
+
+
+def _is_marked(path: Path) -> bool:
+    """Whether a damaged run.json was ours."""
+    return b'"hf_llc"' in path.read_bytes()[:200]
+
+
+def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings that differ, as `differences` words them; ℓ_i that agree up to rounding do not."""
+    if losses_agree(old.get(LOSSES, []), new.get(LOSSES, [])):
+        return differences({**old, LOSSES: None}, {**new, LOSSES: None})
+    changed = differences({**old, LOSSES: None}, {**new, LOSSES: None})
+    return [*changed, "the model or loss_fn: other losses at the same weights"]

@@ -1,0 +1,23 @@
+"""Arrays in safetensors files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+
+from hf_llc.errors import InputError
+
+
+def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
+    """The arrays of a file, by name.
+
+    Raises:
+        InputError: it cannot be read; `what` names its role.
+    """
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{what} is damaged", value=str(path), remedy="estimate again, with overwrite") from error

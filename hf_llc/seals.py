@@ -1,0 +1,161 @@
+"""Files that say whose they are: a checksum over their contents, their place and the run that wrote them.
+
+A disk that loses a bit, a file copied from elsewhere, two files swapped: each is found when the file is read, and is
+refused in one line. A seal is no signature: who wants to forge a result can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hf_llc.errors import InputError
+from hf_llc.files import finite, write_atomically, write_json
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SEAL = "seal"
+"""Key of the seal in a JSON file, and in the metadata of a safetensors file."""
+
+
+RUN_FILE = "run.json"
+
+
+def run_of(folder: Path) -> str | None:
+    """The id of the run whose folder this is; None if no run of ours began there."""
+    try:
+        record = json.loads((folder / RUN_FILE).read_text(encoding="utf-8"))
+        return record["id"] if "hf_llc" in record else None
+    except (ValueError, RecursionError, OSError, KeyError, TypeError):
+        return None
+
+
+def save_sealed_json(path: Path, values: Mapping[str, Any], *, run: str | None, files: Sequence[str] = ()) -> None:
+    """Write a dictionary with a seal: the run that made it, a checksum, and those of `files` beside it."""
+    seal: dict[str, Any] = {"run": run}
+    seal["files"] = {name: file_hash(path.with_name(name)) for name in files}
+    seal["sha256"] = json_hash({**values, SEAL: seal})
+    write_json(path, {**values, SEAL: seal})
+
+
+def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], dict[str, str]]:
+    """Read what `save_sealed_json` wrote, or a file of an older version, which has no seal.
+
+    Returns:
+        The dictionary without its seal, and the checksums of the files beside it, by name.
+
+    Raises:
+        InputError: the file is damaged, changed, or of another run than its folder; `what` names its role.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        assert isinstance(values, dict)
+        seal = values.pop(SEAL, None)
+        if seal is None:
+            return values, {}
+        written = seal.pop("sha256")
+        run, files = seal["run"], dict(seal["files"])
+    except (ValueError, RecursionError, OSError, AssertionError, KeyError, TypeError, AttributeError) as error:
+        raise InputError(f"not a {what}, or the {what} is damaged", value=str(path), remedy=remedy) from error
+    if written != json_hash({**values, SEAL: seal}):
+        raise InputError(f"the {what} is damaged: it is not as it was written", value=str(path), remedy=remedy)
+    if run_of(path.parent) not in (None, run):
+        raise InputError(f"the {what} is of another run than its folder", value=str(path), remedy=remedy)
+    return values, files
+
+
+def check_file(path: Path, written: str, remedy: str) -> None:
+    """Check that a file is there and as it was written.
+
+    Raises:
+        InputError: it is not.
+    """
+    if not path.is_file():
+        raise InputError("a file of the result is gone", value=str(path), remedy=remedy)
+    if file_hash(path) != written:
+        raise InputError("a file of the result is damaged", value=str(path), remedy=remedy)
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal digits."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def json_hash(value: Any) -> str:
+    """SHA-256 of a JSON value, whatever the order of its keys."""
+    text = json.dumps(finite(value), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, seal: str) -> None:
+    """Write tensors (on the host, contiguous) and their seal to a safetensors file, atomically.
+
+    Args:
+        path: of the file; its name is part of the seal.
+        tensors: by name.
+        seal: the run, and the folder's place in it.
+    """
+    from safetensors.torch import save_file
+
+    metadata = {SEAL: _tensors_hash(tensors, seal, path)}
+    write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata=metadata))
+
+
+def load_tensors(path: Path, *, seal: str) -> dict[str, Tensor]:
+    """Read what `save_tensors` wrote.
+
+    Raises:
+        InputError: the file is damaged, or it was written by another run or for another place.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            written = (file.metadata() or {}).get(SEAL)
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise _broken(path) from error
+    if written != _tensors_hash(tensors, seal, path):
+        raise _broken(path)
+    return tensors
+
+
+def save_value(path: Path, value: Any, *, seal: str) -> None:
+    """Write a JSON value and its seal, atomically."""
+    write_json(path, {SEAL: json_hash([seal, path.name, value]), "value": value})
+
+
+def load_value(path: Path, *, seal: str) -> Any:
+    """Read what `save_value` wrote.
+
+    Raises:
+        InputError: as `load_tensors`.
+    """
+    try:
+        read = json.loads(path.read_text(encoding="utf-8"))
+        value, written = read["value"], read[SEAL]
+    except (ValueError, RecursionError, OSError, KeyError, TypeError) as error:
+        raise _broken(path) from error
+    if written != json_hash([seal, path.name, value]):
+        raise _broken(path)
+    return value
+
+
+def _broken(path: Path) -> InputError:
+    return InputError("a saved state is damaged, or of another run", value=str(path), remedy="use overwrite")
+
+
+def _tensors_hash(tensors: Mapping[str, Tensor], seal: str, path: Path) -> str:
+    import torch
+
+    digest = hashlib.sha256(json.dumps([seal, path.name]).encode())
+    for name in sorted(tensors):
+        x = tensors[name]
+        digest.update(json.dumps([name, str(x.dtype), list(x.shape)]).encode())
+        digest.update(x.detach().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,79 @@
+"""One run at a time in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from pathlib import Path
+
+from hf_llc.errors import InputError
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs in one folder are not kept apart
+    fcntl = None
+
+PRIVATE = ".hf_llc"
+"""Folder of what is ours alone inside a run's folder."""
+
+
+class FolderLock:
+    """A lock on a folder. The system lets it go when the process ends, however it ends."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.path = folder, folder / PRIVATE / "lock"
+        self._file: int | None = None
+        self._made: list[Path] = []
+
+    def acquire(self) -> None:
+        """Take the lock, at once or not at all.
+
+        Raises:
+            InputError: another run holds it.
+        """
+        if fcntl is None:
+            return
+        parents = [self.path.parent, *self.path.parent.parents]
+        self._made = [path for path in parents if not path.exists()]
+        while self._file is None:
+            try:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+            except FileNotFoundError:  # the run before has just removed the folder
+                continue
+            except FileExistsError as error:
+                raise InputError(f"{PRIVATE} is a file", value=str(self.folder), remedy="use another folder") from error
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                os.close(file)
+                raise InputError(
+                    "another run is at work in the output folder",
+                    value=str(self.folder),
+                    remedy="wait for it to end, or use another folder",
+                ) from error
+            except OSError:  # a file system without locks
+                os.close(file)
+                return
+            if self._is_there(file):
+                self._file = file
+            else:
+                os.close(file)  # the run before removed it after we had opened it
+
+    def _is_there(self, file: int) -> bool:
+        with contextlib.suppress(FileNotFoundError):
+            return os.stat(self.path).st_ino == os.fstat(file).st_ino
+        return False
+
+    def release(self) -> None:
+        """Let the lock go, and remove its file and the empty folders that were made for it."""
+        if self._file is None:
+            return
+        file, self._file = self._file, None
+        try:
+            self.path.unlink(missing_ok=True)
+            for path in dict.fromkeys([self.path.parent, *self._made]):
+                with contextlib.suppress(OSError):  # not empty
+                    path.rmdir()
+        finally:
+            os.close(file)
