@@ -137,7 +137,7 @@ def test_other_settings_in_the_folder_are_refused(tmp_path: Path, capsys: pytest
 def test_interrupted_and_resumed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    files, real, calls = series(tmp_path), module.estimate, []
+    files, real, calls = series(tmp_path), module.estimate_model, []
 
     def interrupted(*args: Any, **options: Any) -> LLCResult:
         calls.append(options["output"])
@@ -145,7 +145,7 @@ def test_interrupted_and_resumed(
             raise KeyboardInterrupt
         return real(*args, **options)
 
-    monkeypatch.setattr(module, "estimate", interrupted)
+    monkeypatch.setattr(module, "estimate_model", interrupted)
     assert main(command(files, "--quiet")) == 130
     assert "run the same command with --resume" in capsys.readouterr().err
     assert list(stamps()) == ["step100"]
