@@ -24,12 +24,12 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_atomically, write_json
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.models.deep_linear import SIZES, random_network
+from hf_llc.parallel.sharding import hash_of
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved, sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.workflow.estimate_model import estimate_problem
-from hf_llc.workflow.run_folder import fingerprint
 from hf_llc.workflow.settings import decide_from_data
 
 STORIES_LOCALIZATION = 35_000.0
@@ -66,6 +66,11 @@ class Known:
     def law(self) -> Law:
         """What its chains sample."""
         return Law(nbeta=self.nbeta, localization=self.localization)
+
+
+def _mark_of(problem: Problem) -> str:
+    """A hash of weights, buffers and examples: references name the point that they are of by it."""
+    return hash_of([*problem.model.state_dict().values(), *problem.examples.values()])
 
 
 def deep_linear(count: int, *, size: str = "1k", n: int | None = None, batch_size: int = 500) -> Iterator[Known]:
@@ -132,7 +137,7 @@ def at_minimum(case: Case, folder: Path, *, steps: int = _MINIMIZE_STEPS) -> Non
         InputError: the folder's minimum is that of another model or other data.
     """
     problem, path = case.problem, folder / "minimum.safetensors"
-    mark = fingerprint(problem.model, problem.examples)
+    mark = _mark_of(problem)
     if not path.exists():
         folder.mkdir(parents=True, exist_ok=True)
         with preserved(problem.model):
@@ -178,7 +183,7 @@ def make_reference(case: Case, folder: Path, *, localization: float, steps: int,
     record = {
         "llc": result.llc, "llc_se": result.llc_se, "verdict": result.verdict, "r_hat": result.r_hat,
         "nbeta": result.nbeta, "localization": localization, "settings": asdict(sample),
-        "seconds": time.monotonic() - begun, "point": fingerprint(problem.model, problem.examples),
+        "seconds": time.monotonic() - begun, "point": _mark_of(problem),
         "versions": package_versions(),
     }  # fmt: skip
     write_json(folder / "reference.json", record)
@@ -201,7 +206,7 @@ def referred(case: Case, folder: Path, *, localization: float, given: tuple[floa
             remedy="make it once with --reference, or give --llc and --se",
         )
     found = json.loads(path.read_text(encoding="utf-8"))
-    mark = fingerprint(case.problem.model, case.problem.examples)
+    mark = _mark_of(case.problem)
     if found["point"] != mark or found["localization"] != localization:
         raise InputError("the reference is that of another point or γ", value=str(path), remedy="make it again")
     return Known(case, found["llc"], found["llc_se"], nbeta, localization, f"reference run, {found['verdict']}")

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-import os
 import random
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from launch import ROOT, accelerate, assert_equal, environment, newest, torchrun, worker
 
@@ -89,6 +89,17 @@ def test_bad_input_ends_every_process(tmp_path: Path) -> None:
     assert "cannot write to the output folder" in done.stderr
 
 
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """kill -9 the launcher and its workers, which are in sessions of their own and would go on without it."""
+    launcher = psutil.Process(process.pid)
+    killed = [launcher, *launcher.children(recursive=True)]
+    for one in killed:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            one.kill()
+    process.wait()
+    psutil.wait_procs(killed[1:])
+
+
 @pytest.mark.slow
 def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
     """kill -9 at ten random moments of a two-process run: the trace in the end is that of an undisturbed run.
@@ -119,8 +130,7 @@ def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 1))
         assert process.poll() is None, "the run was over before it could be killed ten times"
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        _kill(process)
     assert not (output / "result.json").exists()
     killed = worker(torchrun(2), output, **settings)
     assert_equal(worker([sys.executable], tmp_path / "whole", **settings), killed)
