@@ -97,7 +97,7 @@ def _kill(process: subprocess.Popen[bytes]) -> None:
         with contextlib.suppress(psutil.NoSuchProcess):
             one.kill()
     process.wait()
-    psutil.wait_procs(killed[1:])
+    psutil.wait_procs(killed[1:], timeout=1)  # an orphan that nobody reaps stays a zombie, without its files
 
 
 @pytest.mark.slow
