@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
-import random
-from collections.abc import Generator
 from dataclasses import fields
 from typing import Any, Literal
 
 from datasets.utils.py_utils import temp_seed  # pyright: ignore[reportMissingTypeStubs]
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from hf_llc.backend.global_random import random_numbers_kept
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.evaluator import LLCEvaluator
@@ -101,7 +99,8 @@ class LLCCallback(TrainerCallback):
         settings = self.settings
         if settings.keys().isdisjoint(("loss_fn", "tokenizer", "feature_extractor")):
             settings = {**settings, "tokenizer": processing_class}
-        with random_numbers_kept():
+        # what a user's loss or transform draws is the same at every measurement, and training does not notice
+        with random_numbers_kept(), temp_seed(0, set_pytorch=True):
             accelerator: Any = self.trainer.accelerator
             w_star = accelerator.unwrap_model(model)
             result = self.evaluator.compute(w_star, data=self.data, as_dict=False, progress=False, **settings)
@@ -118,14 +117,3 @@ def tracked(result: LLCResult) -> dict[str, float]:
         **{name: value for name, value in values.items() if math.isfinite(value)},
         "llc_trustworthy": float(result.is_trustworthy),
     }
-
-
-@contextlib.contextmanager
-def random_numbers_kept() -> Generator[None]:
-    """Restore the global random generators at the end: a user's loss or transform may draw from them."""
-    python = random.getstate()
-    try:
-        with temp_seed(0, set_pytorch=True):  # restores those of numpy and torch
-            yield
-    finally:
-        random.setstate(python)

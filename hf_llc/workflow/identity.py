@@ -78,8 +78,7 @@ def _losses(problem: Problem) -> list[float | None]:
     def measured() -> list[Tensor]:
         return [problem.losses(model, batch).detach().double().flatten() for batch in batches]
 
-    with torch.random.fork_rng([device] if device.type == "cuda" else []), preserved(model), torch.no_grad():
-        torch.manual_seed(0)  # a loss that draws numbers draws the same ones
+    with preserved(model), torch.no_grad():
         for parameter in model.parameters():
             if parameter.dtype in (torch.bfloat16, torch.float16):
                 parameter.data = parameter.data.float()  # as chains have them

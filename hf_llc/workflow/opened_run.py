@@ -88,7 +88,8 @@ def opened_run(
         label_mapping=given.label_mapping,
     )
     sample = decide_from_data(sample, problem)
-    asked = {**as_dict(load), **as_dict(sample), **identity_of(problem, given.loss_fn)}
+    identity = {} if folder is None else identity_of(problem, given.loss_fn)  # nothing to tell apart without a folder
+    asked = {**as_dict(load), **as_dict(sample), **identity}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
     asked |= also_asked or {}
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
