@@ -7,12 +7,12 @@ how the local posterior is sampled (the arguments of `LLCEvaluator`). Every valu
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from hf_llc.errors import InputError
-from hf_llc.setting_checks import check_kinds, require, setting, unknown_setting
+from hf_llc.setting_checks import MOST, check_kinds, check_ranges, setting, unknown_setting
 
 TextTask = Literal[
     "text-generation", "fill-mask", "text2text-generation", "text-classification", "token-classification"
@@ -80,27 +80,9 @@ class LoadConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        require(self.max_examples is None or self.max_examples >= 2, "max_examples", self.max_examples, "2 or more")
-        require(self.max_length is None or self.max_length >= 2, "max_length", self.max_length, "2 or more")
+        check_ranges(self)
         if self.streaming and self.max_examples is None:
             raise InputError("streaming needs a bound", remedy="give max_examples")
-
-
-_COUNTS = ("num_chains", "num_draws", "num_steps_between_draws", "num_leapfrog_steps", "minimize_steps")
-_SIZES = ("observe_every", "batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
-
-_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
-    **dict.fromkeys((*_COUNTS, *_SIZES), (lambda value: value >= 1, "1 or more")),
-    "chain_batch_size": (lambda value: value >= 1, "'auto', or 1 or more"),
-    **dict.fromkeys(("num_burnin_steps", "localization"), (lambda value: value >= 0, "'auto', or 0 or more")),
-    "save_seconds": (lambda value: value >= 0, "0 or more"),
-    **dict.fromkeys(("step_size", "friction"), (lambda value: value > 0, "'auto', or a number above 0")),
-    **dict.fromkeys(("target_se", "max_seconds", "nbeta", "beta"), (lambda value: value > 0, "a number above 0")),
-    "seed": (lambda value: 0 <= value < 2**63, "0 … 2^63 − 1"),
-}
-"""The numbers that a setting takes, as a condition and in words."""
-
-_REMEDIES = {"step_size": "try 1e-6", "target_se": "0.05 is 5 % of λ̂"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,10 +181,9 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         check_kinds(self)
-        for name, (is_allowed, allowed) in _RANGES.items():
-            value = getattr(self, name)
-            if not (value is None or isinstance(value, str)):  # "auto" and the like are checked above
-                require(is_allowed(value), name, value, allowed, _REMEDIES.get(name, ""))
+        check_ranges(self)
+        if self.localization == 0 and isinstance(self.localization, float):
+            object.__setattr__(self, "localization", 0.0)  # −0.0 is the same setting
         if self.sampler != "auto":
             self._check_sampler(SAMPLER_RULES[self.sampler])
         self._check_modes()
@@ -215,6 +196,14 @@ class SampleConfig:
                 value=self.max_steps,
                 allowed=f"more than the {kept} steps kept",
                 remedy="raise max_steps or lower num_draws",
+            )
+        steps = self.num_chains * (kept if self.num_burnin_steps == "auto" else self.steps_allowed)
+        if steps > MOST:
+            raise InputError(
+                "there are too many steps",
+                value=f"{steps:,} over all chains",
+                allowed="10^9",
+                remedy="lower num_chains, num_draws, num_steps_between_draws or num_burnin_steps",
             )
 
     def _check_sampler(self, rules: SamplerRules) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
@@ -71,17 +72,19 @@ def check_writable(folder: str | Path) -> Path:
         InputError: the folder cannot be made or written to.
     """
     folder = Path(folder)
-    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     try:
+        existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.stat(folder)  # a name that is too long, or none at all
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".hf_llc-", delete=True) as file:
             file.write(b"\0" * 4096)
             file.flush()
             os.fsync(file.fileno())
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a null character
         raise InputError(
             "cannot write to the output folder",
             value=str(folder),
             allowed="a folder with write permission and free space",
-            remedy=f"the system says: {error.strerror}",
+            remedy=f"the system says: {getattr(error, 'strerror', error)}",
         ) from error
     return folder

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
@@ -54,6 +54,8 @@ def check_kinds(config: DataclassInstance) -> None:
             continue
         if isinstance(value, str) and value in choices:
             continue
+        if isinstance(value, str) and not value.strip():
+            raise InputError(f"{item.name} is empty", value=value, remedy="leave it out; is a shell variable unset?")
         if isinstance(value, bool):  # a bool is an int, but True is not a number of chains
             is_allowed = bool in kinds
         elif isinstance(value, int):
@@ -65,6 +67,52 @@ def check_kinds(config: DataclassInstance) -> None:
             raise InputError(f"{item.name} has a value of the wrong kind", value=value, allowed=", ".join(allowed))
         if isinstance(value, float) and not math.isfinite(value):
             raise InputError(f"{item.name} is not a finite number", value=value, allowed="a finite number")
+
+
+_COUNTS = ("num_chains", "num_draws", "num_steps_between_draws", "num_leapfrog_steps", "minimize_steps", "max_steps")
+_SIZES = ("observe_every", "batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
+_REALS = ("step_size", "friction", "localization", "nbeta", "beta")
+
+_RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys((*_COUNTS, *_SIZES), (lambda value: value >= 1, "1 or more")),
+    "chain_batch_size": (lambda value: value >= 1, "'auto', or 1 or more"),
+    **dict.fromkeys(("num_burnin_steps", "localization"), (lambda value: value >= 0, "'auto', or 0 or more")),
+    "save_seconds": (lambda value: value >= 0, "0 or more"),
+    **dict.fromkeys(("step_size", "friction"), (lambda value: value > 0, "'auto', or a number above 0")),
+    **dict.fromkeys(("target_se", "max_seconds", "nbeta", "beta"), (lambda value: value > 0, "a number above 0")),
+    "seed": (lambda value: 0 <= value < 2**63, "0 … 2^63 − 1"),
+    **dict.fromkeys(("max_examples", "max_length"), (lambda value: value >= 2, "2 or more")),
+}
+"""The numbers that a setting takes, as a condition and in words."""
+
+MOST = 10**9
+"""Of whatever is counted: a year of steps at 30 a second."""
+
+_LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
+    **dict.fromkeys(
+        (*_COUNTS, *_SIZES, "chain_batch_size", "num_burnin_steps", "max_examples", "max_length"),
+        (lambda value: value <= MOST, "at most 10^9"),
+    ),
+    # float32 holds these with room for what they are multiplied with
+    **dict.fromkeys(_REALS, (lambda value: value == 0 or 1e-30 <= value <= 1e30, "1e-30 … 1e30")),
+}
+"""How far a number may go that is in the range, in the same way."""
+
+_REMEDIES = {"step_size": "try 1e-6", "target_se": "0.05 is 5 % of λ̂"}
+
+
+def check_ranges(config: DataclassInstance) -> None:
+    """Refuse a number that its setting does not take; "auto" and the like are checked by `check_kinds`.
+
+    Raises:
+        InputError: there is such a number.
+    """
+    for item in fields(config):
+        name, value = item.name, getattr(config, item.name)
+        if isinstance(value, (int, float)):
+            for table in (_RANGES, _LIMITS):
+                is_allowed, allowed = table.get(name, (lambda _: True, ""))
+                require(is_allowed(value), name, value, allowed, _REMEDIES.get(name, ""))
 
 
 def require(is_allowed: bool, name: str, value: object, allowed: str, remedy: str = "") -> None:

@@ -222,3 +222,44 @@ def test_from_mapping_refuses_unknown_names() -> None:
 
 def test_differences_are_named() -> None:
     assert differences({"a": 1, "b": 2}, {"a": 1, "b": 3, "c": 4}) == ["b: 2 → 3", "c: None → 4"]
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        *({name: value} for name in ("nbeta", "beta", "step_size", "friction", "localization")
+          for value in (1e308, 1e300, 1e-320, 1e-300, 10**400, float("inf"), float("nan"), -1.0, -1e-320)),
+        *({name: 10**12} for name in ("num_chains", "num_draws", "num_steps_between_draws", "num_burnin_steps",
+          "max_steps", "minimize_steps", "num_leapfrog_steps", "observe_every", "micro_batch_size", "batch_size",
+          "chain_batch_size", "data_parallel", "parameter_parallel")),
+        {"num_chains": 10**7}, {"num_draws": 10**6, "num_burnin_steps": 0, "num_chains": 2000},
+        {"seed": -1}, {"seed": 2**70}, {"observe": ""}, {"nbeta": -0.0}, {"step_size": -0.0},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_extreme_numbers_are_refused(values: dict[str, Any]) -> None:
+    if "friction" in values:
+        values = {**values, "sampler": "baoab"}
+    with pytest.raises(InputError, match=next(iter(values)).split("_")[0] + "|too many steps|max_steps") as caught:
+        SampleConfig(**values)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 500
+
+
+def test_minus_zero_is_zero() -> None:
+    assert str(SampleConfig(localization=-0.0).localization) == "0.0"
+
+
+@pytest.mark.parametrize(
+    "flag", ["--model", "--data", "--split", "--output", "--config", "--task", "--device", "--seed"]
+)
+@pytest.mark.parametrize("command", ["estimate", "calibrate", "curve"])
+def test_an_unset_shell_variable_is_refused(flag: str, command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`--model "$MODEL"` without MODEL is not the embedded model."""
+    from hf_llc.cli.entry_point import main
+
+    for words in ([flag, ""], [flag + "="], [flag, " "]):
+        assert main([command, *words]) == 2
+        assert capsys.readouterr().err.startswith(f"hf-llc: error: {flag} is empty, got '")
+    if flag[2:] in ("model", "data", "split", "task", "device"):
+        with pytest.raises(InputError, match=r"empty|wrong kind"):
+            from_mapping(LoadConfig, {flag[2:]: ""}, source="the test")

@@ -133,6 +133,11 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     Raises:
         InputError: a flag or a value is not what it should be.
     """
+    for i, word in enumerate(argv):  # `--model "$MODEL"` where there is no MODEL would be the embedded model
+        name, _, value = word.partition("=")
+        if not word.strip() or (name.startswith("--") and name != word and not value.strip()):
+            flag = name if word.strip() else next((w for w in argv[i - 1 : i] if w.startswith("-")), "an argument")
+            raise InputError(f"{flag} is empty", value=value, remedy="leave it out; is a shell variable unset?")
     joined: list[str] = []
     for word in argv:  # argparse would read `--step-size -1e-6` as two flags
         if joined and joined[-1].startswith("--") and word.startswith("-") and _number(word) is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -16,9 +17,8 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.hub_errors import data_refusal
 from hf_llc.loading.hub_files import commit_of, verified
-
-_AS_TABLE = "give texts as a table: {'text': [one, two]}"
-_BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
+from hf_llc.loading.local_files import AS_TABLE, BUILDERS, open_local, refuse_parts
+from hf_llc.loading.rows import table_of
 
 
 def all_are(data: Any, *kinds: type) -> bool:
@@ -45,11 +45,11 @@ def open_data(
     """
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
     if all_are(data, dict):
-        data = _rows(data)
+        data = table_of(data)
     if paths := _paths(data):
         if isinstance(data, (tuple, list)) or paths[0].exists():
             facts["id"] = ", ".join(p.resolve().name for p in paths)
-            opened = _local(paths, config, sample_by)
+            opened = open_local(paths, config, sample_by)
         else:
             facts["id"] = str(data)
             opened, facts["revision"] = _from_hub(str(data), config)
@@ -86,14 +86,6 @@ def open_data(
     return opened, facts
 
 
-def _rows(data: Sequence[dict[str, Any]]) -> Dataset:
-    """A list of rows, each a dictionary by column name, as a data set."""
-    try:
-        return Dataset.from_list(list(data))
-    except (TypeError, ValueError) as error:
-        raise InputError(f"the rows do not make columns of one kind: {error}", remedy="check their values") from error
-
-
 def _paths(data: Any) -> list[Path]:
     """The paths that a name or a list of names stands for; none if the data are something else.
 
@@ -102,29 +94,11 @@ def _paths(data: Any) -> list[Path]:
     """
     names = [data] if isinstance(data, (str, os.PathLike)) else data if all_are(data, str, os.PathLike) else []
     for name in map(str, names):
-        if "\n" in name or max(map(len, name.split("/"))) > 255:
-            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=_AS_TABLE)
+        if not name.strip():
+            raise InputError("the name of data is empty", value=name, remedy="is a shell variable unset?")
+        if "\n" in name or "\0" in name or max(len(part.encode()) for part in name.split("/")) > 255:
+            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=AS_TABLE)
     return [Path(each) for each in names]
-
-
-def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = None) -> None:
-    """Refuse a split or subset asked of data that have one part only.
-
-    Args:
-        config: may ask for a split and a subset.
-        split: the split that the data say they are.
-        subset: the subset that the data say they are.
-
-    Raises:
-        InputError: `config` asks for another one. The result would name what was not used.
-    """
-    for name, asked, actual in (("split", config.split, split), ("subset", config.subset, subset)):
-        if asked is not None and asked != (None if actual is None else str(actual)):
-            raise InputError(
-                f"{name} cannot be chosen from data that is one piece",
-                value=asked,
-                remedy=f"leave {name} out, or give a DatasetDict, an id or a folder of files",
-            )
 
 
 def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> Dataset | IterableDataset:
@@ -155,46 +129,9 @@ def pick_split(splits: list[str], asked: str | None) -> str:
     raise InputError("the data set has several splits", value=None, allowed=", ".join(splits), remedy="give split")
 
 
-def _local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any:
-    """Open files, a folder written by `save_to_disk`, or a folder of files."""
-    path = paths[0]
-    options: dict[str, Any] = {"streaming": config.streaming}
-    if path.is_dir():
-        if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
-            saved = datasets.load_from_disk(str(path))
-            if isinstance(saved, Dataset):
-                refuse_parts(config, split=saved.split, subset=saved.info.config_name)
-            return saved
-        kinds = {p.suffix.lower() for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")}
-        if not kinds:
-            raise InputError("the data folder is empty", value=path.name)
-        if kinds & {".safetensors", ".bin"} and not kinds & set(_BUILDERS) - {".json", ".txt"}:
-            raise InputError("the data folder holds a model, not data", value=path.name, remedy="check data")
-        if kinds & set(_BUILDERS) == {".txt"} and kinds <= {".txt", ".md", ""}:
-            options["sample_by"] = sample_by
-        return _load(str(path), config, name=path.name, **options)
-    for each in paths:
-        if not each.is_file():
-            remedy = "check the path" if len(paths) == 1 else f"check the path; or {_AS_TABLE}"
-            raise InputError("no such data file", value=each.name, remedy=remedy)
-        if each.suffix.lower() not in _BUILDERS:
-            raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(_BUILDERS))
-        if each.stat().st_size == 0:
-            raise InputError("the data file is empty", value=each.name)
-    kinds = {each.suffix.lower() for each in paths}
-    if len({_BUILDERS[kind] for kind in kinds}) > 1 or kinds == {".csv", ".tsv"}:
-        raise InputError("the data files are of several kinds", value=", ".join(sorted(kinds)), allowed="one kind")
-    builder = _BUILDERS[path.suffix.lower()]
-    if builder == "text":
-        options["sample_by"] = sample_by
-    elif kinds == {".tsv"}:
-        options["sep"] = "\t"
-    return _load(builder, config, name=path.name, data_files=[str(each) for each in paths], **options)
-
-
 def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
     """A data set of the Hub, and its commit."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in _BUILDERS:
+    if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS:
         raise InputError("no such data file or folder", value=name, remedy="check the path")
     builder = None
     try:
@@ -233,27 +170,71 @@ def _prepared(builder: Any, commit: str) -> Any:
     return prepared
 
 
-def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:
-    try:
-        return datasets.load_dataset(source, config.subset, split=config.split, **options)
-    except Exception as error:
-        raise data_refusal(error, name, config) from error
+def with_nested(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset | IterableDataset:
+    """The data with a column more for each that is asked for by a dotted name, `translation.en` say.
+
+    Args:
+        data: the rows.
+        config: may name columns inside columns of dictionaries.
+    """
+    known = columns(data)
+    for name in (config.input_column, config.second_input_column, config.label_column):
+        if name is None or name in known or name.split(".")[0] not in known:
+            continue
+        feature = _feature_at(data.features, name)
+        if data.features is not None and feature is None:
+            continue  # `column` refuses it
+        values = functools.partial(_value_at, name=name)
+        if isinstance(data, Dataset):
+            top = name.split(".")[0]
+            data = data.add_column(name, [values(row) for row in data.select_columns([top])], feature=feature)
+        else:
+            features = None if data.features is None else datasets.Features({**data.features, name: feature})
+            data = data.map(lambda row, at=name, of=values: {**row, at: of(row)}, features=features)
+    return data
+
+
+def _value_at(row: Any, name: str) -> Any:
+    """What a row holds at a dotted name; None if there is nothing."""
+    for part in name.split("."):
+        row = row.get(part) if isinstance(row, dict) else None
+    return row
+
+
+def _feature_at(features: Any, name: str) -> Any:
+    """The feature at a dotted name; None if there is none."""
+    for part in name.split("."):
+        features = features.get(part) if isinstance(features, dict) else None
+    return features
+
+
+def _names_of(data: Dataset | IterableDataset) -> list[str]:
+    """Names of the columns, those of dictionaries with their keys, for a refusal."""
+    names = []
+    for name in columns(data):
+        feature = None if data.features is None else data.features[name]
+        names += [f"{name}.{key}" for key in feature] if isinstance(feature, dict) else [name]
+    return names
 
 
 def materialize(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset:
     """The first `max_examples` rows as a `Dataset`; a stream is read.
 
     Raises:
-        InputError: a stream has no rows.
+        InputError: a stream has no rows, or its rows make no columns.
     """
     if isinstance(data, Dataset):
         if config.max_examples is None or len(data) <= config.max_examples:
             return data
         return data.select(range(config.max_examples))
+    features = data.features
+    for name, feature in (features or {}).items():
+        if isinstance(feature, datasets.Image):  # they are decoded where a fault can name its row
+            data = data.cast_column(name, datasets.Image(decode=False))
     rows = list(itertools.islice(data, config.max_examples))
     if not rows:
         raise InputError("the streamed data set is empty")
-    return Dataset.from_list(rows, features=data.features)
+    return table_of(rows, features)
 
 
 def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
@@ -270,11 +251,13 @@ def columns(data: Dataset | IterableDataset) -> list[str]:
     return list(next(iter(data), {}))
 
 
-def column(names: Sequence[str], asked: str | None, usual: tuple[str, ...], name: str) -> str:
+def column(
+    data: Dataset | IterableDataset | Sequence[str], asked: str | None, usual: tuple[str, ...], name: str
+) -> str:
     """The column asked for, else the first of the usual names that the data have.
 
     Args:
-        names: columns of the data.
+        data: the data, or the names of their columns.
         asked: the user's choice.
         usual: names to look for without one.
         name: the setting, "input_column" say, for the message.
@@ -282,12 +265,14 @@ def column(names: Sequence[str], asked: str | None, usual: tuple[str, ...], name
     Raises:
         InputError: there is no such column; the message lists those that there are.
     """
+    is_data = isinstance(data, (Dataset, IterableDataset))
+    names = columns(data) if is_data else list(data)
     result = asked if asked is not None else next((u for u in usual if u in names), None)
     if result is None or result not in names:
         raise InputError(
             "no such column" if asked else f"no column that could be the {name.replace('_', ' ')}",
             value=asked,
-            allowed=", ".join(names),
+            allowed=", ".join(_names_of(data) if is_data else names),
             remedy=f"give {name}",
         )
     return result

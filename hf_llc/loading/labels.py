@@ -12,6 +12,7 @@ from datasets import ClassLabel, Dataset
 from torch import Tensor
 
 from hf_llc.errors import InputError
+from hf_llc.loading.rows import place
 
 LABEL_COLUMNS = ("label", "labels", "labels_ids", "fine_label", "class", "target")
 """Usual names of the label column."""
@@ -35,7 +36,7 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str, str | 
     """
     values, feature = data[name][:], data.features[name]
     kind, count = model.config.problem_type, model.config.num_labels
-    is_list = isinstance(values[0], (list, tuple))
+    is_list = any(isinstance(value, (list, tuple)) for value in values)
     if kind is None:
         one = "regression" if count == 1 else "single_label_classification"
         kind = "multi_label_classification" if is_list else one
@@ -45,20 +46,33 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str, str | 
                 "the model takes one label an example, the column holds lists", value=name, remedy="check label_column"
             )
         numbers = ClassNumbers(values, feature, model)
-        return torch.tensor([numbers(value) for value in values]), kind, numbers.how
+        return torch.tensor([numbers(value, place(name, i)) for i, value in enumerate(values)]), kind, numbers.how
     if kind == "multi_label_classification":
         many_hot, how = _many_hot(values, feature, model, name)
         return many_hot, kind, how
-    try:
-        labels = torch.tensor(values, dtype=torch.float32)
-    except (TypeError, ValueError) as error:
-        raise InputError("the labels are not numbers", value=name, remedy="check label_column") from error
-    labels = labels[:, None] if labels.dim() == 1 else labels
+    labels = _targets(values, name)
     if labels.shape[1] != count:
         raise InputError(
             "labels and model differ in width", value=labels.shape[1], allowed=str(count), remedy="check label_column"
         )
     return labels, kind, None
+
+
+def _targets(values: Sequence[Any], name: str) -> Tensor:
+    """Numbers to be predicted, float32 `[example, output]`.
+
+    Raises:
+        InputError: the first row that is not a number, or not as many as the first.
+    """
+    rows = [value if isinstance(value, (list, tuple)) else [value] for value in values]
+    for i, row in enumerate(rows):
+        if len(row) != len(rows[0]) or not all(isinstance(x, (int, float)) for x in row):
+            raise InputError(
+                "the labels are not numbers, or not as many in each row",
+                value=place(name, i),
+                remedy="check label_column, or drop unlabelled rows",
+            )
+    return torch.tensor(rows, dtype=torch.float32)
 
 
 def translate_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Dataset:
@@ -72,14 +86,24 @@ def translate_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Da
     Raises:
         InputError: two names for one label, or a label that has none.
     """
-    names = {value: label for label, value in mapping.items()}
+    if not isinstance(mapping, Mapping):
+        raise InputError(
+            "label_mapping is no dictionary", value=mapping, allowed="the data's value by the model's name for it"
+        )
+    try:
+        names = {value: label for label, value in mapping.items()}
+    except TypeError as error:
+        raise InputError("label_mapping gives a name a list of labels", value=dict(mapping), allowed="one") from error
     if len(names) < len(mapping):
         raise InputError("label_mapping gives one label two names", value=dict(mapping), remedy="name each once")
     values = data[name][:]
-    for value in values:
-        if value not in names:
+    for i, value in enumerate(values):
+        if isinstance(value, (list, dict)) or value not in names:
             raise InputError(
-                "a label of the data is not in label_mapping", value=value, allowed=", ".join(map(repr, names))
+                "a label of the data is not in label_mapping",
+                value=value,
+                allowed=", ".join(map(repr, names)),
+                remedy=f"see {place(name, i)}",
             )
     return data.remove_columns(name).add_column(name, [names[value] for value in values])
 
@@ -99,7 +123,7 @@ def _many_hot(values: Sequence[Any], feature: Any, model: Any, name: str) -> tup
     labels = torch.zeros(len(rows), count)
     class_number = ClassNumbers([value for row in rows for value in row], feature, model)
     for i, row in enumerate(rows):
-        labels[i, [class_number(value) for value in row]] = 1.0
+        labels[i, [class_number(value, place(name, i)) for value in row]] = 1.0
     return labels, class_number.how
 
 
@@ -156,8 +180,12 @@ class ClassNumbers:
         theirs = "the model names none" if _is_default(self._known) else f"the model has {_listed(self._known)}"
         return None, f"by number: the data have {_listed(names)}, {theirs}"
 
-    def __call__(self, value: Any) -> int:
+    def __call__(self, value: Any, where: str) -> int:
         """The model's number for a label.
+
+        Args:
+            value: the label.
+            where: it stands, for the refusal.
 
         Raises:
             InputError: the model does not have it.
@@ -169,7 +197,7 @@ class ClassNumbers:
                     "a label that the model does not know",
                     value=value,
                     allowed=_listed(self._known),
-                    remedy="check label_column and the model's label2id, or give label_mapping",
+                    remedy=f"see {where}; check label_column and the model's label2id, or give label_mapping",
                 )
             return number
         size = self.count if self._order is None else len(self._order)
@@ -178,7 +206,7 @@ class ClassNumbers:
                 "a label is out of range",
                 value=value if value is not None else "none",
                 allowed=f"0 … {size - 1}",
-                remedy="check label_column, or drop unlabelled rows",
+                remedy=f"see {where}; check label_column, or drop unlabelled rows",
             )
         number = int(value) if self._order is None else self._order[int(value)]
         assert number is not None  # all names that the rows use are known

@@ -17,10 +17,10 @@ from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.loading.loaded_weights import check_weights
 from hf_llc.loading.quantization import check_checkpoint_config
+from hf_llc.loading.tasks.context_length import is_transformer_lens
 from hf_llc.loading.tasks.recognition import task_of_checkpoint, task_of_module
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.tasks.task import Task
-from hf_llc.loading.tasks.tokenization import is_transformer_lens
 from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import hash_of
 
@@ -85,6 +85,8 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
 def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
+    if not name.strip() or "\0" in name or max(len(part.encode()) for part in folder.parts or ("",)) > 255:
+        raise InputError("this is not the name of a model", value=name, allowed="a Hub id or a folder")
     if folder.is_dir():
         refuse_adapter(name, None, public_name(name))
         _check_folder(folder, config)
@@ -201,6 +203,8 @@ def device_of(config: LoadConfig) -> torch.device:
     try:
         device = torch.device(config.device)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise NotImplementedError("it holds no values")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise InputError(
             "no such device here",

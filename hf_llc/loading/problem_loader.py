@@ -14,10 +14,11 @@ import transformers
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading.data_sources import column, materialize, open_data, refuse_parts
+from hf_llc.loading.data_sources import column, materialize, open_data, with_nested
 from hf_llc.loading.hub_errors import data_refusal, is_of_reading, public_name
 from hf_llc.loading.labels import translate_labels
 from hf_llc.loading.loaded_weights import narrow_if_lossless
+from hf_llc.loading.local_files import refuse_parts
 from hf_llc.loading.model_sources import open_model
 from hf_llc.loading.probe import probe
 from hf_llc.loading.tasks.recognition import task_of_model
@@ -118,9 +119,10 @@ def _encode(
     is_document = task.joins_documents and config.packing == "packed"
     opened, source = open_data(data, config, sample_by="document" if is_document else "paragraph")
     with _refused_if_unread(opened, source, config):
+        opened = with_nested(opened, config)
         if label_mapping is not None:
             opened = materialize(opened, config)
-            name = column(opened.column_names, config.label_column, task.label_mapping_columns, "label_column")
+            name = column(opened, config.label_column, task.label_mapping_columns, "label_column")
             opened = translate_labels(opened, name, label_mapping)
             source = {**source, "label_mapping": dict(label_mapping)}
         return task.encode(model, opened, processor, config), source

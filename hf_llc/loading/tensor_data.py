@@ -14,6 +14,7 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import all_are, column
+from hf_llc.loading.rows import table_of
 
 _INPUTS = ("inputs", "x", "input")
 _LABELS = ("labels", "y", "label", "targets")
@@ -62,6 +63,12 @@ def tensors_of(data: Any, config: LoadConfig) -> tuple[Tensor, Tensor]:
             value=f"{type(data).__name__} of {len(data)} ({kinds})",
             remedy="torch.as_tensor makes tensors of arrays",
         )
+    if any(x.layout != torch.strided or x.is_quantized or x.is_complex() or x.is_meta for x in data):
+        raise InputError(
+            "inputs and labels must be dense tensors of real numbers",
+            value=", ".join(f"{x.dtype} {x.layout}" + " on meta" * x.is_meta for x in data),
+            remedy="to_dense(), dequantize() or .real make one",
+        )
     if data[0].dim() == 0 or data[1].dim() == 0:
         raise InputError("inputs and labels need an example axis", value=tuple(tuple(x.shape) for x in data))
     if len(data[0]) != len(data[1]):
@@ -74,18 +81,51 @@ def _stacked(data: Any, max_examples: int | None) -> tuple[Tensor, Tensor]:
     """A torch dataset of pairs as two tensors."""
     if not hasattr(data, "__len__"):
         raise InputError("the torch dataset has no length", remedy="give tensors, or a datasets.IterableDataset")
-    pairs = [data[i] for i in range(len(data) if max_examples is None else min(len(data), max_examples))]
-    if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
-        raise InputError("the torch dataset does not hold pairs (input, label)", value=type(data).__name__)
+    count = len(data) if max_examples is None else min(len(data), max_examples)
+    inputs: list[Tensor] = []
+    labels: list[Tensor] = []
+    for i in range(count):
+        x, y = _item(data, i)
+        if inputs and (x.shape != inputs[0].shape or y.shape != labels[0].shape):
+            raise InputError(
+                "the torch dataset's items do not stack to tensors",
+                value=f"item {i}: shapes {tuple(x.shape)} and {tuple(y.shape)}",
+                allowed=f"{tuple(inputs[0].shape)} and {tuple(labels[0].shape)}, as item 0",
+                remedy="make items tensors of one shape",
+            )
+        inputs.append(x)
+        labels.append(y)
+    if not inputs:
+        raise InputError("the torch dataset is empty", value=type(data).__name__)
+    return torch.stack(inputs), torch.stack(labels)
+
+
+def _item(data: Any, i: int) -> tuple[Tensor, Tensor]:
+    """One pair of a torch dataset.
+
+    Raises:
+        InputError: the data set fails there, or gives something else.
+    """
     try:
-        inputs, labels = (torch.stack([torch.as_tensor(pair[i]) for pair in pairs]) for i in (0, 1))
+        pair = data[i]
+    except Exception as error:  # whatever the user's code may raise
+        raise InputError(
+            f"the torch dataset fails: {type(error).__name__}: {str(error)[:200]}", value=f"item {i}"
+        ) from error
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2:
+        raise InputError(
+            "the torch dataset does not hold pairs (input, label)",
+            value=f"{type(data).__name__}, item {i}: {type(pair).__name__}",
+            remedy="give pairs, or rows: a list of dictionaries by column name",
+        )
+    try:
+        return torch.as_tensor(pair[0]), torch.as_tensor(pair[1])
     except (TypeError, ValueError, RuntimeError) as error:
         raise InputError(
             f"the torch dataset's items do not stack to tensors: {error}",
-            value=type(data).__name__,
+            value=f"item {i}",
             remedy="make items tensors of one shape (ToTensor)",
         ) from error
-    return inputs, labels
 
 
 def dataset_of(data: Any, pair_columns: tuple[str, str] | None, task: str, config: LoadConfig) -> Dataset:
@@ -108,11 +148,36 @@ def dataset_of(data: Any, pair_columns: tuple[str, str] | None, task: str, confi
                 remedy="give a dictionary of tensors by column name, a datasets.Dataset, or loss_fn",
             )
         data = dict(zip(pair_columns, tensors_of(data, config), strict=True))
-    if len({len(x) for x in data.values()}) != 1:
-        raise InputError("the tensors differ in length", value=", ".join(f"{k}: {len(x)}" for k, x in data.items()))
-    return datasets.Dataset.from_dict(
-        {k: x.detach().cpu().numpy() if isinstance(x, Tensor) else x for k, x in data.items()}
-    )
+    values = {name: _as_column(x, name) for name, x in data.items()}
+    if len({len(x) for x in values.values()}) != 1:
+        raise InputError("the tensors differ in length", value=", ".join(f"{k}: {len(x)}" for k, x in values.items()))
+    try:
+        return datasets.Dataset.from_dict(values)
+    except (TypeError, ValueError, OSError, OverflowError):
+        names = list(values)
+        return table_of([dict(zip(names, row, strict=True)) for row in zip(*values.values(), strict=True)])
+
+
+def _as_column(values: Any, name: str) -> Any:
+    """What `datasets` makes a column of.
+
+    Raises:
+        InputError: these values are no column.
+    """
+    try:
+        if isinstance(values, Tensor):
+            values = values.detach().cpu()
+            return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+        if isinstance(values, (str, bytes)):
+            raise TypeError("one text")
+        len(values)
+    except (TypeError, RuntimeError) as error:  # sparse, quantized; a number
+        raise InputError(
+            "data of this kind make no column",
+            value=f"{name}: {type(values).__name__}",
+            allowed="a list, an array or a dense tensor, one value an example",
+        ) from error
+    return values
 
 
 def check_finite(examples: Mapping[str, Tensor], facts: Mapping[str, Any]) -> None:

@@ -150,6 +150,12 @@ def _classes(result: Record) -> str | None:
     return None if how is None else code(how)  # the names are the data's: nothing in them is Markdown
 
 
+def _reading(result: Record) -> str | None:
+    """How the data were read where that is a choice: chats, padding, pictures."""
+    said = [f"{name}: {result.data[name]}" for name in ("chats", "padding", "pictures") if result.data.get(name)]
+    return code("; ".join(said)) if said else None
+
+
 def _show_identity(values: dict[str, Any]) -> str:
     """Whatever the provenance holds, the id first; long revisions and fingerprints are shortened."""
     known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
@@ -231,6 +237,7 @@ _UNUSED_WEIGHTS = Line(_unused_weights, card="Tensors of the checkpoint that are
 _DATA = Line(lambda r: _card_identity(r.data), card="Data")
 _SHOWN_DATA = Line(lambda r: _show_identity(r.data))
 _CLASSES = Line(_classes, card="The data's classes")
+_READING = Line(_reading, card="The data were read")
 _TASK = Line(lambda r: inert(r.task), card="Task")
 _RUN = Line(lambda r: inert(f"{r.mode} mode, {r.dtype}{_precision(r)}, {r.device}"), card="Run")
 _SHOWN_RUN = Line(_run)
@@ -241,8 +248,8 @@ CARD_DIAGNOSTICS = (
     *(_INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
 )
 CARD_SETTINGS = (
-    *(_MODEL, _UNUSED_WEIGHTS, _DATA, _CLASSES, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE, _CHAINS),
-    *(_BURNIN, _BATCH_SIZE, _SEED, _DISTANCE, _RUN, _VERSIONS),
+    *(_MODEL, _UNUSED_WEIGHTS, _DATA, _CLASSES, _READING, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE),
+    *(_CHAINS, _BURNIN, _BATCH_SIZE, _SEED, _DISTANCE, _RUN, _VERSIONS),
 )
 SHOW = {
     "by chain": (_LLC_PER_CHAIN,),

@@ -25,7 +25,7 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
         InputError: no such model, or no layers to checkpoint.
     """
     from hf_llc.loading.model_sources import device_of, skeleton
-    from hf_llc.loading.tasks.tokenization import length_for
+    from hf_llc.loading.tasks.context_length import length_for
 
     device = device_of(load)
     model, task, kept = skeleton(load)

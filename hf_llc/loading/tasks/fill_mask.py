@@ -11,39 +11,40 @@ import numpy as np
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
+from hf_llc.loading.tasks.context_length import length_for
 from hf_llc.loading.tasks.losses import IGNORED, labelled_tokens, token_logits
 from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.loading.tasks.token_order import masked_check
-from hf_llc.loading.tasks.tokenization import (
-    TEXT_COLUMNS,
-    check_vocabulary,
-    length_for,
-    need_tokenizer,
-    pad_id_of,
-    tokenize,
-)
+from hf_llc.loading.tasks.token_rows import ID_COLUMNS, holds_token_ids, token_rows
+from hf_llc.loading.tasks.tokenization import TEXT_COLUMNS, check_vocabulary, need_tokenizer, pad_id_of, tokenize
 
 
 def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
-    """One text an example, 15 % of its tokens masked."""
-    tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(data.column_names, config.input_column, TEXT_COLUMNS, "input_column")
-    if tokenizer.mask_token_id is None:
-        raise InputError("the tokenizer has no mask token", value=type(tokenizer).__name__, remedy="give tokenizer")
-    length = length_for(model, config)
-    rows, labels = mask_tokens(
-        tokenize(data, name, tokenizer, length=length)["input_ids"],
-        mask_id=tokenizer.mask_token_id,
-        special=set(tokenizer.all_special_ids),
-    )
-    encoded = labelled_tokens(
-        rows,
-        labels,
-        config,
-        pad_id=pad_id_of(model, tokenizer),
-        facts={"input_column": name, "max_length": length, "masked": 0.15},
-    )
+    """One text an example, 15 % of its tokens masked; or token ids with `labels`, which are masked already."""
+    data = materialize(data, config)
+    name = column(data, config.input_column, (*TEXT_COLUMNS, *ID_COLUMNS), "input_column")
+    length, label = length_for(model, config), None
+    facts: dict[str, Any] = {"input_column": name, "max_length": length}
+    if holds_token_ids(data, name):
+        found = token_rows(data, name, model, tokenizer)
+        rows = [row[:length].tolist() for row in found.ids]
+        if config.label_column is not None or "labels" in data.column_names:
+            label = column(data, config.label_column, ("labels",), "label_column")
+            labels = [row[:length].tolist() for row in found.beside(label)]
+            facts["label_column"] = label
+        if found.padding is not None:
+            facts["padding"] = found.padding
+    else:
+        rows = tokenize(data, name, need_tokenizer(tokenizer), length=length)["input_ids"]
+    if label is None:
+        tokenizer = need_tokenizer(tokenizer)
+        if tokenizer.mask_token_id is None:
+            raise InputError("the tokenizer has no mask token", value=type(tokenizer).__name__, remedy="give tokenizer")
+        rows, labels = mask_tokens(rows, mask_id=tokenizer.mask_token_id, special=set(tokenizer.all_special_ids))
+        facts["masked"] = 0.15
+    encoded = labelled_tokens(rows, labels, config, pad_id=pad_id_of(model, tokenizer), facts=facts)
     check_vocabulary(encoded.examples["input_ids"], model)
+    check_vocabulary(encoded.examples["labels"].clamp(min=0), model)
     return replace(encoded, check=masked_check(token_logits))
 
 

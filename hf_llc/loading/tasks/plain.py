@@ -16,8 +16,22 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
 from hf_llc.loading.labels import LABEL_COLUMNS
+from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.constant_predictor import ConstantLoss, best_constant_loss
-from hf_llc.loading.tasks.images import IMAGE_COLUMNS, numbers_of
+from hf_llc.loading.tasks.images import (
+    ALPHA,
+    COLOUR,
+    GREY,
+    IMAGE_COLUMNS,
+    PICTURE_COLUMNS,
+    Scale,
+    converted,
+    holds_pictures,
+    in_one_scale,
+    is_grey,
+    numbers_of,
+    pictures,
+)
 from hf_llc.loading.tasks.task import Encoded, Losses, Task
 from hf_llc.loading.tensor_data import check_finite, is_tensors, tensor_columns, tensors_of
 from hf_llc.posterior.weights import preserved
@@ -71,21 +85,54 @@ def _columns_of(model: Any, data: Any, config: LoadConfig) -> tuple[Tensor, Tens
     Images become float `[channel, height, width]` / 255. Floating-point columns come in the module's own type.
     """
     data = materialize(data, config)
-    name = column(data.column_names, config.input_column, _INPUTS, "input_column")
-    label = column(data.column_names, config.label_column, _LABELS, "label_column")
+    name = column(data, config.input_column, _INPUTS, "input_column")
+    label = column(data, config.label_column, _LABELS, "label_column")
     dtype = next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)
-    is_image = isinstance(data.features[name], Image)
-    if is_image:
-        arrays = [np.asarray(image, dtype=np.float32) / 255 for image in data[name]]
-        if len({array.shape for array in arrays}) > 1:
-            raise InputError("the images differ in size", value=name, remedy="resize them first")
-        inputs = torch.from_numpy(np.stack([a[None] if a.ndim == 2 else a.transpose(2, 0, 1) for a in arrays]))
+    read = None
+    are_pictures = isinstance(data.features[name], Image) or (
+        name in PICTURE_COLUMNS and holds_pictures(data, name, floats=False)
+    )
+    if are_pictures:
+        inputs, read = in_one_scale(functools.partial(_pixels, model, name, list(pictures(data, name))))
     else:
         inputs = torch.from_numpy(numbers_of(data, name))
     labels = torch.from_numpy(numbers_of(data, label))
     inputs, labels = (x.to(dtype) if x.is_floating_point() else x for x in (inputs, labels))
-    transforms = "pixels / 255" if is_image else None
-    return inputs, labels, {"input_column": name, "label_column": label, "transforms": transforms}
+    facts = {"input_column": name, "label_column": label, "transforms": "pixels / 255" if are_pictures else None}
+    return inputs, labels, facts | ({} if read is None else {"pictures": read})
+
+
+def _pixels(model: Any, name: str, found: list[Any], scale: Scale) -> Tensor:
+    """Pictures in 0 … 1, `[example, channel, height, width]`, with as many channels as the module takes.
+
+    Raises:
+        InputError: the first whose size is another.
+    """
+    mode = GREY if all(is_grey(x, place(name, i)) for i, x in enumerate(found)) else COLOUR
+    arrays: list[np.ndarray] = []
+    for i, picture in enumerate(found):
+        array = converted(picture, mode, scale, place(name, i))
+        if not arrays:
+            mode = _mode_for(model, array.shape[0] * array.shape[1]) or mode
+            array = converted(picture, mode, scale, place(name, i))
+        if arrays and array.shape != arrays[0].shape:
+            raise InputError(
+                "the images differ in size",
+                value=f"{place(name, i)}: {array.shape[:2]}, row 0: {arrays[0].shape[:2]}",
+                remedy="resize them first",
+            )
+        arrays.append(array)
+    return torch.from_numpy(np.stack([a[None] if a.ndim == 2 else a.transpose(2, 0, 1) for a in arrays]))
+
+
+def _mode_for(model: torch.nn.Module, num_pixels: int) -> str | None:
+    """The kind of pictures that a module's first layer takes; None if that does not say."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d):
+            return {1: GREY, 3: COLOUR, 4: ALPHA}.get(module.in_channels)
+        if isinstance(module, torch.nn.Linear):
+            return {num_pixels: GREY, 3 * num_pixels: COLOUR, 4 * num_pixels: ALPHA}.get(module.in_features)
+    return None
 
 
 def _device_of(model: torch.nn.Module) -> torch.device:

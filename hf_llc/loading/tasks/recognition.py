@@ -10,9 +10,9 @@ from transformers import PreTrainedModel
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.tasks import plain
+from hf_llc.loading.tasks.context_length import is_transformer_lens
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.tasks.task import Task
-from hf_llc.loading.tasks.tokenization import is_transformer_lens
 
 
 def task_of_classes(names: Sequence[str], settings: Any) -> Task | None:

@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from datasets import Dataset
 from torch import Tensor
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
+from hf_llc.loading.tasks.context_length import length_for, text_config
 from hf_llc.loading.tasks.losses import (
     IGNORED,
     check_positions,
@@ -22,15 +24,17 @@ from hf_llc.loading.tasks.losses import (
 )
 from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
 from hf_llc.loading.tasks.token_order import causal_check
+from hf_llc.loading.tasks.token_rows import ID_COLUMNS, holds_token_ids, token_rows
 from hf_llc.loading.tasks.tokenization import (
     TEXT_COLUMNS,
+    check_not_empty,
     check_vocabulary,
-    length_for,
     need_tokenizer,
     pad_id_of,
     pad_rows,
     token_tensors,
     tokenize,
+    vocabulary_of,
 )
 from hf_llc.problem import Forward
 
@@ -39,13 +43,18 @@ _TARGETS = ("target", "summary", "labels", "label", "highlights")
 
 
 def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
-    """Source text and target text."""
-    tokenizer, data = need_tokenizer(tokenizer), materialize(data, config)
-    name = column(data.column_names, config.input_column, _SOURCES, "input_column")
-    target = column(data.column_names, config.label_column, _TARGETS, "label_column")
-    length = length_for(model, config)
-    rows = tokenize(data, name, tokenizer, length=length)["input_ids"]
-    labels = pad_rows(tokenize(data, target, tokenizer, length=length, is_target=True)["input_ids"], IGNORED)
+    """Source and target: texts, or token ids each."""
+    data = materialize(data, config)
+    name = column(data, config.input_column, (*_SOURCES, *ID_COLUMNS), "input_column")
+    target = column(data, config.label_column, _TARGETS, "label_column")
+    length, padding = length_for(model, config, "encoder"), []
+    rows = _side(data, name, model, tokenizer, length=length, is_target=False, padding=padding)
+    check_not_empty(rows, name)
+    target_length = length_for(model, config, "decoder")
+    targets = _side(data, target, model, tokenizer, length=target_length, is_target=True, padding=padding)
+    if not any(map(len, targets)):
+        raise InputError("no example has a token to predict: all targets are empty", value=f"column {target}")
+    labels = pad_rows(targets, IGNORED)
     pad_id = pad_id_of(model, tokenizer)
     if not hasattr(model, "prepare_decoder_input_ids_from_labels"):
         raise InputError(
@@ -54,9 +63,12 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
             remedy="give a module of your own and loss_fn",
         )
     decoder_ids = _decoder_ids(model, labels)
-    decoder_ids = decoder_ids.masked_fill(decoder_ids < 0, pad_id)
+    size = vocabulary_of(model)  # a padding token outside it stands where no logit counts
+    is_outside = (decoder_ids < 0) | ((decoder_ids >= (size or 0)) & (decoder_ids == _pad_of(model)))
+    decoder_ids = decoder_ids.masked_fill(is_outside, pad_id)
     examples = {**token_tensors(rows, pad_id), "decoder_input_ids": decoder_ids, "labels": labels}
     facts = {"input_column": name, "label_column": target, "max_length": length}
+    facts |= {"padding": padding[0]} if padding else {}
     options = without_cache(model)
 
     def logits(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
@@ -71,6 +83,29 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
     for ids in (encoded.examples["input_ids"], encoded.examples["decoder_input_ids"], labels.clamp(min=0)):
         check_vocabulary(ids, model)
     return replace(encoded, check=causal_check(logits, "decoder_input_ids"))
+
+
+def _side(
+    data: Dataset,
+    name: str,
+    model: Any,
+    tokenizer: Any,
+    *,
+    length: int,
+    is_target: bool,
+    padding: list[str],
+) -> list[Any]:
+    """Token ids of a column of texts or of token ids. What is said of padding is added to `padding`."""
+    if not holds_token_ids(data, name):
+        return tokenize(data, name, need_tokenizer(tokenizer), length=length, is_target=is_target)["input_ids"]
+    found = token_rows(data, name, model, tokenizer, is_target=is_target)
+    padding += [] if found.padding is None else [found.padding]
+    return [row[:length] for row in found.ids]
+
+
+def _pad_of(model: Any) -> int:
+    pad = getattr(text_config(model), "pad_token_id", None)
+    return IGNORED if pad is None else pad
 
 
 def _decoder_ids(model: Any, labels: Tensor) -> Tensor:

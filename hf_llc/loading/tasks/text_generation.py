@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import batches, column, columns, materialize
+from hf_llc.loading.tasks.chats import CHAT_COLUMNS, SAID, chat_reader, holds_chats
+from hf_llc.loading.tasks.context_length import is_transformer_lens, length_for
 from hf_llc.loading.tasks.losses import (
     IGNORED,
     check_positions,
@@ -24,11 +26,11 @@ from hf_llc.loading.tasks.losses import (
 )
 from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
 from hf_llc.loading.tasks.token_order import causal_check
+from hf_llc.loading.tasks.token_rows import TokenRows, holds_token_ids, token_rows
 from hf_llc.loading.tasks.tokenization import (
     TEXT_COLUMNS,
+    Read,
     check_vocabulary,
-    is_transformer_lens,
-    length_for,
     need_tokenizer,
     pad_id_of,
     pad_rows,
@@ -38,29 +40,31 @@ from hf_llc.loading.tasks.tokenization import (
 )
 from hf_llc.problem import Forward
 
-_INPUTS = ("input_ids", "tokens", *TEXT_COLUMNS)
+_INPUTS = ("input_ids", "tokens", *TEXT_COLUMNS, *CHAT_COLUMNS)
 
 
 def encode(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: LoadConfig) -> Encoded:
     """Windows of `max_length` tokens cut from the joined documents, or one padded document an example.
 
-    The data hold texts, or token ids, which may come with labels (−100 where a token is not to be predicted).
+    The data hold texts, chats, or token ids, which may come with labels (−100 where a token is not to be predicted).
     """
     length = length_for(model, config)
-    names = columns(data)
-    name, label = column(names, config.input_column, _INPUTS, "input_column"), None
+    name, label, padding, chat = column(data, config.input_column, _INPUTS, "input_column"), None, None, None
     rows: Any
     labels: Any = None
-    if _holds_token_ids(data, name):
-        if config.label_column is not None or "labels" in names:
-            label = column(names, config.label_column, ("labels",), "label_column")
-        rows, labels = _rows_of_ids(materialize(data, config), name, label, config, length)
+    if holds_token_ids(data, name):
+        if config.label_column is not None or "labels" in columns(data):
+            label = column(data, config.label_column, ("labels",), "label_column")
+        tokens = token_rows(materialize(data, config), name, model, tokenizer)
+        padding = tokens.padding
+        rows, labels = _rows_of_ids(tokens, label, config, length)
     elif config.label_column is not None:
         raise InputError(
             "label_column is for token ids made before, not for text", value=config.label_column, remedy="leave it out"
         )
     else:
-        rows = _rows_of_text(data, name, need_tokenizer(tokenizer), config, length)
+        chat = SAID if holds_chats(data, name) else None
+        rows = _rows_of_text(data, name, need_tokenizer(tokenizer), config, length, is_chat=chat is not None)
     pad_id = pad_id_of(model, tokenizer)
     rows = [row[:length] if len(row) else [pad_id] for row in rows]
     check_vocabulary(pad_rows(rows, pad_id), model)
@@ -69,20 +73,13 @@ def encode(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: 
         padded = pad_rows(labels, IGNORED)
         check_vocabulary(padded.masked_fill(padded == IGNORED, 0), model)
     facts = {"input_column": name, "label_column": label, "packing": config.packing, "max_length": length}
+    facts |= {key: said for key, said in (("padding", padding), ("chats", chat)) if said is not None}
     return _causal(model, rows, config, labels=labels, pad_id=pad_id, facts=facts)
 
 
-def _holds_token_ids(data: Dataset | IterableDataset, name: str) -> bool:
-    """Whether the column holds token ids rather than text, by its first row."""
-    first = next(iter(data), {name: None})[name]
-    return isinstance(first, (list, tuple, np.ndarray, Tensor)) and len(first) > 0 and not isinstance(first[0], str)
-
-
-def _rows_of_ids(data: Dataset, name: str, label: str | None, config: LoadConfig, length: int) -> tuple[Any, Any]:
+def _rows_of_ids(tokens: TokenRows, label: str | None, config: LoadConfig, length: int) -> tuple[Any, Any]:
     """Rows of token ids and of their labels (None without a label column), cut into windows if packed."""
-    rows, labels = _unpadded(data, name), None if label is None else _unpadded(data, label)
-    if labels is not None and any(len(a) != len(b) for a, b in zip(rows, labels, strict=True)):
-        raise InputError("a row has not one label a token", value=f"{name}, {label}", remedy="check label_column")
+    rows, labels = tokens.ids, None if label is None else tokens.beside(label)
     # Rows of one length that fit are windows already.
     are_windows = config.max_length is None and len({len(row) for row in rows}) == 1 and len(rows[0]) <= length
     if config.packing != "packed" or are_windows:
@@ -93,54 +90,64 @@ def _rows_of_ids(data: Dataset, name: str, label: str | None, config: LoadConfig
     )
 
 
-def _unpadded(data: Dataset, name: str) -> list[np.ndarray]:
-    """A column of token ids or labels, without what an `attention_mask` column marks as padding."""
-    rows = [np.asarray(row, dtype=np.int64) for row in data[name][:]]
-    if "attention_mask" in data.column_names:
-        rows = [row[np.asarray(mask, dtype=bool)] for row, mask in zip(rows, data["attention_mask"][:], strict=True)]
-    return rows
-
-
-def _rows_of_text(data: Dataset | IterableDataset, name: str, tokenizer: Any, config: LoadConfig, length: int) -> Any:
-    """Token ids of a text column: windows if packed, documents otherwise."""
+def _rows_of_text(
+    data: Dataset | IterableDataset, name: str, tokenizer: Any, config: LoadConfig, length: int, *, is_chat: bool
+) -> Any:
+    """Token ids of a column of texts or chats: windows if packed, documents otherwise."""
+    read = chat_reader(tokenizer) if is_chat else texts_of
     if config.packing != "packed":
-        return tokenize(materialize(data, config), name, tokenizer, length=length)["input_ids"]
+        rows = materialize(data, config)
+        return tokenize(rows, name, tokenizer, length=length, read=read, special=not is_chat)["input_ids"]
     wanted = None if config.max_examples is None else config.max_examples * length
-    return _windows(_joined(data, name, tokenizer, wanted), length, config.max_examples)
+    separator = [] if is_chat else _separator(tokenizer)  # a template says itself where a chat begins and ends
+    return _windows(_joined(data, name, tokenizer, wanted, read, separator), length, config.max_examples)
 
 
-def _joined(data: Dataset | IterableDataset, name: str, tokenizer: Any, wanted: int | None) -> np.ndarray:
-    """One stream of token ids: documents without special tokens, with `_separator` between them.
+def _joined(
+    data: Dataset | IterableDataset, name: str, tokenizer: Any, wanted: int | None, read: Read, separator: list[int]
+) -> np.ndarray:
+    """One stream of token ids: documents without special tokens, with `separator` between them.
 
     Args:
         data: the documents.
-        name: column of the texts.
+        name: column of the texts or chats.
         tokenizer: a tokenizer of transformers.
         wanted: read documents until there are that many tokens; None: read all.
+        read: makes texts of the column's values.
+        separator: token ids.
     """
-    separator = np.array(_separator(tokenizer), dtype=np.int64)
+    between = np.array(separator, dtype=np.int64)
 
-    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = texts_of(rows[name], name)
+    def encode(rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, Any]:
+        texts = read(rows[name], name, numbers)
         return {"input_ids": tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]}
 
     if wanted is None:
         assert isinstance(data, Dataset)  # a stream has max_examples, hence `wanted`
-        mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
+        mapped = data.map(encode, batched=True, with_indices=True, remove_columns=data.column_names, desc="tokenize")
         parts: Any = mapped.with_format("numpy").iter(1000)
         documents: Iterable[Any] = (row for part in parts for row in part["input_ids"])
     else:
-        documents = (row for part in batches(data, 16) for row in encode({name: [r[name] for r in part]})["input_ids"])
+        documents = _encoded(data, name, encode)
     pieces: list[np.ndarray] = []
     total = 0
     for row in documents:
         if pieces:
-            pieces.append(separator)
+            pieces.append(between)
         pieces.append(np.asarray(row, dtype=np.int64))
-        total += len(row) + len(separator)
+        total += len(row) + len(between)
         if wanted is not None and total > wanted:
             break
     return np.concatenate(pieces) if pieces else np.zeros(0, dtype=np.int64)
+
+
+def _encoded(data: Dataset | IterableDataset, name: str, encode: Callable[..., dict[str, Any]]) -> Iterator[Any]:
+    """The token ids of one document after the other; documents are read when they are asked for."""
+    first = 0
+    for part in batches(data, 16):
+        numbers = list(range(first, first + len(part)))
+        yield from encode({name: [row.get(name) for row in part]}, numbers)["input_ids"]
+        first += len(part)
 
 
 def _separator(tokenizer: Any) -> list[int]:

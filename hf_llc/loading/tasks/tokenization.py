@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,54 +10,12 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
-from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.loading.rows import place
+from hf_llc.loading.tasks.context_length import is_transformer_lens, text_config
 
 TEXT_COLUMNS = ("text", "content", "sentence", "document", "story")
 """Usual names of a text column."""
-
-_DEFAULT_LENGTH = 1024
-"""Tokens an example at most, if neither the user nor the model's context says less."""
-
-
-def is_transformer_lens(model: Any) -> bool:
-    """Whether the model is a HookedTransformer or a TransformerBridge: token ids in, logits out."""
-    return any(c.__module__.split(".")[0] == "transformer_lens" for c in type(model).__mro__)
-
-
-def _text_config(model: Any) -> Any:
-    """The config of a model's text side."""
-    config: Any = getattr(model, "config", None)
-    return config.get_text_config() if hasattr(config, "get_text_config") else config
-
-
-def context_of(model: Any) -> int | None:
-    """The most tokens that the model takes; None if its config does not say."""
-    if is_transformer_lens(model):
-        return getattr(model.cfg, "n_ctx", None)
-    inner = _text_config(model)
-    names = ("max_position_embeddings", "n_positions", "max_sequence_length")
-    context = next((getattr(inner, n) for n in names if getattr(inner, n, None)), None)
-    for name, module in model.named_modules():  # RoBERTa and its kin count positions from the padding index on
-        if context is not None and name.endswith("position_embeddings") and getattr(module, "padding_idx", None):
-            return min(context, module.num_embeddings - module.padding_idx - 1)
-    return context
-
-
-def length_for(model: Any, config: LoadConfig) -> int:
-    """Tokens an example: `max_length`, or the model's context up to 1024.
-
-    Raises:
-        InputError: `max_length` is more than the model's context.
-    """
-    context = context_of(model)
-    if config.max_length is None:
-        return min(context or _DEFAULT_LENGTH, _DEFAULT_LENGTH)
-    if context is not None and config.max_length > context:
-        raise InputError(
-            "max_length is more than the model's context", value=config.max_length, allowed=f"at most {context}"
-        )
-    return config.max_length
 
 
 def check_vocabulary(ids: Tensor, model: Any) -> None:
@@ -66,15 +24,26 @@ def check_vocabulary(ids: Tensor, model: Any) -> None:
     Raises:
         InputError: an id is outside the model's vocabulary.
     """
-    size = model.cfg.d_vocab if is_transformer_lens(model) else getattr(_text_config(model), "vocab_size", None)
+    size = vocabulary_of(model)
+    if size is None or ids.numel() == 0:
+        return
     largest, least = int(ids.max()), int(ids.min())
-    if size is not None and (largest >= size or least < 0):
+    if largest >= size or least < 0:
+        odd = largest if least >= 0 else least
         raise InputError(
             "there are token ids that the model does not have",
-            value=largest if least >= 0 else least,
+            value=odd,
             allowed=f"0 … {size - 1}",
-            remedy="give the model's own tokenizer",
+            remedy=f"see example {int((ids == odd).nonzero()[0, 0])}; give the model's own tokenizer",
         )
+
+
+def vocabulary_of(model: Any) -> int | None:
+    """The number of tokens that the model has; None if its config does not say."""
+    if is_transformer_lens(model):
+        return int(model.cfg.d_vocab)
+    size = getattr(text_config(model), "vocab_size", None)
+    return size if isinstance(size, int) and size > 0 else None
 
 
 def need_tokenizer(tokenizer: Any) -> Any:
@@ -89,30 +58,56 @@ def need_tokenizer(tokenizer: Any) -> Any:
 
 
 def pad_id_of(model: Any, tokenizer: Any) -> int:
-    """The token that fills up short rows: the model's padding token, else the tokenizer's, else 0."""
+    """The token that fills up short rows: the model's padding token, else the tokenizer's, else 0.
+
+    One that the model does not have is passed over: what fills up is masked.
+    """
     # The model's comes first: some models find a text's end by it.
-    ids = (getattr(_text_config(model), "pad_token_id", None), getattr(tokenizer, "pad_token_id", None))
-    return next((int(i) for i in ids if isinstance(i, int) and i >= 0), 0)
+    size = vocabulary_of(model)
+    ids = (getattr(text_config(model), "pad_token_id", None), getattr(tokenizer, "pad_token_id", None))
+    return next((int(i) for i in ids if isinstance(i, int) and i >= 0 and (size is None or i < size)), 0)
 
 
-def texts_of(values: Sequence[Any], name: str) -> list[str]:
-    """The values of a text column; a missing one is the empty text.
+def texts_of(values: Sequence[Any], name: str, rows: Sequence[int]) -> list[str]:
+    """The values of a text column.
+
+    Args:
+        values: of some rows.
+        name: of the column, for the refusal.
+        rows: their numbers, for the refusal.
 
     Raises:
         InputError: a value is not a text.
     """
-    for value in values:
-        if value is not None and not isinstance(value, str):
+    for value, row in zip(values, rows, strict=True):
+        if value is None:
+            raise InputError("a row has no text", value=place(name, row), remedy="drop such rows")
+        if not isinstance(value, str):
+            keys = ", ".join(f"{name}.{key}" for key in value) if isinstance(value, dict) else ""
             raise InputError(
-                "the column does not hold text", value=f"{name}: {type(value).__name__}", remedy="give input_column"
+                "the column does not hold text",
+                value=f"{place(name, row)}: {type(value).__name__}",
+                remedy=f"give input_column{': ' * bool(keys)}{keys}",
             )
-    return [value or "" for value in values]
+    return list(values)
+
+
+Read = Callable[[Sequence[Any], str, Sequence[int]], list[str]]
+"""`read(values, column's name, rows' numbers)` → texts."""
 
 
 def tokenize(
-    data: Dataset, name: str, tokenizer: Any, *, length: int, pair: str | None = None, is_target: bool = False
+    data: Dataset,
+    name: str,
+    tokenizer: Any,
+    *,
+    length: int,
+    pair: str | None = None,
+    is_target: bool = False,
+    read: Read = texts_of,
+    special: bool = True,
 ) -> dict[str, list[list[int]]]:
-    """Token ids of a text column, with special tokens, cut to `length`. `Dataset.map` keeps them in its cache.
+    """Token ids of a text column, cut to `length`. `Dataset.map` keeps them in its cache.
 
     Args:
         data: the rows.
@@ -121,20 +116,35 @@ def tokenize(
         length: tokens a row at most.
         pair: column of the second texts, which follow the first in the same row; `token_type_ids` come too.
         is_target: tokenize as the target of a sequence-to-sequence model.
+        read: makes texts of the column's values.
+        special: add the tokenizer's special tokens.
+
+    Raises:
+        InputError: a row holds no text, or no row has a token.
     """
     keep = ["input_ids", "token_type_ids"] if pair is not None else ["input_ids"]
+    options: dict[str, Any] = {"truncation": True, "max_length": length, "verbose": False}
+    if not special:
+        options["add_special_tokens"] = False
 
-    def encode(rows: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = texts_of(rows[name], name)
+    def encode(rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, Any]:
+        texts = read(rows[name], name, numbers)
         if is_target:
-            encoded = tokenizer(text_target=texts, truncation=True, max_length=length, verbose=False)
+            encoded = tokenizer(text_target=texts, **options)
         else:
-            second = [] if pair is None else [texts_of(rows[pair], pair)]
-            encoded = tokenizer(texts, *second, truncation=True, max_length=length, verbose=False)
+            second = [] if pair is None else [texts_of(rows[pair], pair, numbers)]
+            encoded = tokenizer(texts, *second, **options)
         return {key: encoded[key] for key in keep if key in encoded}
 
-    mapped = data.map(encode, batched=True, remove_columns=data.column_names, desc="tokenize")
-    return {key: mapped[key][:] for key in mapped.column_names}
+    mapped = data.map(encode, batched=True, with_indices=True, remove_columns=data.column_names, desc="tokenize")
+    found = {key: mapped[key][:] for key in mapped.column_names}
+    if not any(map(len, found["input_ids"])):
+        raise InputError(
+            "no example has a token to predict or to read: all texts are empty",
+            value=f"column {name}",
+            remedy="check the column",
+        )
+    return found
 
 
 def pad_rows(rows: Sequence[Sequence[int]], value: int) -> Tensor:
@@ -153,3 +163,14 @@ def token_tensors(rows: Sequence[Sequence[int]], pad_id: int) -> dict[str, Tenso
     if len({len(row) for row in rows}) > 1:
         examples["attention_mask"] = pad_rows([[1] * len(row) for row in rows], 0)
     return examples
+
+
+def check_not_empty(rows: Sequence[Sequence[int]], name: str) -> None:
+    """Check that each row has a token.
+
+    Raises:
+        InputError: the first that has none.
+    """
+    for i, row in enumerate(rows):
+        if len(row) == 0:
+            raise InputError("a row has no token", value=place(name, i), remedy="drop such rows")

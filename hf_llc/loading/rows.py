@@ -1,0 +1,58 @@
+"""Rows: where one stands, in words, and rows given as dictionaries → a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from datasets import Dataset, Features
+
+from hf_llc.errors import InputError
+
+_UNLIKE = (TypeError, ValueError, OSError, OverflowError)
+"""What `datasets` raises for values that are not of one kind; OSError: for a picture that it cannot encode."""
+
+
+def place(name: str, row: int) -> str:
+    """Where a value stands."""
+    return f"column {name}, row {row}"
+
+
+def table_of(rows: Sequence[Mapping[str, Any]], features: Features | None = None) -> Dataset:
+    """Rows as a data set. What a row lacks is None there, and is refused where it is used.
+
+    Args:
+        rows: dictionaries by column name.
+        features: of the columns; None: as the values say.
+
+    Raises:
+        InputError: the values of a column are not of one kind.
+    """
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    whole = [{name: _storable(row.get(name)) for name in names} for row in rows]
+    try:
+        return Dataset.from_list(whole, features=features)
+    except _UNLIKE as error:
+        raise InputError(
+            f"the rows do not make columns of one kind: {str(error)[:200]}",
+            value=f"row {_first_unlike(whole, features)}",
+            remedy="check their values",
+        ) from error
+
+
+def _storable(value: Any) -> Any:
+    """The value; a picture in RGB if no file format of `datasets` takes its mode."""
+    return value.convert("RGB") if getattr(value, "mode", None) == "HSV" and hasattr(value, "convert") else value
+
+
+def _first_unlike(rows: Sequence[dict[str, Any]], features: Features | None) -> int:
+    """The first row that makes no table with those before it."""
+    good, bad = 0, len(rows)  # the first `good` rows make one, the first `bad` do not
+    while bad - good > 1:
+        middle = (good + bad) // 2
+        try:
+            Dataset.from_list(list(rows[:middle]), features=features)
+            good = middle
+        except _UNLIKE:
+            bad = middle
+    return bad - 1
