@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, Literal
 
 from datasets.utils.py_utils import temp_seed  # pyright: ignore[reportMissingTypeStubs]
@@ -15,9 +16,13 @@ from hf_llc.errors import InputError
 from hf_llc.evaluator import LLCEvaluator
 from hf_llc.parallel.processes import Processes
 from hf_llc.result import LLCResult
+from hf_llc.studies.shared_settings import keep_settings, kept_settings, with_settings
 
 _BUDGET: dict[str, Any] = {"num_chains": 2, "num_draws": 100, "max_steps": 1000}
 """Defaults in place of `LLCEvaluator`'s: training waits while λ̂ is measured."""
+
+_KEPT = "hf_llc"
+"""Key of what the first measurement found, in `TrainerState.stateful_callbacks`."""
 
 
 class LLCCallback(TrainerCallback):
@@ -26,6 +31,14 @@ class LLCCallback(TrainerCallback):
     Each measurement logs `llc`, `llc_se`, `llc_init_loss` (L_n(w*) on the callback's data) and `llc_trustworthy` (1, or
     0 if the verdict is bad) by `Trainer.log`, and so to `state.log_history` and every tracker of `report_to`. Numbers
     that are not finite are left out. `results` holds the full results by step, with the reasons of each verdict.
+
+    λ̂ compare only at equal nβ and γ. So a training has one nβ, γ, ε and friction: those given, or those that the first
+    measurement finds. They are kept with the Trainer's state, and a resumed training goes on with them. Each one logs
+    its `llc_nbeta` and `llc_localization` (γ), and what it cost: `llc_gradients` and `llc_seconds`. Noise and
+    minibatches are the same at each, so differences of λ̂ are more certain than each λ̂ (`hf-llc compare`).
+
+    The first measurement calibrates. Each later one takes as many steps as the first one's last attempt: with the check
+    of γ at most 1.5 · num_chains · max_steps.
 
     Training is not changed: losses, weights, gradients, modes, random numbers and the order of the data are bit for bit
     those of a run without the callback. Several processes share the chains out. The model is measured as the Trainer
@@ -103,16 +116,49 @@ class LLCCallback(TrainerCallback):
         with random_numbers_kept(), temp_seed(0, set_pytorch=True):
             accelerator: Any = self.trainer.accelerator
             w_star = accelerator.unwrap_model(model)
-            result = self.evaluator.compute(w_star, data=self.data, as_dict=False, progress=False, **settings)
+            evaluator = LLCEvaluator(self._sampling(state))
+            result = evaluator.compute(w_star, data=self.data, as_dict=False, progress=False, **settings)
         self.results[state.global_step] = result
+        self._keep(state, result)
         is_due = control.should_log
         self.trainer.log(tracked(result))
         control.should_log = is_due  # log() clears it, and the Trainer's own log of this step would be lost
 
+    def _sampling(self, state: TrainerState) -> SampleConfig:
+        """The settings of the next measurement: as asked for, with what an earlier one found."""
+        config = self.evaluator.config
+        return with_settings(config, kept_settings(config, _store(state), _KEPT))
+
+    def _keep(self, state: TrainerState, result: LLCResult) -> None:
+        """Keep what the measurement found with the Trainer's state, also in a checkpoint that was just written."""
+        is_new = keep_settings(self.evaluator.config, result, _store(state), _KEPT)
+        arguments = self.trainer.args
+        written = Path(str(arguments.output_dir)) / f"checkpoint-{state.global_step}" / "trainer_state.json"
+        if is_new and self.every == "save" and arguments.should_save and written.exists():
+            state.save_to_json(str(written))
+
+
+def _store(state: TrainerState) -> dict[str, Any]:
+    """Where the Trainer's state, and with it each checkpoint, has room for what callbacks keep."""
+    store: Any = state.stateful_callbacks
+    return store
+
 
 def tracked(result: LLCResult) -> dict[str, float]:
-    """Numbers for a tracker: `llc`, `llc_se` and `llc_init_loss`, if finite, and `llc_trustworthy`, 1 or 0."""
-    values = {"llc": result.llc, "llc_se": result.llc_se, "llc_init_loss": result.init_loss}
+    """Numbers for a tracker.
+
+    `llc`, `llc_se`, `llc_init_loss`; `llc_nbeta` and `llc_localization`, to which λ̂ belongs; `llc_gradients` and
+    `llc_seconds`, what it cost: those that are finite. `llc_trustworthy` is 1 or 0.
+    """
+    values = {
+        "llc": result.llc,
+        "llc_se": result.llc_se,
+        "llc_init_loss": result.init_loss,
+        "llc_nbeta": result.nbeta,
+        "llc_localization": result.localization,
+        "llc_gradients": result.num_gradients,
+        "llc_seconds": result.wall_seconds,
+    }
     return {
         **{name: value for name, value in values.items() if math.isfinite(value)},
         "llc_trustworthy": float(result.is_trustworthy),

@@ -6,6 +6,7 @@ import doctest
 import json
 import random
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,10 @@ from launch import ROOT, environment, torchrun
 from safetensors.torch import load_file
 from worker import examples, network, squared_error
 
-from hf_llc import LLCCallback, LLCEvaluator
+from hf_llc import LLCCallback, LLCEvaluator, LLCResult, SampleConfig
 from hf_llc.callback import random_numbers_kept, tracked
 from hf_llc.errors import InputError
+from hf_llc.studies.shared_settings import keep_settings, kept_settings, with_settings
 
 TIMES = ("train_runtime", "train_samples_per_second", "train_steps_per_second")
 
@@ -81,17 +83,78 @@ def test_trackers_get_it(tmp_path: Path) -> None:
         assert (entry["llc"], entry["llc_se"], entry["llc_init_loss"]) == (result.llc, result.llc_se, result.init_loss)
 
 
+def test_one_training_has_one_law_also_when_it_is_resumed(tmp_path: Path) -> None:
+    """γ, nβ, ε and friction are found once; a training resumed after that measurement goes on with them."""
+    settings: dict[str, Any] = {
+        "num_draws": 15,
+        "max_steps": 60,
+        "batch_size": 4,
+        "max_length": 16,
+        "check_localization": False,
+    }
+
+    def trained(resume: Path | None) -> LLCCallback:
+        trainer = train_worker.trainer(tmp_path, max_steps=9, save_strategy="steps", save_steps=3)
+        callback = LLCCallback(trainer, every="save", data=train_worker.TEXTS, **settings)
+        trainer.add_callback(callback)
+        trainer.train(resume_from_checkpoint=None if resume is None else str(resume))
+        return callback
+
+    def law(result: LLCResult) -> list[Any]:
+        names = ("nbeta", "localization", "step_size", "friction", "gradient", "batch_size", "num_burnin_steps")
+        return [getattr(result, name) for name in names]
+
+    first = trained(None)
+    assert list(first.results) == [3, 6, 9] and first.results[3].calibration is not None
+    for step in (6, 9):
+        later = first.results[step]
+        assert law(later) == law(first.results[3]) and later.calibration is None
+        assert later.num_gradients < first.results[3].num_gradients
+        assert later.num_gradients <= later.num_chains * 61 * 2  # a control variate doubles the cost of a step
+    logged = [entry for entry in first.trainer.state.log_history if "llc_localization" in entry]
+    assert {entry["llc_localization"] for entry in logged} == {first.results[3].localization}
+    assert {entry["llc_nbeta"] for entry in logged} == {first.results[3].nbeta}
+    resumed = trained(tmp_path / "trainer" / "checkpoint-3")
+    assert {step: law(result) for step, result in resumed.results.items()} == {
+        step: law(first.results[step]) for step in (6, 9)
+    }
+    assert [resumed.results[step].llc for step in (6, 9)] == [first.results[step].llc for step in (6, 9)]
+
+
+def test_what_is_kept_is_for_the_settings_asked_and_no_more() -> None:
+    model, asked = network(), SampleConfig(num_chains=2, num_draws=40, localization=7.0)
+    store: dict[str, Any] = {}
+    common: dict[str, Any] = {"num_chains": 2, "num_draws": 40, "num_burnin_steps": 0}
+    bad, good = (
+        LLCEvaluator(step_size=step, **common).compute(model, data=examples(model), loss_fn=squared_error)
+        for step in (10.0, 1e-3)
+    )
+    good = good.replace(verdict="trustworthy")
+    assert not keep_settings(asked, bad, store, "x") and store == {}  # nothing is known of w* yet
+    assert keep_settings(asked, good, store, "x") and not keep_settings(asked, good, store, "x")
+    store = json.loads(json.dumps(store))
+    assert with_settings(asked, kept_settings(asked, store, "x")).step_size == 1e-3
+    assert kept_settings(replace(asked, localization=8.0), store, "x") == {}
+    damages: list[Any] = [None, [], {"asked": 1}, {"asked": store["x"]["asked"], "used": 3}]
+    for damaged in damages:
+        assert kept_settings(asked, {"x": damaged}, "x") == {}
+    assert keep_settings(asked, bad, store, "x")
+    again = with_settings(asked, kept_settings(asked, store, "x"))
+    assert again.step_size == "auto" and again.localization == bad.localization and again.nbeta == bad.nbeta
+
+
 def test_numbers_for_trackers() -> None:
     model = network()
     common: dict[str, Any] = {"num_chains": 2, "num_draws": 40, "num_burnin_steps": 0}
     good = LLCEvaluator(step_size=1e-3, **common).compute(model, data=examples(model), loss_fn=squared_error)
     bad = LLCEvaluator(step_size=10.0, **common).compute(model, data=examples(model), loss_fn=squared_error)
+    cost = {"llc_nbeta": good.nbeta, "llc_gradients": good.num_gradients, "llc_seconds": good.wall_seconds}
     assert tracked(good) == {
-        "llc": good.llc, "llc_se": good.llc_se, "llc_init_loss": good.init_loss,
-        "llc_trustworthy": float(good.verdict == "trustworthy"),
+        "llc": good.llc, "llc_se": good.llc_se, "llc_init_loss": good.init_loss, **cost,
+        "llc_localization": good.localization, "llc_trustworthy": float(good.verdict == "trustworthy"),
     }  # fmt: skip
     assert bad.verdict == "diverged"
-    assert tracked(bad) == {"llc_init_loss": bad.init_loss, "llc_trustworthy": 0.0}
+    assert tracked(bad).keys().isdisjoint(("llc", "llc_se")) and tracked(bad)["llc_trustworthy"] == 0
 
 
 def test_random_numbers_are_kept_whatever_a_loss_draws() -> None:
@@ -144,7 +207,12 @@ def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None
     found = LLCEvaluator(num_chains=2, num_draws=50).compute(
         accelerator.unwrap_model(model), data=pairs, loss_fn=squared_error
     )
-    assert list(logged) == [0, 1] and logged[1] == tracked(found) != logged[0]
+    assert list(logged) == [0, 1]
+    first, second, expected = (
+        {key: value for key, value in values.items() if key != "llc_seconds"}
+        for values in (logged[0], logged[1], tracked(found))
+    )
+    assert second == expected != first
 
 
 def _train(launcher: list[str], output: Path, every: str | None) -> dict[str, Any]:

@@ -20,25 +20,12 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
+from hf_llc.studies.shared_settings import shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
 _FILES = ("curve.png", "curve.csv", "curve.json")
-
-_SHARED = (
-    "sampler",
-    "step_size",
-    "friction",
-    "gradient",
-    "localization",
-    "adapt_step_size",
-    "num_burnin_steps",
-    "num_steps_between_draws",
-    "nbeta",
-    "batch_size",
-)
-"""Settings that all checkpoints take from the calibrated one where the user left them open."""
 
 
 def measure(
@@ -103,7 +90,7 @@ def measure(
                 progress=progress,
             )
             if checkpoint.name == calibrated_on:
-                shared = _shared_settings(sample, result)
+                shared = shared_settings(sample, result)
             result.trace = None  # the largest part of a result; a curve does not need it
             results[checkpoint.name] = result
             report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")
@@ -129,13 +116,6 @@ def _begin(
     folder.check(asked, resume=resume or None, overwrite=overwrite)
     folder.begin(asked, overwrite=overwrite)
     return calibrated_on
-
-
-def _shared_settings(sample: SampleConfig, calibrated: LLCResult) -> SampleConfig:
-    """`sample` with every setting of `_SHARED` as the calibrated checkpoint used it."""
-    used = {name: getattr(calibrated, name) for name in _SHARED}
-    # β is dropped: nβ is among the settings used, and a config takes one of the two.
-    return replace(sample, **{name: value for name, value in used.items() if value is not None}, beta=None)
 
 
 def _curve(results: Mapping[str, LLCResult], shared: SampleConfig, calibrated_on: str) -> Curve:
