@@ -146,7 +146,8 @@ def test_evaluator_takes_the_network() -> None:
         loss_fn=lambda outputs, labels: (outputs.prediction - labels).square().mean(-1),
         progress=False,
     )
-    assert result.sampler == "baoab" and result.num_gradients == 2 * (100 + 5)
+    assert result.descent is not None and abs(result.descent["loss_drop"]) < 1e-3
+    assert result.sampler == "baoab" and result.num_gradients == 2 * (100 + 5) + result.descent["num_gradients"]
     assert result.trace is not None and np.isfinite(result.trace.kinetic_temperature).any()
 
 

@@ -58,7 +58,8 @@ def test_result_says_how_it_was_made() -> None:
     assert (result.n, result.mode, result.num_parameters) == (203, "eval", 6 * 8 + 8 + 8 * 2 + 2)
     assert result.nbeta == pytest.approx(203 / np.log(203))
     assert result.trace is not None and result.trace.shape == (3, 100)
-    assert result.num_gradients == 3 * 100 + 3 * 5
+    assert result.descent is not None
+    assert result.num_gradients == 3 * 100 + 3 * 5 + result.descent["num_gradients"]
     assert result.init_loss == pytest.approx(0, abs=1e-6)
     assert result.versions["torch"] == torch.__version__
 

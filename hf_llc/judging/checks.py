@@ -79,6 +79,23 @@ def _trivial(measured: Measurements, evidence: Evidence) -> Reason | None:
     )
 
 
+_TO_MINIMUM = "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)"
+
+
+def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """λ̂ counts from a minimum: no descent may fall from w* as far as to matter, and no chain below it."""
+    descent = evidence.descent
+    if descent is None or not statistics.is_above_minimum(descent, measured.llc):
+        return _dip(measured, evidence)
+    drop = descent["loss_drop"]
+    return Reason(
+        "not a minimum",
+        f"a descent from w*, held by γ, lowers nβL by {drop:.3g}: λ̂ is {measured.llc + drop:.3g} from where it ends, "
+        f"{measured.llc:.3g} from w*",
+        _TO_MINIMUM,
+    )
+
+
 def _dip(measured: Measurements, evidence: Evidence) -> Reason | None:
     """A chain that starts at a minimum can only climb."""
     dip = statistics.deepest_dip(evidence.excess)
@@ -88,7 +105,7 @@ def _dip(measured: Measurements, evidence: Evidence) -> Reason | None:
         "not a minimum",
         f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
         f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
-        "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)",
+        _TO_MINIMUM,
     )
 
 
@@ -253,7 +270,7 @@ def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
 
 
 _CHECKS: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
-    *(_trivial, _dip, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
+    *(_trivial, _not_a_minimum, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
     _step_size,
     *(_drifting, _disagreement, _few_draws, _one_chain),  # have the chains mixed?
     *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?

@@ -52,6 +52,7 @@ def estimate(
     localization_check: LocalizationCheck | None = None,
     is_full: bool = False,
     trivial_loss: float | None = None,
+    descent: dict[str, float] | None = None,
 ) -> Estimate:
     """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses), judged.
 
@@ -69,6 +70,7 @@ def estimate(
             reweighted.
         is_full: every step saw all examples.
         trivial_loss: L_n of the best constant predictor, or None.
+        descent: how far a descent from w* falls, or None.
     """
     excess = nbeta * (trace.loss - trace.init_loss)
     thinning = {"num_burnin_steps": num_burnin_steps, "num_steps_between_draws": num_steps_between_draws}
@@ -89,6 +91,7 @@ def estimate(
         is_exact=is_exact,
         spreading=spreading,
         llc_still_missing=_still_missing(spreading["change"], share, relaxed),
+        descent=descent,
     )
     plain = llc_draws(trace.loss, init_loss, nbeta=nbeta, **thinning)
     kept = slice(num_burnin_steps, None)
@@ -96,7 +99,7 @@ def estimate(
         localization_check = statistics.reweighted(excess[:, kept], trace.sq_distance[:, kept], localization)
     measured = _measure(trace, kept, evidence, plain, localization_check, init_loss=init_loss, is_full=is_full)
     reasons = findings(measured, evidence)
-    return Estimate(**vars(measured), verdict=named(reasons), reasons=reasons)
+    return Estimate(**vars(measured), verdict=named(reasons), reasons=reasons, descent=descent)
 
 
 def _measure(

@@ -29,6 +29,7 @@ class Evidence:
         is_exact: the sampler's law does not depend on ε.
         spreading: how far the chains have come (`statistics.spreading`).
         llc_still_missing: what λ̂ may still gain while the chains move away from w*; 0 if they do not.
+        descent: how far a descent from w* falls (`calibration.descent`); None if there was none.
     """
 
     loss: Array
@@ -43,6 +44,7 @@ class Evidence:
     is_exact: bool
     spreading: dict[str, float]
     llc_still_missing: float
+    descent: dict[str, float] | None = None
 
     @property
     def num_steps(self) -> int:

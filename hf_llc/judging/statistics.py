@@ -17,6 +17,25 @@ HEAT_ERROR = 0.25
 """Standard error of the heat of gradient noise that is taken off λ̂, as a share of it (`calibration.pilot`)."""
 
 
+MATERIAL = 0.1
+"""Share of λ̂, counted from the minimum that γ allows, by which w* may lie above that minimum: twice the standard error
+that chains aim at by default, so that what is let pass does not matter beside it."""
+
+
+def is_above_minimum(descent: dict[str, float] | None, llc: float, share: float = MATERIAL) -> bool:
+    """A descent from w* falls by more than `share` of λ̂ from where it ends, and by more than three of its errors.
+
+    Args:
+        descent: `loss_drop` and `loss_drop_se` (`calibration.descent`); None: there was none.
+        llc: λ̂ from w*.
+        share: of λ̂ from the end of the descent, `llc` + `loss_drop`.
+    """
+    if descent is None:
+        return False
+    drop = descent["loss_drop"]
+    return drop > max(share * max(llc + drop, 0.0), 3 * descent["loss_drop_se"])
+
+
 def block_means(values: Array, size: int) -> Array:
     """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`.
 

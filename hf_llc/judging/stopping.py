@@ -17,8 +17,20 @@ _RELAXED = 4 * 0.99
 they relax, after which their energy is at 98 % of its final value; a percent less, for rounding of γ."""
 
 
+_FAR_ABOVE = 3 * statistics.MATERIAL
+"""Share of λ̂ by which w* may lie above its minimum before more steps would not help: λ̂ may still grow to three times
+what the first steps say, and w* is still found to be no minimum."""
+
+
 @np.errstate(over="ignore", invalid="ignore")  # a diverging chain's last finite loss times nβ
-def is_long_enough(settings: ChainSettings, trace: Trace, num_burnin_steps: int, num_steps_between_draws: int) -> bool:
+def is_long_enough(
+    settings: ChainSettings,
+    trace: Trace,
+    num_burnin_steps: int,
+    num_steps_between_draws: int,
+    *,
+    descent: dict[str, float] | None = None,
+) -> bool:
     """Return True if the draws are flat and many enough, or if more steps would not help.
 
     More steps do not help a chain that diverged, nor a w* that is not a minimum. Otherwise the chains go on until
@@ -30,6 +42,7 @@ def is_long_enough(settings: ChainSettings, trace: Trace, num_burnin_steps: int,
         trace: every step of every chain, burn-in included.
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps averaged into one draw.
+        descent: how far a descent from w* falls (`calibration.descent`), or None.
     """
     draws = llc_draws(
         trace.loss,
@@ -43,6 +56,8 @@ def is_long_enough(settings: ChainSettings, trace: Trace, num_burnin_steps: int,
         return True
     dip = statistics.deepest_dip(settings.nbeta * (trace.loss - trace.init_loss))
     if statistics.is_dipping(dip, llc, float(draws.std())):
+        return True
+    if statistics.is_above_minimum(descent, llc, _FAR_ABOVE):
         return True
     # at the ε that the chains came down to
     slow = slow_step_size(settings) * statistics.step_share(trace.step_size[:, :num_burnin_steps], settings.step_size)

@@ -90,6 +90,14 @@ def _sensitivity(result: Record) -> str:
     return f"{halved} at γ/2, {doubled} at 2γ"
 
 
+def _descent(result: Record) -> str | None:
+    """λ̂ from the minimum that γ allows: from w* it is less by what a descent from there gains."""
+    if result.descent is None:
+        return None
+    drop = result.descent["loss_drop"]
+    return f"{number(result.llc + drop)}: a descent from w* lowers nβL by {short(drop)}"
+
+
 def _sampler(result: Record) -> str:
     friction = "" if result.friction is None else f", friction {short(result.friction)}"
     return (
@@ -189,6 +197,7 @@ _HEAT_CAPACITY = Line(
     show="variance of nβL {}",
 )
 _KINETIC_TEMPERATURE = Line(lambda r: number(r.kinetic_temperature), show="kinetic temperature {}")
+_DESCENT = Line(_descent, card="λ̂ from the minimum that γ allows", show="λ̂ {}")
 _INIT_LOSS = Line(lambda r: number(r.init_loss), card="Loss at w\\* ({unit})", show="at w* {}")
 _MEAN_LOSS = Line(lambda r: number(r.mean_loss), card="Mean loss of the chains", show="mean {}")
 _TRIVIAL_LOSS = Line(
@@ -245,7 +254,7 @@ _VERSIONS = Line(_versions, card="Versions")
 
 CARD_DIAGNOSTICS = (
     *(_LLC_PER_CHAIN, _R_HAT, _ESS, _ACCEPTANCE, _DRIFT, _BIAS, _SENSITIVITY, _HEAT_CAPACITY, _PLAIN),
-    *(_INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
+    *(_DESCENT, _INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
 )
 CARD_SETTINGS = (
     *(_MODEL, _UNUSED_WEIGHTS, _DATA, _CLASSES, _READING, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE),
@@ -258,6 +267,7 @@ SHOW = {
     "drift": (_SHOWN_DRIFT,),
     "bias": (_BIAS,),
     "γ": (_SENSITIVITY,),
+    "minimum": (_DESCENT,),
     "heat": (_HEAT_CAPACITY, _KINETIC_TEMPERATURE),
     "loss": (_MEAN_LOSS, _INIT_LOSS, _TRIVIAL_LOSS, _UNIT),
     "posterior": (_NBETA, _LOCALIZATION, _N),

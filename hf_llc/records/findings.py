@@ -67,6 +67,8 @@ class Estimate(Measurements):
     """The measurements with the verdict on them.
 
     Attributes:
+        descent: how far a descent from w* falls (`calibration.descent`); None if there was none. λ̂ from the minimum
+            that γ allows is `llc` + `descent["loss_drop"]`.
         verdict: "trustworthy", or the first check that failed, in order of precedence.
         reasons: every check that failed, then the notes.
         llc_extrapolated: λ̂ at ε → 0, from ε and ε/2; None if that was not asked for.
@@ -77,3 +79,4 @@ class Estimate(Measurements):
     reasons: list[Reason]
     llc_extrapolated: float | None = None
     llc_extrapolated_se: float | None = None
+    descent: dict[str, float] | None = None

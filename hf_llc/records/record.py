@@ -187,6 +187,8 @@ class Record(_FlatNames):
         flat["llc_per_chain"] = [_number(value) for value in flat["llc_per_chain"]]
         for name in ("plateau", "localization_sensitivity"):
             flat[name] = {key: _number(value) for key, value in flat[name].items()}
+        if flat.get("descent") is not None:
+            flat["descent"] = {key: _number(value) for key, value in flat["descent"].items()}
         flat["reasons"] = [Reason(**reason) for reason in flat["reasons"]]
         return cls.from_flat(**flat)
 

@@ -27,6 +27,7 @@ class SampledChains:
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps averaged into one draw.
         spectrum: of their gradient noise; None if the noise does not heat λ̂ significantly.
+        descent: how far a descent from w* falls at their γ; None if there was none.
     """
 
     name: str
@@ -35,6 +36,7 @@ class SampledChains:
     num_burnin_steps: int
     num_steps_between_draws: int
     spectrum: Spectrum | None = None
+    descent: dict[str, float] | None = None
 
     @property
     def num_kept_steps(self) -> int:

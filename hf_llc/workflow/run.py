@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.chain_batching import fastest_chain_batch
+from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
 from hf_llc.calibration.minimize import minimize
 from hf_llc.calibration.noise_spectrum import (
     NUM_GRADIENTS,
@@ -157,6 +158,8 @@ class Run:
         Chains record the heat as if all noise were in directions that the loss confines; `noise_spectrum` measures how
         much of it is. That takes gradients, so it is done only if the heat is a significant part of λ̂.
         """
+        descent = self._descent(settings, name)
+        self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent)
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
         spectrum = None
         if is_heat_significant(trace, nbeta=settings.nbeta, num_burnin_steps=burnin):
@@ -171,7 +174,18 @@ class Run:
             num_burnin_steps=burnin,
             num_steps_between_draws=thinning,
             spectrum=spectrum,
+            descent=descent,
         )
+
+    def _descent(self, settings: ChainSettings, name: str) -> dict[str, float] | None:
+        """How far a descent from w* falls at the γ of these chains; None if this process cannot tell."""
+        if not can_descend(self.posterior):
+            return None
+        law = Law(nbeta=settings.nbeta, localization=settings.localization)
+        size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
+        descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
+        self.sampling.num_gradients += int(descent["num_gradients"])
+        return descent
 
     def _noise_spectrum(self, settings: ChainSettings, name: str) -> Spectrum:
         """The spectrum of the gradient noise where the first chain ended."""
@@ -203,6 +217,7 @@ class Run:
             localization_check=localization_check,
             is_full=settings.batch_size == self.posterior.num_examples,
             trivial_loss=self.problem.trivial_loss,
+            descent=chains.descent,
         )
         if not (sampler.unmeasured_in_backward and self._steps_in_backward(settings)):
             return estimate

@@ -1,0 +1,168 @@
+"""How far nβL falls in a descent from w*: λ̂ counts from a minimum, and what w* lies above one, λ̂ is short of.
+
+With U(w) = nβ(L_n(w) − L_n(w*)) + (γ/2)‖w − w*‖² and w₁ its nearest minimum, λ̂ from w* is λ̂ from w₁ less
+nβ(L_n(w*) − L_n(w₁)). L-BFGS finds w₁ in a few gradients (Nocedal 1980; `torch.optim.LBFGS`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+
+import torch
+from torch import Tensor
+
+from hf_llc.backend.random_streams import counter_seed
+from hf_llc.config import SampleConfig
+from hf_llc.posterior.law import Law
+from hf_llc.posterior.posterior import Posterior
+
+_GRADIENTS = 30
+"""Gradients of a descent at most."""
+
+_SHARE = 5
+"""A descent may cost a fifth of the chains' gradients: that decides how many examples each of its gradients sees."""
+
+_PARTS = 8
+"""Parts of the examples held out, whose spread gives the error of the drop."""
+
+_HISTORY_BYTES = 2 * 2**30
+"""Memory of L-BFGS at most; its history is shorter for large models."""
+
+_HISTORY = (3, 10)
+
+_ROUNDING = 2e-7
+"""Rounding error of a mean loss in float32, as a share of it."""
+
+
+def examples_of_descent(sample: SampleConfig, posterior: Posterior) -> int:
+    """How many examples each gradient of a descent sees: all, if twice the affordable number is enough for that."""
+    assert isinstance(sample.batch_size, int)
+    affordable = sample.num_chains * sample.steps_allowed * sample.batch_size // (_SHARE * _GRADIENTS)
+    is_half = posterior.num_examples <= 2 * affordable  # the other half is worth more to fit than held out
+    return posterior.num_examples if is_half else max(affordable, sample.batch_size)
+
+
+def can_descend(posterior: Posterior) -> bool:
+    """Whether this process holds whole weights, and whole gradients fit beside them."""
+    return posterior.buffer.shard_spans() is None and not posterior.step_in_backward
+
+
+class _Energy:
+    """U of the examples `indices`, made to have the gradient of all examples at w* (a control variate).
+
+    A minimum of all examples is none of fewer. The term −⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩ takes that away: where ∇L_n(w*)
+    is zero, the gradient of this U at w* is zero too, whichever the examples.
+    """
+
+    def __init__(self, posterior: Posterior, law: Law, indices: Tensor | None, mean: Tensor | None) -> None:
+        self.posterior, self.law, self.indices = posterior, law, indices
+        self.w_star = posterior.start(1)
+        self.reference = float(posterior.paired_loss(indices, 1))
+        self.tilt = None
+        if mean is not None:
+            self.tilt = torch.cat(posterior.gradient(self.w_star, indices)[1], dim=1) - mean
+
+    def excess(self, w: Tensor) -> tuple[float, Tensor]:
+        """nβ(L(w) − L(w*)) and ∇L(w), `[1, parameter]`."""
+        loss, pieces = self.posterior.gradient(w, self.indices)
+        excess, grad = float(loss) - self.reference, torch.cat(pieces, dim=1)
+        if self.tilt is not None:
+            excess -= float((self.tilt.double() * (w - self.w_star)).sum())
+            grad.sub_(self.tilt)
+        return self.law.nbeta * excess, grad
+
+    def pull(self, w: Tensor) -> float:
+        """(γ/2)‖w − w*‖²."""
+        return self.law.localization / 2 * float((w - self.w_star).double().square().sum())
+
+    def gradient(self, w: Tensor) -> tuple[float, Tensor]:
+        """U and ∇U."""
+        excess, grad = self.excess(w)
+        grad.mul_(self.law.nbeta).add_(w - self.w_star, alpha=self.law.localization)
+        return excess + self.pull(w), grad
+
+
+class _Enough(Exception):
+    """The descent has had its gradients."""
+
+
+@torch.no_grad()
+def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int) -> dict[str, float]:
+    """Minimize U from w* and measure how far it falls. Chains, noise and weights are left as they are.
+
+    With all examples the drop is exact, but for rounding. With fewer, w₁ comes from some of them and the drop is
+    measured on others, whose gradient at w* is also replaced by that of all.
+
+    Args:
+        posterior: losses and gradients around w*; see `can_descend`.
+        law: nβ and γ.
+        num_examples: that each gradient sees (`examples_of_descent`).
+        batch_size: of the chains, in whose gradients the cost is counted.
+
+    Returns:
+        `drop`: U(w*) − U(w₁). `loss_drop`, `loss_drop_se`: nβ(L_n(w*) − L_n(w₁)) and its standard error. `distance`:
+        ‖w₁ − w*‖. `num_examples`; `num_gradients` in minibatches.
+    """
+    total, num_examples = posterior.num_examples, min(num_examples, posterior.num_examples)
+    rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
+    if num_examples == total:
+        energy = _Energy(posterior, law, None, None)
+        w, spent = _lowest(energy, posterior)
+        loss_drop, loss_drop_se = -energy.excess(w)[0], rounding
+        seen = (spent + 1) * total
+    else:
+        mean = torch.cat(posterior.gradient(posterior.start(1), None)[1], dim=1)
+        fitted, held_out = _two_sets(posterior, num_examples)
+        energy = _Energy(posterior, law, fitted, mean)
+        w, spent = _lowest(energy, posterior)
+        drops = [-_Energy(posterior, law, part, mean).excess(w)[0] for part in held_out.chunk(_PARTS, dim=1)]
+        values = torch.tensor(drops, dtype=torch.float64)
+        loss_drop = float(values.mean())
+        loss_drop_se = math.hypot(float(values.std()) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0, rounding)
+        seen = total + (spent + 1) * fitted.shape[1] + 2 * held_out.shape[1]
+    posterior.buffer.release()
+    return {
+        "drop": loss_drop - energy.pull(w),
+        "loss_drop": loss_drop,
+        "loss_drop_se": loss_drop_se,
+        "distance": float((w - energy.w_star).double().norm()),
+        "num_examples": num_examples,
+        "num_gradients": -(-seen // batch_size),
+    }
+
+
+def _two_sets(posterior: Posterior, num_examples: int) -> tuple[Tensor, Tensor]:
+    """Indices of examples to fit and of examples held out, int64 `[1, m]`, apart if there are enough."""
+    generator = torch.Generator().manual_seed(counter_seed(posterior.num_examples, purpose="descent"))
+    order = torch.randperm(posterior.num_examples, generator=generator).to(posterior.device)[None]
+    return order[:, :num_examples], order[:, num_examples : 2 * num_examples]
+
+
+def _lowest(energy: _Energy, posterior: Posterior) -> tuple[Tensor, int]:
+    """The point of the lowest U that L-BFGS meets, w* if there is none below it, and the gradients that it took."""
+    w, best, lowest, spent = posterior.start(1), posterior.start(1), 0.0, 0
+
+    @torch.no_grad()  # L-BFGS turns gradients on around it
+    def closure() -> float:
+        nonlocal lowest, spent
+        if spent == _GRADIENTS:
+            raise _Enough
+        spent += 1
+        value, grad = energy.gradient(w)
+        if not math.isfinite(value):
+            raise _Enough
+        w.grad = grad
+        if value < lowest:
+            lowest = value
+            best.copy_(w)
+        return value
+
+    history = max(_HISTORY[0], min(_HISTORY[1], _HISTORY_BYTES // (2 * w.nbytes)))
+    optimizer = torch.optim.LBFGS(
+        [w], max_iter=_GRADIENTS, history_size=history, line_search_fn="strong_wolfe", tolerance_grad=0.0,
+        tolerance_change=1e-6,
+    )  # fmt: skip
+    with contextlib.suppress(_Enough):
+        optimizer.step(closure)  # type: ignore[arg-type]
+    return best, spent

@@ -1,0 +1,151 @@
+"""The descent from w*: how far it falls, against what it is on quadratics; the verdict on a w* above its minimum."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+from targets import expected_llc, shifted_problem
+from torch import Tensor, nn
+
+from hf_llc import LLCEvaluator
+from hf_llc.calibration import descent as descent_module
+from hf_llc.calibration.descent import descend
+from hf_llc.config import SampleConfig
+from hf_llc.judging.statistics import is_above_minimum
+from hf_llc.posterior.law import Law
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
+from hf_llc.problem import Problem
+from hf_llc.workflow.estimate_model import estimate_problem
+
+H = torch.cat([torch.full((20,), 2.0), torch.full((20,), 0.02)])
+LAW = Law(nbeta=100.0, localization=3.0)
+
+
+def quadratic(offset: float, *, num_examples: int = 400) -> Problem:
+    """½ Σ h_i (w_i − offset)², with gradient noise between the examples, at w* = 0."""
+    problem = shifted_problem(H, num_examples=num_examples, spread=1.0)
+    problem.examples["centres"] += offset
+    return problem
+
+
+def drops(problem: Problem, **settings: Any) -> dict[str, float]:
+    with preserved(problem.model):
+        return descend(Posterior(problem), LAW, **{"num_examples": 400, "batch_size": 8, **settings})
+
+
+@pytest.mark.parametrize("num_examples", [400, 60])
+def test_drop_of_a_quadratic(num_examples: int) -> None:
+    """U falls by ½ Σ g²/(nβh + γ) with g = nβh·offset. Fewer examples give the same: they share the Hessian."""
+    found = drops(quadratic(0.1), num_examples=num_examples)
+    stiff = LAW.nbeta * H
+    moved = stiff * 0.1 / (stiff + LAW.localization)
+    drop = float((0.5 * (stiff * 0.1) ** 2 / (stiff + LAW.localization)).sum())
+    assert found["drop"] == pytest.approx(drop, rel=0.01)
+    assert found["loss_drop"] == pytest.approx(drop + LAW.localization / 2 * float((moved**2).sum()), rel=0.01)
+    assert found["distance"] == pytest.approx(float(moved.norm()), rel=0.02)
+    assert found["num_examples"] == num_examples
+
+
+@pytest.mark.parametrize("num_examples", [400, 60, 8])
+def test_at_a_minimum_nothing_falls(num_examples: int) -> None:
+    """Fewer examples have a minimum of their own elsewhere, by nβ tr(H⁻¹C)/2m lower."""
+    found = drops(quadratic(0.0), num_examples=num_examples)
+    assert abs(found["loss_drop"]) < 1e-3 and not is_above_minimum(found, 1.0)
+
+
+def test_examples_without_their_tilt_would_raise_a_false_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = descent_module._Energy.__init__
+    monkeypatch.setattr(descent_module._Energy, "__init__", lambda self, p, law, i, mean: start(self, p, law, i, None))
+    assert abs(drops(quadratic(0.0), num_examples=60)["loss_drop"]) > 1
+
+
+@pytest.mark.parametrize("num_examples", [400, 60])
+def test_cost_is_every_pass_over_examples(num_examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    problem, seen = quadratic(0.1), []
+    losses = problem.losses
+    with preserved(problem.model):
+        posterior = Posterior(problem)
+        problem.losses = lambda forward, batch: seen.append(len(batch["centres"])) or losses(forward, batch)
+        found = descend(posterior, LAW, num_examples=num_examples, batch_size=8)
+    assert found["num_gradients"] == -(-sum(seen) // 8)
+
+
+SETTINGS = SampleConfig(
+    nbeta=100.0, localization=3.0, batch_size=8, num_chains=4, num_draws=200, max_steps=4000, chain_batch_size=4,
+    check_localization=False,
+)  # fmt: skip
+
+
+def test_a_point_above_its_minimum_is_named_early_and_its_estimate_mended() -> None:
+    """λ̂ from w* is short of λ̂ from the minimum by nβ(L(w*) − L(w₁)), which `llc` + `loss_drop` puts back."""
+    exact = expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=100.0, localization=3.0)
+    off = estimate_problem(quadratic(0.06), SETTINGS)
+    assert off.verdict == "not a minimum" and off.descent is not None
+    assert off.descent["loss_drop"] > 0.3 * exact and off.llc < 0.7 * exact
+    assert abs(off.llc + off.descent["loss_drop"] - exact) < 4 * off.llc_se
+    assert off.num_burnin_steps == 200  # the first look at the chains was the last
+    assert "set minimize" in next(r.remedy for r in off.reasons if r.name == "not a minimum")
+    at = estimate_problem(quadratic(0.0), SETTINGS)
+    assert at.verdict == "trustworthy" and abs(at.llc - exact) < 4 * at.llc_se
+
+
+def squares(output: Tensor, target: Tensor) -> Tensor:
+    return 0.5 * ((output - target) ** 2).sum(-1)
+
+
+def tanh_network(steps: int) -> tuple[nn.Module, Tensor, Tensor]:
+    """60-30-10-5, trained by Adam for so many steps on a noisy teacher."""
+    torch.manual_seed(0)
+    teacher, student = (
+        nn.Sequential(nn.Linear(60, 30), nn.Tanh(), nn.Linear(30, 10), nn.Tanh(), nn.Linear(10, 5)) for _ in range(2)
+    )
+    x = torch.randn(600, 60)
+    with torch.no_grad():
+        for p in teacher.parameters():
+            p.mul_(3)
+        y = teacher(x) + 0.1 * torch.randn(600, 5)
+    optimizer = torch.optim.Adam(student.parameters(), lr=3e-3)
+    for step in range(steps):
+        batch = torch.arange(64 * step, 64 * step + 64) % 600
+        loss = squares(student(x[batch]), y[batch]).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return student.eval(), x, y
+
+
+def long_descent(model: nn.Module, x: Tensor, y: Tensor, law: Law) -> float:
+    """U(w*) − min U by a thousand gradients of L-BFGS in float64."""
+    model, x, y = copy.deepcopy(model).double(), x.double(), y.double()
+    start, values = [p.detach().clone() for p in model.parameters()], []
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=1000, history_size=50, line_search_fn="strong_wolfe", tolerance_change=1e-9
+    )
+
+    def energy() -> Tensor:
+        optimizer.zero_grad()
+        pull = torch.stack([((p - q) ** 2).sum() for p, q in zip(model.parameters(), start, strict=True)]).sum()
+        value = law.nbeta * squares(model(x), y).mean() + law.localization / 2 * pull
+        value.backward()
+        values.append(value.item())
+        return value
+
+    optimizer.step(energy)
+    return values[0] - min(values)
+
+
+@pytest.mark.parametrize("steps", [50, 150])
+def test_tanh_network_along_its_training(steps: int) -> None:
+    """Thirty gradients find nearly all that a thousand do, and the verdict follows them."""
+    model, x, y = tanh_network(steps)
+    evaluator = LLCEvaluator(num_chains=2, num_draws=100, max_steps=800, check_localization=False)
+    result = evaluator.compute(model, data=(x, y), loss_fn=squares, progress=False)
+    fallen = long_descent(model, x, y, Law(nbeta=result.nbeta, localization=result.localization))
+    found = result.descent
+    assert found is not None and fallen > 0.5 and found["num_examples"] == 600
+    assert 0.8 * fallen < found["drop"] < 1.001 * fallen
+    assert (result.verdict == "not a minimum") == (found["loss_drop"] > 0.1 * (result.llc + found["loss_drop"]))
