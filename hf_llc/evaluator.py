@@ -34,6 +34,8 @@ class LLCEvaluator:
 
     def __init__(self, config: SampleConfig | None = None, **settings: Any) -> None:
         base = SampleConfig() if config is None else config
+        if not isinstance(base, SampleConfig):
+            raise InputError("config is no SampleConfig", value=type(config).__name__, remedy="give settings by name")
         self.config = from_mapping(SampleConfig, {**as_dict(base), **settings}, source="LLCEvaluator")
 
     @overload

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import math
 import os
@@ -12,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.errors import InputError
+
+LONGEST_NAME = 255
+"""Bytes of a file's name."""
 
 
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
@@ -73,9 +77,11 @@ def check_writable(folder: str | Path) -> Path:
     """
     folder = Path(folder)
     try:
+        if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.parts):
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.stat(folder)  # a name that is too long, or none at all
+            os.stat(folder)  # a null character, a path that is too long
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".hf_llc-", delete=True) as file:
             file.write(b"\0" * 4096)
             file.flush()

@@ -15,7 +15,8 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading.hub_errors import data_refusal
+from hf_llc.files import LONGEST_NAME
+from hf_llc.loading.hub_errors import data_refusal, is_of_reading
 from hf_llc.loading.hub_files import commit_of, verified
 from hf_llc.loading.local_files import AS_TABLE, BUILDERS, open_local, refuse_parts
 from hf_llc.loading.rows import table_of
@@ -96,7 +97,7 @@ def _paths(data: Any) -> list[Path]:
     for name in map(str, names):
         if not name.strip():
             raise InputError("the name of data is empty", value=name, remedy="is a shell variable unset?")
-        if "\n" in name or "\0" in name or max(len(part.encode()) for part in name.split("/")) > 255:
+        if "\n" in name or "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in name.split("/")):
             raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=AS_TABLE)
     return [Path(each) for each in names]
 
@@ -231,15 +232,39 @@ def materialize(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset:
     for name, feature in (features or {}).items():
         if isinstance(feature, datasets.Image):  # they are decoded where a fault can name its row
             data = data.cast_column(name, datasets.Image(decode=False))
-    rows = list(itertools.islice(data, config.max_examples))
+    rows = list(itertools.islice(rows_of(data), config.max_examples))
     if not rows:
         raise InputError("the streamed data set is empty")
     return table_of(rows, features)
 
 
+def rows_of(data: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, one after the other.
+
+    Raises:
+        InputError: the user's own stream fails, or gives something else than rows.
+    """
+    rows, number = iter(data), 0
+    while True:
+        try:
+            row: Any = next(rows)
+        except StopIteration:
+            return
+        except Exception as error:  # whatever the code behind a stream may raise
+            if isinstance(data, Dataset) or isinstance(error, InputError) or is_of_reading(error):
+                raise
+            raise InputError(
+                f"the stream fails: {type(error).__name__}: {str(error)[:200]}", value=f"row {number}"
+            ) from error
+        if not isinstance(row, dict):
+            raise InputError("a row is no dictionary by column name", value=f"row {number}: {type(row).__name__}")
+        yield row
+        number += 1
+
+
 def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[str, Any]]]:
     """Rows in lists of at most `size`; each list is read when it is asked for."""
-    rows = iter(data)
+    rows = rows_of(data)
     while part := list(itertools.islice(rows, size)):
         yield part
 
@@ -248,7 +273,7 @@ def columns(data: Dataset | IterableDataset) -> list[str]:
     """Names of the columns; if a stream does not say, its first row is read."""
     if data.column_names is not None:
         return list(data.column_names)
-    return list(next(iter(data), {}))
+    return list(next(rows_of(data), {}))
 
 
 def column(

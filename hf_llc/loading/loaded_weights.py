@@ -41,6 +41,8 @@ def check_weights(model: torch.nn.Module) -> None:
     Raises:
         InputError: the first that is not so.
     """
+    if next(model.parameters(), None) is None:
+        raise InputError("the model has no weights", value=type(model).__name__)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         _check_values(name, tensor)
     check_not_quantized(model)

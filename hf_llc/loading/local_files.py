@@ -71,6 +71,7 @@ def open_local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any
             raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(BUILDERS))
         if each.stat().st_size == 0:
             raise InputError("the data file is empty", value=each.name)
+    refuse_parts(config, split=config.split)  # files have no subsets; `datasets` would take any name
     kinds = {each.suffix.lower() for each in paths}
     if len({BUILDERS[kind] for kind in kinds}) > 1 or kinds == {".csv", ".tsv"}:
         raise InputError("the data files are of several kinds", value=", ".join(sorted(kinds)), allowed="one kind")

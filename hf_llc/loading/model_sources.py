@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.files import LONGEST_NAME
 from hf_llc.loading.checkpoint import check_loaded, check_safetensors, refuse_adapter
 from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
@@ -85,8 +86,7 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
 def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
-    if not name.strip() or "\0" in name or max(len(part.encode()) for part in folder.parts or ("",)) > 255:
-        raise InputError("this is not the name of a model", value=name, allowed="a Hub id or a folder")
+    _check_name(name)
     if folder.is_dir():
         refuse_adapter(name, None, public_name(name))
         _check_folder(folder, config)
@@ -117,6 +117,16 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         model, unused = _from_pretrained(name, config, commit)
         processor = _processor(name, model, config, tokenizer, revision=commit)
     return model, processor, {**about, "revision": commit, "unused_weights": unused}
+
+
+def _check_name(name: str) -> None:
+    """Check that this may be the name of a model.
+
+    Raises:
+        InputError: it is empty, or no file system would take it.
+    """
+    if not name.strip() or "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
+        raise InputError("this is not the name of a model", value=name, allowed="a Hub id or a folder")
 
 
 def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> tuple[PreTrainedModel, str | None]:
@@ -166,6 +176,7 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
     name = str(config.model)
+    _check_name(name)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)

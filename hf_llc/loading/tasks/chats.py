@@ -10,6 +10,7 @@ from typing import Any
 from datasets import Dataset, IterableDataset
 
 from hf_llc.errors import InputError
+from hf_llc.loading.data_sources import rows_of
 from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.tokenization import Read
 
@@ -25,7 +26,7 @@ _PEEK = 100
 def holds_chats(data: Dataset | IterableDataset, name: str) -> bool:
     """Whether a column holds lists of messages, by its first row that is not empty."""
     rows = data.select_columns([name]) if isinstance(data, Dataset) else data
-    for row in itertools.islice(rows, _PEEK):
+    for row in itertools.islice(rows_of(rows), _PEEK):
         value = row.get(name)
         if isinstance(value, (list, tuple)) and value:
             return isinstance(value[0], dict)

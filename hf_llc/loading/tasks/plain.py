@@ -165,6 +165,8 @@ def _check_losses(losses: Losses, model: torch.nn.Module, examples: dict[str, Te
             allowed="shape [batch]",
             remedy='use reduction="none" and sum over everything but the batch',
         )
+    if not value.is_floating_point():
+        raise InputError("loss_fn must return real numbers", value=str(value.dtype), allowed="a floating-point type")
 
 
 def _trivial_loss(loss_fn: LossFn, model: torch.nn.Module, inputs: Tensor, labels: Tensor) -> ConstantLoss | None:

@@ -12,6 +12,7 @@ import torch
 from datasets import Dataset, IterableDataset, Value
 
 from hf_llc.errors import InputError
+from hf_llc.loading.data_sources import rows_of
 from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.context_length import text_config
 
@@ -35,7 +36,7 @@ def holds_token_ids(data: Dataset | IterableDataset, name: str) -> bool:
                 return hasattr(feature, "shape")  # ArrayXD
             feature, depth = inner, depth + 1
         return isinstance(feature, Value) and depth > 0 and feature.dtype not in ("string", "large_string", "binary")
-    for row in itertools.islice(data, _PEEK):
+    for row in itertools.islice(rows_of(data), _PEEK):
         value = row.get(name)
         if isinstance(value, _LISTS) and len(value) > 0:
             return not isinstance(value[0], (str, dict))
