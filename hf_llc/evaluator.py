@@ -11,6 +11,7 @@ import torch
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
+from hf_llc.studies.like import like as read_like
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
 
@@ -20,10 +21,12 @@ class LLCEvaluator:
 
     Args:
         config: all settings at once, or
+        like: a result, its folder, or a calibration's folder or calibrated.yaml: nβ, γ, ε, sampler, chains, draws, seed
+            and data are taken over from there, so that the two λ̂ compare. A setting that contradicts is refused.
         **settings: any of `SampleConfig`'s fields by name.
 
     Raises:
-        InputError: a setting is unknown or out of range.
+        InputError: a setting is unknown or out of range, or contradicts `like`.
 
     Example:
         >>> from hf_llc import LLCEvaluator
@@ -32,7 +35,13 @@ class LLCEvaluator:
         ...                            split="validation", max_examples=2000)  # doctest: +SKIP
     """
 
-    def __init__(self, config: SampleConfig | None = None, **settings: Any) -> None:
+    def __init__(
+        self, config: SampleConfig | None = None, *, like: LLCResult | str | Path | None = None, **settings: Any
+    ) -> None:
+        if like is not None and config is not None:
+            raise InputError("config and like are both given", remedy="give one, and other settings by name")
+        self.like = None if like is None else read_like(like)
+        settings = settings if self.like is None else self.like.with_sample(settings)
         base = SampleConfig() if config is None else config
         if not isinstance(base, SampleConfig):
             raise InputError("config is no SampleConfig", value=type(config).__name__, remedy="give settings by name")
@@ -98,12 +107,19 @@ class LLCEvaluator:
         for name, value in (("model", model_or_pipeline), ("data", data), ("tokenizer", tokenizer)):
             if isinstance(value, (str, Path)):
                 settings[name] = str(value)
+        if self.like is not None:
+            settings = self.like.with_load(settings, data=data)
         load = from_mapping(LoadConfig, settings, source="LLCEvaluator.compute")
         result = estimate_model(
             load,
             self.config,
             Given(
-                model=model_or_pipeline, data=data, loss_fn=loss_fn, tokenizer=tokenizer, label_mapping=label_mapping
+                model=model_or_pipeline,
+                data=data,
+                loss_fn=loss_fn,
+                tokenizer=tokenizer,
+                label_mapping=label_mapping,
+                data_fingerprint=None if self.like is None else self.like.data_fingerprint,
             ),
             output=output,
             resume=resume,

@@ -8,10 +8,13 @@ from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
 
 from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
+
+if TYPE_CHECKING:
+    from hf_llc.studies.like import Like
 
 GROUPS: tuple[tuple[str, type], ...] = (("model and data", LoadConfig), ("sampling", SampleConfig))
 """Title in --help, and the settings under it."""
@@ -202,7 +205,7 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
                 f"unknown setting {key!r} in {args.config}",
                 remedy=f"did you mean {near[0]!r}?" if near else "see hf-llc estimate --help for the names",
             )
-    configs = []
+    configs, other = [], _like(args)
     for _, config in GROUPS:
         hints = get_type_hints(config)
         values: dict[str, Any] = {}
@@ -210,5 +213,27 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
             text = getattr(args, item.name, texts.get(item.name))
             if text is not None:
                 values[item.name] = text if isinstance(text, bool) else convert(item.name, text, hints[item.name])
+        if other is not None:
+            values = other.with_load(values) if config is LoadConfig else other.with_sample(values)
         configs.append(from_mapping(config, values, source="the settings"))
     return configs[0], configs[1]
+
+
+def add_like(group: Any) -> None:
+    """Add --like, for `settings_from`."""
+    group.add_argument(
+        "--like",
+        metavar="DIR",
+        help="take over nβ, γ, ε, sampler, chains, draws, seed and data of this result or calibration, so that the two "
+        "compare; a setting that contradicts is refused",
+    )
+
+
+def _like(args: argparse.Namespace) -> Like | None:
+    """Read what --like names; `args.like` is that from then on."""
+    if getattr(args, "like", None) is None:
+        return None
+    from hf_llc.studies.like import like
+
+    args.like = like(args.like)
+    return args.like

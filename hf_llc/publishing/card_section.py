@@ -25,9 +25,9 @@ _CITATION = """```bibtex
 
 _MAX_POINTS = 20
 """A longer curve is linked to, not listed."""
-_LOADING = ("input_column", "second_input_column", "label_column", "packing", "max_length", "loss_normalization")
+LOADING = ("input_column", "second_input_column", "label_column", "packing", "max_length", "loss_normalization")
 """Settings of how examples are made; a result keeps them in `data`."""
-_SAMPLING = (
+SAMPLING = (
     *("sampler", "nbeta", "localization", "step_size", "friction", "gradient", "num_chains", "num_draws"),
     *("num_steps_between_draws", "num_burnin_steps", "batch_size", "seed"),
 )
@@ -71,7 +71,7 @@ def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
         flags |= {"model": model, "revision": result.model.get("revision"), "data": data}
         flags |= {"subset": result.data.get("subset"), "split": result.data.get("split")}
         flags |= {"data-revision": result.data.get("revision"), "task": result.task}
-    for name in _LOADING:
+    for name in LOADING:
         flags[name.replace("_", "-")] = result.data.get(name)
     flags["max-examples"] = result.data.get("num_examples")
     flags |= {name.replace("_", "-"): value for name, value in _sampling(result).items()}
@@ -85,7 +85,7 @@ def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
 
 def _sampling(result: Record) -> dict[str, Any]:
     """The settings of the sampling that repeat the estimate, without those that are at their default or not set."""
-    values = {name: getattr(result, name) for name in _SAMPLING}
+    values = {name: getattr(result, name) for name in SAMPLING}
     if result.gradient == "plain":  # with the step size given, the default "auto" means plain
         del values["gradient"]
     if result.mixed_precision != "no":

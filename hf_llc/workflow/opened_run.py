@@ -32,6 +32,7 @@ class Given:
         loss_fn: `loss_fn(outputs, labels)` → losses `[batch]` in nats, for a plain module.
         tokenizer: tokenizer or image processor.
         label_mapping: what the data calls each label, by the model's name for it.
+        data_fingerprint: of the examples that are to be measured on; other data are refused. None: any data.
     """
 
     model: Any = None
@@ -39,6 +40,7 @@ class Given:
     loss_fn: Any = None
     tokenizer: Any = None
     label_mapping: Mapping[str, Any] | None = None
+    data_fingerprint: str | None = None
 
 
 NOTHING = Given()
@@ -87,6 +89,14 @@ def opened_run(
         tokenizer=given.tokenizer,
         label_mapping=given.label_mapping,
     )
+    found = problem.provenance.get("data", {}).get("fingerprint")
+    if given.data_fingerprint not in (None, found):
+        raise InputError(
+            "the data are not those of the run that this is to be compared with",
+            value=f"fingerprint {found}",
+            allowed=f"fingerprint {given.data_fingerprint}",
+            remedy="give the same data, or leave out like",
+        )
     sample = decide_from_data(sample, problem)
     identity = {} if folder is None else identity_of(problem, given.loss_fn)  # nothing to tell apart without a folder
     asked = {**as_dict(load), **as_dict(sample), **identity}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import add_run_options, add_settings, check_resume, settings_from
+from hf_llc.cli.arguments import add_like, add_run_options, add_settings, check_resume, settings_from
 from hf_llc.cli.commands.show import print_result
 
 
@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
         metavar="DIR",
         help="folder of the result (default: runs/MODEL-DATA-HASH); the same command again goes on where it stopped",
     )
+    add_like(options)
     options.add_argument("--resume", action="store_true", help="insist that there is a run to go on with")
     options.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
     parser.set_defaults(run=run, parser=parser)
@@ -37,17 +38,19 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Estimate and print; return the exit code."""
+    console.hush(args.quiet)
     load, sample = settings_from(args)
     check_resume(args)
     output = console.default_output(load, sample) if args.output is None else Path(args.output)
     args.run_folder = output
-    console.hush(args.quiet)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
         from hf_llc import evaluator
+        from hf_llc.workflow.opened_run import Given
 
         result = evaluator.estimate_model(
             load,
             sample,
+            Given(data_fingerprint=None if args.like is None else args.like.data_fingerprint),
             output=output,
             resume=True if args.resume else None,
             overwrite=args.overwrite,

@@ -1,0 +1,81 @@
+"""--like: an estimate takes over all that must be equal for its λ̂ to compare with another's."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from worker import examples, network, squared_error
+
+from hf_llc import LLCEvaluator, LLCResult
+from hf_llc.cli.entry_point import main
+from hf_llc.errors import InputError
+from hf_llc.studies.calibration import Calibration
+from hf_llc.studies.like import like
+
+ONE: dict[str, Any] = {
+    "sampler": "baoab", "nbeta": 30.0, "localization": 5.0, "step_size": 1e-3, "friction": 0.3, "num_chains": 2,
+    "num_draws": 12, "num_burnin_steps": 4, "batch_size": 20, "seed": 7, "gradient": "control-variate",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
+
+
+def test_everything_but_the_model_is_taken_over() -> None:
+    model = network()
+    data = examples(model)
+    one = LLCEvaluator(**ONE).compute(model, data=data, loss_fn=squared_error)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(0.02)
+    one.save("one")
+    for source in (one, "one", Path("one/result.json")):
+        other = LLCEvaluator(like=source).compute(model, data=data, loss_fn=squared_error)
+        assert [getattr(other, name) for name in ONE] == list(ONE.values())
+        assert other.llc != one.llc and other.data == one.data
+    again = LLCEvaluator(like="one", seed=7, nbeta=30)  # what agrees may be said
+    assert again.config == LLCEvaluator(like="one").config
+    with pytest.raises(InputError, match=r"contradict those of one, got 'nbeta: 30.0 → 31.0; seed: 7 → 8'"):
+        LLCEvaluator(like="one", nbeta=31.0, seed=8)
+    with pytest.raises(InputError, match="beta"):
+        LLCEvaluator(like="one", beta=1.0)
+    with pytest.raises(InputError, match=r"not those of the run that this is to be compared with.*fingerprint"):
+        LLCEvaluator(like="one").compute(model, data=(data[0], data[1] + 1), loss_fn=squared_error)
+    with pytest.raises(InputError, match="config and like"):
+        LLCEvaluator(again.config, like="one")
+
+
+@pytest.mark.parametrize("source", ["nothing", 3])
+def test_what_is_no_run_is_refused(source: Any) -> None:
+    with pytest.raises(InputError, match="allowed"):
+        like(source)
+
+
+def test_a_calibration_gives_its_settings() -> None:
+    Calibration(settings={**ONE, "num_burnin_steps": "auto"}, found=None, moved=None, cells=[], num_gradients=0).save(
+        "c"
+    )
+    for source in ("c", "c/calibrated.yaml", "c/calibration.json"):
+        assert LLCEvaluator(like=source).config.step_size == 1e-3
+    with pytest.raises(InputError, match=r"step_size: 0.001 → 0.002"):
+        LLCEvaluator(like="c", step_size=2e-3)
+
+
+def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    base = ["--step-size", "1e-6", "--num-chains", "2", "--num-draws", "5", "--num-burnin-steps", "2"]
+    assert main(["estimate", *base, "--nbeta", "50", "--max-examples", "20", "--output", "a", "--quiet"]) in (0, 3)
+    assert main(["estimate", "--like", "a", "--output", "b", "--quiet"]) in (0, 3)
+    one, two = (LLCResult.load(name) for name in ("a", "b"))
+    assert (one.settings, one.llc, one.data) == (two.settings, two.llc, two.data)
+    capsys.readouterr()
+    assert main(["estimate", "--like", "a", "--nbeta", "40", "--max-length", "32", "--output", "c"]) == 2
+    assert "max_length: 64 → 32" in capsys.readouterr().err and not Path("c").exists()
+    assert main(["estimate", "--like", "a", "--nbeta", "40", "--output", "c"]) == 2
+    assert "nbeta: 50.0 → 40.0" in capsys.readouterr().err and not Path("c").exists()
+    assert main(["estimate", "--like", "a", "--max-examples", "10", "--output", "c"]) == 2
