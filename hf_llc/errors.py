@@ -1,9 +1,10 @@
-"""The exception for bad input."""
+"""The exception for bad input, and how a lack of memory is told from other faults."""
 
 from __future__ import annotations
 
 _LONGEST = 200
 """Characters of a value that a refusal shows."""
+_SHORT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
 
 
 class InputError(ValueError):
@@ -31,3 +32,13 @@ class InputError(ValueError):
 def _cut(text: str) -> str:
     """The text, or its start and its length if it would fill the screen."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an error says that memory is short: torch has several ways to say so."""
+    text = str(error).lower()
+    return (
+        isinstance(error, MemoryError)
+        or type(error).__name__ == "OutOfMemoryError"
+        or (isinstance(error, (RuntimeError, OSError)) and any(words in text for words in _SHORT_OF_MEMORY))
+    )

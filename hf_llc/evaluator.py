@@ -11,6 +11,7 @@ import torch
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
+from hf_llc.studies.like import Like
 from hf_llc.studies.like import like as read_like
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
@@ -99,34 +100,52 @@ class LLCEvaluator:
             InputError: bad input, refused before any long work.
             KeyboardInterrupt: after Ctrl-C; with `output`, the same call continues from there.
         """
-        if feature_extractor is not None:
-            if tokenizer is not None:
-                raise InputError("tokenizer and feature_extractor are both given", remedy="give one")
-            tokenizer = feature_extractor
-        settings = _with_device_name(settings, model_or_pipeline)
-        for name, value in (("model", model_or_pipeline), ("data", data), ("tokenizer", tokenizer)):
-            if isinstance(value, (str, Path)):
-                settings[name] = str(value)
-        if self.like is not None:
-            settings = self.like.with_load(settings, data=data)
-        load = from_mapping(LoadConfig, settings, source="LLCEvaluator.compute")
+        load, given = asked(
+            model_or_pipeline,
+            data,
+            loss_fn=loss_fn,
+            tokenizer=tokenizer,
+            feature_extractor=feature_extractor,
+            label_mapping=label_mapping,
+            like=self.like,
+            **settings,
+        )
         result = estimate_model(
-            load,
-            self.config,
-            Given(
-                model=model_or_pipeline,
-                data=data,
-                loss_fn=loss_fn,
-                tokenizer=tokenizer,
-                label_mapping=label_mapping,
-                data_fingerprint=None if self.like is None else self.like.data_fingerprint,
-            ),
-            output=output,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
+            load, self.config, given, output=output, resume=resume, overwrite=overwrite, progress=progress
         )
         return result.metrics() if as_dict else result
+
+
+def asked(
+    model_or_pipeline: Any,
+    data: Any,
+    *,
+    loss_fn: Any = None,
+    tokenizer: Any = None,
+    feature_extractor: Any = None,
+    label_mapping: Mapping[str, Any] | None = None,
+    like: Like | None = None,
+    **settings: Any,
+) -> tuple[LoadConfig, Given]:
+    """What the arguments of `LLCEvaluator.compute` ask for: settings, and objects in place of names.
+
+    Raises:
+        InputError: a setting is unknown or out of range.
+    """
+    if feature_extractor is not None:
+        if tokenizer is not None:
+            raise InputError("tokenizer and feature_extractor are both given", remedy="give one")
+        tokenizer = feature_extractor
+    settings = _with_device_name(settings, model_or_pipeline)
+    for name, value in (("model", model_or_pipeline), ("data", data), ("tokenizer", tokenizer)):
+        if isinstance(value, (str, Path)):
+            settings[name] = str(value)
+    if like is not None:
+        settings = like.with_load(settings, data=data)
+    load = from_mapping(LoadConfig, settings, source="LLCEvaluator.compute")
+    objects = {"model": model_or_pipeline, "data": data, "tokenizer": tokenizer}
+    fingerprint = None if like is None else like.data_fingerprint
+    return load, Given(**objects, loss_fn=loss_fn, label_mapping=label_mapping, data_fingerprint=fingerprint)
 
 
 def _with_device_name(settings: dict[str, Any], model_or_pipeline: Any) -> dict[str, Any]:

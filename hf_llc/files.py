@@ -1,8 +1,9 @@
-"""Atomic writing of files: under a temporary name, which is then renamed."""
+"""Atomic writing of files, under a temporary name, which is then renamed; and values as files take them."""
 
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import json
 import math
@@ -53,8 +54,28 @@ def write_json(path: str | Path, value: Any) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def plain_value(value: Any) -> Any:
+    """The plain Python value of a number of numpy or torch, of a path, or of a member of an enumeration.
+
+    So `nbeta=n / np.log(n)` is written and read back like any other number. Other values stay as they are.
+    """
+    if isinstance(value, enum.Enum):
+        return plain_value(value.value)
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    for kind in (str, int, float):  # np.float64 is a float, too
+        if isinstance(value, kind) and type(value) not in (kind, bool):
+            return kind(value)
+    item = getattr(value, "item", None)
+    if item is not None and getattr(value, "shape", None) == ():
+        with contextlib.suppress(RuntimeError, ValueError, TypeError):  # no value (device meta)
+            return item()
+    return value
+
+
 def finite(value: Any) -> Any:
-    """The value, with None for every number in it that is not finite: JSON has no word for them."""
+    """The value in plain numbers, with None for every one that is not finite: JSON has no word for them."""
+    value = plain_value(value)
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -9,6 +9,7 @@ from dataclasses import field, fields
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
 from hf_llc.errors import InputError
+from hf_llc.files import plain_value
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,14 +39,15 @@ def setting(default: Any, text: str) -> Any:
 
 
 def check_kinds(config: DataclassInstance) -> None:
-    """Refuse a value that its field's annotation does not allow, and a number that is not finite.
+    """Make values plain; refuse one that its field's annotation does not allow, and a number that is not finite.
 
     Raises:
         InputError: there is such a value.
     """
     hints = get_type_hints(type(config))
     for item in fields(config):
-        value, hint = getattr(config, item.name), hints[item.name]
+        value, hint = plain_value(getattr(config, item.name)), hints[item.name]
+        object.__setattr__(config, item.name, value)  # the dataclass is frozen for its users
         options = [hint] if get_origin(hint) is Literal else list(get_args(hint))
         choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
         choices += ADDED_CHOICES.get(item.name, [])

@@ -168,17 +168,125 @@ def test_random_numbers_are_kept_whatever_a_loss_draws() -> None:
     assert state() == before
 
 
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> transformers.Trainer:
+    """A Trainer that does not train."""
+    return train_worker.trainer(tmp_path_factory.mktemp("idle"))
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"every": 0}, "every is out of range"),
         ({"every": "step"}, "every is out of range"),
+        ({"every": True}, "every is out of range"),
+        ({"every": "save"}, "this Trainer saves nothing"),
         ({"num_chains": 0}, "num_chains"),
+        ({"num_chain": 2}, "unknown setting 'num_chain' in LLCCallback; did you mean 'num_chains'"),
+        ({"splitt": "train"}, "did you mean 'split'"),
+        ({"output": "runs/x"}, "unknown setting 'output'"),
+        ({"data_parallel": 2}, "data_parallel is not for a callback"),
+        ({"data": "nowhere.jsonl"}, "no such data file"),
+        ({"data": {"text": []}}, "empty"),
+        ({"label_column": "score"}, "no such column, got 'score'"),
+        ({"batch_size": 10**6}, "batch_size is larger than the data"),
+        ({"name": " "}, "name is not one"),
     ],
 )
-def test_refused_before_training(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+def test_refused_before_training(idle: transformers.Trainer, settings: dict[str, Any], message: str) -> None:
+    """What can be known is not found out after an epoch."""
+    before = torch.get_rng_state()
     with pytest.raises(InputError, match=message):
-        LLCCallback(train_worker.trainer(tmp_path), data=train_worker.TEXTS, **settings)
+        LLCCallback(idle, **{"data": train_worker.TEXTS, **settings})
+    assert torch.equal(torch.get_rng_state(), before) and all(p.requires_grad for p in idle.model.parameters())
+
+
+@pytest.mark.parametrize(("spoil", "message"), [
+    (lambda model: model.to(torch.bfloat16), "bfloat16"),
+    (lambda model: model.classifier.weight.data.fill_(float("nan")), "NaN or infinite, got 'classifier.weight'"),
+])  # fmt: skip
+def test_models_that_cannot_be_measured_are_refused_before_training(tmp_path: Path, spoil: Any, message: str) -> None:
+    trainer = train_worker.trainer(tmp_path)
+    spoil(trainer.model)
+    with pytest.raises(InputError, match=message):
+        LLCCallback(trainer, data=train_worker.TEXTS)
+
+
+class Broken(Exception):
+    """A fault with arguments of its own, which pickle cannot make again."""
+
+    def __init__(self, response: object, *, code: int) -> None:
+        super().__init__(f"code {code}")
+
+
+FAULTS = [
+    InputError("a weight is NaN or infinite", value="w"),
+    RuntimeError("a fault that nobody foresaw"),
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    MemoryError(),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] DefaultCPUAllocator: can't allocate memory: you tried to …"),
+    Broken(None, code=3),
+]
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
+def test_a_fault_is_a_warning_and_training_goes_on(
+    bare: transformers.Trainer,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: Exception,
+) -> None:
+    """The fault comes after the chains, when weights, modes and gradients are those of the measurement."""
+
+    def judge(*_: Any) -> Any:
+        raise fault
+
+    monkeypatch.setattr("hf_llc.workflow.run.Run.judge", judge)
+    trainer, callback = train_worker.run(tmp_path, "epoch")
+    assert callback is not None and callback.results == {}
+    assert without_llc(trainer.state.log_history) == without_llc(bare.state.log_history)
+    expected = bare.model.state_dict()
+    assert all(torch.equal(value, expected[name]) for name, value in trainer.model.state_dict().items())
+    found = [entry for entry in trainer.state.log_history if "llc_trustworthy" in entry]
+    assert [(entry["step"], entry["llc_trustworthy"]) for entry in found] == [(8, 0.0), (16, 0.0)]
+    assert all(np.isnan(entry["llc"]) for entry in found)
+    (record,) = [each for each in caplog.records if each.name == "hf_llc.callback"]  # once, though it failed twice
+    assert record.levelname == "WARNING" and "could not be measured at step 8" in record.getMessage()
+    assert str(fault)[:40] in record.getMessage() and "\n" not in record.getMessage()
+    is_foreseen = isinstance(fault, (InputError, MemoryError)) or "memory" in str(fault)
+    assert (record.exc_info is None) == is_foreseen
+
+
+def test_weights_that_become_nan_are_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = train_worker.trainer(tmp_path, max_steps=4, learning_rate=1e38)
+    trainer.add_callback(LLCCallback(trainer, every=2, data=train_worker.TEXTS, **train_worker.SETTINGS))
+    trainer.train()
+    assert trainer.state.global_step == 4
+    assert [np.isnan(entry["llc"]) for entry in trainer.state.log_history if "llc" in entry] == [True, True]
+    assert "a weight is NaN or infinite" in caplog.text
+
+
+def test_training_can_be_interrupted_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_llc.workflow.run.Run.judge", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        train_worker.run(tmp_path, "epoch")
+
+
+def test_two_callbacks_have_names(tmp_path: Path) -> None:
+    trainer = train_worker.trainer(tmp_path, max_steps=2)
+    for name, count in (("train", 8), ("val", 6)):
+        data = train_worker.TEXTS.select(range(count))
+        trainer.add_callback(LLCCallback(trainer, every=np.int64(2), data=data, name=name, **train_worker.SETTINGS))
+    with pytest.raises(InputError, match=r"has an LLCCallback of that name, got 'val'; give each a name"):
+        LLCCallback(trainer, data=train_worker.TEXTS, name="val")
+    trainer.train()
+    found = {key for entry in trainer.state.log_history for key in entry if key.startswith("llc")}
+    kinds = ("llc", "llc_se", "llc_init_loss", "llc_trustworthy")
+    assert found == {f"{kind}/{name}" for kind in kinds for name in ("train", "val")}
 
 
 def test_sharded_weights_are_refused(tmp_path: Path) -> None:
@@ -215,8 +323,8 @@ def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None
     assert second == expected != first
 
 
-def _train(launcher: list[str], output: Path, every: str | None) -> dict[str, Any]:
-    command = [*launcher, str(ROOT / "tests" / "train_worker.py"), str(output), json.dumps(every)]
+def _train(launcher: list[str], output: Path, every: str | None, *more: str) -> dict[str, Any]:
+    command = [*launcher, str(ROOT / "tests" / "train_worker.py"), str(output), json.dumps(every), *more]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
     return json.loads((output / "record.json").read_text())
@@ -237,3 +345,13 @@ def test_two_processes_do_not_notice_either(tmp_path: Path) -> None:
         load_file(tmp_path / "measured/weights.safetensors"),
     )
     assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+@pytest.mark.slow
+def test_a_fault_of_one_process_is_one_of_both(tmp_path: Path) -> None:
+    """The chains of the second process fail in the first measurement: none waits for the other, and both train on."""
+    bare = _train(torchrun(2), tmp_path / "bare", None)
+    measured = _train(torchrun(2), tmp_path / "measured", "epoch", "fault")
+    assert without_llc(measured["log"]) == without_llc(bare["log"])
+    found = [entry["llc"] for entry in measured["log"] if "llc" in entry]
+    assert len(found) == 2 and np.isnan(found[0]) and np.isfinite(found[1])

@@ -271,12 +271,13 @@ def test_revisions_offline() -> None:
     [
         (["step9", "step10"], [9, 10]),
         (["v2-step5", "v2-step7"], [5, 7]),
-        (["epoch_1", "epoch_01x2"], [0, 1]),
-        (["early", "late"], [0, 1]),
-        (["5", "best"], [0, 1]),
+        (["epoch_1", "epoch_01x2"], None),
+        (["v2-step5", "step7"], None),
+        (["early", "late"], None),
+        (["5", "best"], None),
     ],
 )
-def test_steps_come_from_the_names(names: list[str], steps: list[int]) -> None:
+def test_steps_come_from_the_names(names: list[str], steps: list[int] | None) -> None:
     assert steps_of(names) == steps
     assert sorted(["b", "a10", "a9", "10", "9²"], key=natural) == ["9²", "10", "a9", "a10", "b"]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gc
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from safetensors.torch import save_file
 from tiny import SENTENCES, bert, tokenizer
 
 from hf_llc.callback import LLCCallback
+from hf_llc.chains import ensemble
 
 SETTINGS: dict[str, Any] = {
     "num_draws": 15,
@@ -69,6 +71,8 @@ def run(output: Path, every: str | int | None, **more: Any) -> tuple[transformer
 def main() -> None:
     """Train; the main process writes the log and the weights."""
     output, every = Path(sys.argv[1]), json.loads(sys.argv[2])
+    if sys.argv[3:] == ["fault"] and os.environ["RANK"] == "1":
+        fail_once()
     run_, callback = run(output, every)
     if run_.accelerator.is_main_process:
         output.mkdir(parents=True, exist_ok=True)
@@ -81,6 +85,17 @@ def main() -> None:
         }
         (output / "record.json").write_text(json.dumps(record))
         save_file({k: v.contiguous() for k, v in run_.model.state_dict().items()}, output / "weights.safetensors")
+
+
+def fail_once() -> None:
+    """Let this process's first chain fail."""
+    real = ensemble.run_chains
+
+    def failing(*_: Any, **__: Any) -> Any:
+        ensemble.run_chains = real
+        raise RuntimeError("planted")
+
+    ensemble.run_chains = failing
 
 
 def leave() -> None:

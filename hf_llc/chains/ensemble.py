@@ -164,22 +164,18 @@ class Sampling:
         bar = ProgressBar(until * sum(map(len, batches)), "sample", enabled=self.show)
         running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
         stream = {"seed": settings.seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
-        begun, finished = time.monotonic(), []
+        begun = time.monotonic()
 
         def report(progress: Progress) -> None:
             new_steps = progress.new_steps * len(progress.chains)
             self.new_steps += new_steps
             bar.advance(new_steps, lambda: running.text(progress))
 
-        for chains in batches:
-
-            def make_walk(chains: list[int] = chains) -> Walk:
-                numbers = [chain + number * _CONTINUATION for chain in chains]
-                return Walk(self.posterior, law, numbers, **stream)
-
+        def run_batch(chains: list[int]) -> tuple[int, Trace, Observations | None]:
+            numbers = [chain + number * _CONTINUATION for chain in chains]
             observer = self._observer(settings, store, chains) if origin is None else None
             trace = run_chains(
-                make_walk,
+                lambda: Walk(self.posterior, law, numbers, **stream),
                 _kernel(settings),
                 chains,
                 until=until,
@@ -189,7 +185,9 @@ class Sampling:
                 save_seconds=settings.save_seconds,
                 report=report,
             )
-            finished.append((chains[0], trace, None if observer is None else observer.observations(until)))
+            return chains[0], trace, None if observer is None else observer.observations(until)
+
+        finished = self.processes.all_do(lambda: [run_batch(chains) for chains in batches], is_long=True)
         bar.close()
         self.seconds += time.monotonic() - begun
         gathered = sorted(self.processes.gather(finished), key=lambda item: item[0])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import sys
 from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
@@ -24,6 +25,12 @@ _TRUE, _FALSE, _NONE = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", 
 
 class Parser(argparse.ArgumentParser):
     """An argument parser whose errors are one line, without the usage."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        from hf_llc.publishing.formatting import for_encoding
+
+        file = sys.stderr if file is None else file
+        file.write(for_encoding(message, getattr(file, "encoding", None)))
 
     def error(self, message: str) -> NoReturn:
         """Raise what argparse would print.
@@ -167,26 +174,35 @@ def read_yaml(path: str | Path) -> dict[str, str | None]:
     import yaml
 
     try:
-        values = yaml.load(Path(path).read_text(encoding="utf-8"), Loader=yaml.BaseLoader)
+        text = Path(path).read_text(encoding="utf-8")
+        root = yaml.compose(text, Loader=yaml.BaseLoader)
     except OSError as error:
         raise InputError(
             "cannot read the config file", value=str(path), remedy=f"the system says: {error.strerror}"
         ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" (line {mark.line + 1})"
         raise InputError(
             f"the config file is not YAML{where}", value=str(path), remedy="write one `name: value` a line"
         ) from error
-    if values in (None, ""):
+    if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
         return {}
-    if not isinstance(values, dict):
+    if not isinstance(root, yaml.MappingNode):
         raise InputError(
             "the config file is not a list of settings", value=str(path), remedy="write `name: value` lines"
         )
-    for key, value in values.items():
-        if not isinstance(value, str):
-            raise InputError(f"{key} in {path} is not a single value", value=value, allowed="a word or a number")
+    values: dict[str, str | None] = {}
+    for key, value in root.value:
+        name, line = str(key.value), key.start_mark.line + 1
+        if not isinstance(key, yaml.ScalarNode) or not isinstance(value, yaml.ScalarNode):
+            shown = text[value.start_mark.index : value.end_mark.index]
+            raise InputError(
+                f"{name[:40]} in {path} (line {line}) is not a single value", value=shown, allowed="a word or a number"
+            )
+        if name in values:
+            raise InputError(f"{name} stands twice in {path}, again in line {line}", remedy="leave one of them")
+        values[name] = value.value
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -75,10 +76,26 @@ def print_json(values: Any) -> None:
 
 
 def print_error(line: str) -> None:
-    """Print to stderr, in ASCII where stderr cannot show the symbols."""
+    """Print to stderr, in ASCII where stderr cannot show the symbols. If nobody reads there, the work goes on."""
     from hf_llc.publishing.formatting import for_encoding
 
-    print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)
+    with contextlib.suppress(OSError, ValueError):
+        print(for_encoding(line, getattr(sys.stderr, "encoding", None)), file=sys.stderr, flush=True)
+
+
+def open_closed_streams() -> None:
+    """Give the standard streams that the caller has closed (`2>&-`) to the null device.
+
+    Otherwise the next file that is opened takes the number of the closed one, and what libraries print goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the end
 
 
 def verdict_code(is_good: bool) -> int:

@@ -16,8 +16,8 @@ from typing import Any
 
 from hf_llc.cli.arguments import Parser, parse
 from hf_llc.cli.commands import benchmark, calibrate, curve, doctor, estimate, publish, publish_metric, show, theory
-from hf_llc.cli.console import BAD_INPUT, EXIT_CODES, FAULT, INTERRUPTED, OK, end
-from hf_llc.errors import InputError
+from hf_llc.cli.console import BAD_INPUT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
+from hf_llc.errors import InputError, is_out_of_memory
 
 _COMMANDS = (estimate, show, doctor, calibrate, curve, publish, publish_metric, theory, benchmark)
 """In the order of `hf-llc --help`. Each module has `add(commands)`, which registers its arguments and `run(args)`."""
@@ -28,6 +28,7 @@ _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBI
 
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit code. An error that can be foreseen ends in one line, without a traceback."""
+    open_closed_streams()
     args = argparse.Namespace()
     try:
         args = parse(_parser(), sys.argv[1:] if argv is None else argv)
@@ -43,6 +44,9 @@ def main(argv: list[str] | None = None) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+            name = str(error.filename)
+            return end(BAD_INPUT, f"error: a name is too long for this machine: {name[:80]} … ({len(name)} characters)")
         line = _foreseen(error, _run_folder(args))
         if line is None:
             traceback.print_exc()
@@ -99,7 +103,7 @@ def _foreseen(error: Exception, folder: Path | None) -> str | None:
         return f"the disk of {where} is full; make room and {again}"
     if code in _CLOSED and isinstance(error, OSError):
         return f"cannot read or write {error.filename or where} ({error.strerror}); put it right and {again}"
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         remedy = "lower micro_batch_size, chain_batch_size or max_length, or set gradient_checkpointing"
         return f"out of memory; {remedy}, and {again}"
     return None

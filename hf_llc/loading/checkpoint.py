@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import try_to_load_from_cache
+from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
@@ -18,6 +18,7 @@ from hf_llc.errors import InputError
 _FLOATS = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The names that transformers gives to weights, the first that is there; or with `.index.json`, of shards."""
+_INDEX = f"{_WEIGHTS[0]}.index.json"
 _HARMLESS = re.compile(
     r"position_ids$|inv_freq$|(^|\.)pooler\.|seq_relationship\.|attn\.(masked_)?bias$|num_batches_tracked$"
 )
@@ -46,29 +47,50 @@ def check_safetensors(folder: Path) -> None:
     Raises:
         InputError: a shard is missing, or the index of the shards, or the files are named otherwise.
     """
-    index = folder / f"{_WEIGHTS[0]}.index.json"
-    if (folder / _WEIGHTS[0]).is_file():
+    _check_names({path.name for path in folder.iterdir() if path.is_file()}, lambda: folder / _INDEX, folder.name)
+
+
+def check_on_hub(name: str, commit: str, *, allow_pickle: bool) -> None:
+    """The same of a model on the Hub, before its files are downloaded. Nothing is checked if the Hub does not answer.
+
+    Raises:
+        InputError: a file of weights is missing there, or named otherwise.
+    """
+    if constants.is_offline_mode():
         return
-    if index.is_file():
-        lost = [name for name in _shards(index, folder.name) if not (folder / name).is_file()]
+    try:
+        info = HfApi().model_info(name, revision=commit)
+    except Exception:  # without an answer, what is in the cache decides
+        return
+    files = {file.rfilename for file in info.siblings or []}
+    if any(file.endswith(".safetensors") for file in files) and not (allow_pickle and _WEIGHTS[1] in files):
+        _check_names(files, lambda: Path(hf_hub_download(name, _INDEX, revision=commit)), name)
+
+
+def _check_names(files: Set[str], index: Callable[[], Path], shown: str) -> None:
+    """Refuse safetensors files that transformers would not find, or not all of them."""
+    if _WEIGHTS[0] in files:
+        return
+    if _INDEX in files:
+        lost = [name for name in _shards(index(), shown) if name not in files]
         if lost:
             raise InputError(
                 f"files of weights are missing ({len(lost)}): {_listed(lost)}",
-                value=folder.name,
-                remedy=f"download them: {index.name} names them",
+                value=shown,
+                remedy=f"download or upload them: {_INDEX} names them",
             )
         return
-    names = sorted(path.name for path in folder.glob("*.safetensors"))
+    names = sorted(name for name in files if name.endswith(".safetensors"))
     if any(re.search(r"-\d+-of-\d+\.safetensors$", name) for name in names):
         raise InputError(
             f"the weights are in several files ({_listed(names)}) and the file that lists them is missing",
-            value=folder.name,
-            remedy=f"add {index.name}",
+            value=shown,
+            remedy=f"add {_INDEX}",
         )
     raise InputError(
         f"the weights have a name that is not looked for: {_listed(names)}",
-        value=folder.name,
-        allowed=f"{_WEIGHTS[0]}, or shards with {index.name}",
+        value=shown,
+        allowed=f"{_WEIGHTS[0]}, or shards with {_INDEX}",
         remedy=f"rename the file to {_WEIGHTS[0]} if these are the weights to measure",
     )
 
@@ -191,6 +213,18 @@ def _stored_types(source: str, revision: str | None) -> dict[str, str]:
             tensors = torch.load(path, map_location="meta", weights_only=True)
             kinds |= {name: str(x.dtype) for name, x in tensors.items() if isinstance(x, torch.Tensor)}
     return kinds
+
+
+def check_readable(source: str, revision: str | None) -> None:
+    """Read the heads of the files of weights, as far as they are on this machine.
+
+    Raises:
+        Exception: of safetensors: a file is cut off or is none.
+    """
+    for path in weight_files(source, revision):
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt"):
+                pass
 
 
 def weight_files(source: str, revision: str | None) -> list[Path]:

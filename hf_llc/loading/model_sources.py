@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 import transformers
+from huggingface_hub import constants
 from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.files import LONGEST_NAME
-from hf_llc.loading.checkpoint import check_loaded, check_safetensors, refuse_adapter
+from hf_llc.loading.checkpoint import check_loaded, check_on_hub, check_readable, check_safetensors, refuse_adapter
 from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.loading.loaded_weights import check_weights
@@ -83,6 +84,38 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     return given, processor, about
 
 
+def look_at_named(config: LoadConfig) -> None:
+    """Refuse a model by id or folder that cannot be loaded, as far as its config and the heads of its files tell.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    name = str(config.model)
+    shown = public_name(name)
+    try:
+        if Path(name).is_dir():
+            refuse_adapter(name, None, shown)
+            _check_folder(Path(name), config)
+            commit = None
+        elif constants.is_offline_mode():
+            return  # the cache holds it or not; loading tells
+        else:
+            commit = commit_of(name, "model", config.revision)
+            fetch_small_files(name, commit)
+            refuse_adapter(name, commit, shown)
+            check_on_hub(name, commit, allow_pickle=config.allow_pickle)
+        settings = transformers.AutoConfig.from_pretrained(
+            name, revision=commit, trust_remote_code=config.trust_remote_code
+        )
+        check_checkpoint_config(settings, shown)
+        task_of_checkpoint(settings, config)
+        check_readable(name, commit)
+    except InputError:
+        raise
+    except Exception as error:
+        raise model_refusal(error, name, config) from error
+
+
 def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
@@ -113,6 +146,7 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     except Exception as error:
         raise model_refusal(error, name, config) from error
     refuse_adapter(name, commit, public_name(name))
+    check_on_hub(name, commit, allow_pickle=config.allow_pickle)
     with verified(name, "model", commit):
         model, unused = _from_pretrained(name, config, commit)
         processor = _processor(name, model, config, tokenizer, revision=commit)

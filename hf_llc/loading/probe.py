@@ -30,7 +30,7 @@ _TF32 = 1e-2
 
 
 def probe(model: nn.Module, encoded: Encoded, *, is_loss_given: bool = False) -> None:
-    """Check that ℓ_i is a function of the weights and of example i alone. All processes come to the same answer.
+    """Check that ℓ_i is a function of the weights and of example i alone.
 
     The same few examples, twice, in another order, alone, in a larger batch and with gradients on, must have the same
     losses to rounding. Weights, buffers, inputs and the global random numbers must be as before. Then comes the task's
@@ -50,7 +50,8 @@ def probe(model: nn.Module, encoded: Encoded, *, is_loss_given: bool = False) ->
             _Probe(model, encoded, is_loss_given).run()
     except InputError as error:
         refusal = str(error)
-    refusal = next((line for line in Processes().gather([refusal]) if line is not None), None)
+    if is_sharded(model):  # its forward pass takes all processes, so they must go on, or stop, together
+        refusal = next((line for line in Processes().gather([refusal]) if line is not None), None)
     if refusal is not None:
         raise InputError(refusal)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.parallel.processes import Processes, launched_for_fsdp
+from hf_llc.parallel.processes import Processes, launched_for_fsdp, unheeded
 from hf_llc.parallel.sharding import mesh_of, module_of, shard
 from hf_llc.problem import Problem
 
@@ -45,6 +46,9 @@ def arrange_processes(sample: SampleConfig, model: Any = None) -> tuple[SampleCo
             remedy="give a Hub id or a folder, or split the module with torch.distributed.fsdp.fully_shard",
         )
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
+    if module is None and processes.is_main:  # whoever gives a module has prepared it as he wants it
+        for what in unheeded(sample.mixed_precision):
+            warnings.warn(f"accelerate's launcher was asked for {what}, which has no effect on hf_llc", stacklevel=2)
     if mesh is not None and processes.group.size > 1 and not processes.group.is_mesh(mesh):
         raise InputError(
             "the model is split over processes that are not neighbours",

@@ -7,8 +7,9 @@ import contextlib
 import contextvars
 import gc
 import os
+import pickle
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import torch
 import torch.distributed as dist
@@ -19,6 +20,14 @@ from hf_llc.errors import InputError
 from hf_llc.parallel.group import TIMEOUT, Group, handle_of
 
 T = TypeVar("T")
+
+_UNHEEDED: dict[str, tuple[str, tuple[str, ...]]] = {
+    "ACCELERATE_DYNAMO_BACKEND": ("a dynamo backend (give compile)", ("no",)),
+    "ACCELERATE_USE_DEEPSPEED": ("DeepSpeed (give parameter_parallel)", ("false", "0")),
+    "ACCELERATE_USE_MEGATRON_LM": ("Megatron-LM (give parameter_parallel)", ("false", "0")),
+    "ACCELERATE_GRADIENT_ACCUMULATION_STEPS": ("gradient accumulation (give micro_batch_size)", ("1",)),
+}
+"""By environment variable of the launcher: what it asks for, and the values that ask for nothing."""
 
 
 def process_state() -> PartialState:
@@ -58,6 +67,16 @@ def launched_for_fsdp() -> bool:
     return True
 
 
+def unheeded(mixed_precision: str) -> list[str]:
+    """What accelerate's launcher was asked for, by flag or file, and hf_llc does not take from it."""
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    found = [] if precision in ("no", mixed_precision) else [f"mixed precision {precision} (give mixed_precision)"]
+    for name, (what, neutral) in _UNHEEDED.items():
+        if os.environ.get(name, "").lower() not in ("", *neutral):
+            found.append(what)
+    return found
+
+
 _is_alone = contextvars.ContextVar("is_alone", default=False)
 
 
@@ -69,6 +88,22 @@ def alone() -> Iterator[None]:
         yield
     finally:
         _is_alone.reset(token)
+
+
+_outlives_faults = contextvars.ContextVar("outlives_faults", default=False)
+
+
+@contextlib.contextmanager
+def outliving_faults() -> Iterator[None]:
+    """Within, a fault in one process's chains is raised by all, once theirs have ended, for a host that goes on.
+
+    Elsewhere such a fault ends the process at once, and the launcher ends the rest: none runs on for hours in vain.
+    """
+    token = _outlives_faults.set(True)
+    try:
+        yield
+    finally:
+        _outlives_faults.reset(token)
 
 
 class Processes:
@@ -137,19 +172,54 @@ class Processes:
         caught = Exception if self.group.size == 1 else InputError
         return self._broadcast(work, self._index < self.group.size, caught)
 
+    def all_do(self, work: Callable[[], T], *, is_long: bool = False) -> T:
+        """Run `work` on every process; if it fails on one, all raise. None waits for another that has given up.
+
+        Args:
+            work: may not wait for other processes. So where groups work together, nothing is agreed.
+            is_long: agree within `outliving_faults` only.
+        """
+        if self.count == 1 or self.group.size > 1 or (is_long and not _outlives_faults.get()):
+            return work()
+        result, fault = None, None
+        try:
+            result = work()
+        except Exception as error:
+            fault = error
+        found = gather_object([None if fault is None else _sendable(fault)])
+        if fault is not None:
+            raise fault
+        for error in found:
+            if error is not None:
+                raise error
+        return cast(T, result)
+
     def _broadcast(self, work: Callable[[], T], works: bool, caught: type[Exception]) -> T:
         if self.count == 1:
             return work()
         outcome: list[Any] = [None, None]
+        fault = None
         if works:
             try:
                 outcome[0] = work()
             except caught as error:  # raised by all below: they would otherwise wait for ever
-                outcome[1] = error
+                fault = error
+                outcome[1] = _sendable(error)
         outcome = broadcast_object_list(outcome)
+        if fault is not None:
+            raise fault
         if outcome[1] is not None:
             raise outcome[1]
         return outcome[0]
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error, or one that says the same, as another process can read it."""
+    try:
+        copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    except Exception:  # an exception with arguments of its own, such as those of HTTP
+        copy = None
+    return error if type(copy) is type(error) else RuntimeError(f"{type(error).__name__}: {error}")
 
 
 def chain_batches(num_chains: int, size: int) -> list[list[int]]:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.errors import InputError
-from hf_llc.files import finite
+from hf_llc.files import finite, plain_value
+from hf_llc.publishing import yaml_text
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.formatting import plain
-from hf_llc.publishing.front_matter import newline_of, split_readme, with_entry
+from hf_llc.publishing.front_matter import newline_of, parsed, split_readme, with_entry
 from hf_llc.publishing.lines import estimate_text
 
 if TYPE_CHECKING:
@@ -25,6 +27,8 @@ METRIC = "llc"
 EVAL_RESULTS = ".eval_results/llc.yaml"
 
 _BEGIN, _END = re.compile(r" {0,3}<!-- hf_llc:begin\b.*-->\s*"), re.compile(r" {0,3}<!-- hf_llc:end\b.*-->\s*")
+_FOREIGN_BEGIN = re.compile(r"<!-*\s*hf_llc[\s:_-]*begin", re.IGNORECASE)
+_CODE = re.compile(r"^(?: {4}|\t).*|(`+).*?\1")
 _FENCE = re.compile(r"\s*(?:[>*+-]\s+|\d+[.)]\s+)*(`{3,}(?=[^`]*$)|~{3,})(.*)", re.DOTALL)
 _COMMENT = re.compile(r" {0,3}<!--")
 _LINE = re.compile(r"[^\r\n]*(?:\r\n|\r|\n|$)")
@@ -126,7 +130,7 @@ def eval_result(result: Record) -> EvalResult:
         dataset_revision=data.get("revision"),
         metric_type=METRIC,
         metric_name="Local learning coefficient",
-        metric_value=result.llc if math.isfinite(result.llc) else "not a number",
+        metric_value=plain_value(result.llc) if math.isfinite(result.llc) else "not a number",
         metric_args={
             name: plain(value) if isinstance(value, str) else value
             for name, value in finite(arguments).items()
@@ -141,11 +145,13 @@ def check_card(readme: str, entry: EvalResult) -> None:
     Raises:
         InputError: it does not.
     """
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCardData
 
-    try:
-        entries = ModelCard(readme.removeprefix("\ufeff")).data.get("eval_results", [])
-    except ValueError as error:
+    parts = split_readme(readme.removeprefix("\ufeff"))
+    try:  # as `ModelCard` does it; but it reads YAML ten times as slowly
+        values = {} if parts is None else {**parsed(parts.block), "tags": None}  # of many tags it takes minutes
+        entries = ModelCardData(**copy.deepcopy(values)).get("eval_results", [])
+    except (ValueError, TypeError) as error:
         raise InputError("the card's front matter is not what a ModelCard takes", remedy=str(error)[:300]) from error
     same = [
         each
@@ -174,13 +180,12 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
     import yaml
     from huggingface_hub import EvalResultEntry
     from huggingface_hub._eval_results import eval_result_entries_to_yaml, parse_eval_result_entries
-    from huggingface_hub.utils import yaml_dump
 
     if not math.isfinite(result.llc):
         raise InputError("a benchmark takes numbers only", value=result.verdict, remedy="leave benchmark_dataset out")
     try:
         entries = parse_eval_result_entries(yaml.safe_load(text) or [])
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError) as error:
+    except (yaml.YAMLError, RecursionError, ValueError, AttributeError, KeyError, TypeError) as error:
         raise InputError(f"{EVAL_RESULTS} in the repository is damaged", remedy="mend or delete it") from error
     is_data_of_result = result.data.get("id") == dataset_id
     new = EvalResultEntry(
@@ -192,7 +197,7 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
         f"γ {result.localization:g}, {result.sampler}",
     )
     others = [entry for entry in entries if (entry.dataset_id, entry.task_id) != (dataset_id, METRIC)]
-    return yaml_dump(eval_result_entries_to_yaml([*others, new]), sort_keys=False)
+    return yaml_text.write(eval_result_entries_to_yaml([*others, new]))
 
 
 def _index_item(name: str, entry: EvalResult) -> dict[str, Any]:
@@ -282,6 +287,13 @@ def _places(readme: str) -> _Places:
             in_comment = "-->" not in line
         elif _BEGIN.fullmatch(line):
             begun = start
+        elif _FOREIGN_BEGIN.search(_CODE.sub("", line)):
+            raise InputError(
+                f"README.md has a begin marker of hf_llc in another form (line {readme.count(chr(10), 0, start) + 1})",
+                value=line.strip(),
+                allowed=BEGIN,
+                remedy="write it so, on a line of its own, or delete it with its section",
+            )
         elif opening := _FENCE.fullmatch(line):
             fence, opened = opening[1], start
         elif _COMMENT.match(line) and "-->" not in line:

@@ -126,7 +126,8 @@ def _points(curve: dict[str, Any], folder: str) -> str:
     where = f"All {len(points)} checkpoints, with the same settings, are in [`curve.csv`]({folder}curve.csv)."
     if len(points) > _MAX_POINTS:
         return where
-    rows = ["| Step | λ̂ | Loss | Verdict |", "|---:|---:|---:|---|"]
+    axis = "Position" if curve.get("axis") == "position" else "Step"
+    rows = [f"| {axis} | λ̂ | Loss | Verdict |", "|---:|---:|---:|---|"]
     for point in points:
         estimate = with_error(*(math.nan if point[name] is None else point[name] for name in ("llc", "llc_se")))
         rows.append(f"| {point['step']} | {estimate} | {number(point['loss'])} | {escaped(point['verdict'])} |")

@@ -6,15 +6,15 @@ comments, order, quotes, anchors and the digits of other people's numbers.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import yaml
 
 from hf_llc.errors import InputError
+from hf_llc.publishing import yaml_text
 
 _BLOCK = re.compile(r"(\s*---(?:\r\n|\r|\n))((?:[\S\s]*?(?:\r\n|\r|\n))??)(---[ \t]*(?:\r\n|\n|$))")
 """As the Hub finds the front matter (huggingface_hub.repocard.REGEX_YAML_BLOCK), but an empty one matches too."""
@@ -53,7 +53,7 @@ def split_readme(readme: str) -> Parts | None:
         InputError: the text between them is not YAML.
     """
     match = _BLOCK.match(readme)
-    if match is None or not isinstance(_parsed(match[2]), (dict, type(None))):
+    if match is None or not isinstance(parsed(match[2]), (dict, type(None))):
         return None
     return Parts(match[1], match[2], readme[match.end(2) :])
 
@@ -83,19 +83,26 @@ def with_entry(readme: str, *, item: dict[str, Any], model_name: str, is_same: I
 def results_of(readme: str) -> list[dict[str, Any]]:
     """Return all elements of `results` in a README's model-index."""
     parts = split_readme(readme)
-    values = None if parts is None else _parsed(parts.block)
+    values = None if parts is None else parsed(parts.block)
     return [] if values is None else _results(values.get("model-index"))
 
 
-def _parsed(block: str) -> Any:
-    """Parse a YAML block.
+def parsed(block: str) -> Any:
+    """The value of a YAML block, not to be changed.
 
     Raises:
-        InputError: it is not YAML.
+        InputError: it is not YAML, or larger than front matter ever is.
     """
+    return _read(block)[1]
+
+
+def _read(block: str) -> tuple[yaml.Node | None, Any]:
+    """The nodes of a YAML block, and its value."""
     try:
-        return yaml.safe_load(block)
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that does not exist
+        return yaml_text.read(block)
+    except InputError:
+        raise
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: a date that does not exist
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" (line {mark.line + 2})"
         raise InputError(f"the front matter of README.md is not YAML{where}", remedy="mend it, then publish") from error
@@ -127,14 +134,14 @@ def _results(index: Any) -> list[dict[str, Any]]:
 
 def _edited(block: str, item: dict[str, Any], model_name: str, is_same: IsSame, newline: str) -> str:
     """Return the block with the metric in it, changed in one place."""
-    root = yaml.compose(block, Loader=yaml.SafeLoader)
+    root, values = _read(block)
     if root is None:
         return block + _new_index(model_name, item, newline, indent=0)
     if not isinstance(root, yaml.MappingNode):
         _refuse()
     if not root.value:  # {}
         return _replace(block, root, _flow({"model-index": [_model(model_name, item)]}))
-    _results(_parsed(block).get("model-index"))
+    _results(values.get("model-index"))
     index = _value(root, "model-index")
     if index is None:
         if root.flow_style is True:
@@ -143,7 +150,7 @@ def _edited(block: str, item: dict[str, Any], model_name: str, is_same: IsSame, 
         return block + _new_index(model_name, item, newline, indent=root.value[0][0].start_mark.column)
     if not isinstance(index, yaml.SequenceNode):  # null
         return _replace(block, index, _flow([_model(model_name, item)]))
-    same = _same_metric(index, is_same)
+    same = _same_metric(index, values["model-index"], is_same)
     if same is not None:
         return _with_metric(block, same, item["metrics"][0], newline)
     models = [node for node in index.value if isinstance(node, yaml.MappingNode)]
@@ -157,20 +164,21 @@ def _edited(block: str, item: dict[str, Any], model_name: str, is_same: IsSame, 
     return _with_item(block, results, item, newline)
 
 
-def _same_metric(index: yaml.SequenceNode, is_same: IsSame) -> yaml.Node | None:
+def _same_metric(index: yaml.SequenceNode, models: list[Any], is_same: IsSame) -> yaml.Node | None:
     """Return the node of the metric to replace; None if there is none."""
-    for model in index.value:
-        results = _value(model, "results")
-        for result in results.value if isinstance(results, yaml.SequenceNode) else []:
-            metrics = _value(result, "metrics")
-            for metric in metrics.value if isinstance(metrics, yaml.SequenceNode) else []:
-                if is_same(_construct(result), _construct(metric)):
-                    return metric
+    for model, result in _pairs(index, models, "results"):
+        for metric, values in _pairs(yaml.SequenceNode("", [model]), [result], "metrics"):
+            if is_same(result, values):
+                return metric
     return None
 
 
-def _construct(node: yaml.Node) -> dict[str, Any]:
-    return yaml.SafeLoader("").construct_document(node)  # type: ignore[arg-type]
+def _pairs(sequence: yaml.SequenceNode, values: list[Any], key: str) -> Iterator[tuple[yaml.Node, Any]]:
+    """The node and the value of each item in the lists that lie under a key of a sequence's items."""
+    for node, value in zip(sequence.value, values, strict=True):
+        items = _value(node, key)
+        if isinstance(items, yaml.SequenceNode):
+            yield from zip(items.value, value[key], strict=True)
 
 
 def _value(node: yaml.Node, key: str) -> yaml.Node | None:
@@ -235,13 +243,13 @@ def _end_of_line(block: str, index: int) -> int:
 
 def _dump(value: Any, newline: str, indent: int) -> str:
     """YAML in block style, indented."""
-    text = yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=math.inf)
+    text = yaml_text.write(value)
     return "".join(" " * indent + line + newline for line in text.rstrip("\n").split("\n"))
 
 
 def _flow(value: Any) -> str:
     """YAML in flow style, on one line."""
-    return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, width=math.inf, default_flow_style=True).rstrip()
+    return yaml_text.write(value, flow=True).rstrip()
 
 
 def _check(before: str, after: str, item: dict[str, Any], is_same: IsSame) -> None:
@@ -250,14 +258,17 @@ def _check(before: str, after: str, item: dict[str, Any], is_same: IsSame) -> No
     Raises:
         InputError: the edit would have changed something else (for example through an alias into the model-index).
     """
-    old, new = _parsed(before) or {}, _parsed(after)
+    old, new = parsed(before) or {}, parsed(after)
     if not isinstance(new, dict):
         _refuse()
-    same = [m for r in _results(new.pop("model-index", None)) for m in r["metrics"] if is_same(r, m)]
-    old_index = old.pop("model-index", None)
-    others = _others(old_index, is_same)
-    if old != new or others != _others(_parsed(after).get("model-index"), is_same) or same != item["metrics"]:
+    same = [m for r in _results(new.get("model-index")) for m in r["metrics"] if is_same(r, m)]
+    others = [_others(values.get("model-index"), is_same) for values in (old, new)]
+    if _besides(old) != _besides(new) or others[0] != others[1] or same != item["metrics"]:
         _refuse()
+
+
+def _besides(values: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != "model-index"}
 
 
 def _others(index: Any, is_same: IsSame) -> list[tuple[Any, Any, Any]]:

@@ -129,8 +129,15 @@ class _Publication:
     options: PublishOptions
 
     def run(self) -> Published:
+        head = self._read_head()
+        if head is None:
+            texts = self._merged(_Head())  # a card that cannot be made leaves no empty repository behind
+            published_files(self.folder)
+            if self.options.dry_run:
+                return Published(diff=_diff({}, texts))
+            self.api.create_repo(self.repo_id, private=self.options.private)
         for attempt in range(1, _MAX_ATTEMPTS + 1):
-            head = self._read_head()
+            head = head or self._read_head() or _Head()
             texts = self._merged(head)
             diff = _diff(head.texts, texts)
             if self.options.dry_run:
@@ -138,22 +145,19 @@ class _Publication:
             commit = self._commit(texts, head, is_last=attempt == _MAX_ATTEMPTS)
             if commit is not None:
                 return Published(diff, commit.pr_url or commit.commit_url, commit.oid, commit.pr_num, attempt)
+            head = None
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _read_head(self) -> _Head:
-        """Read the head and the text files at it. Make the repository if there is none (not in a dry run)."""
+    def _read_head(self) -> _Head | None:
+        """Read the head and the text files at it; None if there is no such repository, as far as this token sees."""
         from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
-        revision = self.options.revision
         try:
-            info = self.api.model_info(self.repo_id, revision=revision)
+            info = self.api.model_info(self.repo_id, revision=self.options.revision)
         except GatedRepoError:  # a subclass of RepositoryNotFoundError
             raise
         except RepositoryNotFoundError:
-            if self.options.dry_run:
-                return _Head()
-            self.api.create_repo(self.repo_id, private=self.options.private)
-            info = self.api.model_info(self.repo_id, revision=revision)
+            return None
         names = {file.rfilename for file in info.siblings or []}
         return _Head(info.sha, {n: self._text_at(info.sha, n) for n in (_README, EVAL_RESULTS) if n in names})
 

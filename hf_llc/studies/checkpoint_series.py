@@ -8,7 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +27,13 @@ class Checkpoint:
         name: shown in the curve, and names the subfolder of its result.
         load: load settings of this checkpoint; they replace those common to all.
         open: returns the module and its loss_fn, for a plain module; None if `load` identifies the model.
+        skipped: why it cannot be a point of the curve; "" if it may be one.
     """
 
     name: str
     load: dict[str, Any]
     open: Callable[[], tuple[nn.Module, Any]] | None = None
+    skipped: str = ""
 
     @property
     def folder(self) -> str:
@@ -66,17 +68,20 @@ def revisions(model: str, pattern: str) -> list[Checkpoint]:
 
 
 def checkpoint_folders(folder: str | Path) -> list[Checkpoint]:
-    """The subfolders that hold a config.json (Trainer calls them checkpoint-500 …), in natural order.
+    """The subfolders (Trainer calls them checkpoint-500 …) in natural order; without a config.json they are skipped.
 
     Raises:
         InputError: no subfolder holds one.
     """
     folder = Path(folder)
-    folders = [path.parent for path in folder.glob("*/config.json")] if folder.is_dir() else []
-    if not folders:
+    folders = [path for path in folder.iterdir() if path.is_dir()] if folder.is_dir() else []
+    folders = sorted((path for path in folders if not path.name.startswith(".")), key=lambda path: natural(path.name))
+    found = {path: (path / "config.json").is_file() for path in folders}
+    if not any(found.values()):
         raise InputError("no checkpoints there", value=str(folder), allowed="a folder of folders with config.json")
     return [
-        Checkpoint(path.name, {"model": str(path)}) for path in sorted(folders, key=lambda path: natural(path.name))
+        Checkpoint(path.name, {"model": str(path)}, skipped="" if has_config else "no config.json")
+        for path, has_config in found.items()
     ]
 
 
@@ -148,14 +153,29 @@ def natural(name: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split(r"(\d+)", name)]
 
 
-def steps_of(names: Sequence[str]) -> list[int]:
-    """The step of each checkpoint, from its name.
+def steps_of(names: Sequence[str]) -> list[int] | None:
+    """The step of each checkpoint, from its name; None if the names do not tell.
 
-    Of the numbers in the names, the first that differs in all of them: 5 and 7 of v2-step5 and v2-step7. If there is
-    none, 0, 1, 2 …
+    Of the numbers in the names, the first that differs in all of them: 5 and 7 of v2-step5 and v2-step7.
     """
     numbers = [re.findall(r"\d+", name) for name in names]
-    for column in zip(*numbers, strict=False):
+    if len({len(row) for row in numbers}) > 1:  # the first number of v2-step5 is not that of step7
+        return None
+    for column in zip(*numbers, strict=True):
         if len({int(number) for number in column}) == len(names):
             return [int(number) for number in column]
-    return list(range(len(names)))
+    return None
+
+
+def look_at(checkpoint: Checkpoint, load: LoadConfig) -> None:
+    """Refuse a checkpoint that cannot be loaded, before the first of its series is measured.
+
+    Raises:
+        InputError: it cannot be.
+    """
+    from hf_llc.loading.model_sources import look_at_named
+
+    if checkpoint.open is not None:
+        checkpoint.open()
+    else:
+        look_at_named(replace(load, **checkpoint.load))

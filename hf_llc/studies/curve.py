@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +52,9 @@ class Curve:
         calibrated_on: name of the checkpoint that decided the settings left open.
         unit: of the losses.
         data: provenance of the data.
+        axis: what `Point.step` counts: "step", or "position" in the series where the names tell no steps.
+        skipped: what is no checkpoint of this series: name → why.
+        failed: checkpoints that could not be measured: name → why.
     """
 
     points: list[Point]
@@ -59,11 +62,14 @@ class Curve:
     calibrated_on: str
     unit: str
     data: dict[str, Any]
+    axis: str = "step"
+    skipped: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
 
     @property
     def is_trustworthy(self) -> bool:
-        """True if every point is trustworthy."""
-        return all(point.is_trustworthy for point in self.points)
+        """True if every point is trustworthy and none is missing."""
+        return all(point.is_trustworthy for point in self.points) and not self.failed
 
     def to_dict(self) -> dict[str, Any]:
         """The curve in plain numbers, strings, lists and dictionaries."""
@@ -79,16 +85,19 @@ class Curve:
     def _write_csv(self, path: Path) -> None:
         with open(path, "w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(item.name for item in fields(Point))
+            _, *names = (item.name for item in fields(Point))  # the first is the place on the axis
+            writer.writerow([self.axis, *names])
             writer.writerows(asdict(point).values() for point in self.points)
 
     def __str__(self) -> str:
-        rows = [("step", "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
+        rows = [(self.axis, "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
         rows += [(str(p.step), p.name, with_error(p.llc, p.llc_se), number(p.loss), p.verdict) for p in self.points]
         # The combining circumflex of λ̂ counts in len() but takes no column of a terminal.
         hats = [[text.count("\u0302") for text in row] for row in rows]
         widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        return "\n".join(
+        lines = [
             "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()
             for row, hat_row in zip(rows, hats, strict=True)
-        )
+        ]
+        lines += [f"not measured: {name}: {why}" for name, why in self.failed.items()]
+        return "\n".join(lines + [f"skipped: {name}: {why}" for name, why in self.skipped.items()])

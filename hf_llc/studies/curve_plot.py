@@ -45,7 +45,7 @@ def plot_curve(curve: Curve, path: str | Path, *, x_scale: str = "linear") -> Pa
     right.set_ylabel(f"loss ({curve.unit})", color=_LOSS_COLOUR)
     right.tick_params(axis="y", colors=_LOSS_COLOUR)
     _scale(axes, steps, x_scale)
-    axes.set_xlabel("step")
+    axes.set_xlabel(curve.axis)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False, reverse=True)
     figure.suptitle(_title(curve), fontsize=9)
     figure.savefig(path, format="png", metadata={"Software": "hf_llc"})

@@ -7,7 +7,7 @@ more certain than the error bars of its points.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
+from hf_llc.studies.series_left import SeriesLeft, faults_of
 from hf_llc.studies.shared_settings import shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
@@ -43,8 +44,9 @@ def measure(
 ) -> Curve:
     """Estimate λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
 
-    The last checkpoint is estimated first; it decides the settings that are "auto". Each checkpoint's result has a
-    folder of its own in `output`. A finished result is read, not computed again.
+    All checkpoints are looked at first. The last one is estimated first; it decides the settings that are "auto". One
+    that cannot be measured is left out, and the curve says why. Each checkpoint's result has a folder of its own in
+    `output`. A finished result is read, not computed again.
 
     Args:
         checkpoints: from `revisions`, `checkpoint_folders` or `weight_files`.
@@ -62,73 +64,87 @@ def measure(
         InputError: bad input. Whatever can be checked before long work is checked before it.
     """
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
-    output = Path(output)
-    names = [checkpoint.name for checkpoint in checkpoints]
-    if len(checkpoints) < 2 or len({checkpoint.folder for checkpoint in checkpoints}) < len(checkpoints):
-        raise InputError("a curve needs two checkpoints or more, each of its own name", value=", ".join(names))
-    processes.main_does(lambda: str(check_writable(output)))
-    asked = {**as_dict(load), **as_dict(sample)}
+    series = SeriesLeft(checkpoints, report)
+    processes.main_does(lambda: str(check_writable(Path(output))))
+    series.fail(processes.main_does(lambda: faults_of(series.left, load)))
+    series.skip_without_steps()
     folder = RunFolder(output, files=_FILES)
+    asked = {**as_dict(load), **as_dict(sample)}
+
+    def measured(checkpoint: Checkpoint, settings: SampleConfig) -> LLCResult:
+        model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
+        result = estimate_model(
+            replace(load, **checkpoint.load),
+            settings,
+            Given(model=model, data=dataset, loss_fn=loss_fn),
+            output=folder.folder / checkpoint.folder,
+            overwrite=overwrite,
+            progress=progress,
+        )
+        result.trace = None  # the largest part of a result; a curve does not need it
+        return result
+
     try:
         processes.main_does(folder.lock)
-        calibrated_on = processes.main_does(
-            lambda: _begin(folder, asked, checkpoints, resume=resume, overwrite=overwrite)
-        )
-        if calibrated_on not in names:
-            raise InputError("the checkpoint calibrated on is gone", value=calibrated_on, remedy="use overwrite")
-        shared, results = sample, {}
-        for checkpoint in sorted(
-            checkpoints, key=lambda checkpoint: checkpoint.name != calibrated_on
-        ):  # that one first
-            model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
-            result = estimate_model(
-                replace(load, **checkpoint.load),
-                shared,
-                Given(model=model, data=dataset, loss_fn=loss_fn),
-                output=output / checkpoint.folder,
-                overwrite=overwrite,
-                progress=progress,
-            )
-            if checkpoint.name == calibrated_on:
-                shared = shared_settings(sample, result)
-            result.trace = None  # the largest part of a result; a curve does not need it
-            results[checkpoint.name] = result
-            report(f"{checkpoint.name}: {result.verdict} ({len(results)} of {len(checkpoints)})")
-        curve = _curve({name: results[name] for name in names}, shared, calibrated_on)
-        processes.main_does(lambda: _save(curve, output, x_scale))
+        is_new, name = processes.main_does(lambda: _begin(folder, asked, series, resume=resume, overwrite=overwrite))
+        while name not in series.results:
+            try:
+                series.add(name, measured(series.named(name), sample))
+            except InputError as error:  # one broken checkpoint does not cost the others
+                if not (is_new and series.may_go_on):
+                    raise
+                series.fail({name: str(error)})
+                series.check()
+                _, name = processes.main_does(lambda: _begin(folder, asked, series, resume=False, overwrite=True))
+        shared = shared_settings(sample, series.results[name])
+        for checkpoint in series.left:
+            if checkpoint.name != name:
+                try:
+                    series.add(checkpoint.name, measured(checkpoint, shared))
+                except InputError as error:
+                    series.fail({checkpoint.name: str(error)})
+        curve = _curve(series, shared, name)
+        processes.main_does(lambda: _save(curve, folder.folder, x_scale))
     finally:
         folder.unlock()
     return curve
 
 
 def _begin(
-    folder: RunFolder, asked: dict[str, Any], checkpoints: Sequence[Checkpoint], *, resume: bool, overwrite: bool
-) -> str:
-    """Begin a curve in `folder`, or continue the one in it; returns the name of the checkpoint to calibrate on.
+    folder: RunFolder, asked: dict[str, Any], series: SeriesLeft, *, resume: bool, overwrite: bool
+) -> tuple[bool, str]:
+    """Begin a curve in `folder`, or continue the one in it.
+
+    Returns:
+        Whether it is a new one, and the name of the checkpoint to calibrate on.
 
     Raises:
         InputError: `folder` holds another run, or no run and `resume` is set.
     """
     recorded = None if overwrite else folder.recorded()
     # A checkpoint added later does not become the calibrated one: finished points keep their settings.
-    calibrated_on = (recorded or {}).get("calibrated_on", checkpoints[-1].name)
+    calibrated_on = (recorded or {}).get("calibrated_on", series.left[-1].name)
     asked = {**asked, "calibrated_on": calibrated_on}
     folder.check(asked, resume=resume or None, overwrite=overwrite)
     folder.begin(asked, overwrite=overwrite)
-    return calibrated_on
+    return recorded is None, calibrated_on
 
 
-def _curve(results: Mapping[str, LLCResult], shared: SampleConfig, calibrated_on: str) -> Curve:
-    """The curve of results by checkpoint name, in the order of the series."""
-    steps = steps_of(list(results))
-    points = [_point(step, name, result) for step, (name, result) in zip(steps, results.items(), strict=True)]
-    calibrated = results[calibrated_on]
+def _curve(series: SeriesLeft, shared: SampleConfig, calibrated_on: str) -> Curve:
+    """The curve of the results, in the order of the series."""
+    names = [each.name for each in series.left]
+    steps = steps_of(names)
+    places = zip(range(len(names)) if steps is None else steps, names, strict=True)
+    calibrated = series.results[calibrated_on]
     return Curve(
-        points=points,
+        points=[_point(place, name, series.results[name]) for place, name in places],
         settings={"n": calibrated.n, **as_dict(shared)},
         calibrated_on=calibrated_on,
         unit=calibrated.unit,
         data=calibrated.data,
+        axis="position" if steps is None else "step",
+        skipped=series.skipped,
+        failed=series.failed,
     )
 
 

@@ -30,15 +30,28 @@ def open_posterior(problem: Problem, sample: SampleConfig, processes: Processes,
         InputError: the loss of an example is not finite at w*.
     """
     kind = Posterior if mesh_of(problem.model) is None else ShardedPosterior
-    posterior = kind(
-        problem,
-        micro_batch_size=sample.micro_batch_size,
-        mixed_precision=sample.mixed_precision,
-        compile=sample.compile,
-        step_in_backward=sample.step_in_backward is True,
-        gradient_checkpointing=sample.gradient_checkpointing,
-        group=processes.group,
-    )
+
+    def work() -> Posterior:
+        made = kind(
+            problem,
+            micro_batch_size=sample.micro_batch_size,
+            mixed_precision=sample.mixed_precision,
+            compile=sample.compile,
+            step_in_backward=sample.step_in_backward is True,
+            gradient_checkpointing=sample.gradient_checkpointing,
+            group=processes.group,
+        )
+        _check_finite(made)
+        return made
+
+    posterior = processes.all_do(work)
+    if sample.step_in_backward == "auto":
+        posterior.step_in_backward = _is_memory_short(posterior, sample, processes, batch_size)
+    return posterior
+
+
+def _check_finite(posterior: Posterior) -> None:
+    """Refuse a loss at w* that is not finite."""
     bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
     if len(bad):
         raise InputError(
@@ -46,9 +59,6 @@ def open_posterior(problem: Problem, sample: SampleConfig, processes: Processes,
             value=f"example {int(bad[0])}",
             remedy="check the inputs, the labels and the dtype",
         )
-    if sample.step_in_backward == "auto":
-        posterior.step_in_backward = _is_memory_short(posterior, sample, processes, batch_size)
-    return posterior
 
 
 def _is_memory_short(posterior: Posterior, sample: SampleConfig, processes: Processes, batch_size: int) -> bool:

@@ -15,7 +15,9 @@ from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import observables_named
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
+from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.weights import preserved
+from hf_llc.problem import Problem
 from hf_llc.workflow.identity import identity_of
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
@@ -44,6 +46,31 @@ class Given:
 
 
 NOTHING = Given()
+
+
+def loaded(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[Problem, SampleConfig]:
+    """The problem that a run is about, and the settings that its data decide.
+
+    Raises:
+        InputError: bad input.
+    """
+    problem = load_problem(
+        load.model if given.model is None else given.model,
+        load.data if given.data is None else given.data,
+        place_for_loading(load, sample, given.model),
+        loss_fn=given.loss_fn,
+        tokenizer=given.tokenizer,
+        label_mapping=given.label_mapping,
+    )
+    found = problem.provenance.get("data", {}).get("fingerprint")
+    if given.data_fingerprint not in (None, found):
+        raise InputError(
+            "the data are not those of the run that this is to be compared with",
+            value=f"fingerprint {found}",
+            allowed=f"fingerprint {given.data_fingerprint}",
+            remedy="give the same data, or leave out like",
+        )
+    return problem, decide_from_data(sample, problem)
 
 
 @contextlib.contextmanager
@@ -81,24 +108,14 @@ def opened_run(
     observables_named(sample.observe)  # an unknown name is refused now, not after calibration
     if folder is not None:
         processes.main_does(lambda: str(check_writable(folder.folder)))
-    problem = load_problem(
-        load.model if given.model is None else given.model,
-        load.data if given.data is None else given.data,
-        place_for_loading(load, sample, given.model),
-        loss_fn=given.loss_fn,
-        tokenizer=given.tokenizer,
-        label_mapping=given.label_mapping,
-    )
-    found = problem.provenance.get("data", {}).get("fingerprint")
-    if given.data_fingerprint not in (None, found):
-        raise InputError(
-            "the data are not those of the run that this is to be compared with",
-            value=f"fingerprint {found}",
-            allowed=f"fingerprint {given.data_fingerprint}",
-            remedy="give the same data, or leave out like",
-        )
-    sample = decide_from_data(sample, problem)
-    identity = {} if folder is None else identity_of(problem, given.loss_fn)  # nothing to tell apart without a folder
+
+    def prepared() -> tuple[Problem, SampleConfig, dict[str, Any]]:
+        problem, decided = loaded(load, sample, given)
+        # without a folder there is nothing to tell apart
+        return problem, decided, {} if folder is None else identity_of(problem, given.loss_fn)
+
+    takes_all = is_sharded(given.model)  # its processes meet inside the work
+    problem, sample, identity = prepared() if takes_all else processes.all_do(prepared)
     asked = {**as_dict(load), **as_dict(sample), **identity}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
     asked |= also_asked or {}
@@ -111,7 +128,8 @@ def opened_run(
                 yield None
                 return
             shard_over_group(problem, sample, processes)
-            with preserved(problem.model):
+            with contextlib.ExitStack() as kept:
+                processes.all_do(lambda: kept.enter_context(preserved(problem.model)))
                 run = Run(problem, sample, used, processes, progress)
                 used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
                 yield run

@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print_text(render(calibration))
         if not args.quiet:
-            print(f"\nfiles    {output}/calibration.json, calibrated.yaml", flush=True)
+            console.print_text(f"\nfiles    {output}/calibration.json, calibrated.yaml")
             if calibration.cells:
-                print(f"picture  {output}/calibration.png", flush=True)
+                console.print_text(f"picture  {output}/calibration.png")
     return console.verdict_code(calibration.is_fit)

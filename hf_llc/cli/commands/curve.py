@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 _DESCRIPTION = """λ̂ of every checkpoint of a series, at the same settings: what is left open (step size, burn-in) is
 decided on the last one. Run it again to add what is missing. Writes curve.csv, curve.json, curve.png and a folder a
-checkpoint. Exit code 3 if any point is not trustworthy (the files are saved)."""
+checkpoint. Exit code 3 if any point is not trustworthy or could not be measured (the files are saved)."""
 
 
 def add(commands: Any) -> None:
@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
                 overwrite=args.overwrite,
                 progress=not args.quiet,
                 x_scale=args.x_scale,
-                report=lambda line: None if args.quiet or not console.is_main() else print(line, flush=True),
+                report=lambda line: None if args.quiet or not console.is_main() else console.print_error(line),
             )
     except InputError:
         if is_new and console.is_main():
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print_text(str(curve))
         if not args.quiet:
-            print(f"files    {output}/curve.csv, curve.json\npicture  {output}/curve.png", flush=True)
+            console.print_text(f"files    {output}/curve.csv, curve.json\npicture  {output}/curve.png")
     return console.verdict_code(curve.is_trustworthy)
 
 

@@ -60,6 +60,5 @@ def run(args: argparse.Namespace) -> int:
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print
     print_result(result, as_json=args.json)
     if not args.json and not args.quiet:
-        print(f"files    {output}/result.json, trace.safetensors")
-        print(f"picture  {output}/trace.png", flush=True)
+        console.print_text(f"files    {output}/result.json, trace.safetensors\npicture  {output}/trace.png")
     return console.verdict_code(result.is_trustworthy)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 # One import a line: evaluate reads them itself, and stumbles over `import a, b`.
+import difflib
+import inspect
 from typing import Any
 
 import datasets
 import evaluate
 
 # The copy on the Hub runs beside whatever hf_llc is installed: only stable names here.
-from hf_llc.metrics import estimate_from_losses
+from hf_llc.errors import InputError
+from hf_llc.metrics import checked_losses, estimate_from_losses
 
 _DESCRIPTION = """
 The local learning coefficient λ̂(w*) (Lau et al. 2023): how many effective parameters a model uses around weights w*.
@@ -66,6 +69,7 @@ Examples:
 """
 
 _LOSSES = datasets.Sequence(datasets.Value("float64"))
+_SETTINGS = ("nbeta", "burnin", "num_steps_between_draws", "trivial_loss")
 
 
 @evaluate.utils.file_utils.add_start_docstrings(_DESCRIPTION, _KWARGS_DESCRIPTION)
@@ -73,8 +77,8 @@ class LLC(evaluate.Metric):
     """λ̂, its standard error, r̂, ESS and verdict."""
 
     def __init__(self, *args: Any, **settings: Any) -> None:
-        names = ("nbeta", "burnin", "num_steps_between_draws", "trivial_loss")
-        self.settings = {name: settings.pop(name) for name in names if name in settings}
+        self.settings = {name: settings.pop(name) for name in _SETTINGS if name in settings}
+        _refuse_unknown(settings, (*_SETTINGS, *inspect.signature(evaluate.Metric.__init__).parameters))
         super().__init__(*args, **settings)
 
     def _info(self) -> evaluate.MetricInfo:
@@ -90,7 +94,37 @@ class LLC(evaluate.Metric):
             reference_urls=["https://arxiv.org/abs/2308.12108"],
         )
 
+    def compute(self, *, predictions: Any = None, references: Any = None, **settings: Any) -> dict[str, Any] | None:
+        """See above. What cannot be used is refused before evaluate stores it."""
+        _refuse_unknown(settings, _SETTINGS)
+        if predictions is None and references is None:  # of `add_batch`
+            if self.writer is None:
+                raise InputError("predictions are missing", allowed="a list of losses for each chain, [chain][draw]")
+            return super().compute(**settings)
+        predictions, references = checked_losses(predictions, references)
+        return super().compute(predictions=predictions, references=references, **settings)
+
+    def add_batch(self, *, predictions: Any = None, references: Any = None, **others: Any) -> None:
+        """Add chains; see above."""
+        _refuse_unknown(others, ())
+        predictions, references = checked_losses(predictions, references)
+        super().add_batch(predictions=predictions, references=references)
+
+    def add(self, *, prediction: Any = None, reference: Any = None, **others: Any) -> None:
+        """Add a chain; see above."""
+        _refuse_unknown(others, ())
+        self.add_batch(predictions=[prediction], references=[reference])
+
     def _compute(self, *, predictions: Any = None, references: Any = None, **settings: Any) -> dict[str, Any]:
         # nbeta may be given to `evaluate.load` or to `compute`; if to neither, the refusal comes from the function
         estimate = estimate_from_losses(predictions, references, **{"nbeta": None, **self.settings, **settings})
         return {name: getattr(estimate, name) for name in ("llc", "llc_se", "r_hat", "ess", "verdict")}
+
+
+def _refuse_unknown(names: Any, known: Any) -> None:
+    """Refuse a setting that would be ignored: its default would be taken without a word."""
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, _SETTINGS, n=1)
+            remedy = f"did you mean {near[0]!r}?" if near else ""
+            raise InputError(f"the metric llc has no setting {name!r}", allowed=", ".join(_SETTINGS), remedy=remedy)

@@ -1,0 +1,114 @@
+"""Which checkpoints of a series are still to be measured, which are, and why others are left out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+from hf_llc.result import LLCResult
+from hf_llc.studies.checkpoint_series import Checkpoint, look_at, steps_of
+
+_MOST_FAILURES = 3
+
+
+class SeriesLeft:
+    """The checkpoints that are measured, or can be.
+
+    Args:
+        checkpoints: all of them, in order.
+        report: called with a line of text for each that is measured or left out.
+
+    Attributes:
+        left: in order, without those left out.
+        results: of those that are measured, by name.
+        skipped: what is no checkpoint of the series: name → why.
+        failed: checkpoints that cannot be measured: name → why.
+
+    Raises:
+        InputError: fewer than two are left, or two of them have the same name.
+    """
+
+    def __init__(self, checkpoints: Sequence[Checkpoint], report: Callable[[str], None]) -> None:
+        self.report = report
+        self.left = list(checkpoints)
+        self.results: dict[str, LLCResult] = {}
+        self.skipped: dict[str, str] = {}
+        self.failed: dict[str, str] = {}
+        self._skip({each.name: each.skipped for each in checkpoints if each.skipped})
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether a fault before the first result may be that of one checkpoint, not that of all."""
+        return len(self.failed) < _MOST_FAILURES
+
+    def check(self) -> None:
+        """Check that two checkpoints or more are left, each of its own name.
+
+        Raises:
+            InputError: they are not.
+        """
+        if len(self.left) < 2 or len({each.folder for each in self.left}) < len(self.left):
+            others = list({**self.failed, **self.skipped}.items())[:3]
+            raise InputError(
+                "a curve needs two checkpoints or more, each of its own name",
+                value=", ".join(each.name for each in self.left),
+                remedy="; ".join(f"{name}: {why}" for name, why in others),
+            )
+
+    def named(self, name: str) -> Checkpoint:
+        """The checkpoint of that name.
+
+        Raises:
+            InputError: it is not left.
+        """
+        found = [each for each in self.left if each.name == name]
+        if not found:
+            raise InputError(
+                "the checkpoint calibrated on is gone",
+                value=name,
+                remedy="; ".join(filter(None, [self.failed.get(name), "use overwrite to begin anew"])),
+            )
+        return found[0]
+
+    def add(self, name: str, result: LLCResult) -> None:
+        """Take a result."""
+        self.results[name] = result
+        self.report(f"{name}: {result.verdict} ({len(self.results)} of {len(self.left)})")
+
+    def fail(self, faults: Mapping[str, str]) -> None:
+        """Leave out checkpoints that cannot be measured."""
+        self.failed |= faults
+        self._leave_out(faults, "not measured")
+
+    def skip_without_steps(self) -> None:
+        """Leave out checkpoints whose names have no number, if the names of the others tell their steps.
+
+        Raises:
+            InputError: fewer than two are left.
+        """
+        numbered = [each.name for each in self.left if any(char.isdecimal() for char in each.name)]
+        if len(numbered) > 1 and steps_of(numbered) is not None:
+            self._skip({each.name: "no step in its name" for each in self.left if each.name not in numbered})
+        self.check()
+
+    def _skip(self, reasons: Mapping[str, str]) -> None:
+        self.skipped |= reasons
+        self._leave_out(reasons, "skipped")
+        self.check()
+
+    def _leave_out(self, reasons: Mapping[str, str], how: str) -> None:
+        self.left = [each for each in self.left if each.name not in reasons]
+        for name, why in reasons.items():
+            self.report(f"{name}: {how}: {why}")
+
+
+def faults_of(checkpoints: Sequence[Checkpoint], load: LoadConfig) -> dict[str, str]:
+    """The checkpoints that cannot be loaded: name → why."""
+    faults = {}
+    for checkpoint in checkpoints:
+        try:
+            look_at(checkpoint, load)
+        except InputError as error:
+            faults[checkpoint.name] = str(error)
+    return faults

@@ -1,0 +1,153 @@
+"""Curves of checkpoints of which some are broken, or are none, or have no step."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from curve_factory import series
+from safetensors.torch import load_file, save_file
+from test_curve import FLAGS
+
+from hf_llc.cli.entry_point import main
+from hf_llc.errors import InputError
+from hf_llc.publishing.result_folder import read_curve
+from hf_llc.studies.checkpoint_series import Checkpoint, checkpoint_folders
+from hf_llc.studies.series_left import SeriesLeft
+
+FAST = [*FLAGS, "--step-size", "1e-3", "--num-draws", "20", "--num-burnin-steps", "5", "--no-check-localization"]
+
+
+@pytest.fixture(autouse=True)
+def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
+
+
+def run(files: list[str], *more: str) -> int:
+    data = str(Path(files[0]).parent / "data.jsonl")
+    given = ["--weights", *files, "--factory", "curve_factory:make", "--data", data, "--output", "out"]
+    return main(["curve", *given, *FAST, *more])
+
+
+def spoil(file: str, kind: str) -> None:
+    path = Path(file)
+    if kind == "cut off":
+        path.write_bytes(path.read_bytes()[:-40])
+    elif kind == "a pointer of git-lfs":
+        path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:ab\nsize 3\n")
+    elif kind == "empty":
+        path.write_bytes(b"")
+    elif kind == "other shapes":
+        save_file({name: x[:1].clone() for name, x in load_file(path).items()}, path)
+    else:
+        assert kind == "NaN"
+        save_file({name: x * torch.nan for name, x in load_file(path).items()}, path)
+
+
+@pytest.mark.parametrize("kind", ["cut off", "a pointer of git-lfs", "empty", "other shapes", "NaN"])
+@pytest.mark.parametrize("place", [0, 2], ids=["first", "last"])
+def test_one_broken_checkpoint_does_not_cost_the_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, place: int
+) -> None:
+    """Not even the last one, on which the others would be calibrated."""
+    files = series(tmp_path)
+    spoil(files[place], kind)
+    assert run(files) == 3
+    broken, whole = Path(files[place]).stem, [Path(file).stem for i, file in enumerate(files) if i != place]
+    out, err = capsys.readouterr()
+    values = json.loads(Path("out/curve.json").read_text())
+    assert [point["name"] for point in values["points"]] == whole and list(values["failed"]) == [broken]
+    assert values["calibrated_on"] == whole[-1]
+    assert f"{broken}: not measured: " in err and f"not measured: {broken}: " in out and "Traceback" not in err
+    assert str(tmp_path) not in values["failed"][broken]
+    before = {path: path.stat().st_mtime_ns for path in Path("out").glob("*/result.json")}
+    assert run(files) == 3  # again: nothing is measured twice
+    assert {path: path.stat().st_mtime_ns for path in Path("out").glob("*/result.json")} == before
+
+
+def test_all_are_looked_at_before_the_first_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path)
+    spoil(files[0], "cut off")
+    run(files)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step")]
+    assert lines[0].startswith("step2: not measured") and len(lines) == 3
+
+
+def test_too_few_whole_ones_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path)
+    spoil(files[1], "empty")
+    assert run(files[1:]) == 2
+    err = capsys.readouterr().err
+    assert "a curve needs two checkpoints or more" in err and "step10: the weights do not fit" in err
+    assert not Path("out").exists()
+
+
+def test_bad_data_is_no_fault_of_the_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path, (1, 2, 3, 4, 5))
+    (tmp_path / "data.jsonl").write_text('{"x": [1.0, 2.0]}\n')
+    assert run(files) == 2
+    assert capsys.readouterr().err.count("not measured") <= 3 and not Path("out").exists()
+
+
+def test_positions_never_pass_for_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path, (1, 2))
+    named = [str(Path(file).rename(tmp_path / f"{name}.safetensors")) for file, name in zip(files, "ab", strict=True)]
+    run(named, "--quiet")
+    values = json.loads(Path("out/curve.json").read_text())
+    assert values["axis"] == "position" and [point["step"] for point in values["points"]] == [0, 1]
+    assert capsys.readouterr().out.splitlines()[0].split()[0] == "position"
+    (header, *_) = csv.reader(Path("out/curve.csv").read_text(encoding="utf-8").splitlines())
+    assert header[:2] == ["position", "name"]
+    curve = read_curve(Path("out"))
+    assert curve is not None and curve["axis"] == "position"
+
+
+def test_a_checkpoint_without_a_step_is_skipped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = series(tmp_path, (1, 2, 3))
+    last = str(Path(files[2]).rename(tmp_path / "final.safetensors"))
+    run([*files[:2], last])
+    out, err = capsys.readouterr()
+    assert "final: skipped: no step in its name" in err and "skipped: final: no step in its name" in out
+    values = json.loads(Path("out/curve.json").read_text())
+    assert [point["step"] for point in values["points"]] == [1, 2] and values["axis"] == "step"
+    assert values["skipped"] == {"final": "no step in its name"}
+
+
+def test_folders_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
+    for name in ("checkpoint-9", "checkpoint-10", "final", "runs", ".cache"):
+        (tmp_path / "all" / name).mkdir(parents=True)
+        if name not in ("runs", ".cache"):
+            (tmp_path / "all" / name / "config.json").write_text("{}")
+    said: list[str] = []
+    left = SeriesLeft(checkpoint_folders(tmp_path / "all"), said.append)
+    left.skip_without_steps()
+    assert [each.name for each in left.left] == ["checkpoint-9", "checkpoint-10"]
+    assert said == ["runs: skipped: no config.json", "final: skipped: no step in its name"]
+    with pytest.raises(InputError, match="two checkpoints or more"):
+        SeriesLeft([Checkpoint("a", {}), Checkpoint("b", {}, skipped="why not")], lambda line: None)
+
+
+SPOILED: dict[str, tuple[dict[str, str], str]] = {
+    "s1": ({"model.safetensors.index.json": '{"weight_map": {"a": "x.safetensors"}}', "y.safetensors": ""}, "missing"),
+    "s2": ({"adapter_config.json": "{}"}, "the checkpoint holds an adapter"),
+    "s3": ({"pytorch_model.bin": "x"}, "pickled weights only"),
+    "s4": ({"config.json": "{", "model.safetensors": "x"}, "config.json is damaged"),
+    "s5": ({}, "the model folder has no weights"),
+    "s6": ({"model.safetensors": "version https://git-lfs"}, "the weights file is damaged"),
+}
+
+
+def test_folders_whose_weights_cannot_be_read_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, (files, _) in SPOILED.items():
+        (tmp_path / "all" / name).mkdir(parents=True)
+        for file, text in {"config.json": '{"model_type": "gpt2"}', **files}.items():
+            (tmp_path / "all" / name / file).write_text(text)
+    argv = ["curve", "--checkpoints", str(tmp_path / "all"), "--data", "nowhere.txt", "--task", "text-generation"]
+    assert main([*argv, "--output", "out"]) == 2
+    err = capsys.readouterr().err.splitlines()
+    for name, (_, why) in SPOILED.items():
+        assert any(line.startswith(f"{name}: not measured: ") and why in line for line in err), (name, err)
