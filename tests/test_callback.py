@@ -285,8 +285,10 @@ def test_two_callbacks_have_names(tmp_path: Path) -> None:
         LLCCallback(trainer, data=train_worker.TEXTS, name="val")
     trainer.train()
     found = {key for entry in trainer.state.log_history for key in entry if key.startswith("llc")}
-    kinds = ("llc", "llc_se", "llc_init_loss", "llc_trustworthy")
-    assert found == {f"{kind}/{name}" for kind in kinds for name in ("train", "val")}
+    kinds = ("llc", "llc_se", "llc_init_loss", "llc_trustworthy", "llc_nbeta", "llc_localization", "llc_gradients")
+    assert found == {f"{kind}/{name}" for kind in (*kinds, "llc_seconds") for name in ("train", "val")}
+    kept = trainer.state.stateful_callbacks  # each goes on with its own nβ: their data differ in size
+    assert kept["hf_llc/train"]["used"]["nbeta"] != kept["hf_llc/val"]["used"]["nbeta"]
 
 
 def test_sharded_weights_are_refused(tmp_path: Path) -> None:
