@@ -20,7 +20,6 @@ from torch import Tensor
 
 from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, Spectrum, heating_share, noise_spectrum
 from hf_llc.config import SampleConfig
-from hf_llc.judging.statistics import HEAT_ERROR
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -40,8 +39,8 @@ _BLOCKS = (4, 20)
 _PILOT_SHARE = 10
 """Within `_BLOCKS`, the pilot takes a tenth of a chain's steps."""
 
-_HEAT_SHARE = 3
-"""The uncertainty of the heat, `HEAT_ERROR` of it, may be a third of the standard error asked for."""
+_HEAT_ERROR, _HEAT_SHARE = 0.25, 3
+"""A quarter of the heat, more than its uncertainty as a rule, may be a third of the standard error asked for."""
 
 _FRICTION = (0.05, 3.0)
 """Least and largest friction. Momentum that outlasts a few oscillations of flat directions gains nothing; above 3 the
@@ -196,7 +195,7 @@ class Pilot:
             noise_powers: Q of plain gradients and with the control variate, a pair for each block.
             llc: a first λ̂; NaN if there is none.
         """
-        share = self.sample.target_se / HEAT_ERROR / _HEAT_SHARE * (max(llc, 1.0) if math.isfinite(llc) else 1.0)
+        share = self.sample.target_se / _HEAT_ERROR / _HEAT_SHARE * (max(llc, 1.0) if math.isfinite(llc) else 1.0)
         plain, controlled = (sum(column) / len(noise_powers) for column in zip(*noise_powers, strict=True))
         step_size = STABLE / self.energy_curvature
         if self.sample.gradient == "auto" and self.path:  # not at w*: the control variate has no noise there

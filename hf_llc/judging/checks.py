@@ -25,7 +25,14 @@ def findings(measured: Measurements, evidence: Evidence) -> list[Reason]:
 
 def is_step_too_large(measured: Measurements) -> bool:
     """The finite step and gradient noise add more than a tenth of a positive λ̂, and more than its standard error."""
+    if does_heat_dominate(measured):
+        return True
     return measured.llc > 0 and measured.step_size_bias > max(0.1 * measured.llc, measured.llc_se)
+
+
+def does_heat_dominate(measured: Measurements) -> bool:
+    """The heat that was taken off is more than what is left: a correction of first order says no more there."""
+    return measured.llc_uncorrected - measured.llc > max(measured.llc, 0.0)
 
 
 def smaller_step(measured: Measurements) -> float:
@@ -79,13 +86,26 @@ def _trivial(measured: Measurements, evidence: Evidence) -> Reason | None:
     )
 
 
+def _heat(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """A correction larger than what it corrects: more examples a gradient make it smaller, a minimum does not."""
+    if not does_heat_dominate(measured):
+        return None
+    return Reason(
+        "gradient noise dominates",
+        f"the noise of minibatch gradients adds about {measured.llc_uncorrected - measured.llc:.3g} to λ̂, of "
+        f"{measured.llc_uncorrected:.3g} in all",
+        f"raise batch_size, to eight times or to 'full', or lower step_size, to about {evidence.step_size / 8:.1e}",
+    )
+
+
 _TO_MINIMUM = "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)"
 
 
 def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
     """λ̂ counts from a minimum: no descent may fall from w* as far as to matter, and no chain below it."""
     descent = evidence.descent
-    if descent is None or not statistics.is_above_minimum(descent, measured.llc):
+    llc = measured.llc_uncorrected if does_heat_dominate(measured) else measured.llc
+    if descent is None or not statistics.is_above_minimum(descent, llc):
         return _dip(measured, evidence)
     drop = descent["loss_drop"]
     return Reason(
@@ -111,7 +131,7 @@ def _dip(measured: Measurements, evidence: Evidence) -> Reason | None:
 
 def _negative(measured: Measurements, evidence: Evidence) -> Reason | None:
     llc = measured.llc
-    if not llc < 0:
+    if not llc < 0 or does_heat_dominate(measured):  # then the chains lie above L_n(w*)
         return None
     is_sure = llc < -2 * measured.llc_se
     return Reason(
@@ -136,13 +156,15 @@ def _localization(measured: Measurements, evidence: Evidence) -> Reason | None:
 
 def _step_size(measured: Measurements, evidence: Evidence) -> Reason | None:
     """Is the step small enough for the law to be the one meant?"""
-    if is_step_too_large(measured):
+    if is_step_too_large(measured) and not does_heat_dominate(measured):
         has_momentum = math.isfinite(measured.kinetic_temperature)
+        lower = f"lower step_size, to about {smaller_step(measured) * evidence.step_size:.1e}"
+        is_heat = measured.llc_uncorrected != measured.llc
+        more = "raise batch_size" + (" or friction" if has_momentum else "")
         return Reason(
             "step size too large",
             f"the finite step and gradient noise add about {measured.step_size_bias:.3g} to λ̂ = {measured.llc:.4g}",
-            f"lower step_size, to about {smaller_step(measured) * evidence.step_size:.1e}, or raise batch_size"
-            + (" or friction" if has_momentum else ""),
+            f"{more}, or {lower}" if is_heat else f"{lower}, or {more}",
         )
     if measured.accept_prob < 0.5 and not evidence.is_exact:
         return Reason(
@@ -270,7 +292,7 @@ def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
 
 
 _CHECKS: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
-    *(_trivial, _not_a_minimum, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
+    *(_trivial, _heat, _not_a_minimum, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
     _step_size,
     *(_drifting, _disagreement, _few_draws, _one_chain),  # have the chains mixed?
     *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?

@@ -117,6 +117,7 @@ def _measure(
     heat_per_chain, is_corrected = _heat_per_chain(trace.heat[:, kept])
     llc_per_chain = draws.mean(axis=1) - heat_per_chain
     heat = float(heat_per_chain.mean())
+    of_heat, formula = statistics.heat_errors(evidence.excess[:, kept], trace.heat[:, kept]) if heat else (0.0, 0.0)
     if is_corrected or evidence.is_exact:
         bias = heat
     else:
@@ -127,7 +128,7 @@ def _measure(
     )
     return Measurements(
         llc=float(llc_per_chain.mean()),
-        llc_se=math.hypot(statistics.standard_error(draws), statistics.HEAT_ERROR * heat, evidence.llc_still_missing),
+        llc_se=math.hypot(_error_of_mean(draws, of_heat), formula, evidence.llc_still_missing),
         llc_per_chain=llc_per_chain.tolist(),
         llc_uncorrected=float(draws.mean(axis=1).mean()),  # summed as λ̂ is, to the last bit
         llc_plain=float(plain.mean(axis=1).mean()),
@@ -144,6 +145,12 @@ def _measure(
         heat_capacity=capacity,
         heat_capacity_se=capacity_se,
     )
+
+
+def _error_of_mean(draws: Array, of_heat: float) -> float:
+    """The standard error of the mean of the draws, with the variance that taking off the heat adds; not below half."""
+    error = statistics.standard_error(draws)
+    return math.sqrt(max(error**2 + of_heat, error**2 / 4)) if of_heat else error
 
 
 def _heat_per_chain(heat: Array) -> tuple[Array, bool]:

@@ -11,6 +11,7 @@ _VERDICTS = (
     "diverged",
     "stuck",
     "left the basin",
+    "gradient noise dominates",
     "not a minimum",
     "negative",
     "step size too large",
