@@ -135,7 +135,8 @@ def measure(case: Case, *, seconds: float, rounds: int) -> dict[str, float | str
 def main() -> None:
     """Print the table; write it as JSON where asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--cases", nargs="+", default=["relu", "linear", "gpt2", "attention-only"])
+    known = ["relu", "linear", "gpt2", "attention-only"]
+    parser.add_argument("--cases", nargs="+", default=known, choices=known)
     parser.add_argument("--seconds", type=float, default=4.0, help="measuring time of each contender on each model")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
