@@ -189,6 +189,20 @@ def test_result_that_was_never_saved_is_saved_first(here: Hub, tmp_path: Path, m
     assert list(Path("runs").iterdir()) == [folder]
 
 
+def test_what_cannot_be_merged_leaves_no_repository(here: Hub, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The card and the files are looked at before the repository is made: there was an empty one left behind."""
+    result = LLCResult.load(run)
+
+    def refuse(*_: Any, **__: Any) -> str:
+        raise InputError("planted")
+
+    monkeypatch.setattr("hf_llc.publishing.hub.merge_card", refuse)
+    with pytest.raises(InputError, match="planted"):
+        result.push_to_hub("me/new")
+    monkeypatch.undo()
+    assert {seen.method for seen in here.requests} <= {"GET", "HEAD"}
+
+
 def test_bad_verdict_is_refused_before_anything_is_written(here: Hub, run: Path) -> None:
     with pytest.raises(InputError, match="not to be trusted"):
         publish(make_result(verdict="stuck"), "me/model")
