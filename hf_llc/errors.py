@@ -4,7 +4,12 @@ from __future__ import annotations
 
 _LONGEST = 200
 """Characters of a value that a refusal shows."""
-_SHORT_OF_MEMORY = ("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory")
+_SHORT_OF_MEMORY = (
+    *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc"),
+    *("failed to map segment", "can't start new thread", "resource temporarily unavailable"),
+    "codec configuration error",
+)
+"""Words of torch, the dynamic linker, Python and Pillow."""
 
 
 class InputError(ValueError):
@@ -40,5 +45,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return (
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
-        or (isinstance(error, (RuntimeError, OSError)) and any(words in text for words in _SHORT_OF_MEMORY))
+        or (
+            isinstance(error, (RuntimeError, OSError, ImportError)) and any(words in text for words in _SHORT_OF_MEMORY)
+        )
     )

@@ -42,11 +42,11 @@ def save_sealed_json(path: Path, values: Mapping[str, Any], *, run: str | None, 
     write_json(path, {**values, SEAL: seal})
 
 
-def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], dict[str, str]]:
+def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any], dict[str, str] | None]:
     """Read what `save_sealed_json` wrote, or a file of an older version, which has no seal.
 
     Returns:
-        The dictionary without its seal, and the checksums of the files beside it, by name.
+        The dictionary without its seal, and the checksums of the files beside it, by name; None if there is no seal.
 
     Raises:
         InputError: the file is damaged, changed, or of another run than its folder; `what` names its role.
@@ -55,29 +55,40 @@ def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any]
         values = json.loads(path.read_text(encoding="utf-8"))
         assert isinstance(values, dict)
         seal = values.pop(SEAL, None)
-        if seal is None:
-            return values, {}
-        written = seal.pop("sha256")
-        run, files = seal["run"], dict(seal["files"])
+        written = None if seal is None else seal.pop("sha256")
+        run, files = (None, None) if seal is None else (seal["run"], dict(seal["files"]))
+        found = json_hash(values if seal is None else {**values, SEAL: seal})  # too deep a nesting shows here
     except (ValueError, RecursionError, OSError, AssertionError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"not a {what}, or the {what} is damaged", value=str(path), remedy=remedy) from error
-    if written != json_hash({**values, SEAL: seal}):
+    if seal is not None and written != found:
         raise InputError(f"the {what} is damaged: it is not as it was written", value=str(path), remedy=remedy)
     if run_of(path.parent) not in (None, run):
-        raise InputError(f"the {what} is of another run than its folder", value=str(path), remedy=remedy)
+        fault = "has lost its seal" if seal is None else "is of another run than its folder"
+        raise InputError(f"the {what} {fault}", value=str(path), remedy=remedy)
     return values, files
 
 
-def check_file(path: Path, written: str, remedy: str) -> None:
-    """Check that a file is there and as it was written.
+def sealed_file(path: Path, files: Mapping[str, str] | None, remedy: str, *, is_needed: bool = True) -> Path | None:
+    """The path of a file that belongs to a sealed JSON file beside it; None if it does not, or is not there.
+
+    Args:
+        path: of the file.
+        files: as `load_sealed_json` returned them. Without a seal (None) what lies there is believed.
+        remedy: what to do if the file is damaged.
+        is_needed: refuse a file that is gone, too.
 
     Raises:
-        InputError: it is not.
+        InputError: the file is not as it was written.
     """
+    if files is None:
+        return path if path.exists() else None
+    if path.name not in files or not (is_needed or path.exists()):
+        return None
     if not path.is_file():
         raise InputError("a file of the result is gone", value=str(path), remedy=remedy)
-    if file_hash(path) != written:
+    if file_hash(path) != files[path.name]:
         raise InputError("a file of the result is damaged", value=str(path), remedy=remedy)
+    return path
 
 
 def file_hash(path: Path) -> str:

@@ -21,7 +21,7 @@ from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.publishing.card import BEGIN, END, merge_card, merge_eval_results
 from hf_llc.publishing.card_section import render_section, reproduce_command
-from hf_llc.publishing.formatting import shell_word
+from hf_llc.publishing.formatting import shell_word, with_error
 from hf_llc.publishing.front_matter import split_readme
 from hf_llc.records.findings import Reason
 from hf_llc.result import LLCResult
@@ -280,15 +280,16 @@ def test_into_a_folder_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
 
 def test_curve_goes_along_with_a_result_of_one_of_its_checkpoints(tmp_path: Path) -> None:
     run, model = tmp_path / "curve" / "step500", tmp_path / "model"
-    make_result(trace=None).save(run)
+    result = make_result(trace=None)
+    result.save(run)
     model.mkdir()
-    point = {"step": 500, "llc": 3.21, "llc_se": 0.1, "loss": 2.5, "verdict": "trustworthy"}
+    point = {"step": 500, "llc": result.llc, "llc_se": result.llc_se, "loss": 2.5, "verdict": result.verdict}
     for name, text in {"curve.json": json.dumps({"points": [point]}), "curve.csv": "step\n", "curve.png": "x"}.items():
         (run.parent / name).write_text(text)
     assert main(["publish", str(run), "--card", str(model)]) == 0
     assert sorted(p.name for p in (model / "llc").iterdir()) == ["curve.csv", "curve.json", "curve.png", "result.json"]
     card = (model / "README.md").read_bytes()
-    assert b"](llc/curve.png)" in card and b"| 500 | 3.21" in card
+    assert b"](llc/curve.png)" in card and f"| 500 | {with_error(result.llc, result.llc_se)} ".encode() in card
     assert main(["publish", str(model / "llc"), "--card", str(model)]) == 0
     assert (model / "README.md").read_bytes() == card
     (run.parent / "curve.json").write_text("{}")

@@ -169,6 +169,15 @@ def test_interrupt_before_anything(fake: Fake, capsys: pytest.CaptureFixture[str
     [
         (OSError(errno.ENOSPC, "No space left on device"), "the disk of out is full"),
         (RuntimeError("I/O error: No space left on device (os error 28)"), "the disk of out is full"),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "out of memory"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes"), "out of memory"),
+        (ImportError("x.so: failed to map segment from shared object"), "out of memory"),
+        (RuntimeError("can't start new thread"), "out of memory"),
+        (OSError("codec configuration error when writing image file"), "out of memory"),
+        (
+            RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:2"),
+            "another process of this run has ended",
+        ),
         (OSError(errno.EROFS, "Read-only file system", "out/x"), "cannot read or write out/x"),
         (MemoryError(), "out of memory; lower micro_batch_size"),
     ],

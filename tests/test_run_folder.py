@@ -110,7 +110,7 @@ def test_a_kill_while_overwriting_never_mixes_runs(
 def test_an_old_result_is_not_shown_for_a_run_that_has_begun_anew(whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_folder.RunFolder, "_sweep", killed)
+        patch.setattr(run_folder.RunFolder, "sweep", killed)
         patch.setattr(Path, "unlink", killed)
         with pytest.raises(Killed):
             compute(folder, overwrite=True, localization=9.0)

@@ -23,6 +23,7 @@ _COMMANDS = (estimate, show, doctor, calibrate, curve, publish, publish_metric, 
 """In the order of `hf-llc --help`. Each module has `add(commands)`, which registers its arguments and `run(args)`."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer")
 _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
 
 
@@ -103,6 +104,8 @@ def _foreseen(error: Exception, folder: Path | None) -> str | None:
         return f"the disk of {where} is full; make room and {again}"
     if code in _CLOSED and isinstance(error, OSError):
         return f"cannot read or write {error.filename or where} ({error.strerror}); put it right and {again}"
+    if any(words in str(error) for words in _LOST_PEER):
+        return "another process of this run has ended, and says why; run the same command with --resume to go on"
     if is_out_of_memory(error):
         remedy = "lower micro_batch_size, chain_batch_size or max_length, or set gradient_checkpointing"
         return f"out of memory; {remedy}, and {again}"

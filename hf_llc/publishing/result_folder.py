@@ -14,7 +14,7 @@ from hf_llc.publishing.card_section import render_section
 from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
 from hf_llc.records.types import is_of_type
-from hf_llc.seals import check_file, load_sealed_json, run_of, save_sealed_json
+from hf_llc.seals import load_sealed_json, run_of, save_sealed_json, sealed_file
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
@@ -28,10 +28,11 @@ FILES = (TRACE, OBSERVATIONS, PICTURE, CARD, RESULT)
 
 _REMEDY = "estimate again, with overwrite"
 
-_PUBLISHED = (RESULT, TRACE, PICTURE)
-"""Published beside the model's card."""
-_PUBLISHED_CURVE = ("curve.json", "curve.csv", "curve.png")
-"""λ̂ over checkpoints: published with a result of one of them, if they lie in its folder or the one above."""
+_CURVE_REMEDY = "make the curve again"
+
+CURVE_FILES = ("curve.png", "curve.csv", "curve.json")
+"""λ̂ over checkpoints, the last one last: published with a result of one of them, if they lie in its folder or the one
+above."""
 
 
 def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
@@ -80,16 +81,14 @@ def load(kind: type[SomeRecord], folder: str | Path) -> SomeRecord:
         result = kind.from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    is_alone = not Path(folder).is_dir()
-    for name in (TRACE, OBSERVATIONS):
-        if name in files and (path.with_name(name).exists() or (name == TRACE and not is_alone)):
-            check_file(path.with_name(name), files[name], _REMEDY)
-    trace = path.with_name(TRACE)
-    result.trace = Trace.load(trace) if trace.exists() else None
+    is_whole = Path(folder).is_dir()
+    trace = sealed_file(path.with_name(TRACE), files, _REMEDY, is_needed=is_whole)
+    result.trace = None if trace is None else Trace.load(trace)
     if result.trace is not None and len(result.trace.loss) != result.num_chains:
         raise InputError("the trace has another number of chains than the result", value=str(trace), remedy=_REMEDY)
-    observations = path.with_name(OBSERVATIONS)
-    result.observations = Observations.load(observations) if observations.exists() else None
+    is_runs = is_whole and run_of(path.parent) is not None  # a published result leaves its observations behind
+    observations = sealed_file(path.with_name(OBSERVATIONS), files, _REMEDY, is_needed=is_runs)
+    result.observations = None if observations is None else Observations.load(observations)
     result.folder = path.parent
     return result
 
@@ -110,12 +109,12 @@ def published_files(folder: Path) -> list[Path]:
         InputError: one of them is damaged.
     """
     _, files = load_sealed_json(folder / RESULT, "result file", _REMEDY)
-    for name in files.keys() & set(_PUBLISHED):
-        check_file(folder / name, files[name], _REMEDY)
-    paths = [folder / name for name in _PUBLISHED]
+    beside = [sealed_file(folder / name, files, _REMEDY) for name in (TRACE, PICTURE)]
     if read_curve(folder) is not None:
-        paths += [_curve_folder(folder) / name for name in _PUBLISHED_CURVE]
-    return [path for path in paths if path.exists()]
+        path = _curve_folder(folder) / CURVE_FILES[-1]
+        _, files = load_sealed_json(path, "curve's file", _CURVE_REMEDY)
+        beside += [path, *(sealed_file(path.with_name(name), files, _CURVE_REMEDY) for name in CURVE_FILES[:-1])]
+    return [folder / RESULT, *(path for path in beside if path is not None)]
 
 
 def read_curve(folder: Path) -> dict[str, Any] | None:
@@ -124,14 +123,16 @@ def read_curve(folder: Path) -> dict[str, Any] | None:
     Raises:
         InputError: the file is damaged.
     """
-    path = _curve_folder(folder) / "curve.json"
+    path = _curve_folder(folder) / CURVE_FILES[-1]
     if not path.exists():
         return None
-    curve, _ = load_sealed_json(path, "curve's file", "make the curve again")
+    curve, _ = load_sealed_json(path, "curve's file", _CURVE_REMEDY)
     points = curve.get("points")
     if not (isinstance(points, list) and points and all(map(_is_point, points))):
-        raise InputError("the curve's file is damaged", value=str(path), remedy="make the curve again")
-    return curve
+        raise InputError("the curve's file is damaged", value=str(path), remedy=_CURVE_REMEDY)
+    result, _ = load_sealed_json(folder / RESULT, "result file", _REMEDY)
+    names = ("llc", "llc_se", "verdict")
+    return curve if any(all(point[name] == result.get(name) for name in names) for point in points) else None
 
 
 def _is_point(point: Any) -> bool:

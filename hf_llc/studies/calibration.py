@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
-from hf_llc.seals import load_sealed_json, run_of, save_sealed_json
+from hf_llc.seals import load_sealed_json, run_of, save_sealed_json, sealed_file
 
 SCHEMA_VERSION = 1
 
@@ -93,17 +93,20 @@ class Calibration:
         text += yaml.safe_dump(self.settings, sort_keys=False)
         write_atomically(folder / SETTINGS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
         values = {"schema_version": SCHEMA_VERSION, **asdict(self)}
-        save_sealed_json(folder / JSON_FILE, values, run=run_of(folder))
+        files = [name for name in (PICTURE_FILE, SETTINGS_FILE) if (folder / name).exists()]
+        save_sealed_json(folder / JSON_FILE, values, run=run_of(folder), files=files)
 
     @classmethod
     def load(cls, folder: str | Path) -> Calibration:
         """Read what `save` wrote.
 
         Raises:
-            InputError: calibration.json is damaged or of another version.
+            InputError: calibration.json is damaged or of another version, or a file beside it is not as it was.
         """
         path = Path(folder) / JSON_FILE
-        values, _ = load_sealed_json(path, "calibration", "use overwrite")
+        values, files = load_sealed_json(path, "calibration", "use overwrite")
+        for name in files or ():
+            sealed_file(path.with_name(name), files, "use overwrite")
         try:
             if values.pop("schema_version") != SCHEMA_VERSION:
                 raise KeyError("schema_version")

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_llc.files import write_atomically
 from hf_llc.publishing.formatting import number, with_error
+from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
@@ -76,10 +77,15 @@ class Curve:
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
 
     def save(self, folder: str | Path) -> Path:
-        """Write curve.csv and curve.json into `folder`; returns the folder."""
+        """Write curve.csv and curve.json into `folder`, and seal them with curve.png if it is there.
+
+        Returns:
+            The folder.
+        """
         folder = Path(folder)
         write_atomically(folder / "curve.csv", self._write_csv)
-        save_sealed_json(folder / "curve.json", self.to_dict(), run=run_of(folder))
+        files = [name for name in CURVE_FILES[:-1] if (folder / name).exists()]
+        save_sealed_json(folder / CURVE_FILES[-1], self.to_dict(), run=run_of(folder), files=files)
         return folder
 
     def _write_csv(self, path: Path) -> None:

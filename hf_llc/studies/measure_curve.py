@@ -15,7 +15,9 @@ from typing import Any
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
+from hf_llc.loading.hub_errors import public_name
 from hf_llc.parallel.processes import Processes
+from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
 from hf_llc.studies.curve import Curve, Point
@@ -25,8 +27,6 @@ from hf_llc.studies.shared_settings import shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
-
-_FILES = ("curve.png", "curve.csv", "curve.json")
 
 
 def measure(
@@ -68,8 +68,9 @@ def measure(
     processes.main_does(lambda: str(check_writable(Path(output))))
     series.fail(processes.main_does(lambda: faults_of(series.left, load)))
     series.skip_without_steps()
-    folder = RunFolder(output, files=_FILES)
+    folder = RunFolder(output, files=CURVE_FILES)
     asked = {**as_dict(load), **as_dict(sample)}
+    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
 
     def measured(checkpoint: Checkpoint, settings: SampleConfig) -> LLCResult:
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()

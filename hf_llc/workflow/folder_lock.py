@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 from pathlib import Path
 
@@ -15,6 +16,10 @@ except ImportError:  # Windows: two runs in one folder are not kept apart
 
 PRIVATE = ".hf_llc"
 """Folder of what is ours alone inside a run's folder."""
+
+
+_NOT_OURS = (errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+"""A file or a link where our folder should be, a folder or a link where our file should be."""
 
 
 class FolderLock:
@@ -38,11 +43,14 @@ class FolderLock:
         while self._file is None:
             try:
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-                file = os.open(self.path, os.O_RDWR | os.O_CREAT, 0o644)
+                file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o644)
             except FileNotFoundError:  # the run before has just removed the folder
                 continue
-            except FileExistsError as error:
-                raise InputError(f"{PRIVATE} is a file", value=str(self.folder), remedy="use another folder") from error
+            except OSError as error:
+                if error.errno not in _NOT_OURS:
+                    raise
+                what = f"the output folder holds a {PRIVATE} that hf_llc did not make"
+                raise InputError(what, value=str(self.folder), remedy="use another folder") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:

@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.workflow.fingerprints import loss_fingerprint, module_fingerprint
 
 LOSSES = "losses"
 """Key of ℓ_i in `identity_of`. Other numbers are compared as they are; these agree up to rounding."""
 
-_EXAMPLES = 4
+_EXAMPLES = 16
 _MOVED = 2**20
 """Weights that are moved for the second half of the losses: small tensors first, one at least."""
 
@@ -26,9 +27,9 @@ _MOVED = 2**20
 def identity_of(problem: Problem, loss_fn: Any = None) -> dict[str, Any]:
     """`fingerprint`, a hash that is equal wherever the run goes on, and `losses`, which devices round differently.
 
-    The hash covers weights, buffers, examples, names and shapes of the sampled parameters and the classes. The losses
-    are ℓ_i(w*) of some examples, and ℓ_i near w* (at an exact minimum two losses may both be zero): they tell apart
-    what the hash cannot see, another loss or another activation.
+    The hash covers weights, buffers, examples, names and shapes of the sampled parameters, and what module and loss
+    were made of (`fingerprints`). The losses are ℓ_i(w*) of some examples, and ℓ_i near w* (at an exact minimum two
+    losses may both be zero): they tell apart what the hash cannot see, such as other code under the same names.
 
     Args:
         problem: before its weights are sharded. All processes that hold a shard must ask.
@@ -42,8 +43,8 @@ def identity_of(problem: Problem, loss_fn: Any = None) -> dict[str, Any]:
         [[str(x.dtype), list(x.shape)] for x in tensors],
         list(problem.examples),
         sampled,
-        sorted({type(module).__qualname__.removeprefix("FSDP") for module in model.modules()}),
-        None if loss_fn is None else getattr(loss_fn, "__qualname__", type(loss_fn).__qualname__),
+        module_fingerprint(model),
+        loss_fingerprint(loss_fn),
     ]
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return {"fingerprint": digest[:16], LOSSES: _losses(problem)}

@@ -126,6 +126,7 @@ def opened_run(
             processes.main_does(lambda: used.check(asked, resume=resume, overwrite=overwrite))
             if not overwrite and processes.main_does(lambda: used.is_finished):
                 yield None
+                processes.main_does(used.sweep)  # a kill may have come after the result
                 return
             shard_over_group(problem, sample, processes)
             with contextlib.ExitStack() as kept:

@@ -13,7 +13,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +122,11 @@ class RunFolder:
             for path in map(self.folder.joinpath, our_names()):
                 if path.is_file() and (path.name in self.files or is_ours(path)):
                     path.unlink()
-            self._sweep()
+            self.sweep()
             write_json(self.folder / RUN_FILE, record)
             old = record
         self.join(old["id"], f"{old['id']}-{old['digest'][:16]}")
-        self._sweep()
+        self.sweep()
         self._check_states()
         return self.id, self.seal
 
@@ -176,35 +176,49 @@ class RunFolder:
     def _refuse_foreign_files(self) -> None:
         """Refuse a folder with files of our names that no run of ours wrote: they are not ours to overwrite.
 
+        A file's contents say whose it is. Those of a damaged file do not; it is ours if a run of ours got as far as
+        that file: began, for run.json; ended, for the others.
+
         Raises:
             InputError: there is one.
         """
-        path = self.folder / RUN_FILE
-        record = _parsed(path) if path.is_file() else {}
-        began = record is None and (_is_marked(path) or (self.folder / PRIVATE).is_dir())
-        began = began or (record is not None and ("hf_llc" in record or record.keys() >= _OLD_KEYS))
-        end = self.folder / self.files[-1]
-        ended = (end.is_file() and (began or is_ours(end))) or bool(record and record.get("clearing"))
-        for name in (RUN_FILE, *self.files):
-            path = self.folder / name
-            is_known = began if name == RUN_FILE else ended or is_ours(path)
-            if os.path.lexists(path) and not (path.is_file() and (is_known or (name == RUN_FILE and ended))):
+        record, end = self.folder / RUN_FILE, self.folder / self.files[-1]
+        began, is_clearing = self._has_begun()
+        ended = is_ours(end) or (began and end.is_file())
+        known = {RUN_FILE: began or ended}
+        known |= {name: ended or is_clearing or is_ours(self.folder / name) for name in self.files}
+        for path in (record, *map(self.folder.joinpath, self.files)):
+            if os.path.lexists(path) and not (path.is_file() and known[path.name]):
                 raise InputError(
-                    f"the output folder holds another run's or program's {name}, which hf_llc did not write",
+                    f"the output folder holds another run's or program's {path.name}, which hf_llc did not write",
                     value=str(self.folder),
                     remedy=_OTHER,
                 )
 
-    def _sweep(self) -> None:
+    def _has_begun(self) -> tuple[bool, bool]:
+        """Whether run.json is ours, even if it is damaged; and whether it says that a run was clearing the folder."""
+        path = self.folder / RUN_FILE
+        if not path.is_file():
+            return False, False
+        record = _parsed(path)
+        if record is not None:
+            return "hf_llc" in record or record.keys() >= _OLD_KEYS, bool(record.get("clearing"))
+        return _is_marked(path) or any(self._work()), False
+
+    def _work(self) -> Iterator[Path]:
+        """The folders of unfinished work of all ids."""
+        private = self.folder / PRIVATE
+        yield from (path for path in (private.iterdir() if private.is_dir() else ()) if _ID.fullmatch(path.name))
+
+    def sweep(self) -> None:
         """Remove what kills left behind: temporary files, and the unfinished work of other ids."""
         for name in (RUN_FILE, *self.files):
             for path in self.folder.glob(f".{name}.????????{Path(name).suffix}"):
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(".hf_llc-????????"):
             path.unlink(missing_ok=True)
-        private = self.folder / PRIVATE
-        for path in private.iterdir() if private.is_dir() else ():
-            if path.name != self.id and _ID.fullmatch(path.name):
+        for path in list(self._work()):
+            if path.name != self.id:
                 shutil.rmtree(path, ignore_errors=True)
         for path in self.state.rglob(".*"):
             path.unlink(missing_ok=True)
