@@ -44,7 +44,7 @@ class LLCEvaluator:
         self.like = None if like is None else read_like(like)
         settings = settings if self.like is None else self.like.with_sample(settings)
         base = SampleConfig() if config is None else config
-        if not isinstance(base, SampleConfig):
+        if not isinstance(base, SampleConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError("config is no SampleConfig", value=type(config).__name__, remedy="give settings by name")
         self.config = from_mapping(SampleConfig, {**as_dict(base), **settings}, source="LLCEvaluator")
 

@@ -73,7 +73,7 @@ def check_kinds(config: DataclassInstance) -> None:
 
 _COUNTS = ("num_chains", "num_draws", "num_steps_between_draws", "num_leapfrog_steps", "minimize_steps", "max_steps")
 _SIZES = ("observe_every", "batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
-_REALS = ("step_size", "friction", "localization", "nbeta", "beta")
+_STRENGTHS = ("friction", "localization", "nbeta", "beta")
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys((*_COUNTS, *_SIZES), (lambda value: value >= 1, "1 or more")),
@@ -95,8 +95,9 @@ _LIMITS: dict[str, tuple[Callable[[float], bool], str]] = {
         (*_COUNTS, *_SIZES, "chain_batch_size", "num_burnin_steps", "max_examples", "max_length"),
         (lambda value: value <= MOST, "at most 10^9"),
     ),
-    # float32 holds these with room for what they are multiplied with
-    **dict.fromkeys(_REALS, (lambda value: value == 0 or 1e-30 <= value <= 1e30, "1e-30 … 1e30")),
+    # float32 holds the products of these
+    **dict.fromkeys(_STRENGTHS, (lambda value: value == 0 or 1e-18 <= value <= 1e18, "1e-18 … 1e18")),
+    "step_size": (lambda value: 1e-30 <= value <= 1e18, "1e-30 … 1e18"),
 }
 """How far a number may go that is in the range, in the same way."""
 

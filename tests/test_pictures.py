@@ -176,6 +176,28 @@ def test_pictures_stand_upright(tmp_path: Path) -> None:
         assert torch.equal(inputs_of([{"image": one, "label": 0}, {"image": other, "label": 1}])[1], expected)
 
 
+def test_pictures_in_memory_are_stored_as_they_are_seen() -> None:
+    """One that was opened from bytes is not compressed again, and keeps its orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    buffer = io.BytesIO()
+    Image.fromarray(COLOUR[0]).save(buffer, "JPEG", quality=40, exif=exif)
+    rows = [{"image": Image.open(io.BytesIO(buffer.getvalue())), "label": i} for i in range(2)]
+    seen = Image.open(io.BytesIO(buffer.getvalue())).transpose(Image.Transpose.ROTATE_270)
+    expected = torch.tensor(np.asarray(seen).copy()).permute(2, 0, 1) / 255
+    assert torch.equal(inputs_of(rows)[1], expected)
+    columns = {"image": [Image.open(io.BytesIO(buffer.getvalue())) for _ in range(2)], "label": [0, 1]}
+    torch.testing.assert_close(pixels_of(columns)[0], expected * 2 - 1)
+
+
+def test_floats_may_overshoot_white_by_rounding() -> None:
+    over = [x.astype(np.float32) / 254.99 for x in GREY]
+    found = inputs_of(table([Image.fromarray(x) for x in over]), channels=1)
+    torch.testing.assert_close(found[:, 0], torch.tensor(np.array(over)))
+    refused("a picture has no scale", tiny.vit()[0], table([Image.fromarray(x * np.float32(1.2)) for x in over]),
+            tokenizer=tiny.vit()[1])  # fmt: skip
+
+
 def test_what_was_read_is_said() -> None:
     model, processor = tiny.vit()
     data = table([DEEP["I;16"](GREY[0]), palette(GREY[1]), Image.fromarray(GREY[2])])

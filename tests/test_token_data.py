@@ -149,6 +149,39 @@ def test_token_ids_of_sequence_to_sequence() -> None:
         agree(load_problem(model, data, LoadConfig()), texts)
 
 
+def test_inputs_beside_the_token_ids() -> None:
+    """Token types and decoder inputs of the data's own reach the model; what is not read is refused."""
+    tokenizer, half = tiny.tokenizer(template=True), tiny.SENTENCES[::-1]
+    encoded = tokenizer(tiny.SENTENCES, half)
+    for kind, labels in (("BertForMaskedLM", encoded["input_ids"]), ("BertForTokenClassification", None)):
+        model = tiny.bert(kind)
+        labels = labels or [[t % 2 for t in row] for row in encoded["input_ids"]]
+        data = {"input_ids": encoded["input_ids"], "labels": labels}
+        typed = load_problem(model, {**data, "token_type_ids": encoded["token_type_ids"]}, LoadConfig())
+        expected = count = 0.0
+        for i, row in enumerate(data["input_ids"]):
+            types = torch.tensor([encoded["token_type_ids"][i]])
+            found = model(input_ids=torch.tensor([row]), token_type_ids=types, labels=torch.tensor([labels[i]]))
+            expected, count = expected + float(found.loss.detach()) * len(row), count + len(row)
+        assert float(all_losses(typed).mean()) == pytest.approx(expected / count, rel=1e-5)
+        zeros = [[0] * len(row) for row in labels]
+        agree(
+            load_problem(model, {**data, "token_type_ids": zeros}, LoadConfig()),
+            load_problem(model, data, LoadConfig()),
+        )
+    rows = ids_of()
+    pairs = {"input_ids": rows, "labels": rows[::-1]}
+    own = load_problem(tiny.t5(), {**pairs, "decoder_input_ids": [[0, *row[:-1]] for row in rows[::-1]]}, LoadConfig())
+    agree(own, load_problem(tiny.t5(), pairs, LoadConfig()))
+    other = load_problem(
+        tiny.t5(), {**pairs, "decoder_input_ids": [[5, *row[:-1]] for row in rows[::-1]]}, LoadConfig()
+    )
+    assert not torch.allclose(all_losses(other), all_losses(own))
+    refused("one decoder input a label.*row 0", tiny.t5(), {**pairs, "decoder_input_ids": [[0]] * 8})
+    for name in ("position_ids", "inputs_embeds"):
+        refused(f"model inputs that are not read, got '{name}'", tiny.llama(), {"input_ids": rows, name: rows})
+
+
 def test_padding_outside_the_vocabulary() -> None:
     """A padding token that was added without resizing the model: it is masked wherever it stands."""
     rows = ids_of()

@@ -111,7 +111,7 @@ def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> D
     if data.format["type"] != "custom":
         return data.with_format(None, columns=data.column_names)
     count = len(data) if max_examples is None else min(len(data), max_examples)
-    return Dataset.from_list([data[i] for i in range(count)])
+    return table_of([data[i] for i in range(count)])
 
 
 def pick_split(splits: list[str], asked: str | None) -> str:
@@ -270,10 +270,17 @@ def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[st
 
 
 def columns(data: Dataset | IterableDataset) -> list[str]:
-    """Names of the columns; if a stream does not say, its first row is read."""
+    """Names of the columns; if a stream does not say, its first row is read.
+
+    Raises:
+        InputError: a stream has no rows.
+    """
     if data.column_names is not None:
         return list(data.column_names)
-    return list(next(rows_of(data), {}))
+    first = next(rows_of(data), None)
+    if first is None:
+        raise InputError("the streamed data set is empty")
+    return list(first)
 
 
 def column(

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from datasets import Dataset, Features
+from PIL import Image, ImageOps
 
 from hf_llc.errors import InputError
 
@@ -29,7 +30,7 @@ def table_of(rows: Sequence[Mapping[str, Any]], features: Features | None = None
         InputError: the values of a column are not of one kind.
     """
     names = list(dict.fromkeys(name for row in rows for name in row))
-    whole = [{name: _storable(row.get(name)) for name in names} for row in rows]
+    whole = [{name: storable(row.get(name)) for name in names} for row in rows]
     try:
         return Dataset.from_list(whole, features=features)
     except _UNLIKE as error:
@@ -40,9 +41,14 @@ def table_of(rows: Sequence[Mapping[str, Any]], features: Features | None = None
         ) from error
 
 
-def _storable(value: Any) -> Any:
-    """The value; a picture in RGB if no file format of `datasets` takes its mode."""
-    return value.convert("RGB") if getattr(value, "mode", None) == "HSV" and hasattr(value, "convert") else value
+def storable(value: Any) -> Any:
+    """The value; a picture in memory so that `datasets` stores it as it is seen."""
+    if not isinstance(value, Image.Image) or getattr(value, "filename", ""):  # a file is read again
+        return value
+    if value.mode == "HSV":  # no file format of `datasets` takes it
+        return value.convert("RGB")
+    # One that was opened from bytes would be compressed again, and would lose its orientation.
+    return value if value.format is None else ImageOps.exif_transpose(value).copy()
 
 
 def _first_unlike(rows: Sequence[dict[str, Any]], features: Features | None) -> int:

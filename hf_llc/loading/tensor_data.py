@@ -14,7 +14,7 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import all_are, column
-from hf_llc.loading.rows import table_of
+from hf_llc.loading.rows import storable, table_of
 
 _INPUTS = ("inputs", "x", "input")
 _LABELS = ("labels", "y", "label", "targets")
@@ -170,6 +170,8 @@ def _as_column(values: Any, name: str) -> Any:
             return (values.float() if values.dtype == torch.bfloat16 else values).numpy()
         if isinstance(values, (str, bytes)):
             raise TypeError("one text")
+        if isinstance(values, (list, tuple)):
+            return [storable(value) for value in values]
         len(values)
     except (TypeError, RuntimeError) as error:  # sparse, quantized; a number
         raise InputError(

@@ -23,11 +23,11 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
     """One text an example, 15 % of its tokens masked; or token ids with `labels`, which are masked already."""
     data = materialize(data, config)
     name = column(data, config.input_column, (*TEXT_COLUMNS, *ID_COLUMNS), "input_column")
-    length, label = length_for(model, config), None
+    length, label, types = length_for(model, config), None, None
     facts: dict[str, Any] = {"input_column": name, "max_length": length}
     if holds_token_ids(data, name):
         found = token_rows(data, name, model, tokenizer)
-        rows = [row[:length].tolist() for row in found.ids]
+        rows, types = [row[:length].tolist() for row in found.ids], found.token_types(length)
         if config.label_column is not None or "labels" in data.column_names:
             label = column(data, config.label_column, ("labels",), "label_column")
             labels = [row[:length].tolist() for row in found.beside(label)]
@@ -42,7 +42,7 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
             raise InputError("the tokenizer has no mask token", value=type(tokenizer).__name__, remedy="give tokenizer")
         rows, labels = mask_tokens(rows, mask_id=tokenizer.mask_token_id, special=set(tokenizer.all_special_ids))
         facts["masked"] = 0.15
-    encoded = labelled_tokens(rows, labels, config, pad_id=pad_id_of(model, tokenizer), facts=facts)
+    encoded = labelled_tokens(rows, labels, config, pad_id=pad_id_of(model, tokenizer), facts=facts, token_types=types)
     check_vocabulary(encoded.examples["input_ids"], model)
     check_vocabulary(encoded.examples["labels"].clamp(min=0), model)
     return replace(encoded, check=masked_check(token_logits))

@@ -31,6 +31,9 @@ GREY, COLOUR, ALPHA = "L", "RGB", "RGBA"
 _TOPS = {"u": (255.0, 65535.0), "i": (255.0, 65535.0), "b": (1.0,), "f": (1.0, 255.0, 65535.0)}
 """White, by the kind of numbers."""
 
+_OVERSHOOT, _LEAST_BYTE = 1.0001, 8.0
+"""What rounding may add to white; and floats up to here are neither in 0 … 1 nor plainly in 0 … 255."""
+
 _GREYS = ("1", "L", "LA", "La", "I", "F")
 _Result = TypeVar("_Result")
 
@@ -135,8 +138,9 @@ class Scale:
         known = {"uint8": 255.0, "uint16": 65535.0}.get(kind)
         least, most = (float(values.min()), float(values.max())) if values.size else (0.0, 0.0)
         tops = (known,) if known is not None else _TOPS[values.dtype.kind]
-        top = next((t for t in tops if most <= t), None)
-        if not least >= 0 or top is None:
+        top = next((t for t in tops if most <= t * _OVERSHOOT), None)
+        is_between = values.dtype.kind == "f" and top == 255.0 and most < _LEAST_BYTE
+        if not least >= 0 or top is None or is_between:
             raise InputError(
                 "a picture has no scale",
                 value=f"{where}: {least:g} … {most:g}",

@@ -137,9 +137,12 @@ def labelled_tokens(
     *,
     pad_id: int,
     facts: dict[str, Any],
+    token_types: Sequence[Sequence[int]] | None = None,
 ) -> Encoded:
     """One label a token, −100 where there is none: masked language models, token classification."""
     examples = {**token_tensors(rows, pad_id), "labels": pad_rows(labels, IGNORED)}
+    if token_types is not None:
+        examples["token_type_ids"] = pad_rows(token_types, 0)
 
     def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         return token_sums(token_logits(forward, batch), batch["labels"])

@@ -12,6 +12,7 @@ from torch import Tensor
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize
+from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.context_length import length_for, text_config
 from hf_llc.loading.tasks.losses import (
     IGNORED,
@@ -24,7 +25,7 @@ from hf_llc.loading.tasks.losses import (
 )
 from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
 from hf_llc.loading.tasks.token_order import causal_check
-from hf_llc.loading.tasks.token_rows import ID_COLUMNS, holds_token_ids, token_rows
+from hf_llc.loading.tasks.token_rows import ID_COLUMNS, holds_token_ids, token_rows, whole_numbers
 from hf_llc.loading.tasks.tokenization import (
     TEXT_COLUMNS,
     check_not_empty,
@@ -62,7 +63,8 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
             value=type(model).__name__,
             remedy="give a module of your own and loss_fn",
         )
-    decoder_ids = _decoder_ids(model, labels)
+    decoder_ids = _given_decoder_ids(data, targets, target_length)
+    decoder_ids = _decoder_ids(model, labels) if decoder_ids is None else decoder_ids
     size = vocabulary_of(model)  # a padding token outside it stands where no logit counts
     is_outside = (decoder_ids < 0) | ((decoder_ids >= (size or 0)) & (decoder_ids == _pad_of(model)))
     decoder_ids = decoder_ids.masked_fill(is_outside, pad_id)
@@ -101,6 +103,25 @@ def _side(
     found = token_rows(data, name, model, tokenizer, is_target=is_target)
     padding += [] if found.padding is None else [found.padding]
     return [row[:length] for row in found.ids]
+
+
+def _given_decoder_ids(data: Dataset, targets: list[Any], length: int) -> Tensor | None:
+    """The column `decoder_input_ids`, as long as the targets; None without one.
+
+    Raises:
+        InputError: a row is shorter than its target.
+    """
+    if "decoder_input_ids" not in data.column_names:
+        return None
+    rows = whole_numbers(data["decoder_input_ids"][:], "decoder_input_ids")
+    for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
+        if len(row) < len(target):
+            raise InputError(
+                "a row has not one decoder input a label",
+                value=f"{place('decoder_input_ids', i)}: {len(row)} for {len(target)} labels",
+                remedy="drop or mend such rows",
+            )
+    return pad_rows([row[: min(len(target), length)].tolist() for row, target in zip(rows, targets, strict=True)], -1)
 
 
 def _pad_of(model: Any) -> int:

@@ -42,10 +42,9 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
     padding: dict[str, str] = {}
     if holds_token_ids(data, name):
         found = token_rows(data, name, model, tokenizer)
-        ids: dict[str, Any] = {"input_ids": found.ids}
-        if "token_type_ids" in data.column_names:
-            ids["token_type_ids"] = found.beside("token_type_ids")
-        ids = {key: [row[:length] for row in rows] for key, rows in ids.items()}
+        ids: dict[str, Any] = {"input_ids": [row[:length] for row in found.ids]}
+        types = found.token_types(length)
+        ids |= {} if types is None else {"token_type_ids": types}
         padding = {} if found.padding is None else {"padding": found.padding}
     else:
         ids = tokenize(data, name, need_tokenizer(tokenizer), length=length, pair=pair)

@@ -28,15 +28,15 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
     label = column(data, config.label_column, _TAGS, "label_column")
     length = length_for(model, config)
     tags, how = _tags(data, label, model)
-    facts = {"input_column": name, "label_column": label, "classes": how, "max_length": length}
+    facts, types = {"input_column": name, "label_column": label, "classes": how, "max_length": length}, None
     if holds_token_ids(data, name):
         found = token_rows(data, name, model, tokenizer)
-        rows = [row[:length].tolist() for row in found.ids]
+        rows, types = [row[:length].tolist() for row in found.ids], found.token_types(length)
         labels = [row[:length].tolist() for row in found.without_padding(tags, label)]
         facts |= {} if found.padding is None else {"padding": found.padding}
     else:
         rows, labels = _first_tokens(data, name, tags, need_tokenizer(tokenizer), length)
-    encoded = labelled_tokens(rows, labels, config, pad_id=pad_id_of(model, tokenizer), facts=facts)
+    encoded = labelled_tokens(rows, labels, config, pad_id=pad_id_of(model, tokenizer), facts=facts, token_types=types)
     check_vocabulary(encoded.examples["input_ids"], model)
     return encoded
 

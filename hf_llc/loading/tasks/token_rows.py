@@ -62,6 +62,13 @@ class TokenRows:
     data: Dataset
     kept: list[np.ndarray]
 
+    def token_types(self, length: int) -> list[list[int]] | None:
+        """The column `token_type_ids`, cut to `length`; None if there is none, or if all are 0, which models assume."""
+        if "token_type_ids" not in self.data.column_names:
+            return None
+        rows = [row[:length].tolist() for row in self.beside("token_type_ids")]
+        return rows if any(map(any, rows)) else None
+
     def beside(self, name: str) -> list[np.ndarray]:
         """Another column with a whole number a token, int64, without padding.
 
@@ -90,6 +97,10 @@ class TokenRows:
         return [np.asarray(row, dtype=np.int64)[kept] for row, kept in zip(rows, self.kept, strict=True)]
 
 
+_UNREAD = ("position_ids", "inputs_embeds", "bbox", "global_attention_mask", "langs", "decoder_attention_mask")
+"""Columns that would change what a model computes, and that no task reads."""
+
+
 def token_rows(data: Dataset, name: str, model: Any, tokenizer: Any, *, is_target: bool = False) -> TokenRows:
     """A column of token ids, without what `attention_mask` marks as padding.
 
@@ -106,6 +117,13 @@ def token_rows(data: Dataset, name: str, model: Any, tokenizer: Any, *, is_targe
     Raises:
         InputError: the first row that does not hold token ids, or whose mask does not fit.
     """
+    unread = next((column for column in _UNREAD if column in data.column_names), None)
+    if unread is not None:
+        raise InputError(
+            "the data hold model inputs that are not read",
+            value=unread,
+            remedy="remove the column if the model's own are the same",
+        )
     rows = whole_numbers(data[name][:], name)
     if "attention_mask" in data.column_names and not is_target:
         found = TokenRows(rows, None, data, [np.ones(len(row), dtype=bool) for row in rows])
