@@ -98,7 +98,7 @@ def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     assert len({point["weights"] for point in values["points"]}) == 3
     assert not found["step2"].is_trustworthy and code == 3
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["step", "2", "10", "100"] and found["step2"].verdict in table[1]
+    assert [line.split()[0] for line in table] == ["step", "2", "10", "100", "λ̂"] and found["step2"].verdict in table[1]
     with Image.open("out/curve.png") as image:
         assert image.size == (960, 576)
 

@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import unicodedata
+from collections.abc import Sequence
 
 WIDTH = 100
 """Columns of a table in the terminal, at most."""
@@ -49,6 +50,17 @@ def with_error(value: float, error: float) -> str:
 
 def _rounded(value: float, decimals: int) -> str:
     return f"{round(value, decimals):.{max(decimals, 0)}f}"
+
+
+def columns(rows: Sequence[Sequence[str]]) -> str:
+    """Rows of a table in the terminal, its columns lined up."""
+    # A combining mark, such as the hat of λ̂, counts in len() but takes no column of a terminal.
+    hats = [[sum(0x300 <= ord(char) < 0x370 for char in text) for text in row] for row in rows]
+    widths = [max(len(row[i]) - hat[i] for row, hat in zip(rows, hats, strict=True)) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()
+        for row, hat_row in zip(rows, hats, strict=True)
+    )
 
 
 def number(value: float | None) -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import csv
+import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from hf_llc.files import write_atomically
-from hf_llc.publishing.formatting import number, with_error
+from hf_llc.publishing.formatting import columns, number, with_error
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.seals import run_of, save_sealed_json
 
@@ -24,6 +25,8 @@ class Point:
         loss: L_n of the checkpoint as stored.
         init_loss: L_n(w*), where the chains begin: `loss`, or lower if the run minimized first.
         weights: the Hub's commit, or a fingerprint of the weights.
+        change: λ̂ minus that of the first point; NaN: not known.
+        change_se: standard error of `change`. The points share their noise, so it is not that of two separate λ̂.
     """
 
     step: int
@@ -37,6 +40,8 @@ class Point:
     ess: float
     verdict: str
     weights: str
+    change: float = math.nan
+    change_se: float = math.nan
 
     @property
     def is_trustworthy(self) -> bool:
@@ -72,6 +77,17 @@ class Curve:
         """True if every point is trustworthy and none is missing."""
         return all(point.is_trustworthy for point in self.points) and not self.failed
 
+    @property
+    def headline(self) -> str:
+        """How λ̂ and the loss changed from the first point to the last, and to which nβ and γ λ̂ belongs."""
+        first, last = self.points[0], self.points[-1]
+        law = f"nβ {number(self.settings['nbeta'])}, γ {number(self.settings['localization'])}"
+        change = "" if math.isnan(last.change) else f", a change of {with_error(last.change, last.change_se)} (paired)"
+        return (
+            f"λ̂ at {law}: {number(first.llc)} → {number(last.llc)}{change}, "
+            f"while the loss went {number(first.loss)} → {number(last.loss)}"
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """The curve in plain numbers, strings, lists and dictionaries."""
         return {"schema_version": SCHEMA_VERSION, **asdict(self)}
@@ -98,12 +114,6 @@ class Curve:
     def __str__(self) -> str:
         rows = [(self.axis, "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
         rows += [(str(p.step), p.name, with_error(p.llc, p.llc_se), number(p.loss), p.verdict) for p in self.points]
-        # The combining circumflex of λ̂ counts in len() but takes no column of a terminal.
-        hats = [[text.count("\u0302") for text in row] for row in rows]
-        widths = [max(len(row[i]) for row in rows) for i in range(5)]
-        lines = [
-            "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()
-            for row, hat_row in zip(rows, hats, strict=True)
-        ]
+        lines = [columns(rows), *([self.headline] if len(self.points) > 1 else [])]
         lines += [f"not measured: {name}: {why}" for name, why in self.failed.items()]
         return "\n".join(lines + [f"skipped: {name}: {why}" for name, why in self.skipped.items()])

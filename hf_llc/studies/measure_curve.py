@@ -15,11 +15,13 @@ from typing import Any
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
+from hf_llc.judging.paired import Measured, difference
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.parallel.processes import Processes
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
+from hf_llc.studies.comparison import for_differences
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.series_left import SeriesLeft, faults_of
@@ -72,6 +74,8 @@ def measure(
     asked = {**as_dict(load), **as_dict(sample)}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
 
+    paired: dict[str, Measured] = {}
+
     def measured(checkpoint: Checkpoint, settings: SampleConfig) -> LLCResult:
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
         result = estimate_model(
@@ -82,6 +86,7 @@ def measure(
             overwrite=overwrite,
             progress=progress,
         )
+        paired[checkpoint.name] = for_differences(result)
         result.trace = None  # the largest part of a result; a curve does not need it
         return result
 
@@ -104,7 +109,7 @@ def measure(
                     series.add(checkpoint.name, measured(checkpoint, shared))
                 except InputError as error:
                     series.fail({checkpoint.name: str(error)})
-        curve = _curve(series, shared, name)
+        curve = _curve(series, shared, name, paired)
         processes.main_does(lambda: _save(curve, folder.folder, x_scale))
     finally:
         folder.unlock()
@@ -131,14 +136,18 @@ def _begin(
     return recorded is None, calibrated_on
 
 
-def _curve(series: SeriesLeft, shared: SampleConfig, calibrated_on: str) -> Curve:
-    """The curve of the results, in the order of the series."""
+def _curve(series: SeriesLeft, shared: SampleConfig, calibrated_on: str, paired: dict[str, Measured]) -> Curve:
+    """The curve of the results, in the order of the series; `paired`: for its differences."""
     names = [each.name for each in series.left]
     steps = steps_of(names)
     places = zip(range(len(names)) if steps is None else steps, names, strict=True)
+    points = []
+    for place, name in places:
+        change, change_se, _ = difference(paired[names[0]], paired[name])
+        points.append(replace(_point(place, name, series.results[name]), change=change, change_se=change_se))
     calibrated = series.results[calibrated_on]
     return Curve(
-        points=[_point(place, name, series.results[name]) for place, name in places],
+        points=points,
         settings={"n": calibrated.n, **as_dict(shared)},
         calibrated_on=calibrated_on,
         unit=calibrated.unit,

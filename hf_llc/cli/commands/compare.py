@@ -1,0 +1,43 @@
+"""`hf-llc compare`: λ̂ of several runs side by side."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hf_llc.cli import console
+
+_DESCRIPTION = """λ̂ of several results, or of the checkpoints of a curve, side by side, with the changes from the first
+and their errors. Runs that differ in nβ, γ, data or loss do not compare and are refused; other differences are named.
+Exit code 3 if a λ̂ is not trustworthy."""
+
+
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "compare", help="λ̂ of several runs side by side", allow_abbrev=False, description=_DESCRIPTION
+    )
+    parser.add_argument("folders", metavar="DIR", nargs="+", help="folders of results, or of a curve")
+    parser.add_argument("--output", metavar="DIR", help="write compare.csv, compare.json and compare.png there")
+    parser.add_argument("--json", action="store_true", help="print the comparison as JSON")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare and print; return the exit code."""
+    from hf_llc.files import check_writable, write_atomically
+    from hf_llc.studies.comparison import compare, results_in
+    from hf_llc.studies.comparison_plot import plot_comparison
+
+    found = compare(*results_in(args.folders))
+    if args.output is not None:
+        folder = check_writable(args.output)
+        write_atomically(folder / "compare.png", lambda path: plot_comparison(found, path))
+        found.save(folder)
+    if args.json:
+        console.print_json(found.to_dict())
+    else:
+        console.print_text(str(found))
+        if args.output is not None:
+            print(f"files    {args.output}/compare.csv, compare.json\npicture  {args.output}/compare.png", flush=True)
+    return console.verdict_code(found.is_trustworthy)
