@@ -19,6 +19,9 @@ LONGEST_NAME = 255
 """Bytes of a file's name."""
 
 
+_POINTER = b"version https://git-lfs"
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Write a file so that it is complete or not there.
 
@@ -115,3 +118,13 @@ def check_writable(folder: str | Path) -> Path:
             remedy=f"the system says: {getattr(error, 'strerror', error)}",
         ) from error
     return folder
+
+
+def remedy_for(path: Path, otherwise: str) -> str:
+    """What to do about a damaged file: fetch it if it is what a clone without git-lfs has in its place."""
+    try:
+        with open(path, "rb") as file:
+            is_pointer = file.read(len(_POINTER)) == _POINTER
+    except OSError:
+        is_pointer = False
+    return "the clone has a pointer of git-lfs in its place: run `git lfs pull`" if is_pointer else otherwise

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.errors import InputError
-from hf_llc.files import finite, write_atomically, write_json
+from hf_llc.files import finite, remedy_for, write_atomically, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -59,7 +59,8 @@ def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any]
         run, files = (None, None) if seal is None else (seal["run"], dict(seal["files"]))
         found = json_hash(values if seal is None else {**values, SEAL: seal})  # too deep a nesting shows here
     except (ValueError, RecursionError, OSError, AssertionError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"not a {what}, or the {what} is damaged", value=str(path), remedy=remedy) from error
+        what = f"not a {what}, or the {what} is damaged"
+        raise InputError(what, value=str(path), remedy=remedy_for(path, remedy)) from error
     if seal is not None and written != found:
         raise InputError(f"the {what} is damaged: it is not as it was written", value=str(path), remedy=remedy)
     if run_of(path.parent) not in (None, run):
@@ -87,7 +88,7 @@ def sealed_file(path: Path, files: Mapping[str, str] | None, remedy: str, *, is_
     if not path.is_file():
         raise InputError("a file of the result is gone", value=str(path), remedy=remedy)
     if file_hash(path) != files[path.name]:
-        raise InputError("a file of the result is damaged", value=str(path), remedy=remedy)
+        raise InputError("a file of the result is damaged", value=str(path), remedy=remedy_for(path, remedy))
     return path
 
 

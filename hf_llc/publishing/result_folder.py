@@ -5,11 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_llc.errors import InputError
-from hf_llc.files import check_writable, write_atomically
+from hf_llc.files import check_writable, remedy_for, write_atomically
 from hf_llc.publishing.card_section import render_section
 from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
@@ -66,8 +67,14 @@ def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
     return folder
 
 
-def load(kind: type[SomeRecord], folder: str | Path) -> SomeRecord:
+def load(kind: type[SomeRecord], folder: str | Path, *, damaged: list[str] | None = None) -> SomeRecord:
     """Read a folder written by `save`, or its result.json alone, as a `kind`.
+
+    Args:
+        kind: of the result.
+        folder: the folder, or its result.json.
+        damaged: gets a line for each file beside result.json that cannot be read, and the result goes without it; None:
+            that is refused.
 
     Raises:
         InputError: there is no result, or a file that is not one.
@@ -81,16 +88,32 @@ def load(kind: type[SomeRecord], folder: str | Path) -> SomeRecord:
         result = kind.from_dict(values)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
-    is_whole = Path(folder).is_dir()
-    trace = sealed_file(path.with_name(TRACE), files, _REMEDY, is_needed=is_whole)
-    result.trace = None if trace is None else Trace.load(trace)
-    if result.trace is not None and len(result.trace.loss) != result.num_chains:
-        raise InputError("the trace has another number of chains than the result", value=str(trace), remedy=_REMEDY)
-    is_runs = is_whole and run_of(path.parent) is not None  # a published result leaves its observations behind
-    observations = sealed_file(path.with_name(OBSERVATIONS), files, _REMEDY, is_needed=is_runs)
-    result.observations = None if observations is None else Observations.load(observations)
     result.folder = path.parent
+    is_whole = Path(folder).is_dir()
+    for name, read in (("trace", _read_trace), ("observations", _read_observations)):
+        try:
+            setattr(result, name, read(path.parent, files, result, is_whole))
+        except InputError as error:
+            if damaged is None:
+                raise
+            damaged.append(str(error))
     return result
+
+
+def _read_trace(folder: Path, files: Mapping[str, str] | None, result: Record, is_whole: bool) -> Trace | None:
+    path = sealed_file(folder / TRACE, files, _REMEDY, is_needed=is_whole)
+    trace = None if path is None else Trace.load(path)
+    if trace is not None and len(trace.loss) != result.num_chains:
+        raise InputError("the trace has another number of chains than the result", value=str(path), remedy=_REMEDY)
+    return trace
+
+
+def _read_observations(
+    folder: Path, files: Mapping[str, str] | None, result: Record, is_whole: bool
+) -> Observations | None:
+    is_runs = is_whole and run_of(folder) is not None  # a published result leaves its observations behind
+    path = sealed_file(folder / OBSERVATIONS, files, _REMEDY, is_needed=is_runs)
+    return None if path is None else Observations.load(path)
 
 
 def folder_of(result: Record) -> Path:
@@ -114,7 +137,11 @@ def published_files(folder: Path) -> list[Path]:
         path = _curve_folder(folder) / CURVE_FILES[-1]
         _, files = load_sealed_json(path, "curve's file", _CURVE_REMEDY)
         beside += [path, *(sealed_file(path.with_name(name), files, _CURVE_REMEDY) for name in CURVE_FILES[:-1])]
-    return [folder / RESULT, *(path for path in beside if path is not None)]
+    found = [folder / RESULT, *(path for path in beside if path is not None)]
+    for path in found:
+        if remedy := remedy_for(path, ""):
+            raise InputError("a file of the result is damaged", value=str(path), remedy=remedy)
+    return found
 
 
 def read_curve(folder: Path) -> dict[str, Any] | None:

@@ -9,6 +9,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 
 from hf_llc.errors import InputError
+from hf_llc.files import remedy_for
+
+_REMEDY = "estimate again, with overwrite"
 
 
 def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
@@ -20,4 +23,4 @@ def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{what} is damaged", value=str(path), remedy="estimate again, with overwrite") from error
+        raise InputError(f"{what} is damaged", value=str(path), remedy=remedy_for(Path(path), _REMEDY)) from error

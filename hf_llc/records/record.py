@@ -27,6 +27,9 @@ _PARTS: dict[str, Any] = {"estimate": Estimate, "settings": Settings, "cost": Co
 _FIELDS = {item.name: (part, item) for part, kind in _PARTS.items() for item in dataclasses.fields(kind)}
 """Flat name → the part that holds it, and its field there."""
 
+_WORDS = ("id", "revision", "subset", "split", "fingerprint")
+"""Of the model and of the data: names, where they are there."""
+
 _METRICS = (
     "llc",
     "llc_se",
@@ -210,8 +213,12 @@ def _is_right(name: str, annotation: str, value: Any) -> bool:
     if annotation == "LocalizationCheck":
         keys = {"halved", "halved_se", "doubled", "doubled_se"}
         return is_of_type(value, "dict[str, float]") and value.keys() in (keys, set())
-    if not is_of_type(value, annotation):
+    if not is_of_type(value, annotation) or not _has_sane_numbers(value):
         return False
+    if name in ("data", "model"):
+        return all(is_of_type(value.get(key), "str | None") for key in _WORDS)
+    if name == "descent":
+        return value is None or is_of_type(value.get("loss_drop", ""), "float")
     if name in ("n", "num_chains"):
         return value > 0
     if name == "nbeta":
@@ -219,6 +226,15 @@ def _is_right(name: str, annotation: str, value: Any) -> bool:
     if name == "minimize":
         return value is None or is_of_type(value.get("distance"), "float")
     return True
+
+
+def _has_sane_numbers(value: Any) -> bool:
+    """Whether every whole number in it has a place among floats."""
+    if isinstance(value, dict):
+        return all(_has_sane_numbers(part) for part in value.values())
+    if isinstance(value, list):
+        return all(_has_sane_numbers(part) for part in value)
+    return not isinstance(value, int) or abs(value) < 2**64
 
 
 def _number(value: float | None) -> float:

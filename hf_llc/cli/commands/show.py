@@ -26,11 +26,15 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print the result; return the exit code."""
+    from hf_llc.publishing.result_folder import load
     from hf_llc.result import LLCResult
 
-    result = LLCResult.load(args.folder)
+    damaged: list[str] = []
+    result = load(LLCResult, args.folder, damaged=damaged)
     print_result(result, as_json=args.json)
-    return console.verdict_code(result.is_trustworthy)
+    for line in damaged:  # the result is whole without its trace, and is shown
+        console.end(console.BAD_INPUT, f"error: {line}")
+    return console.BAD_INPUT if damaged else console.verdict_code(result.is_trustworthy)
 
 
 def print_result(result: LLCResult, *, as_json: bool) -> None:
