@@ -95,7 +95,9 @@ def test_no_localization_has_no_neighbours(tmp_path: Path) -> None:
 def test_a_sampler_without_friction_starts_again_at_a_smaller_step() -> None:
     asked = SampleConfig(sampler="sgld", nbeta=100.0, batch_size=4)
     settings = ChainSettings.of(replace(asked, step_size=1e-3, localization=1.0, gradient="plain"))
-    found: Any = SimpleNamespace(verdict="step size too large", llc=10.0, llc_se=0.1, step_size_bias=2.0)
+    found: Any = SimpleNamespace(
+        verdict="step size too large", llc=10.0, llc_uncorrected=10.0, llc_se=0.1, step_size_bias=2.0
+    )
     better = retry_settings(settings, asked, found)
     assert better is not None and better.step_size == pytest.approx(2.5e-4)
 

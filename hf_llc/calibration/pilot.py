@@ -141,6 +141,7 @@ class Pilot:
         self.path: list[dict[str, Any]] = []
         self.spectrum: Spectrum | None = None
         self.spent = 0
+        self.least_friction, self.least_llc = _FRICTION[0], 1.0
 
     def _walk(self, w: Tensor | None) -> Walk:
         sampled = {"seed": self.sample.seed, "batch_size": self.batch_size, "gradient": self.gradient}
@@ -174,13 +175,39 @@ class Pilot:
             noise_powers.append(self._measure_noise((block + 1) * _BLOCK))
             if self._is_spectrum_due(is_last=block + 1 == blocks):
                 self.spectrum = self._measure_spectrum()
-            self.path.append({
-                "steps": (block + 1) * _BLOCK, "step_size": self.step_size, "friction": self.friction,
-                "gradient": self.gradient, "localization": self.law.localization,
-                "curvature": self.energy_curvature, "llc": excess, "noise": noise_powers[-1][0],
-                "controlled_noise": noise_powers[-1][1],
-            })  # fmt: skip
+            self._note((block + 1) * _BLOCK, excess, noise_powers[-1])
             self._choose_settings(noise_powers[len(noise_powers) // 2 :], self.llc)
+
+    def begin_again(self) -> None:
+        """Go back to w*, with the curvature there."""
+        self.walk = self._walk(None)
+        self.spent += self.curvature.num_gradients
+        self.curvature = Curvature(self.posterior, nbeta=self.law.nbeta)
+        self.curvature.refresh(self.walk.w, self.walk.batches.indices(0), iterations=20)
+
+    def step_at(self, start: int) -> None:
+        """Run two blocks at the present γ, the first to settle, add them to the path, and choose the settings."""
+        noise = [self._measure_noise(start)]
+        for block in range(2):
+            self._choose_settings(noise, self.path[-1]["llc"] if block else math.nan)
+            at = start + block * _BLOCK
+            kernel = BAOAB(self.step_size, friction=self.friction)
+            excess = self._run_block(kernel, at)
+            if math.isfinite(excess):
+                self.curvature.refresh(self.walk.w, self.walk.batches.indices(at + _BLOCK), iterations=3)
+                noise.append(self._measure_noise(at + _BLOCK))
+            self._note(at + _BLOCK, excess, noise[-1])
+            if not math.isfinite(excess):
+                return
+        self._choose_settings(noise[1:], excess)
+
+    def _note(self, steps: int, excess: float, noise: tuple[float, float]) -> None:
+        """Add a row to the path."""
+        self.path.append({
+            "steps": steps, "step_size": self.step_size, "friction": self.friction, "gradient": self.gradient,
+            "localization": self.law.localization, "curvature": self.energy_curvature, "llc": excess,
+            "noise": noise[0], "controlled_noise": noise[1],
+        })  # fmt: skip
 
     @property
     def llc(self) -> float:
@@ -195,7 +222,8 @@ class Pilot:
             noise_powers: Q of plain gradients and with the control variate, a pair for each block.
             llc: a first λ̂; NaN if there is none.
         """
-        share = self.sample.target_se / _HEAT_ERROR / _HEAT_SHARE * (max(llc, 1.0) if math.isfinite(llc) else 1.0)
+        llc = max(llc, self.least_llc) if math.isfinite(llc) else self.least_llc
+        share = self.sample.target_se / _HEAT_ERROR / _HEAT_SHARE * llc
         plain, controlled = (sum(column) / len(noise_powers) for column in zip(*noise_powers, strict=True))
         step_size = STABLE / self.energy_curvature
         if self.sample.gradient == "auto" and self.path:  # not at w*: the control variate has no noise there
@@ -210,6 +238,7 @@ class Pilot:
         friction = None if self.sample.friction == "auto" else self.sample.friction
         ceiling = self._effective_step_ceiling(step_size, 8 * share / noise) if noise > 0 else math.inf
         self.step_size, self.friction = limit_effective_step(step_size, ceiling, friction)
+        self.friction = max(self.friction, self.least_friction) if friction is None else friction
         if self.sample.localization == "auto":
             slow = effective_step_size(self.step_size, self.friction)
             self.law = replace(self.law, localization=relaxing_localization(slow, self.sample.steps_allowed))

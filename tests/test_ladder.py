@@ -1,0 +1,74 @@
+"""γ from above: a loss that is flat at w* and steep around it, whose λ̂ at any γ is an integral."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from targets import power_problem
+
+from hf_llc.calibration import calibrate as calibrate_module
+from hf_llc.calibration.calibrate import calibrate
+from hf_llc.calibration.ladder import strongest_localization
+from hf_llc.config import SampleConfig
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.weights import preserved
+from hf_llc.problem import Problem
+from hf_llc.workflow.estimate_model import estimate_problem
+
+D, NBETA, STEEP = 6, 100.0, 1e8
+ASKED = SampleConfig(
+    sampler="baoab", nbeta=NBETA, batch_size=4, num_chains=4, num_draws=100, max_steps=1000, chain_batch_size=4,
+    check_localization=False,
+)  # fmt: skip
+
+
+def walled(*, trivial_loss: float | None = None) -> Problem:
+    """½·10⁸ Σ w_i⁸: no curvature at w* = 0, and walls at a tenth of one."""
+    problem = power_problem(torch.full((D,), STEEP), power=8)
+    problem.trivial_loss = trivial_loss
+    return problem
+
+
+def exact(localization: float) -> float:
+    """λ̂ by quadrature: the directions are independent."""
+    w = np.linspace(-0.5, 0.5, 100_001)
+    energy = NBETA * 0.5 * STEEP * w**8
+    weight = np.exp(-energy - localization / 2 * w**2)
+    return D * float((energy * weight).sum() / weight.sum())
+
+
+def test_a_flat_point_between_walls() -> None:
+    """The pilot is thrown out at its weak γ; from above it comes to one that holds, and λ̂ there is right."""
+    result = estimate_problem(walled(), ASKED)
+    assert result.calibration is not None
+    path = result.calibration["path"]
+    assert not math.isfinite(path[0]["llc"]) and 1 < result.localization < 1000
+    truth = exact(result.localization)
+    assert abs(result.llc - truth) < 4 * result.llc_se and result.llc_se < 0.2 * truth
+
+
+def test_without_the_ladder_it_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate_module, "is_lost", lambda pilot: False)
+    assert estimate_problem(walled(), ASKED).verdict == "diverged"
+
+
+def test_a_rung_that_loses_the_model_is_not_taken() -> None:
+    """Ten per cent of the way to the loss of a constant predictor are too far: γ stays stronger."""
+    found = {}
+    for trivial_loss in (None, 2e-3):
+        problem = walled(trivial_loss=trivial_loss)
+        with preserved(problem.model):
+            found[trivial_loss] = calibrate(Posterior(problem), ASKED)["localization"]
+            strongest = strongest_localization(Posterior(problem))
+    assert found[2e-3] > 2 * found[None] and exact(found[2e-3]) < 0.2 * NBETA * 2e-3 < exact(found[2e-3] / 16)
+    assert found[2e-3] < strongest == D / 0.01**2
+
+
+def test_a_sound_pilot_and_a_given_localization_have_no_ladder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(calibrate_module, "come_from_above", lambda pilot: pytest.fail("a ladder"))
+    problem = power_problem(torch.linspace(0.5, 2.0, D))
+    with preserved(problem.model):
+        calibrate(Posterior(problem), ASKED)
