@@ -82,6 +82,11 @@ def test_padding_that_is_also_the_end_of_text_keeps_one() -> None:
     model.config.pad_token_id = model.config.eos_token_id
     problem = load_problem(model, {"input_ids": padded(rows, 2)}, LoadConfig(packing="document"))
     assert problem.n == sum(map(len, rows))  # each row and one end, the first token not predicted
+    left = load_problem(model, {"input_ids": padded(rows, 2, left=True)}, LoadConfig(packing="document"))
+    assert left.n == sum(map(len, rows)) - len(rows)  # it is no start of text
+    model.config.bos_token_id = 2
+    left = load_problem(model, {"input_ids": padded(rows, 2, left=True)}, LoadConfig(packing="document"))
+    assert left.n == sum(map(len, rows))
     model.config.eos_token_id = [9, 2]
     agree(load_problem(model, {"input_ids": padded(rows, 2)}, LoadConfig(packing="document")), problem)
 
@@ -248,8 +253,9 @@ def test_chats_go_through_the_template(column: str) -> None:
         problem = load_problem(model, data, config, tokenizer=tokenizer)
         agree(problem, expected)
         assert problem.provenance["data"]["chats"] == "by the tokenizer's chat template"
-        packed = load_problem(model, data, LoadConfig(max_length=8, max_examples=5), tokenizer=tokenizer)
-        assert packed.examples["input_ids"].flatten().tolist() == [t for row in rows for t in row][:40]
+        joined, count = [t for row in rows for t in row], sum(map(len, rows)) // 8
+        packed = load_problem(model, data, LoadConfig(max_length=8, max_examples=count), tokenizer=tokenizer)
+        assert packed.examples["input_ids"].flatten().tolist() == joined[: 8 * count]
 
 
 def test_chats_that_cannot_be_read() -> None:

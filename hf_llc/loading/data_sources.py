@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import shutil
@@ -169,44 +168,6 @@ def _prepared(builder: Any, commit: str) -> Any:
     if not Path(prepared.cache_dir).is_dir():
         raise ConnectionError(f"{commit} is not in the cache")
     return prepared
-
-
-def with_nested(data: Dataset | IterableDataset, config: LoadConfig) -> Dataset | IterableDataset:
-    """The data with a column more for each that is asked for by a dotted name, `translation.en` say.
-
-    Args:
-        data: the rows.
-        config: may name columns inside columns of dictionaries.
-    """
-    known = columns(data)
-    for name in (config.input_column, config.second_input_column, config.label_column):
-        if name is None or name in known or name.split(".")[0] not in known:
-            continue
-        feature = _feature_at(data.features, name)
-        if data.features is not None and feature is None:
-            continue  # `column` refuses it
-        values = functools.partial(_value_at, name=name)
-        if isinstance(data, Dataset):
-            top = name.split(".")[0]
-            data = data.add_column(name, [values(row) for row in data.select_columns([top])], feature=feature)
-        else:
-            features = None if data.features is None else datasets.Features({**data.features, name: feature})
-            data = data.map(lambda row, at=name, of=values: {**row, at: of(row)}, features=features)
-    return data
-
-
-def _value_at(row: Any, name: str) -> Any:
-    """What a row holds at a dotted name; None if there is nothing."""
-    for part in name.split("."):
-        row = row.get(part) if isinstance(row, dict) else None
-    return row
-
-
-def _feature_at(features: Any, name: str) -> Any:
-    """The feature at a dotted name; None if there is none."""
-    for part in name.split("."):
-        features = features.get(part) if isinstance(features, dict) else None
-    return features
 
 
 def _names_of(data: Dataset | IterableDataset) -> list[str]:

@@ -36,7 +36,7 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str, str | 
     """
     values, feature = data[name][:], data.features[name]
     kind, count = model.config.problem_type, model.config.num_labels
-    is_list = any(isinstance(value, (list, tuple)) for value in values)
+    is_list = isinstance(values[0], (list, tuple))
     if kind is None:
         one = "regression" if count == 1 else "single_label_classification"
         kind = "multi_label_classification" if is_list else one

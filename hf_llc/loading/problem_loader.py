@@ -14,12 +14,13 @@ import transformers
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading.data_sources import column, materialize, open_data, with_nested
+from hf_llc.loading.data_sources import column, materialize, open_data
 from hf_llc.loading.hub_errors import data_refusal, is_of_reading, public_name
 from hf_llc.loading.labels import translate_labels
 from hf_llc.loading.loaded_weights import narrow_if_lossless
 from hf_llc.loading.local_files import refuse_parts
 from hf_llc.loading.model_sources import open_model
+from hf_llc.loading.nested_columns import with_nested
 from hf_llc.loading.probe import probe
 from hf_llc.loading.tasks.recognition import task_of_model
 from hf_llc.loading.tasks.task import Encoded, Task

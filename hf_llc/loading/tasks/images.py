@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import numpy as np
 from datasets import Dataset, Value
 from datasets import Image as ImageFeature
-from PIL import Image, ImageCms, ImageOps
+from PIL import Image, ImageCms
 
 from hf_llc.errors import InputError
 from hf_llc.loading.rows import place
@@ -186,9 +186,7 @@ def pictures(data: Dataset, name: str) -> Iterator[Any]:
     for i in range(len(rows)):
         try:
             row: Any = next(stream)
-            picture = row[name]
-            if isinstance(picture, Image.Image):
-                picture = ImageOps.exif_transpose(picture)
+            picture = row[name]  # `datasets` has carried out its orientation
         except Exception as error:  # PIL and its plugins have no common type for a damaged file
             raise InputError(
                 f"a picture cannot be read: {type(error).__name__}: {str(error)[:200]}",
