@@ -23,6 +23,7 @@ from hf_llc.cli.console import default_output
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.workflow.opened_run import Given
 
 Fake = Callable[[Callable[..., Any]], list[dict[str, Any]]]
 
@@ -43,7 +44,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     def install(work: Callable[..., Any]) -> list[dict[str, Any]]:
         calls: list[dict[str, Any]] = []
 
-        def estimate(load: LoadConfig, sample: SampleConfig, **options: Any) -> Any:
+        def estimate(load: LoadConfig, sample: SampleConfig, _: Given, **options: Any) -> Any:
             calls.append({"load": load, "sample": sample, **options})
             return work(**calls[-1])
 
