@@ -270,7 +270,7 @@ COMMANDS = [
     ["curve", "--output", "c", "--weights", "a.safetensors", "--factory", "nothing", "--data", "text.txt"],
     ["curve", "--output", "c", "--checkpoints", ".", "--x-scale", "cubic", "--data", "text.txt"],
     ["curve", "--output", "c", "--checkpoints", ".", "--model", "m", "--data", "text.txt"],
-    ["curve", "--output", "c", "--checkpoints", ".", "--data", "nowhere.txt"],
+    ["curve", "--output", "c", "--checkpoints", ".", "--data", "nowhere.txt", "--quiet"],
     ["calibrate", "--model", "nowhere", "--data", "text.txt"], ["calibrate", "--output", "x" * 300],
     ["calibrate", "--model", "model"], ["calibrate", "--resume"], ["calibrate", "--num-chains", "0"],
 ]  # fmt: skip
