@@ -265,7 +265,7 @@ def test_into_a_folder_and_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[
     model.mkdir()
     assert main(["publish", str(run), "--card", str(model), "--dry-run"]) == 0
     diff = capsys.readouterr().out
-    assert "+++ b/README.md" in diff and "+**λ̂ = 12.03" in diff and not any(model.iterdir())
+    assert "+++ b/README.md" in diff and "**λ̂ = 12.03" in diff and not any(model.iterdir())
     assert main(["publish", str(run), "--card", str(model)]) == 0
     assert sorted(p.name for p in (model / "llc").iterdir()) == ["result.json", "trace.png", "trace.safetensors"]
     assert LLCResult.load(model / "llc") == make_result()

@@ -148,7 +148,7 @@ def test_dry_run_changes_nothing(hub: Hub, run: Path) -> None:
     head = hub.head("me/model")
     done = hub.fork("publish", "run", "--repo", "me/model", "--dry-run")
     assert done.code == 0 and done.out.startswith("--- a/README.md\n+++ b/README.md\n@@")
-    assert "+**λ̂ = 12.03 ± 0.14**" in done.out and "\n-" not in done.out.removeprefix("---")
+    assert "**λ̂ = 12.03 ± 0.14**" in done.out and "\n-" not in done.out.removeprefix("---")
     assert hub.fork("publish", "run", "--repo", "me/none", "--dry-run").out.startswith("--- /dev/null\n")
     assert hub.head("me/model") == head and {each.status for each in hub.requests if each.method != "GET"} <= {200}
     assert ("model", "me/none") not in hub.store.repos

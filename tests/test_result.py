@@ -13,6 +13,7 @@ import pytest
 
 from hf_llc.errors import InputError
 from hf_llc.judging.estimator import estimate
+from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.formatting import counted, with_error
 from hf_llc.publishing.report import render
 from hf_llc.publishing.trace_plot import moving_mean, plot_trace
@@ -230,6 +231,33 @@ SHOWN = {
 """A value of its own for each number of the table, so that none can stand in another's place."""
 
 
+def test_noise_and_repetitions_are_not_printed() -> None:
+    """A variance whose error is above λ̂, and the WBIC where it is the free energy, stay in the JSON only."""
+    noisy = make_result(llc=-73.0, heat_capacity=900.0, heat_capacity_se=7300.0)
+    assert "variance of nβL 9" not in render(noisy, encoding="utf-8") and "Variance" not in render_section(noisy)
+    assert noisy.to_dict()["heat_capacity"] == 900
+    n = 1000
+    same = make_result(n=n, nbeta=n / math.log(n))
+    assert "E[L_n]" not in render(same, encoding="utf-8")
+    assert "E[L_n]" in render(same.replace(nbeta=50.0), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("minimize", "is_said"),
+    [
+        ({"distance": 1.0, "relative_distance": 0.18, "loss_before": 1.633, "loss_after": 1.185}, True),
+        ({"distance": 1.0, "relative_distance": 0.001, "loss_before": 1.0, "loss_after": 0.9}, True),
+        ({"distance": 1.0, "relative_distance": 0.02, "loss_before": 1.0, "loss_after": 1.0}, True),
+        ({"distance": 1.0, "relative_distance": 0.005, "loss_before": 1.0, "loss_after": 0.995}, False),
+        (None, False),
+    ],
+)
+def test_minimize_that_made_another_model_is_said_first(minimize: dict[str, float] | None, is_said: bool) -> None:
+    result = make_result(minimize=minimize)
+    second, card = render(result, encoding="utf-8").splitlines()[1], render_section(result)
+    assert ("of a point" in second) == is_said == ("of a point" in card.split("Verdict:")[0])
+
+
 def test_print_says_all() -> None:
     """Every number beside its own label. n L_n(w*) + λ̂ ln n = 12345·1.9 + 12.3456 ln 12345 = 23,571.8; n E[L_n] =
     12345·(1.9 + 12.3456/512.5) = 23,752.9."""
@@ -240,7 +268,8 @@ def test_print_says_all() -> None:
     result = make_result(reasons=reasons, **SHOWN)
     text = render(result, encoding="utf-8")
     assert [" ".join(line.split()) for line in text.splitlines()] == [
-        "λ̂ 12.35 ± 0.57",
+        "λ̂ 12.35 ± 0.57 at nβ 512.5, γ 99.5; −20 % at 2γ",
+        "λ̂ of a point 0.12 ‖w*‖ away from the model given, 0.2 nats lower on this data",
         "verdict drifting",
         "because drifting: λ̂ has moved",
         "→ raise num_burnin_steps",
@@ -306,7 +335,7 @@ def test_print_survives_missing_numbers() -> None:
         llc_per_chain=[math.nan] * 100,
     )
     lines = [" ".join(line.split()) for line in render(bare, encoding="utf-8").splitlines()]
-    assert lines[:2] == ["λ̂ not a number", "verdict trustworthy"]
+    assert lines[:2] == ["λ̂ not a number at nβ 500, γ 100", "verdict trustworthy"]
     for line in (
         "by chain –, –, –, –, –, –, –, –, … (92 more)",
         "drift – ± – between the halves of the draws (p = –)",
@@ -382,7 +411,10 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     assert right.get_ylim() == (0, 1.02)
     labels = (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel(), right.get_ylabel())
     assert labels == ("loss (nats per token)", "running λ̂", "step", "MALA acceptance")
-    assert drawn[0].get_suptitle() == "λ̂ = 12.03 ± 0.14   trustworthy"
+    assert drawn[0].get_suptitle().splitlines() == [
+        "λ̂ = 12.03 ± 0.14 at nβ 500, γ 100; −3 % at 2γ   trustworthy",
+        "λ̂ of a point 0.1 ‖w*‖ away from the model given, 0.1 nats lower on this data",
+    ]
     assert [text.get_text() for text in upper.get_legend().get_texts()] == [
         "chains (moving mean)", "$L_n(w^*)$ = 2", "acceptance (right)", "burn-in",
     ]  # fmt: skip

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.publishing.formatting import code, counted, escaped, number, shell_word, with_error
-from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows, estimate_text
+from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows, estimate_text, law_text, moved_text
 
 if TYPE_CHECKING:
     from hf_llc.records.findings import Reason
@@ -104,8 +104,10 @@ def _warning(result: Record) -> str:
 
 
 def _headline(result: Record) -> str:
+    moved = moved_text(result)
+    first = "" if moved is None else f"**{escaped(moved)}.** "
     return (
-        f"**{estimate_text(result)}** at nβ = {number(result.nbeta)}, γ = {number(result.localization)}, "
+        f"{first}**{estimate_text(result)}** at {law_text(result)}, "
         f"on {_data(result)}. Verdict: **{escaped(result.verdict)}**."
     )
 
@@ -115,8 +117,8 @@ def _meaning(result: Record) -> str:
         "The local learning coefficient λ(w\\*) measures how degenerate the loss is around this model's weights w\\*: "
         "the lower it is, the more ways the weights can change at almost no cost in loss, and the simpler the solution "
         f"(without such freedom it would be half the number of parameters, {number(result.num_parameters / 2)}). "
-        "It is to be compared only between estimates with the same data, nβ and γ, and its ± is the standard error of "
-        "the sampling alone."
+        "It is to be compared only between estimates with the same data, nβ and γ (the paper takes γ from 1 to 10), "
+        "and its ± is the standard error of the sampling alone."
     )
 
 

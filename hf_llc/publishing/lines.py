@@ -57,6 +57,31 @@ def estimate_text(result: Record) -> str:
     return f"λ̂ = {with_error(result.llc, result.llc_se)}"
 
 
+def law_text(result: Record) -> str:
+    """To which nβ and γ this λ̂ belongs, and by how much it moves with γ: `nβ 374.7, γ 1,200; −34 % at 2γ`."""
+    text = f"nβ {number(result.nbeta)}, γ {number(result.localization)}"
+    change = result.localization_sensitivity.get("doubled", math.nan)
+    if not math.isfinite(change) or not math.isfinite(result.llc) or result.llc == 0 or result.localization == 0:
+        return text
+    share = round(100 * change / abs(result.llc))
+    return f"{text}; {'no change' if share == 0 else f'{share:+d} %'.replace('-', '−')} at 2γ"
+
+
+def moved_text(result: Record) -> str | None:
+    """That minimize made another model: it moved w* by more than 1 % of its length, or the loss by more than 1 %."""
+    moved = result.minimize or {}
+    relative, before, after = (_float(moved.get(name)) for name in ("relative_distance", "loss_before", "loss_after"))
+    gain = before - after
+    if not (relative > 0.01 or gain > 0.01 * abs(before)):
+        return None
+    lower = "" if math.isnan(gain) else f", {short(gain)} {result.unit.split(' per ')[0]} lower on this data"
+    return f"λ̂ of a point {short(relative)} ‖w*‖ away from the model given{lower}"
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
+
+
 def _llc_per_chain(result: Record) -> str:
     values = [number(x) for x in result.llc_per_chain[:_MAX_CHAINS]]
     more = len(result.llc_per_chain) - len(values)
@@ -191,8 +216,8 @@ _DRIFT = Line(_drift, card="Drift of λ̂ between halves")
 _SHOWN_DRIFT = Line(lambda r: _drift(r, " between the halves of the draws"))
 _BIAS = Line(_bias, card="Added to λ̂ by the sampler")
 _SENSITIVITY = Line(_sensitivity, card="Change of λ̂ with γ", show="λ̂ changes by {}")
-_HEAT_CAPACITY = Line(
-    lambda r: with_error(r.heat_capacity, r.heat_capacity_se),
+_HEAT_CAPACITY = Line(  # with an error above λ̂ it says nothing of λ
+    lambda r: with_error(r.heat_capacity, r.heat_capacity_se) if r.heat_capacity_se <= abs(r.llc) else None,
     card="Variance of nβL (tends to λ)",
     show="variance of nβL {}",
 )
@@ -234,7 +259,9 @@ _MINIMIZE = Line(_minimize)
 # The evidence, the cost, and what was measured
 
 _FREE_ENERGY = Line(lambda r: number(r.free_energy), show="n L_n(w*) + λ̂ ln n {} nats")
-_WBIC = Line(lambda r: number(r.wbic), show="n E[L_n] {} nats")
+_WBIC = Line(  # at nβ = n / ln n the two are one number
+    lambda r: None if number(r.wbic) == number(r.free_energy) else number(r.wbic), show="n E[L_n] {} nats"
+)
 _NUM_GRADIENTS = Line(lambda r: f"{r.num_gradients:,} gradients")
 _DURATION = Line(lambda r: duration(r.wall_seconds))
 _SPEED = Line(lambda r: number(r.steps_per_second), show="{} steps/s")

@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from hf_llc.publishing.formatting import WIDTH, for_encoding, with_error
-from hf_llc.publishing.lines import show_rows
+from hf_llc.publishing.lines import law_text, moved_text, show_rows
 
 if TYPE_CHECKING:
     from hf_llc.records.findings import Reason
@@ -23,7 +23,10 @@ def render(result: Record, *, encoding: str | None = None) -> str:
         result: what to show.
         encoding: encoding of the reader (None: that of standard output). If it has no λ̂, β …, the text is plain ASCII.
     """
-    rows = [("λ̂", with_error(result.llc, result.llc_se)), ("verdict", result.verdict)]
+    rows = [("λ̂", f"{with_error(result.llc, result.llc_se)}   at {law_text(result)}")]
+    moved = moved_text(result)
+    rows += [] if moved is None else [("", moved)]
+    rows += [("verdict", result.verdict)]
     rows += [("  because", _reason(reason)) for reason in result.reasons if not reason.is_note]
     rows += [("  note", _reason(reason)) for reason in result.reasons if reason.is_note]
     rows += show_rows(result)

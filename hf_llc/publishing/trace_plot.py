@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.lines import estimate_text
+from hf_llc.publishing.lines import estimate_text, law_text, moved_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -210,7 +210,8 @@ def _finite(value: float) -> float:
 
 def _title(result: Record) -> str:
     """λ̂ ± standard error, the verdict and the first reason for it, wrapped."""
-    text = f"{estimate_text(result)}   {result.verdict}"
+    text = f"{estimate_text(result)} at {law_text(result)}   {result.verdict}"
     reasons = [reason.text for reason in result.reasons if not reason.is_note]
-    lines = [text, *textwrap.wrap("; ".join(reasons[:1]), 110)[:3]]
+    moved = moved_text(result)
+    lines = [text, *([] if moved is None else [moved]), *textwrap.wrap("; ".join(reasons[:1]), 110)[:3]]
     return "\n".join(line.replace("$", r"\$") for line in lines)
