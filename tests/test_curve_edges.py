@@ -102,7 +102,7 @@ def test_positions_never_pass_for_steps(tmp_path: Path, capsys: pytest.CaptureFi
     assert capsys.readouterr().out.splitlines()[0].split()[0] == "position"
     (header, *_) = csv.reader(Path("out/curve.csv").read_text(encoding="utf-8").splitlines())
     assert header[:2] == ["position", "name"]
-    curve = read_curve(Path("out"))
+    curve = read_curve(next(Path("out").rglob("result.json")).parent)
     assert curve is not None and curve["axis"] == "position"
 
 

@@ -142,7 +142,7 @@ def long_descent(model: nn.Module, x: Tensor, y: Tensor, law: Law) -> float:
 def test_tanh_network_along_its_training(steps: int) -> None:
     """Thirty gradients find nearly all that a thousand do, and the verdict follows them."""
     model, x, y = tanh_network(steps)
-    evaluator = LLCEvaluator(num_chains=2, num_draws=100, max_steps=800, check_localization=False)
+    evaluator = LLCEvaluator(num_chains=2, num_draws=100, max_steps=800, check_localization=False, localization=30.0)
     result = evaluator.compute(model, data=(x, y), loss_fn=squares, progress=False)
     fallen = long_descent(model, x, y, Law(nbeta=result.nbeta, localization=result.localization))
     found = result.descent

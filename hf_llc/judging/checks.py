@@ -32,7 +32,8 @@ def is_step_too_large(measured: Measurements) -> bool:
 
 def does_heat_dominate(measured: Measurements) -> bool:
     """The heat that was taken off is more than what is left: a correction of first order says no more there."""
-    return measured.llc_uncorrected - measured.llc > max(measured.llc, 0.0)
+    raw = measured.llc_uncorrected
+    return raw > 0 and raw - measured.llc > max(measured.llc, 0.0)
 
 
 def smaller_step(measured: Measurements) -> float:

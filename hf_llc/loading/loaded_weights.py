@@ -42,6 +42,7 @@ def check_weights(model: torch.nn.Module) -> None:
         InputError: the first that is not so.
     """
     if next(model.parameters(), None) is None:
+        check_not_quantized(model)  # where every layer is quantised, there are no parameters
         raise InputError("the model has no weights", value=type(model).__name__)
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
         _check_values(name, tensor)
