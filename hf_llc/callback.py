@@ -164,7 +164,7 @@ class LLCCallback(TrainerCallback):
     def _keep(self, state: TrainerState, result: LLCResult) -> None:
         """Keep what the measurement found with the Trainer's state, also in a checkpoint that was just written."""
         is_new = keep_settings(self.evaluator.config, result, _store(state), _named(_KEPT, self.name))
-        arguments = self.trainer.args
+        arguments: Any = self.trainer.args
         written = Path(str(arguments.output_dir)) / f"checkpoint-{state.global_step}" / "trainer_state.json"
         if is_new and self.every == "save" and arguments.should_save and written.exists():
             state.save_to_json(str(written))

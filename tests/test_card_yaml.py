@@ -10,7 +10,8 @@ from test_result import make_result
 
 from hf_llc.errors import InputError
 from hf_llc.publishing import yaml_text
-from hf_llc.publishing.card import BEGIN, END, merge_card
+from hf_llc.publishing.card import merge_card
+from hf_llc.publishing.markers import BEGIN, END
 
 RESULT = make_result()
 

@@ -12,7 +12,7 @@ from targets import expected_llc, sample, shifted_problem
 from torch import Tensor, nn
 
 from hf_llc.judging.estimator import estimate
-from hf_llc.judging.statistics import heat_errors
+from hf_llc.judging.heat import heat_errors
 from hf_llc.problem import Problem
 from hf_llc.records.findings import Estimate
 from hf_llc.records.trace import Trace

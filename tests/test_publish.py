@@ -20,8 +20,8 @@ from hf_llc.cli.entry_point import main
 from hf_llc.embedded import model_path, text_path
 from hf_llc.errors import InputError
 from hf_llc.publishing import hub as publishing
-from hf_llc.publishing.card import BEGIN, END
 from hf_llc.publishing.hub import PublishError, publish
+from hf_llc.publishing.markers import BEGIN, END
 from hf_llc.publishing.options import PublishOptions
 from hf_llc.result import LLCResult
 

@@ -15,5 +15,5 @@ def model_path() -> Path:
 
 
 def text_path() -> Path:
-    """File of held-out text."""
+    """File of the text on which its training ended."""
     return Path(__file__).parent / "text.txt"

@@ -12,6 +12,7 @@ import numpy as np
 from hf_llc.judging import statistics
 from hf_llc.judging.checks import findings
 from hf_llc.judging.evidence import STIFFER, Evidence
+from hf_llc.judging.heat import heat_capacity, heat_errors
 from hf_llc.judging.verdict import named
 from hf_llc.records.findings import Estimate, LocalizationCheck, Measurements
 from hf_llc.records.trace import Trace
@@ -117,13 +118,13 @@ def _measure(
     heat_per_chain, is_corrected = _heat_per_chain(trace.heat[:, kept])
     llc_per_chain = draws.mean(axis=1) - heat_per_chain
     heat = float(heat_per_chain.mean())
-    of_heat, formula = statistics.heat_errors(evidence.excess[:, kept], trace.heat[:, kept]) if heat else (0.0, 0.0)
+    of_heat, formula = heat_errors(evidence.excess[:, kept], trace.heat[:, kept]) if heat else (0.0, 0.0)
     if is_corrected or evidence.is_exact:
         bias = heat
     else:
         bias = statistics.step_size_bias(trace.grad_dot[:, kept], evidence.step_size)
     temperature = statistics.mean_of(trace.kinetic_temperature[:, kept])
-    capacity, capacity_se = statistics.heat_capacity(
+    capacity, capacity_se = heat_capacity(
         evidence.excess[:, kept], is_full=is_full, has_momentum=math.isfinite(temperature)
     )
     return Measurements(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from hf_llc.judging.checks import is_step_too_large, smaller_step
+from hf_llc.judging.step_bias import is_step_too_large, smaller_step
 from hf_llc.records.findings import Estimate, Reason
 
 _VERDICTS = (

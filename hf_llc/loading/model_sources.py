@@ -15,6 +15,7 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.files import LONGEST_NAME
 from hf_llc.loading.checkpoint import check_loaded, check_on_hub, check_readable, check_safetensors, refuse_adapter
+from hf_llc.loading.devices import device_of
 from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.loading.loaded_weights import check_weights
@@ -23,7 +24,6 @@ from hf_llc.loading.tasks.context_length import is_transformer_lens
 from hf_llc.loading.tasks.recognition import task_of_checkpoint, task_of_module
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.tasks.task import Task
-from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import hash_of
 
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -235,28 +235,6 @@ def _asked_again(name: str, commit: str) -> Exception | None:
     except Exception as reason:
         return reason
     return None
-
-
-def device_of(config: LoadConfig) -> torch.device:
-    """The device asked for, else this process's own.
-
-    Raises:
-        InputError: this machine has no such device.
-    """
-    if config.device is None:
-        return Processes().device
-    try:
-        device = torch.device(config.device)
-        torch.empty(0, device=device)
-        if device.type == "meta":
-            raise NotImplementedError("it holds no values")
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise InputError(
-            "no such device here",
-            value=config.device,
-            allowed="cpu" + (f", cuda:0 … cuda:{torch.cuda.device_count() - 1}" if torch.cuda.is_available() else ""),
-        ) from error
-    return device
 
 
 def _fingerprint(model: torch.nn.Module) -> str:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.publishing.card import EVAL_RESULTS, check_verdict, merge_card, merge_eval_results
+from hf_llc.publishing.headline import estimate_text
 from hf_llc.publishing.hub_answers import explain, http_status
-from hf_llc.publishing.lines import estimate_text
 from hf_llc.publishing.options import PublishOptions, check_repo_id
 from hf_llc.publishing.result_folder import folder_of, published_files, read_curve
 

@@ -6,7 +6,8 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from hf_llc.publishing.formatting import WIDTH, for_encoding, with_error
-from hf_llc.publishing.lines import law_text, moved_text, show_rows
+from hf_llc.publishing.headline import law_text, moved_text
+from hf_llc.publishing.lines import show_rows
 
 if TYPE_CHECKING:
     from hf_llc.records.findings import Reason

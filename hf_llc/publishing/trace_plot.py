@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.lines import estimate_text, law_text, moved_text
+from hf_llc.publishing.headline import estimate_text, law_text, moved_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

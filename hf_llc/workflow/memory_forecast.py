@@ -24,7 +24,8 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
     Raises:
         InputError: no such model, or no layers to checkpoint.
     """
-    from hf_llc.loading.model_sources import device_of, skeleton
+    from hf_llc.loading.devices import device_of
+    from hf_llc.loading.model_sources import skeleton
     from hf_llc.loading.tasks.context_length import length_for
 
     device = device_of(load)

@@ -1,0 +1,41 @@
+"""The first words of report, card and picture: λ̂, to which nβ and γ it belongs, and how far minimize moved w*."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+from hf_llc.publishing.formatting import number, short, with_error
+
+if TYPE_CHECKING:
+    from hf_llc.records.record import Record
+
+
+def estimate_text(result: Record) -> str:
+    """λ̂ ± its standard error, e.g. `λ̂ = 12.34 ± 0.56`."""
+    return f"λ̂ = {with_error(result.llc, result.llc_se)}"
+
+
+def law_text(result: Record) -> str:
+    """To which nβ and γ this λ̂ belongs, and by how much it moves with γ: `nβ 374.7, γ 1,200; −34 % at 2γ`."""
+    text = f"nβ {number(result.nbeta)}, γ {number(result.localization)}"
+    change = result.localization_sensitivity.get("doubled", math.nan)
+    if not math.isfinite(change) or not math.isfinite(result.llc) or result.llc == 0 or result.localization == 0:
+        return text
+    share = round(100 * change / abs(result.llc))
+    return f"{text}; {'no change' if share == 0 else f'{share:+d} %'.replace('-', '−')} at 2γ"
+
+
+def moved_text(result: Record) -> str | None:
+    """That minimize made another model: it moved w* by more than 1 % of its length, or the loss by more than 1 %."""
+    moved = result.minimize or {}
+    relative, before, after = (_float(moved.get(name)) for name in ("relative_distance", "loss_before", "loss_after"))
+    gain = before - after
+    if not (relative > 0.01 or gain > 0.01 * abs(before)):
+        return None
+    lower = "" if math.isnan(gain) else f", {short(gain)} {result.unit.split(' per ')[0]} lower on this data"
+    return f"λ̂ of a point {short(relative)} ‖w*‖ away from the model given{lower}"
+
+
+def _float(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else math.nan
