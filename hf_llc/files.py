@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import enum
 import errno
 import json
 import math
 import os
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,18 @@ def write_json(path: str | Path, value: Any) -> Path:
     """Write `value` as indented JSON, atomically. Numbers that are not finite become null."""
     text = json.dumps(finite(value), indent=2, allow_nan=False) + "\n"
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def write_csv(path: str | Path, header: Sequence[str], rows: Iterable[Iterable[Any]]) -> Path:
+    """Write a table, UTF-8, a line a row, so that it is complete or not there."""
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(header)
+            writer.writerows(rows)
+
+    return write_atomically(path, write)
 
 
 def plain_value(value: Any) -> Any:

@@ -60,6 +60,29 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> list[Figure]:
     return figures
 
 
+@pytest.fixture(scope="module")
+def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model folder and a text that go together."""
+    import tiny
+
+    here = tmp_path_factory.mktemp("sound")
+    tiny.save_llama(here / "model")
+    (here / "text.txt").write_text("\n\n".join(tiny.SENTENCES * 20))
+    return here
+
+
+@pytest.fixture
+def here(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy to spoil, in a working directory of its own."""
+    from hf_llc.cli import console
+
+    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "cwd").mkdir()
+    monkeypatch.chdir(tmp_path / "cwd")
+    monkeypatch.setattr(console, "hush", lambda quiet: None)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def hub_server() -> Iterator[Hub]:
     """The test Hub, started once; tests take `hub`."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -20,7 +19,6 @@ import torch
 from datasets import Dataset
 
 import hf_llc
-from hf_llc.cli import console
 from hf_llc.cli.entry_point import main
 
 Case = tuple[str, Callable[[Path], list[str]], str]
@@ -151,25 +149,6 @@ CASES: list[Case] = [
 ]
 
 _LINES: dict[str, str] = {}
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model folder and a text that go together."""
-    here = tmp_path_factory.mktemp("sound")
-    tiny.save_llama(here / "model")
-    (here / "text.txt").write_text("\n\n".join(tiny.SENTENCES * 20))
-    return here
-
-
-@pytest.fixture
-def here(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to spoil, in a working directory of its own."""
-    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(console, "hush", lambda quiet: None)
-    return tmp_path
 
 
 def _tree(folder: Path) -> set[str]:

@@ -7,7 +7,6 @@ test_row_faults.py and test_pictures.py, and are tried here as whole estimates w
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import fields
 from pathlib import Path
@@ -25,7 +24,6 @@ from datasets import Dataset
 from test_loading import cross_entropy
 
 from hf_llc import LLCEvaluator, LLCResult
-from hf_llc.cli import console
 from hf_llc.cli.arguments import kinds_of
 from hf_llc.cli.entry_point import main
 from hf_llc.config import SampleConfig
@@ -36,25 +34,6 @@ from hf_llc.theory import deep_linear
 X, Y = torch.randn(6, 4), torch.arange(6) % 3
 TEXTS = {"text": tiny.SENTENCES}
 IDS = {"input_ids": torch.arange(1, 33).reshape(4, 8)}
-
-
-@pytest.fixture(scope="module")
-def sound(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A tiny model folder, a text that goes with it, and a saved data set."""
-    here = tmp_path_factory.mktemp("sound")
-    tiny.save_llama(here / "model")
-    (here / "text.txt").write_text("\n\n".join(tiny.SENTENCES * 20))
-    return here
-
-
-@pytest.fixture
-def here(sound: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A copy to spoil, in a working directory of its own."""
-    shutil.copytree(sound, tmp_path, dirs_exist_ok=True)
-    (tmp_path / "cwd").mkdir()
-    monkeypatch.chdir(tmp_path / "cwd")
-    monkeypatch.setattr(console, "hush", lambda quiet: None)
-    return tmp_path
 
 
 @pytest.fixture

@@ -20,6 +20,9 @@ from hf_llc.loading.hub_files import commit_of, verified
 from hf_llc.loading.local_files import AS_TABLE, BUILDERS, open_local, refuse_parts
 from hf_llc.loading.rows import table_of
 
+_PEEK = 100
+"""Rows that are read to learn what a column holds."""
+
 
 def all_are(data: Any, *kinds: type) -> bool:
     """Whether the data are a list, not empty, of objects of these kinds."""
@@ -228,6 +231,12 @@ def batches(data: Dataset | IterableDataset, size: int) -> Iterator[list[dict[st
     rows = rows_of(data)
     while part := list(itertools.islice(rows, size)):
         yield part
+
+
+def first_values(data: Dataset | IterableDataset, name: str) -> Iterator[Any]:
+    """The first values of a column, as many as tell what it holds; None where a row has none."""
+    rows = data.select_columns([name]) if isinstance(data, Dataset) else data
+    return (row.get(name) for row in itertools.islice(rows_of(rows), _PEEK))
 
 
 def columns(data: Dataset | IterableDataset) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from datasets import Dataset, Features
+from datasets import Dataset, Features, Value
 from PIL import Image, ImageOps
 
 from hf_llc.errors import InputError
@@ -17,6 +17,19 @@ _UNLIKE = (TypeError, ValueError, OSError, OverflowError)
 def place(name: str, row: int) -> str:
     """Where a value stands."""
     return f"column {name}, row {row}"
+
+
+def numbers_in(feature: Any) -> tuple[str, int]:
+    """The type of what lists of lists hold, and how deep it lies; depth 0 if they are no lists of values."""
+    depth = 0
+    while not isinstance(feature, Value):
+        if hasattr(feature, "shape"):  # ArrayXD
+            return str(feature.dtype), depth + len(feature.shape)
+        feature = feature[0] if isinstance(feature, (list, tuple)) else getattr(feature, "feature", None)
+        depth += 1
+        if feature is None or isinstance(feature, dict):
+            return "", 0
+    return feature.dtype, depth
 
 
 def table_of(rows: Sequence[Mapping[str, Any]], features: Features | None = None) -> Dataset:

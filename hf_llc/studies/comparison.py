@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, fields
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.errors import InputError
-from hf_llc.files import write_atomically, write_json
+from hf_llc.files import write_csv, write_json
 from hf_llc.judging.estimator import llc_draws
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.publishing.formatting import columns, number, with_error
@@ -92,15 +91,10 @@ class Comparison:
     def save(self, folder: str | Path) -> Path:
         """Write compare.csv and compare.json into `folder`; returns the folder."""
         folder = Path(folder)
-        write_atomically(folder / "compare.csv", self._write_csv)
+        header = [item.name for item in fields(Row)]
+        write_csv(folder / "compare.csv", header, (asdict(row).values() for row in self.rows))
         write_json(folder / "compare.json", self.to_dict())
         return folder
-
-    def _write_csv(self, path: Path) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(item.name for item in fields(Row))
-            writer.writerows(asdict(row).values() for row in self.rows)
 
     @property
     def law(self) -> str:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import csv
 import math
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from hf_llc.files import write_atomically
+from hf_llc.files import write_csv
 from hf_llc.publishing.formatting import columns, number, with_error
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.seals import run_of, save_sealed_json
@@ -99,17 +98,11 @@ class Curve:
             The folder.
         """
         folder = Path(folder)
-        write_atomically(folder / "curve.csv", self._write_csv)
+        _, *names = (item.name for item in fields(Point))  # the first is the place on the axis
+        write_csv(folder / "curve.csv", [self.axis, *names], (asdict(point).values() for point in self.points))
         files = [name for name in CURVE_FILES[:-1] if (folder / name).exists()]
         save_sealed_json(folder / CURVE_FILES[-1], self.to_dict(), run=run_of(folder), files=files)
         return folder
-
-    def _write_csv(self, path: Path) -> None:
-        with open(path, "w", newline="", encoding="utf-8") as file:
-            writer = csv.writer(file, lineterminator="\n")
-            _, *names = (item.name for item in fields(Point))  # the first is the place on the axis
-            writer.writerow([self.axis, *names])
-            writer.writerows(asdict(point).values() for point in self.points)
 
     def __str__(self) -> str:
         rows = [(self.axis, "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]

@@ -81,6 +81,7 @@ class Run:
             self.asked = replace(self.asked, gradient="plain")
         self.minimization: dict[str, Any] | None = None
         self.calibration: dict[str, Any] | None = None
+        self._descents: dict[Law, dict[str, float]] = {}
 
     def _posterior(self) -> Posterior:
         """The posterior around the model's present weights."""
@@ -182,10 +183,12 @@ class Run:
         if not can_descend(self.posterior):
             return None
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
-        size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
-        descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
-        self.sampling.num_gradients += int(descent["num_gradients"])
-        return descent
+        if law not in self._descents:  # an attempt with another ε has the same minimum
+            size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
+            descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
+            self.sampling.num_gradients += int(descent["num_gradients"])
+            self._descents[law] = descent
+        return self._descents[law]
 
     def _noise_spectrum(self, settings: ChainSettings, name: str) -> Spectrum:
         """The spectrum of the gradient noise where the first chain ended."""

@@ -39,5 +39,5 @@ def run(args: argparse.Namespace) -> int:
     else:
         console.print_text(str(found))
         if args.output is not None:
-            print(f"files    {args.output}/compare.csv, compare.json\npicture  {args.output}/compare.png", flush=True)
+            console.print_text(f"files    {args.output}/compare.csv, compare.json\npicture  {args.output}/compare.png")
     return console.verdict_code(found.is_trustworthy)

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from datasets import Dataset, IterableDataset
 
 from hf_llc.errors import InputError
-from hf_llc.loading.data_sources import rows_of
+from hf_llc.loading.data_sources import first_values
 from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.tokenization import Read
 
@@ -20,14 +19,10 @@ CHAT_COLUMNS = ("messages", "conversations", "conversation", "chat")
 SAID = "by the tokenizer's chat template"
 """How chats became text, for the result."""
 
-_PEEK = 100
-
 
 def holds_chats(data: Dataset | IterableDataset, name: str) -> bool:
     """Whether a column holds lists of messages, by its first row that is not empty."""
-    rows = data.select_columns([name]) if isinstance(data, Dataset) else data
-    for row in itertools.islice(rows_of(rows), _PEEK):
-        value = row.get(name)
+    for value in first_values(data, name):
         if isinstance(value, (list, tuple)) and value:
             return isinstance(value[0], dict)
     return False

@@ -17,7 +17,7 @@ from datasets import Image as ImageFeature
 from PIL import Image, ImageCms
 
 from hf_llc.errors import InputError
-from hf_llc.loading.rows import place
+from hf_llc.loading.rows import numbers_in, place
 
 PICTURE_COLUMNS = ("image", "img")
 """Usual names of a column of pictures, as floats too."""
@@ -86,25 +86,12 @@ def holds_pictures(data: Dataset, name: str, *, floats: bool) -> bool:
     feature: Any = data.features[name]
     if _is_encoded(feature):
         return True
-    dtype, depth = _numbers_in(feature)
+    dtype, depth = numbers_in(feature)
     if depth < 2:
         return False
     return dtype.startswith(("int", "uint", "bool")) or (
         dtype.startswith("float") and floats and name in PICTURE_COLUMNS
     )
-
-
-def _numbers_in(feature: Any) -> tuple[str, int]:
-    """The type of what lists of lists hold, and how deep it lies; depth 0 if they are no lists of values."""
-    depth = 0
-    while not isinstance(feature, Value):
-        if hasattr(feature, "shape"):  # ArrayXD
-            return str(feature.dtype), depth + len(feature.shape)
-        feature = feature[0] if isinstance(feature, (list, tuple)) else getattr(feature, "feature", None)
-        depth += 1
-        if feature is None or isinstance(feature, dict):
-            return "", 0
-    return feature.dtype, depth
 
 
 def _is_encoded(feature: Any) -> bool:
@@ -179,7 +166,7 @@ def pictures(data: Dataset, name: str) -> Iterator[Any]:
     rows = data.select_columns([name])
     feature: Any = rows.features[name]
     if not _is_encoded(feature):
-        rows = rows.with_format("numpy", dtype=np.dtype(_numbers_in(feature)[0]))
+        rows = rows.with_format("numpy", dtype=np.dtype(numbers_in(feature)[0]))
     elif not (isinstance(feature, ImageFeature) and feature.decode):
         rows = rows.cast_column(name, ImageFeature())
     stream: Iterator[Any] = iter(rows)

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from datasets import Dataset, IterableDataset, Value
+from datasets import Dataset, IterableDataset
 
 from hf_llc.errors import InputError
-from hf_llc.loading.data_sources import rows_of
-from hf_llc.loading.rows import place
+from hf_llc.loading.data_sources import first_values
+from hf_llc.loading.rows import numbers_in, place
 from hf_llc.loading.tasks.context_length import text_config
 
 ID_COLUMNS = ("input_ids",)
 """Usual names of a column of token ids."""
 
 _IGNORED = -100
-_PEEK = 100
-"""Rows of a stream that are read to learn what a column holds."""
 
 _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 
@@ -29,15 +26,9 @@ _LISTS = (list, tuple, np.ndarray, torch.Tensor)
 def holds_token_ids(data: Dataset | IterableDataset, name: str) -> bool:
     """Whether a column holds lists of numbers, token ids, rather than text."""
     if data.features is not None:
-        feature, depth = data.features[name], 0
-        while not isinstance(feature, (Value, dict)):
-            inner = feature[0] if isinstance(feature, (list, tuple)) else getattr(feature, "feature", None)
-            if inner is None:
-                return hasattr(feature, "shape")  # ArrayXD
-            feature, depth = inner, depth + 1
-        return isinstance(feature, Value) and depth > 0 and feature.dtype not in ("string", "large_string", "binary")
-    for row in itertools.islice(rows_of(data), _PEEK):
-        value = row.get(name)
+        dtype, depth = numbers_in(data.features[name])
+        return depth > 0 and dtype not in ("string", "large_string", "binary")
+    for value in first_values(data, name):
         if isinstance(value, _LISTS) and len(value) > 0:
             return not isinstance(value[0], (str, dict))
         if value is not None and not isinstance(value, _LISTS):
