@@ -152,7 +152,12 @@ def work(job: Row, *, trained_steps: int) -> Row:
 
 
 def found(network: DeepLinearNetwork, result: LLCResult) -> Row:
-    """The row of an estimate, but for its job."""
+    """The row of an estimate, but for its job.
+
+    Its gradients are those of the sampler, which the budget is about. The descent that looks whether w* is a minimum is
+    not counted: λ̂ takes nothing from it.
+    """
+    descent = result.descent or {"num_gradients": 0}
     exact, local = float(network.coefficient.learning_coefficient), network.local_coefficient
     return {
         "widths": network.widths, "ranks": list(network.ranks), "parameters": result.num_parameters,
@@ -161,7 +166,7 @@ def found(network: DeepLinearNetwork, result: LLCResult) -> Row:
         "init_loss": result.init_loss, "r_hat": result.r_hat, "ess": result.ess, "accept_prob": result.accept_prob,
         "kinetic_temperature": result.kinetic_temperature, "heat_capacity": result.heat_capacity,
         "heat": result.step_size_bias, "step_size": result.step_size, "friction": result.friction,
-        "gradient": result.gradient, "gradients": result.num_gradients,
+        "gradient": result.gradient, "gradients": result.num_gradients - int(descent["num_gradients"]),
     }  # fmt: skip
 
 
