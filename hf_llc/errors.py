@@ -34,6 +34,10 @@ class InputError(ValueError):
         super().__init__(" ".join("; ".join(parts).split()))
 
 
+class FolderError(InputError):
+    """The folder of a run is damaged, another run's, or cannot be written to: no fault of model, data or settings."""
+
+
 def _cut(text: str) -> str:
     """The text, or its start and its length if it would fill the screen."""
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"

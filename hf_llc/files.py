@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError
 
 LONGEST_NAME = 255
 """Bytes of a file's name."""
@@ -110,7 +110,7 @@ def check_writable(folder: str | Path) -> Path:
         `folder`.
 
     Raises:
-        InputError: the folder cannot be made or written to.
+        FolderError: the folder cannot be made or written to.
     """
     folder = Path(folder)
     try:
@@ -124,7 +124,7 @@ def check_writable(folder: str | Path) -> Path:
             file.flush()
             os.fsync(file.fileno())
     except (OSError, ValueError) as error:  # ValueError: a null character
-        raise InputError(
+        raise FolderError(
             "cannot write to the output folder",
             value=str(folder),
             allowed="a folder with write permission and free space",

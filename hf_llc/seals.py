@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError
 from hf_llc.files import finite, remedy_for, write_atomically, write_json
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any]
         The dictionary without its seal, and the checksums of the files beside it, by name; None if there is no seal.
 
     Raises:
-        InputError: the file is damaged, changed, or of another run than its folder; `what` names its role.
+        FolderError: the file is damaged, changed, or of another run than its folder; `what` names its role.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -60,12 +60,12 @@ def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any]
         found = json_hash(values if seal is None else {**values, SEAL: seal})  # too deep a nesting shows here
     except (ValueError, RecursionError, OSError, AssertionError, KeyError, TypeError, AttributeError) as error:
         what = f"not a {what}, or the {what} is damaged"
-        raise InputError(what, value=str(path), remedy=remedy_for(path, remedy)) from error
+        raise FolderError(what, value=str(path), remedy=remedy_for(path, remedy)) from error
     if seal is not None and written != found:
-        raise InputError(f"the {what} is damaged: it is not as it was written", value=str(path), remedy=remedy)
+        raise FolderError(f"the {what} is damaged: it is not as it was written", value=str(path), remedy=remedy)
     if run_of(path.parent) not in (None, run):
         fault = "has lost its seal" if seal is None else "is of another run than its folder"
-        raise InputError(f"the {what} {fault}", value=str(path), remedy=remedy)
+        raise FolderError(f"the {what} {fault}", value=str(path), remedy=remedy)
     return values, files
 
 
@@ -79,16 +79,16 @@ def sealed_file(path: Path, files: Mapping[str, str] | None, remedy: str, *, is_
         is_needed: refuse a file that is gone, too.
 
     Raises:
-        InputError: the file is not as it was written.
+        FolderError: the file is not as it was written.
     """
     if files is None:
         return path if path.exists() else None
     if path.name not in files or not (is_needed or path.exists()):
         return None
     if not path.is_file():
-        raise InputError("a file of the result is gone", value=str(path), remedy=remedy)
+        raise FolderError("a file of the result is gone", value=str(path), remedy=remedy)
     if file_hash(path) != files[path.name]:
-        raise InputError("a file of the result is damaged", value=str(path), remedy=remedy_for(path, remedy))
+        raise FolderError("a file of the result is damaged", value=str(path), remedy=remedy_for(path, remedy))
     return path
 
 
@@ -122,7 +122,7 @@ def load_tensors(path: Path, *, seal: str) -> dict[str, Tensor]:
     """Read what `save_tensors` wrote.
 
     Raises:
-        InputError: the file is damaged, or it was written by another run or for another place.
+        FolderError: the file is damaged, or it was written by another run or for another place.
     """
     from safetensors import SafetensorError, safe_open
 
@@ -146,7 +146,7 @@ def load_value(path: Path, *, seal: str) -> Any:
     """Read what `save_value` wrote.
 
     Raises:
-        InputError: as `load_tensors`.
+        FolderError: as `load_tensors`.
     """
     try:
         read = json.loads(path.read_text(encoding="utf-8"))
@@ -158,8 +158,8 @@ def load_value(path: Path, *, seal: str) -> Any:
     return value
 
 
-def _broken(path: Path) -> InputError:
-    return InputError("a saved state is damaged, or of another run", value=str(path), remedy="use overwrite")
+def _broken(path: Path) -> FolderError:
+    return FolderError("a saved state is damaged, or of another run", value=str(path), remedy="use overwrite")
 
 
 def _tensors_hash(tensors: Mapping[str, Tensor], seal: str, path: Path) -> str:

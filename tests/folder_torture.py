@@ -1,9 +1,11 @@
 """Runs are killed, raced, starved and lied to; each must end bit-equal to an undisturbed run, or in one line.
 
-python tests/folder_torture.py [--kills 60] [--mutations 60] [--read 60] [--races 10] [--disks 10] [--memory 6]
+python tests/folder_torture.py [--kills 60] [--mutations 60] [--read 60] [--races 12] [--disks 10] [--memory 6]
 
-Prints a row for each trial and a table in the end; the exit code is 1 if anything was silent or a traceback. About
-twenty minutes on one core; small disks need root. Not part of the suite: tests/test_run_folder.py has one of each.
+Prints a row for each trial and a table in the end; the exit code is 1 if anything was silent or a traceback: such rows
+are in capitals. About fifteen minutes on one core; small disks need root. Not part of the suite:
+tests/test_run_folder.py has one of each. "Equal" means every file of the folder (`torture_runs.contents`), and what the
+call returned.
 """
 
 from __future__ import annotations
@@ -19,65 +21,46 @@ import random
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
 matplotlib.use("agg")
 
-import torch
 import transformers.pipelines  # noqa: F401 (children shall not import these again, each by itself)
 from curve_factory import series
+from folder_damage import WAYS, damage
 from forked_runs import Ended, Fate, Forked, small_disk
 from matplotlib import pyplot  # noqa: F401
-from test_calibrate_command import SMALL as TINY_TEXT
-from worker import SETTINGS, examples, network, squared_error
+from torture_runs import ENDS, ESTIMATES, KINDS, PROCESSES, contents, differences, estimate, returned
 
-from hf_llc import LLCEvaluator
 from hf_llc.cli.entry_point import main as command_line
 from hf_llc.publishing import trace_plot  # noqa: F401
+from hf_llc.studies import explore_settings, measure_curve  # noqa: F401
 
-SMALL = {**SETTINGS, "num_draws": 60, "num_burnin_steps": 40, "save_seconds": 0.0, "chain_batch_size": 1}
-FIXED = {**SMALL, "nbeta": 500.0, "localization": 100.0}
-KINDS: dict[str, dict[str, Any]] = {
-    "chains": SMALL,
-    "minimize": {**SMALL, "minimize": True, "minimize_steps": 60},
-    "γ checks": {**FIXED, "check_localization": True, "extrapolate": True, "observe": "parameter_norms"},
-    "auto": {**SMALL, "step_size": "auto", "num_burnin_steps": "auto", "max_steps": 400},
-    "two ranks": SMALL,
-    "data-parallel 2": {**SMALL, "data_parallel": 2},
-    "curve": {},
-    "calibrate": {},
-}
-PROCESSES = {"two ranks": 2, "data-parallel 2": 2}
-ESTIMATES = list(KINDS)[:6]
+DAMAGED = (*KINDS, *(f"{kind}, unfinished" for kind in KINDS if kind != "data-parallel 2"))
+"""Folders that are changed before the same command comes again."""
 
+READ = ("chains", "minimize", "γ checks", "curve")
+"""Folders that are changed before they are shown and published."""
 
-def estimate(kind: str, output: Path, *, overwrite: bool = False) -> int:
-    """λ̂ of the small network, or another command, into a folder; returns the exit code of a command."""
-    torch.set_num_threads(1)
-    if kind in ESTIMATES:
-        model = network()
-        evaluator = LLCEvaluator(**KINDS[kind])
-        evaluator.compute(model, data=examples(model), loss_fn=squared_error, output=output, overwrite=overwrite)
-        return 0
-    more = ["--quiet", "--output", str(output), *(["--overwrite"] if overwrite else [])]
-    if kind == "calibrate":
-        return command_line(["calibrate", *TINY_TEXT, *more])
-    place = Path(os.environ["SERIES"])
-    flags = [w for name, x in FIXED.items() for w in (f"--{name.replace('_', '-')}", str(x)) if name != "save_seconds"]
-    files = sorted(map(str, place.glob("*.safetensors")))
-    given = ["--factory", "curve_factory:make", "--weights", *files, "--data", f"{place}/data.jsonl"]
-    return command_line(["curve", *given, *flags, *more])
-
-
-def numbers(folder: Path) -> Any:
-    """λ̂ of every chain, as it is on disk: of a result, a curve or a calibration."""
-    names = ("result.json", "curve.json", "calibration.json")
-    values = json.loads(next(folder / name for name in names if (folder / name).exists()).read_text(encoding="utf-8"))
-    return values.get("llc_per_chain") or values.get("points") or [values["settings"], values["cells"]]
+RACES: tuple[tuple[str, str, bool, float], ...] = (
+    ("chains", "chains", False, 0.0),
+    ("chains", "minimize", False, 0.0),
+    ("minimize", "chains", True, 0.0),
+    ("auto", "auto", True, 0.5),
+    ("two ranks", "chains", False, 0.3),
+    ("two ranks", "two ranks", True, 0.0),
+    ("data-parallel 2", "chains", True, 0.5),
+    ("curve", "curve", False, 0.4),
+    ("curve", "calibrate", True, 0.2),
+    ("calibrate", "calibrate", False, 0.6),
+    ("chains", "chains", False, 0.97),
+    ("γ checks", "auto", True, 0.97),
+)
+"""Two runs in one folder: the kinds, whether the second overwrites, and when it comes, as a share of the first."""
 
 
 class Torture:
@@ -86,27 +69,45 @@ class Torture:
     def __init__(self, folder: Path, seed: int) -> None:
         self.folder, self.random = folder, random.Random(seed)
         self.rows: collections.Counter[tuple[str, str]] = collections.Counter()
-        self.operations: dict[str, list[str]] = {}
+        self.operations: dict[tuple[str, int], list[str]] = {}
+        self.seconds: dict[str, float] = {}
         os.environ["SERIES"] = str(folder / "series")
         (folder / "series").mkdir()
         Forked(lambda: series(folder / "series", (2, 10)) and None, Fate(watched=folder)).end()
         for kind in KINDS:
-            place = self.whole(kind)
-            place.parent.mkdir(parents=True)
-            log = folder / "log.json"
-            ended = self.run(kind, place, Fate(watched=place, log=log))
-            assert ended.how == "done", (kind, ended)
-            self.operations[kind] = json.loads(log.read_text())
-        self.partly = folder / "partly" / "run"
-        self.run("auto", self.partly, Fate(watched=self.partly, kill_at=len(self.operations["auto"]) - 20))
-        assert list(self.partly.rglob("chains-*.safetensors")), "killed too early"
+            for rank in range(PROCESSES.get(kind, 1)):
+                self._undisturbed(kind, rank)
+        for kind in DAMAGED[len(KINDS) :]:
+            self._unfinished(kind.partition(",")[0], self.whole(kind))
+
+    def _undisturbed(self, kind: str, rank: int) -> None:
+        place, log = self.whole(kind) if rank == 0 else self.fresh(), self.folder / "log.json"
+        place.parent.mkdir(parents=True, exist_ok=True)
+        begun = time.monotonic()
+        ended = self.run(kind, place, Fate(watched=place, rank=rank, log=log))
+        self.seconds[kind] = time.monotonic() - begun
+        assert ended.how == "done", (kind, ended)
+        assert not differences(contents(place), contents(self.whole(kind))), kind
+        self.operations[kind, rank] = json.loads(log.read_text())
+
+    def _unfinished(self, kind: str, place: Path) -> None:
+        """A run that is killed before its last states are written; for a curve, inside the second point."""
+        names = self.operations[kind, 0]
+        states = [number for number, name in enumerate(names, start=1) if ".hf_llc/" in name and "rename" in name]
+        self.run(kind, place, Fate(watched=place, kill_at=states[-2]))
+        assert list(place.rglob("*.safetensors")), (kind, "killed too early")
 
     def whole(self, kind: str) -> Path:
-        """The folder of an undisturbed run."""
+        """The folder of an undisturbed run, or of an unfinished one."""
         return self.folder / kind.replace(" ", "-") / "run"
 
-    def fresh(self) -> Path:
-        return Path(tempfile.mkdtemp(dir=self.folder)) / "run"
+    def truth(self, kind: str) -> Path:
+        return self.whole(kind.partition(",")[0])
+
+    def fresh(self, copied: Path | None = None) -> Path:
+        """A path for a folder, or a copy of one."""
+        place = Path(tempfile.mkdtemp(dir=self.folder)) / "run"
+        return place if copied is None else Path(shutil.copytree(copied, place))
 
     def start(self, kind: str, output: Path, fate: Fate, *, overwrite: bool = False) -> Forked:
         work = functools.partial(estimate, kind, output, overwrite=overwrite)
@@ -118,158 +119,153 @@ class Torture:
     def row(self, trial: str, how: str, detail: str, text: str = "") -> None:
         self.rows[trial, how] += 1
         print(f"{trial:10} {how:28} {detail}", flush=True)
-        if how.isupper():
+        if _is_fault(how):
             print(text[-3000:], flush=True)
 
-    def verdict(self, kind: str, output: Path, ended: Ended) -> str:
+    def verdict(self, kind: str, output: Path, ended: Ended, *, but: tuple[str, ...] = ()) -> str:
+        """How a run ended that was not disturbed: "bit-equal", "refused", or a fault in capitals."""
+        if ended.how == "refused":
+            return ended.how if len(ended.text.strip().splitlines()) <= PROCESSES.get(kind, 1) else "REFUSED IN LINES"
         if ended.how != "done":
-            return ended.how
-        hidden = [path.name for path in output.glob(".*")]
-        if numbers(output) != numbers(self.whole(kind)):
-            return "SILENTLY OTHER"
-        return f"LEFT {hidden}".upper() if hidden else "bit-equal"
+            return ended.how.upper()
+        truth = contents(self.truth(kind))
+        lists = [truth[name].get("llc_per_chain") for name in ENDS if name in truth]
+        if any(each not in lists for each in returned(ended.text)):
+            return "SILENTLY RETURNED OTHER"
+        other = differences(contents(output), truth, but=but)
+        return f"SILENTLY OTHER {other[:3]}" if other else "bit-equal"
 
-    def again(self, kind: str, output: Path) -> tuple[str, str]:
+    def again(self, kind: str, output: Path, *, but: tuple[str, ...] = ()) -> tuple[str, str]:
         """How the same command ends; if it is refused, then with --overwrite."""
         ended = self.run(kind, output)
-        how = self.verdict(kind, output, ended)
+        how = self.verdict(kind, output, ended, but=but)
         if how != "refused":
             return how, ended.text
         forced = self.run(kind, output, overwrite=True)
         how = self.verdict(kind, output, forced)
-        return f"refused, then {how}" if how == "bit-equal" else how, ended.text + forced.text
+        return f"refused, then {how}" if how != "refused" else how, ended.text + forced.text
 
     def kill(self, number: int) -> None:
-        """SIGKILL before an operation on the folder; then the same command again, without --overwrite."""
-        kind, output = list(KINDS)[number % len(KINDS)], self.fresh()
-        output.parent.mkdir(exist_ok=True)
-        overwrite, at, rank = number % 3 == 0, 0, 0
-        if overwrite:  # over the unfinished or the finished run of other settings
-            other = "calibrate" if kind == "curve" else "chains" if kind == "minimize" else "minimize"
-            shutil.copytree(self.partly if number % 2 else self.whole(other), output)
-            at = self.random.randint(1, 30)
-        else:  # every kind of operation has its turn
-            names = self.operations[kind]
-            name = list(dict.fromkeys(names))[(number // len(KINDS) * 7) % len(set(names))]
+        """SIGKILL before an operation on the folder or at a time; then the same command again, without --overwrite."""
+        if number % 3 == 0:
+            self._kill_overwriting(number // 3)
+            return
+        kind, turn = list(KINDS)[number % len(KINDS)], number // len(KINDS)
+        rank = turn % PROCESSES.get(kind, 1)
+        output, names = self.fresh(), self.operations[kind, rank]
+        if names and number % 10 != 9:  # every kind of operation has its turn
+            name = list(dict.fromkeys(names))[(turn * 7 + number) % len(set(names))]
             at = self.random.choice([place for place, each in enumerate(names, start=1) if each == name])
-            rank = number % 2 if kind == "two ranks" else 0
-        fate = Fate(watched=output, kill_at=max(at // (1 + rank), 1), rank=rank)
-        if number % 10 == 9:
-            fate = Fate(watched=output, seconds=self.random.uniform(0.3, 2.5))
-        first = self.run(kind, output, fate, overwrite=overwrite)
+            fate, where = Fate(watched=output, kill_at=at, rank=rank), f"rank {rank} before {name}"
+        else:
+            fate = Fate(watched=output, seconds=self.random.uniform(0.1, self.seconds[kind]), rank=rank)
+            where = f"after {fate.seconds:.1f} s"
+        first = self.run(kind, output, fate)
+        if number % 5 == 4:  # killed again as it goes on
+            at = self.random.randint(1, max(len(names) // 2, 2))
+            where += f", and again: {self.run(kind, output, Fate(watched=output, kill_at=at)).how}"
         how, text = self.again(kind, output)
-        where = f"operation {fate.kill_at} of rank {rank}" if fate.kill_at else f"after {fate.seconds:.1f} s"
-        self.row("kill", how, f"{kind}, {where}{', --overwrite' if overwrite else ''}: {first.how}", text)
+        how = "REFUSED AFTER A KILL" if how.startswith("refused") else how
+        self.row("kill", _worst(first, how), f"{kind}, {where}: {first.how}", first.text + text)
+
+    def _kill_overwriting(self, at: int) -> None:
+        """A kill at every operation of clearing; then the command of the old run, or the new one, without it."""
+        kind = list(KINDS)[at % len(KINDS)]
+        old = [other for other in DAMAGED if not other.startswith(kind)][(at * 5) % (len(DAMAGED) - 2)]
+        output = self.fresh(self.whole(old))
+        first = self.run(kind, output, Fate(watched=output, kill_at=at + 1), overwrite=True)
+        how = "refused"
+        if at % 2:
+            ended = self.run(old.partition(",")[0], output)
+            how = self.verdict(old, output, ended)
+            first = Ended(first.how, first.text + ended.text)
+        if how == "bit-equal":  # the kill came before the folder was touched
+            how = "the old run, bit-equal"
+            text = ""
+        elif how == "refused":
+            how, text = self.again(kind, output)
+        else:
+            text = first.text
+        detail = f"{kind} --overwrite over {old}, operation {at + 1}: {first.how}"
+        self.row("kill", _worst(first, how), detail, first.text + text)
 
     def mutate(self, number: int) -> None:
         """A byte, a length, a name or a copy is changed in a folder; then the same command again."""
-        kind = ("auto", "minimize", "auto", "curve", "auto", "calibrate")[number % 6]
-        output = self.fresh()
-        shutil.copytree(self.partly if kind == "auto" else self.whole(kind), output)
-        detail = self.change(output)
-        how, text = self.again(kind, output)
+        kind = DAMAGED[number % len(DAMAGED)]
+        output = self.fresh(self.whole(kind))
+        other = self.whole(DAMAGED[(number + 1) % len(DAMAGED)])
+        detail = damage(output, other, self.random, WAYS[number * 3 % len(WAYS)])
+        # what no command reads stays as it is in a finished folder
+        how, text = self.again(kind.partition(",")[0], output, but=() if "unfinished" in kind else ("card.md",))
         self.row("mutation", how, f"{kind}: {detail}", text)
 
-    def change(self, folder: Path, name: str = "*") -> str:
-        """Change one file of a folder; returns which and how."""
-        files = sorted(path for path in folder.rglob(name) if path.is_file() and path.name != "lock")
-        path, other = self.random.choice(files), self.random.choice(files)
-        what = self.random.choice(["flip", "cut", "empty", "copy", "remove", "zeros", "grow", "folder", "edit"])
-        data = path.read_bytes()
-        at = self.random.randrange(max(len(data), 1))
-        changed = {
-            "flip": data[:at] + bytes([data[at] ^ 1 << self.random.randrange(8)]) + data[at + 1 :] if data else b"x",
-            "cut": data[: len(data) // 2],
-            "empty": b"",
-            "copy": other.read_bytes(),
-            "zeros": bytes(len(data)),
-            "grow": data + b"x",
-            "edit": edited(data, self.random),
-        }
-        path.unlink()
-        if what == "folder":
-            path.mkdir()
-        elif what != "remove":
-            path.write_bytes(changed[what])
-        return f"{what} {path.relative_to(folder)}"
-
     def read(self, number: int) -> None:
-        """A finished folder is changed, then shown, published, or both after its seal was taken off."""
-        kind = ("chains", "minimize", "γ checks", "curve")[number % 4]
-        output = self.fresh()
-        shutil.copytree(self.whole(kind), output)
+        """A finished folder is changed, then shown and published."""
+        kind = READ[number % len(READ)]
+        output = self.fresh(self.whole(kind))
         point = output / "step10" if kind == "curve" else output
-        detail = self.change(output, "*" if number % 2 else "result.json")
-        for how, said in self.readings(output, point, self.whole(kind) / point.relative_to(output)):
+        other = self.whole(READ[(number + 1) % len(READ)])
+        detail = damage(output, other, self.random, WAYS[number * 3 % len(WAYS)], "*" if number % 2 else "result.json")
+        for how, said in self._readings(output, point, self.whole(kind) / point.relative_to(output)):
             self.row("read", how, f"{kind}: {detail}", said)
 
-    def readings(self, output: Path, point: Path, whole: Path) -> list[tuple[str, str]]:
+    def _readings(self, output: Path, point: Path, whole: Path) -> list[tuple[str, str]]:
         found = []
         for name, work in (("show", show), ("publish", publish)):
-            true = Forked(lambda work=work: work(whole, output / "card0"), Fate(watched=output)).end()
-            ended = Forked(lambda work=work: work(point, output / "card1"), Fate(watched=output)).end()
-            same = ended.text == true.text and contents(output / "card0") == contents(output / "card1")
+            cards = [self.fresh(), self.fresh()]
+            true = Forked(lambda work=work, card=cards[0]: work(whole, card), Fate(watched=output)).end()
+            ended = Forked(lambda work=work, card=cards[1]: work(point, card), Fate(watched=output)).end()
+            same = ended.text == true.text and contents(cards[0]) == contents(cards[1])
             how = ended.how if ended.how != "done" else "as it was" if same else "SILENTLY OTHER"
             found.append((f"{name.upper()} {how}" if how.isupper() else f"{name}: {how}", ended.text))
-            for card in ("card0", "card1"):
-                shutil.rmtree(output / card, ignore_errors=True)
         return found
 
     def race(self, number: int) -> None:
-        """Two runs at once; each ends with its own numbers or in one line."""
+        """Two runs at once; each ends with its own numbers or in one line, and the folder is that of the last."""
+        *kinds, forced, share = RACES[number % len(RACES)]
         output = self.fresh()
-        kinds = (ESTIMATES[0], ESTIMATES[number % len(ESTIMATES)])
-        forced = (False, number % 3 == 0)
-        runs = [
-            self.start(kind, output, Fate(watched=output), overwrite=how)
-            for kind, how in zip(kinds, forced, strict=True)
-        ]
-        ends = [run.end() for run in runs]
-        finished = [kind for kind, ended in zip(kinds, ends, strict=True) if ended.how == "done"]
-        is_true = all(ended.how in ("done", "refused") for ended in ends) and (
-            not finished or numbers(output) in [numbers(self.whole(kind)) for kind in finished]
-        )
-        detail = ", ".join(f"{kind}: {ended.how}" for kind, ended in zip(kinds, ends, strict=True))
-        self.row("race", "sound" if is_true else "SILENTLY OTHER", detail, "".join(ended.text for ended in ends))
+        output.parent.mkdir(exist_ok=True)
+        first = self.start(kinds[0], output, Fate(watched=output))
+        time.sleep(share * self.seconds[kinds[0]])
+        second = self.start(kinds[1], output, Fate(watched=output), overwrite=forced)
+        ends = [first.end(), second.end()]
+        hows = ["refused" if e.how == "refused" else "?" for e in ends]
+        for place, (kind, ended) in enumerate(zip(kinds, ends, strict=True)):
+            if ended.how == "done":
+                is_replaced = place == 0 and forced and ends[1].how == "done"
+                hows[place] = "done, then replaced" if is_replaced else self.verdict(kind, output, ended)
+            elif ended.how != "refused":
+                hows[place] = ended.how.upper()
+        how = next(filter(_is_fault, hows), "NONE RAN" if hows == ["refused"] * 2 else "sound")
+        detail = f"{kinds[0]} and at {share:.0%} {kinds[1]}{' --overwrite' * forced}: {', '.join(hows)}"
+        self.row("race", how, detail, "".join(ended.text for ended in ends))
 
     def full_disk(self, number: int) -> None:
-        """The disk has room for a part of the run; then there is room again."""
+        """The disk has room for a part of the run; then there is room again, in the same folder."""
         kind = list(KINDS)[number % len(KINDS)]
-        with small_disk(4096 * self.random.randint(6, 40)) as disk:
+        with small_disk(4096 * self.random.randint(6, 40)) as (disk, grow):
             first = self.run(kind, disk / "run")
-            output = self.fresh()
-            output.parent.mkdir(exist_ok=True)
-            if (disk / "run").exists():
-                shutil.copytree(disk / "run", output)
-        how, text = self.again(kind, output)
-        how = "TRACEBACK" if first.how == "TRACEBACK" else how
-        self.row("full disk", how, f"{kind}: {first.how}", first.text + text)
+            grow()
+            how, text = self.again(kind, disk / "run")
+        how = "REFUSED AFTER A FULL DISK" if how.startswith("refused") else how
+        self.row("full disk", _worst(first, how), f"{kind}: {first.how}", first.text + text)
 
     def memory(self, number: int) -> None:
         """Memory is short; then there is enough."""
         kind, output = ESTIMATES[number % len(ESTIMATES)], self.fresh()
-        fate = Fate(watched=output, memory=2**20 * self.random.randint(1, 60))
+        fate = Fate(watched=output, memory=2**18 * self.random.randint(1, 60))
         first = self.run(kind, output, fate)
         how, text = self.again(kind, output)
-        how = "TRACEBACK" if first.how == "TRACEBACK" else how
-        self.row("memory", how, f"{kind}, {fate.memory >> 20} MiB more: {first.how}", first.text + text)
+        self.row("memory", _worst(first, how), f"{kind}, {fate.memory >> 10} KiB more: {first.how}", first.text + text)
 
 
-def edited(data: bytes, chance: random.Random) -> bytes:
-    """JSON with one value of another kind, or without a key; other bytes with some in another order."""
-    try:
-        values = json.loads(data)
-        key = chance.choice([key for key in values if key != "seal"])
-    except (ValueError, IndexError, TypeError):
-        middle = len(data) // 2
-        return data[middle:] + data[:middle]
-    if chance.random() < 0.3:
-        del values[key]
-    else:
-        values[key] = chance.choice([None, "x", -1, 1e300, [], {}, [[1]], {"a": {"b": 3}}, True, 10**30])
-    if chance.random() < 0.5:
-        values.pop("seal", None)
-    return json.dumps(values).encode()
+def _is_fault(how: str) -> bool:
+    """Whether a row is one of those in capitals."""
+    return how.split(" ")[0].isupper() or how.partition("then ")[2].split(" ")[0].isupper()
+
+
+def _worst(first: Ended, how: str) -> str:
+    return "TRACEBACK" if first.how == "TRACEBACK" else how
 
 
 def show(folder: Path, _: Path) -> int:
@@ -284,11 +280,6 @@ def publish(folder: Path, card: Path) -> int:
         return command_line(["publish", str(folder), "--card", str(card), "--allow-untrusted"])
 
 
-def contents(folder: Path) -> dict[str, bytes]:
-    """What a folder holds."""
-    return {path.name: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-
-
 def main() -> int:
     """All trials; returns the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -296,7 +287,7 @@ def main() -> int:
         "mutations": (60, Torture.mutate),
         "read": (60, Torture.read),
         "kills": (60, Torture.kill),
-        "races": (10, Torture.race),
+        "races": (len(RACES), Torture.race),
         "disks": (10, Torture.full_disk),
         "memory": (6, Torture.memory),
     }
@@ -312,7 +303,7 @@ def main() -> int:
     print()
     for (name, how), count in sorted(torture.rows.items()):
         print(f"{name:12} {how:28} {count}")
-    return int(any(how.isupper() for _, how in torture.rows))
+    return int(any(_is_fault(how) for _, how in torture.rows))
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ files below its `watched` folder are numbered by an audit hook, and a kill comes
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -118,6 +119,10 @@ class Forked:
             text += file.read()
             file.close()
         found = list(codes.values())
+        if (
+            "Traceback (most recent call last)" in text
+        ):  # a command prints it, and ends with the code of what is foreseen
+            return Ended("TRACEBACK", text)
         if not any(found):
             return Ended("done", text)
         if -signal.SIGKILL in found and (self.fate.kill_at or self.fate.seconds):
@@ -177,13 +182,14 @@ def _done(work: Callable[[], object]) -> int:
 
 
 @contextlib.contextmanager
-def small_disk(size: int) -> Iterator[Path]:
-    """A file system of `size` bytes of its own; root only."""
+def small_disk(size: int) -> Iterator[tuple[Path, Callable[[], object]]]:
+    """A file system of `size` bytes of its own, and what makes it large enough for anything; root only."""
     import subprocess
 
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], check=True)
         try:
-            yield Path(folder)
+            more = ["mount", "-o", "remount,size=64M", folder]
+            yield Path(folder), functools.partial(subprocess.run, more, check=True)
         finally:
             subprocess.run(["umount", folder], check=True)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +20,7 @@ from hf_llc.errors import InputError
 from hf_llc.publishing.result_folder import read_curve
 from hf_llc.studies.checkpoint_series import Checkpoint, checkpoint_folders
 from hf_llc.studies.series_left import SeriesLeft
+from hf_llc.workflow.folder_lock import FolderLock
 
 FAST = [*FLAGS, "--step-size", "1e-3", "--num-draws", "20", "--num-burnin-steps", "5", "--no-check-localization"]
 
@@ -151,3 +155,47 @@ def test_folders_whose_weights_cannot_be_read_are_named(tmp_path: Path, capsys: 
     err = capsys.readouterr().err.splitlines()
     for name, (_, why) in SPOILED.items():
         assert any(line.startswith(f"{name}: not measured: ") and why in line for line in err), (name, err)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a series of two checkpoints and the curve of them."""
+    folder = tmp_path_factory.mktemp("measured")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        assert run(series(folder, (2, 10)), "--quiet") in (0, 3)
+    return folder
+
+
+def exchange(curve: Path) -> None:
+    (curve / "step2").rename(curve / "other")
+    (curve / "step10").rename(curve / "step2")
+    (curve / "other").rename(curve / "step10")
+
+
+DAMAGE: dict[str, Callable[[Path], Any]] = {
+    "result": lambda curve: (curve / "step2" / "result.json").write_bytes(b""),
+    "trace": lambda curve: (curve / "step2" / "trace.safetensors").unlink(),
+    "record": lambda curve: (curve / "step2" / "run.json").write_text("{}"),
+    "folder for a file": lambda curve: [
+        (curve / "step2" / "run.json").unlink(),
+        (curve / "step2" / "run.json").mkdir(),
+    ],
+    "file for a folder": lambda curve: [(curve / "step2").rename(curve / "gone"), (curve / "step2").touch()],
+    "exchanged": exchange,
+    "at work": lambda curve: FolderLock(curve / "step2").acquire(),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
+def test_a_damaged_point_is_no_broken_checkpoint(
+    damage: Callable[[Path], Any], measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The curve is refused in one line, and stays: it would otherwise be replaced by one without that point."""
+    shutil.copytree(measured, tmp_path, dirs_exist_ok=True)
+    damage(tmp_path / "out")
+    before = (tmp_path / "out" / "curve.json").read_bytes()
+    assert run([str(tmp_path / "step2.safetensors"), str(tmp_path / "step10.safetensors")], "--quiet") == 2
+    err = capsys.readouterr().err
+    assert len(err.splitlines()) == 1 and "out/step" in err
+    assert (tmp_path / "out" / "curve.json").read_bytes() == before

@@ -71,6 +71,20 @@ def test_a_changed_folder_is_not_shown_as_whole(
     assert match in err and len(err.splitlines()) == 1
 
 
+@pytest.mark.parametrize("name", ["trace.png", "card.md"])
+def test_a_picture_or_card_that_was_changed_is_refused_by_its_run(name: str, whole: Path, tmp_path: Path) -> None:
+    """The run would else say that all is there. A file that is gone is no lie; `show` and `load` read neither."""
+    folder = copy_of(whole, tmp_path)
+    data = (folder / name).read_bytes()
+    (folder / name).write_bytes(data[:-30] + data[:30])
+    with pytest.raises(InputError, match=f"damaged.*{name}.*give it another name") as caught:
+        compute(folder, observe="parameter_norms")
+    assert "\n" not in str(caught.value)
+    assert llc_of(LLCResult.load(folder)) == llc_of(LLCResult.load(whole))
+    (folder / name).unlink()
+    compute(folder, observe="parameter_norms")
+
+
 def test_a_picture_or_trace_of_another_result_is_not_taken_for_its_own(whole: Path, tmp_path: Path) -> None:
     """A result without a trace, saved where those of another lie."""
     result = LLCResult.load(whole).replace(trace=None, folder=None)

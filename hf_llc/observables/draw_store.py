@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError
 from hf_llc.records.observations import Observations
 from hf_llc.seals import load_tensors, save_tensors
 
@@ -57,7 +57,7 @@ class DrawStore:
         """Check that there is a record of each of these steps.
 
         Raises:
-            InputError: a block is gone or damaged.
+            FolderError: a block is gone or damaged.
         """
         seen: set[int] = set()
         for path in self._blocks(chains):
@@ -65,7 +65,7 @@ class DrawStore:
         lost = [step for step in steps if step not in seen]
         if lost:
             where = str(self.folder / f"{_prefix(chains)}*")
-            raise InputError(f"records of step {lost[0]} are gone", value=where, remedy="use overwrite")
+            raise FolderError(f"records of step {lost[0]} are gone", value=where, remedy="use overwrite")
 
     def _blocks(self, chains: Sequence[int]) -> list[Path]:
         return sorted(self.folder.glob(f"{_prefix(chains)}*.safetensors"))

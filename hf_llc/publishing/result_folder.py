@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError, InputError
 from hf_llc.files import check_writable, remedy_for, write_atomically
 from hf_llc.publishing.card_section import render_section
 from hf_llc.records.observations import Observations
@@ -45,12 +45,12 @@ def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
         run: the id of the run that made the result, if `folder` is that run's.
 
     Raises:
-        InputError: `folder` is the folder of another run, which would then seem to have ended with this result.
+        FolderError: `folder` is the folder of another run, which would then seem to have ended with this result.
     """
     folder = Path(folder)
     owner = run_of(folder)
     if owner not in (None, run) and result.folder != folder:
-        raise InputError("the folder is that of another run", value=str(folder), remedy="save to another folder")
+        raise FolderError("the folder is that of another run", value=str(folder), remedy="save to another folder")
     if result.trace is not None:
         from hf_llc.publishing.trace_plot import plot_trace
 
@@ -60,7 +60,7 @@ def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
         result.observations.save(folder / OBSERVATIONS)
     section = render_section(result)
     write_atomically(folder / CARD, lambda temporary: temporary.write_text(section, encoding="utf-8"))
-    files = [TRACE, PICTURE] if result.trace is not None else []
+    files = [CARD, TRACE, PICTURE] if result.trace is not None else [CARD]
     files += [OBSERVATIONS] if result.observations is not None else []
     save_sealed_json(folder / RESULT, result.to_dict(), run=owner, files=files)  # last: the others are there
     result.folder = folder
@@ -77,17 +77,17 @@ def load(kind: type[SomeRecord], folder: str | Path, *, damaged: list[str] | Non
             that is refused.
 
     Raises:
-        InputError: there is no result, or a file that is not one.
+        FolderError: there is no result, or a file that is not one.
     """
     path = Path(folder)
     path = path / RESULT if path.is_dir() else path
     if not path.exists():
-        raise InputError("no result there", value=str(folder), allowed="a folder with result.json, or that file")
+        raise FolderError("no result there", value=str(folder), allowed="a folder with result.json, or that file")
     values, files = load_sealed_json(path, "result file", _REMEDY)
     try:
         result = kind.from_dict(values)
     except InputError as error:
-        raise InputError(f"{path}: {error}") from error
+        raise FolderError(f"{path}: {error}") from error
     result.folder = path.parent
     is_whole = Path(folder).is_dir()
     for name, read in (("trace", _read_trace), ("observations", _read_observations)):
@@ -100,11 +100,22 @@ def load(kind: type[SomeRecord], folder: str | Path, *, damaged: list[str] | Non
     return result
 
 
+def check_unread(folder: Path) -> None:
+    """Check the picture and the card, which `load` does not read. One that is gone is no lie.
+
+    Raises:
+        FolderError: one is not as it was written.
+    """
+    _, files = load_sealed_json(folder / RESULT, "result file", _REMEDY)
+    for name in (PICTURE, CARD):
+        sealed_file(folder / name, files, "give it another name, or remove it", is_needed=False)
+
+
 def _read_trace(folder: Path, files: Mapping[str, str] | None, result: Record, is_whole: bool) -> Trace | None:
     path = sealed_file(folder / TRACE, files, _REMEDY, is_needed=is_whole)
     trace = None if path is None else Trace.load(path)
     if trace is not None and len(trace.loss) != result.num_chains:
-        raise InputError("the trace has another number of chains than the result", value=str(path), remedy=_REMEDY)
+        raise FolderError("the trace has another number of chains than the result", value=str(path), remedy=_REMEDY)
     return trace
 
 
@@ -129,7 +140,7 @@ def published_files(folder: Path) -> list[Path]:
     """The files that are published beside the model's card.
 
     Raises:
-        InputError: one of them is damaged.
+        FolderError: one of them is damaged.
     """
     _, files = load_sealed_json(folder / RESULT, "result file", _REMEDY)
     beside = [sealed_file(folder / name, files, _REMEDY) for name in (TRACE, PICTURE)]
@@ -140,7 +151,7 @@ def published_files(folder: Path) -> list[Path]:
     found = [folder / RESULT, *(path for path in beside if path is not None)]
     for path in found:
         if remedy := remedy_for(path, ""):
-            raise InputError("a file of the result is damaged", value=str(path), remedy=remedy)
+            raise FolderError("a file of the result is damaged", value=str(path), remedy=remedy)
     return found
 
 
@@ -148,7 +159,7 @@ def read_curve(folder: Path) -> dict[str, Any] | None:
     """Return the contents of the curve.json of which the result is a point; None if there is none.
 
     Raises:
-        InputError: the file is damaged.
+        FolderError: the file is damaged.
     """
     path = _curve_folder(folder) / CURVE_FILES[-1]
     if not path.exists():
@@ -156,7 +167,7 @@ def read_curve(folder: Path) -> dict[str, Any] | None:
     curve, _ = load_sealed_json(path, "curve's file", _CURVE_REMEDY)
     points = curve.get("points")
     if not (isinstance(points, list) and points and all(map(_is_point, points))):
-        raise InputError("the curve's file is damaged", value=str(path), remedy=_CURVE_REMEDY)
+        raise FolderError("the curve's file is damaged", value=str(path), remedy=_CURVE_REMEDY)
     result, _ = load_sealed_json(folder / RESULT, "result file", _REMEDY)
     names = ("llc", "llc_se", "verdict")
     return curve if any(all(point[name] == result.get(name) for name in names) for point in points) else None

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError
 from hf_llc.files import write_atomically
 from hf_llc.records.arrays import load_arrays
 
@@ -41,13 +41,13 @@ class Observations:
         """Read a file written by `save`.
 
         Raises:
-            InputError: the file holds no observations.
+            FolderError: the file holds no observations.
         """
         arrays = load_arrays(path, "the file of observations")
         steps = arrays.pop(_STEPS, np.empty(()))
         if steps.ndim != 1 or any(x.ndim < 2 or x.shape[1] != len(steps) for x in arrays.values()):
             remedy = "estimate again, with overwrite"
-            raise InputError("the file of observations is damaged", value=str(path), remedy=remedy)
+            raise FolderError("the file of observations is damaged", value=str(path), remedy=remedy)
         return cls(steps, {name.removeprefix("observable."): value for name, value in arrays.items()})
 
 

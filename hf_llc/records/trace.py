@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from safetensors.numpy import save_file
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError
 from hf_llc.files import write_atomically
 from hf_llc.records.arrays import load_arrays
 
@@ -64,7 +64,7 @@ class Trace:
         """Read a file written by `save`.
 
         Raises:
-            InputError: the file is no trace.
+            FolderError: the file is no trace.
         """
         arrays = load_arrays(path, "the trace")
         names = {item.name for item in fields(cls)}
@@ -72,7 +72,7 @@ class Trace:
         shapes = {x.shape for x in arrays.values()}
         is_sound = needed <= arrays.keys() <= names and len(shapes) == 1 and len(next(iter(shapes))) == 2
         if not (is_sound and all(x.dtype.kind == "f" for x in arrays.values())):
-            raise InputError("the trace is damaged", value=str(path), remedy="estimate again, with overwrite")
+            raise FolderError("the trace is damaged", value=str(path), remedy="estimate again, with overwrite")
         return cls(**arrays)
 
 

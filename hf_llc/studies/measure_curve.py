@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError, InputError
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.loading.hub_errors import public_name
@@ -92,12 +92,13 @@ def measure(
 
     try:
         processes.main_does(folder.lock)
+        processes.main_does(lambda: _check_points(folder.folder, series, overwrite=overwrite))
         is_new, name = processes.main_does(lambda: _begin(folder, asked, series, resume=resume, overwrite=overwrite))
         while name not in series.results:
             try:
                 series.add(name, measured(series.named(name), sample))
             except InputError as error:  # one broken checkpoint does not cost the others
-                if not (is_new and series.may_go_on):
+                if isinstance(error, FolderError) or not (is_new and series.may_go_on):
                     raise
                 series.fail({name: str(error)})
                 series.check()
@@ -107,6 +108,8 @@ def measure(
             if checkpoint.name != name:
                 try:
                     series.add(checkpoint.name, measured(checkpoint, shared))
+                except FolderError:  # a curve that goes on without that point would look whole
+                    raise
                 except InputError as error:
                     series.fail({checkpoint.name: str(error)})
         curve = _curve(series, shared, name, paired)
@@ -114,6 +117,19 @@ def measure(
     finally:
         folder.unlock()
     return curve
+
+
+def _check_points(folder: Path, series: SeriesLeft, *, overwrite: bool) -> None:
+    """Check the points' folders before any work: one that is damaged is no fault of its checkpoint.
+
+    Raises:
+        FolderError: one is damaged, or holds files that no run wrote.
+    """
+    for checkpoint in series.left:
+        point = RunFolder(folder / checkpoint.folder)
+        point.refuse_foreign_files()
+        if not overwrite and point.recorded() is not None and point.is_finished:
+            LLCResult.load(point.folder)
 
 
 def _begin(

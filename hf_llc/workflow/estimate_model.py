@@ -11,7 +11,7 @@ from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.publishing.result_folder import save
+from hf_llc.publishing.result_folder import check_unread, save
 from hf_llc.result import LLCResult
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
@@ -49,7 +49,9 @@ def estimate_model(
     with own_modes(), opened as run:
         if run is None:
             assert output is not None
-            return LLCResult.load(output)
+            finished = LLCResult.load(output)
+            check_unread(Path(output))
+            return finished
         result = run.result(begun)
         if folder is not None:
             run.processes.main_does(lambda: str(save(result, folder.folder, run=folder.id)))

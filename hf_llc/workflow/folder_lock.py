@@ -7,7 +7,7 @@ import errno
 import os
 from pathlib import Path
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError
 
 try:
     import fcntl
@@ -34,7 +34,7 @@ class FolderLock:
         """Take the lock, at once or not at all.
 
         Raises:
-            InputError: another run holds it.
+            FolderError: another run holds it.
         """
         if fcntl is None:
             return
@@ -50,12 +50,12 @@ class FolderLock:
                 if error.errno not in _NOT_OURS:
                     raise
                 what = f"the output folder holds a {PRIVATE} that hf_llc did not make"
-                raise InputError(what, value=str(self.folder), remedy="use another folder") from error
+                raise FolderError(what, value=str(self.folder), remedy="use another folder") from error
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
                 os.close(file)
-                raise InputError(
+                raise FolderError(
                     "another run is at work in the output folder",
                     value=str(self.folder),
                     remedy="wait for it to end, or use another folder",

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_llc.errors import InputError
+from hf_llc.errors import FolderError, InputError
 from hf_llc.files import write_json
 from hf_llc.publishing.result_folder import FILES
 from hf_llc.seals import RUN_FILE, json_hash, load_tensors, load_value, save_value
@@ -66,7 +66,7 @@ class RunFolder:
         """Keep every other run out of this folder until `unlock` or the end of the process.
 
         Raises:
-            InputError: another run is at work here.
+            FolderError: another run is at work here.
         """
         self._lock.acquire()
 
@@ -78,9 +78,9 @@ class RunFolder:
         """What run.json says was asked of the run that began here; None if none did.
 
         Raises:
-            InputError: run.json is damaged, of an older version, or not ours.
+            FolderError: run.json is damaged, of an older version, or not ours.
         """
-        self._refuse_foreign_files()
+        self.refuse_foreign_files()
         record = self._record()
         return None if record is None else record["asked"]
 
@@ -88,9 +88,9 @@ class RunFolder:
         """May the run described by `asked` begin or go on here? Nothing is written.
 
         Raises:
-            InputError: another run is there, or files that no run wrote, or nothing is and `resume` demands it.
+            FolderError: another run is there, or files that no run wrote, or nothing is and `resume` demands it.
         """
-        self._refuse_foreign_files()
+        self.refuse_foreign_files()
         if overwrite:
             return
         old = self.recorded()
@@ -99,11 +99,11 @@ class RunFolder:
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
-                raise InputError(f"the output folder holds {what}", value=str(self.folder), remedy=_OVERWRITE)
+                raise FolderError(f"the output folder holds {what}", value=str(self.folder), remedy=_OVERWRITE)
         elif resume:
-            raise InputError("nothing to resume there", value=str(self.folder), remedy="drop resume")
+            raise FolderError("nothing to resume there", value=str(self.folder), remedy="drop resume")
         elif any((self.folder / name).exists() for name in self.files):
-            raise InputError("the output folder holds a result", value=str(self.folder), remedy=_OVERWRITE)
+            raise FolderError("the output folder holds a result", value=str(self.folder), remedy=_OVERWRITE)
 
     def begin(self, asked: dict[str, Any], *, overwrite: bool) -> tuple[str, str]:
         """Say what is being done here, or go on with what was begun; returns the run's id and seal for `join`.
@@ -112,7 +112,7 @@ class RunFolder:
         go. A kill in between is known by `clearing`, and the next run goes on with that.
 
         Raises:
-            InputError: a saved state is damaged.
+            FolderError: a saved state is damaged.
         """
         old = None if overwrite else self._record()
         if old is None or old.get("clearing"):
@@ -138,7 +138,7 @@ class RunFolder:
         """What an earlier stage found (a step size, say), or None.
 
         Raises:
-            InputError: the file is damaged.
+            FolderError: the file is damaged.
         """
         path = self.state / f"{name}.json"
         return load_value(path, seal=self.seal) if path.exists() else None
@@ -156,31 +156,31 @@ class RunFolder:
         """run.json; None if there is none.
 
         Raises:
-            InputError: it is damaged, of an older version, or not ours.
+            FolderError: it is damaged, of an older version, or not ours.
         """
         path = self.folder / RUN_FILE
         if not os.path.lexists(path):
             return None
         record = _parsed(path)
         if record is None:
-            raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite")
+            raise FolderError("the run's record is damaged", value=str(path), remedy="use overwrite")
         is_old = "hf_llc" not in record and record.keys() >= _OLD_KEYS
         if is_old or record.get("hf_llc", SCHEMA) != SCHEMA:
             what = "the output folder holds another run, of another version of hf_llc"
-            raise InputError(what, value=str(self.folder), remedy=_OVERWRITE)
+            raise FolderError(what, value=str(self.folder), remedy=_OVERWRITE)
         said = {name: value for name, value in record.items() if name not in ("digest", "clearing")}
         if record.get("digest") != json_hash(said) or not _ID.fullmatch(str(record.get("id"))):
-            raise InputError("the run's record is damaged", value=str(path), remedy="use overwrite")
+            raise FolderError("the run's record is damaged", value=str(path), remedy="use overwrite")
         return record
 
-    def _refuse_foreign_files(self) -> None:
+    def refuse_foreign_files(self) -> None:
         """Refuse a folder with files of our names that no run of ours wrote: they are not ours to overwrite.
 
         A file's contents say whose it is. Those of a damaged file do not; it is ours if a run of ours got as far as
         that file: began, for run.json; ended, for the others.
 
         Raises:
-            InputError: there is one.
+            FolderError: there is one.
         """
         record, end = self.folder / RUN_FILE, self.folder / self.files[-1]
         began, is_clearing = self._has_begun()
@@ -189,7 +189,7 @@ class RunFolder:
         known |= {name: ended or is_clearing or is_ours(self.folder / name) for name in self.files}
         for path in (record, *map(self.folder.joinpath, self.files)):
             if os.path.lexists(path) and not (path.is_file() and known[path.name]):
-                raise InputError(
+                raise FolderError(
                     f"the output folder holds another run's or program's {path.name}, which hf_llc did not write",
                     value=str(self.folder),
                     remedy=_OTHER,
@@ -227,7 +227,7 @@ class RunFolder:
         """Read every saved state once, before long work that would end at a damaged one.
 
         Raises:
-            InputError: one is damaged, or another run's.
+            FolderError: one is damaged, or another run's.
         """
         for path in sorted(self.state.rglob("*")):
             place = path.parent.relative_to(self.state).as_posix()
