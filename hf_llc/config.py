@@ -6,7 +6,7 @@ how the local posterior is sampled (the arguments of `LLCEvaluator`). Every valu
 
 from __future__ import annotations
 
-import dataclasses
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -93,6 +93,11 @@ class SampleConfig:
     `hf_llc.records.chain_settings.ChainSettings`.
     """
 
+    weights: str | dict[str, Any] = setting(
+        "all",
+        "sample these weights alone: a component (embed, unembed, norms, l3, 'l3 attn', 'l3 mlp', l3h5, l3g1, l3e7), a "
+        "parameter's name, a glob of these, a sum a+b, or all but ~a; in Python also names with masks or slices",
+    )
     sampler: Sampler | Literal["auto"] = setting(
         "auto",
         "auto: baoab with calibrated settings, or sgld if step_size is given and friction is not; sgld: stochastic "
@@ -182,6 +187,9 @@ class SampleConfig:
     def __post_init__(self) -> None:
         check_kinds(self)
         check_ranges(self)
+        if isinstance(self.weights, str):  # one spelling, for one run
+            terms = " ".join(self.weights.split()).split("+")
+            object.__setattr__(self, "weights", "+".join(term.strip().replace("~ ", "~") for term in terms))
         if self.localization == 0 and isinstance(self.localization, float):
             object.__setattr__(self, "localization", 0.0)  # −0.0 is the same setting
         if self.sampler != "auto":
@@ -251,6 +259,9 @@ class SampleConfig:
         return self.num_burnin_steps + self.num_draws * self.num_steps_between_draws
 
 
+MASKS = "masks of"
+"""How the name of weights begins that were given as masks or slices."""
+
 _OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}
 
 
@@ -274,5 +285,22 @@ def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
 
 
 def as_dict(config: Any) -> dict[str, Any]:
-    """The settings as a plain dictionary in field order."""
-    return dataclasses.asdict(config)
+    """The settings as a plain dictionary in field order.
+
+    Masks of `weights` become a name (`weights_name`). "all" is left out: the setting is younger than the files that
+    hold such dictionaries.
+    """
+    values = {item.name: getattr(config, item.name) for item in fields(config)}
+    weights = values.pop("weights", "all")
+    return values if weights == "all" else {**values, "weights": weights_name(weights)}
+
+
+def weights_name(weights: str | Mapping[str, Any]) -> str:
+    """What a part of the weights is called: the expression for it, or a hash of the masks and slices given."""
+    if isinstance(weights, str):
+        return weights
+    digest = hashlib.sha256()
+    for name, where in sorted(weights.items(), key=lambda item: str(item[0])):
+        known = (name, where.tolist() if hasattr(where, "tolist") else where)
+        digest.update(repr(known).encode())
+    return f"{MASKS} {len(weights)} tensors, {digest.hexdigest()[:16]}"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, Literal, overload
 
 import torch
 
-from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
+from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
 from hf_llc.studies.like import Like
@@ -46,7 +47,8 @@ class LLCEvaluator:
         base = SampleConfig() if config is None else config
         if not isinstance(base, SampleConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InputError("config is no SampleConfig", value=type(config).__name__, remedy="give settings by name")
-        self.config = from_mapping(SampleConfig, {**as_dict(base), **settings}, source="LLCEvaluator")
+        base_settings = {item.name: getattr(base, item.name) for item in fields(base)}
+        self.config = from_mapping(SampleConfig, {**base_settings, **settings}, source="LLCEvaluator")
 
     @overload
     def compute(

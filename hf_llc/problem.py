@@ -24,6 +24,19 @@ def auto_batch_size(num_positions: int) -> int:
     return min(32, max(4, _AUTO_TOKENS // num_positions))
 
 
+@dataclass(frozen=True)
+class Part:
+    """What is sampled of a model's weights; the others stay at w*.
+
+    Attributes:
+        name: what it is called, e.g. `l0h1`.
+        masks: by name of the parameter: a boolean mask of its shape, or None for all of it. In the model's order.
+    """
+
+    name: str
+    masks: Mapping[str, Tensor | None]
+
+
 @dataclass
 class Problem:
     """The empirical loss L_n(w) = mean over examples of ℓ_i(w), and where it came from.
@@ -39,6 +52,7 @@ class Problem:
         trivial_loss: L_n of the best constant predictor (the label or token marginal), None if it is not known.
         task: name of the task.
         provenance: ids, resolved revisions and fingerprints of model and data, for the result.
+        part: what is sampled of the model's weights; None: all with `requires_grad`.
     """
 
     model: nn.Module
@@ -49,6 +63,7 @@ class Problem:
     trivial_loss: float | None = None
     task: str = "plain"
     provenance: dict[str, Any] = field(default_factory=dict)
+    part: Part | None = None
 
     @property
     def num_examples(self) -> int:

@@ -51,7 +51,8 @@ def check_kinds(config: DataclassInstance) -> None:
         options = [hint] if get_origin(hint) is Literal else list(get_args(hint))
         choices = [c for option in options if get_origin(option) is Literal for c in get_args(option)]
         choices += ADDED_CHOICES.get(item.name, [])
-        kinds = [option for option in options if isinstance(option, type)] or ([hint] if isinstance(hint, type) else [])
+        plain = [get_origin(option) or option for option in options or [hint]]  # dict[str, Any] → dict
+        kinds = [kind for kind in plain if isinstance(kind, type)]
         if value is None and type(None) in options:
             continue
         if isinstance(value, str) and value in choices:

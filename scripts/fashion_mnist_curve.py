@@ -70,7 +70,14 @@ def arguments(data: Path) -> list[str]:
     """The command line of `hf-llc curve` for the data under a folder."""
     weights = sorted(map(str, (data / "fashion_mnist_cnn_series").glob("*.safetensors")))
     flags = [word for name, value in SETTINGS.items() for word in (f"--{name}", value) if word is not None]
-    series = ["--weights", *weights, "--factory", f"{Path(__file__).stem}:network", "--data", data / "fashion_mnist"]
+    series = [
+        "--weight-files",
+        *weights,
+        "--factory",
+        f"{Path(__file__).stem}:network",
+        "--data",
+        data / "fashion_mnist",
+    ]
     return ["curve", *map(str, [*series, *flags])]
 
 

@@ -1,4 +1,4 @@
-"""A factory for `hf-llc curve --weights`, and a series of weights and data to go with it."""
+"""A factory for `hf-llc curve --weight-files`, and a series of weights and data to go with it."""
 
 from __future__ import annotations
 

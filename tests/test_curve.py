@@ -56,7 +56,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def command(files: list[str], *more: str) -> list[str]:
     data = str(Path(files[0]).parent / "data.jsonl")
-    given = ["--weights", *files, "--factory", "curve_factory:make", "--data", data, "--output", "out"]
+    given = ["--weight-files", *files, "--factory", "curve_factory:make", "--data", data, "--output", "out"]
     return ["curve", *given, *FLAGS, *more]
 
 
@@ -291,11 +291,11 @@ def test_steps_come_from_the_names(names: list[str], steps: list[int] | None) ->
         (["--data", "d", "--revisions", "a"], "--model and --revisions go together"),
         (["--data", "d", "--checkpoints", "c", "--model", "m"], "--model and --revisions go together"),
         (["--data", "d", "--checkpoints", "nowhere"], "no checkpoints there"),
-        (["--data", "d", "--weights", "w"], "--weights and --factory go together"),
-        (["--data", "d", "--weights", "w", "--factory", "make"], "not a function's name"),
-        (["--data", "d", "--weights", "w", "--factory", "no_such_module:make"], "no such factory"),
-        (["--data", "d", "--weights", "w", "--factory", "curve_factory:none"], "no such factory"),
-        (["--data", "d", "--weights", "w", "--factory", "curve_factory:make"], "no such weights file"),
+        (["--data", "d", "--weight-files", "w"], "--weight-files and --factory go together"),
+        (["--data", "d", "--weight-files", "w", "--factory", "make"], "not a function's name"),
+        (["--data", "d", "--weight-files", "w", "--factory", "no_such_module:make"], "no such factory"),
+        (["--data", "d", "--weight-files", "w", "--factory", "curve_factory:none"], "no such factory"),
+        (["--data", "d", "--weight-files", "w", "--factory", "curve_factory:make"], "no such weights file"),
         (["--data", "d", "--checkpoints", "c", "--revision", "a"], "revision is for one model"),
         (["--data", "d", "--checkpoints", "c", "--resume", "--overwrite"], "both given"),
     ],

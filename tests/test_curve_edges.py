@@ -33,7 +33,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def run(files: list[str], *more: str) -> int:
     data = str(Path(files[0]).parent / "data.jsonl")
-    given = ["--weights", *files, "--factory", "curve_factory:make", "--data", data, "--output", "out"]
+    given = ["--weight-files", *files, "--factory", "curve_factory:make", "--data", data, "--output", "out"]
     return main(["curve", *given, *FAST, *more])
 
 

@@ -76,7 +76,7 @@ LONG = "x" * 300
         ["estimate", "--output", LONG],
         ["estimate", "--tokenizer", LONG],
         ["curve", "--checkpoints", LONG, "--data", "d", "--output", "out"],
-        ["curve", "--weights", LONG, "--factory", "a:b", "--data", "d", "--output", "out"],
+        ["curve", "--weight-files", LONG, "--factory", "a:b", "--data", "d", "--output", "out"],
     ],
     ids=lambda argv: " ".join(argv).replace(LONG, "LONG"),
 )

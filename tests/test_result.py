@@ -115,7 +115,7 @@ def test_a_file_saved_by_an_earlier_version_is_read(path: Path) -> None:
     saved = json.loads(path.read_text(encoding="utf-8"))
     result = LLCResult.load(path)
     assert saved["schema_version"] == 2 and len(saved) > 55
-    assert result.to_dict() == {"descent": None, **saved}  # which that version did not have
+    assert result.to_dict() == {"descent": None, "weights": "all", **saved}  # which that version did not have
     simple = {name: value for name, value in saved.items() if isinstance(value, (int, float, str, bool))}
     assert {name: getattr(result, name) for name in simple} == simple
     assert [reason.name for reason in result.reasons] == [reason["name"] for reason in saved["reasons"]]

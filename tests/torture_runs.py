@@ -52,7 +52,7 @@ def estimate(kind: str, output: Path, *, overwrite: bool = False) -> int:
     place = Path(os.environ["SERIES"])
     flags = [w for name, x in FIXED.items() for w in (f"--{name.replace('_', '-')}", str(x)) if name != "save_seconds"]
     files = sorted(map(str, place.glob("*.safetensors")))
-    given = ["--factory", "curve_factory:make", "--weights", *files, "--data", f"{place}/data.jsonl"]
+    given = ["--factory", "curve_factory:make", "--weight-files", *files, "--data", f"{place}/data.jsonl"]
     return command_line(["curve", *given, *flags, *more])
 
 

@@ -81,7 +81,8 @@ class Posterior:
     def _multiplications_per_weight(self) -> int:
         """Of one example's forward pass, on average; 0 where products are not float32 ones on a CPU."""
         is_plain = self.device.type == "cpu" and self.dtype == torch.float32 and self.mixed_precision == "no"
-        parameters = self.buffer.parameters.values()
+        is_whole = self.problem.part is None
+        parameters = list(self.buffer.parameters.values() if is_whole else self.model.parameters())
         matrices = sum(p.numel() for p in parameters if p.ndim == 2 and is_plain)
         return self.problem.num_positions * matrices // len(parameters)
 
@@ -236,7 +237,7 @@ class Posterior:
             with self._autocast():
                 return self.problem.losses(self.model, self.minibatches.gather(slice(0, 1))).sum()
 
-        size = kept_bytes(forward, self.buffer.parameters.values(), self._layers)
+        size = kept_bytes(forward, self.model.parameters(), self._layers)
         self.buffer.release()
         return size
 

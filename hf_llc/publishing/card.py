@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 METRIC = "llc"
 EVAL_RESULTS = ".eval_results/llc.yaml"
 
-_SETTING = ("unit", "n", "nbeta", "localization", "sampler", "minimize")
+_SETTING = ("unit", "n", "nbeta", "localization", "sampler", "minimize", "weights")
 """Two estimates estimate the same thing if these arguments of their metrics, task and data set are equal."""
 
 
@@ -98,6 +98,7 @@ def eval_result(result: Record) -> EvalResult:
         "localization": result.localization,
         "sampler": result.sampler,
         "minimize": result.minimize is not None,
+        "weights": None if result.weights == "all" else result.weights,
         "step_size": result.step_size,
         "num_chains": result.num_chains,
         "num_draws": result.num_draws,
@@ -172,6 +173,10 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
     from huggingface_hub import EvalResultEntry
     from huggingface_hub._eval_results import eval_result_entries_to_yaml, parse_eval_result_entries
 
+    if result.weights != "all":
+        raise InputError(
+            "a benchmark takes λ̂ of all weights", value=result.weights, remedy="leave benchmark_dataset out"
+        )
     if not math.isfinite(result.llc):
         raise InputError("a benchmark takes numbers only", value=result.verdict, remedy="leave benchmark_dataset out")
     try:

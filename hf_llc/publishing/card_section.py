@@ -6,6 +6,7 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
+from hf_llc.config import MASKS
 from hf_llc.publishing.formatting import code, counted, escaped, number, shell_word, with_error
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
 from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows
@@ -64,6 +65,8 @@ def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
     """Return the command line that repeats the estimate; None if model or data were objects in Python."""
     model, data = result.model.get("id"), result.data.get("id")
     flags: dict[str, Any] = {}
+    if result.weights.startswith(MASKS):
+        return None
     if model != _EMBEDDED:
         is_on_hub = isinstance(model, str) and "/" in model
         model = model if is_on_hub else repo_id or model
@@ -92,6 +95,8 @@ def _sampling(result: Record) -> dict[str, Any]:
     if result.mixed_precision != "no":
         values["mixed_precision"] = result.mixed_precision
     values |= {name: True for name in ("adapt_step_size", "minimize") if getattr(result, name)}
+    if result.weights != "all":
+        values = {"weights": result.weights, **values}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -108,7 +113,7 @@ def _headline(result: Record) -> str:
     moved = moved_text(result)
     first = "" if moved is None else f"**{escaped(moved)}.** "
     return (
-        f"{first}**{estimate_text(result)}** at {law_text(result)}, "
+        f"{first}**{escaped(estimate_text(result))}** at {law_text(result)}, "
         f"on {_data(result)}. Verdict: **{escaped(result.verdict)}**."
     )
 
@@ -152,6 +157,8 @@ def _reproduce(result: Record, repo_id: str | None) -> str:
     if command is not None:
         return f"```bash\n{command}\n```"
     arguments = {name: "True" if value is True else json.dumps(value) for name, value in _sampling(result).items()}
+    if result.weights.startswith(MASKS):
+        arguments["weights"] = "masks"
     lines = [f"    {name}={text}," for name, text in arguments.items()]
     call = "\n".join(["LLCEvaluator(", *lines, ").compute(model, data=data, loss_fn=loss_fn)"])
     return f"```python\n{call}\n```\n\nThe model or the data were objects in Python, so no command line names them."

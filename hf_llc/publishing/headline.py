@@ -5,15 +5,20 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import number, short, with_error
+from hf_llc.publishing.formatting import number, plain, short, with_error
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
 
 
 def estimate_text(result: Record) -> str:
-    """λ̂ ± its standard error, e.g. `λ̂ = 12.34 ± 0.56`."""
-    return f"λ̂ = {with_error(result.llc, result.llc_se)}"
+    """λ̂ ± its standard error, e.g. `λ̂ = 12.34 ± 0.56`, or `λ̂ of l0h1 = …` where only that was sampled."""
+    return f"λ̂{part_text(result)} = {with_error(result.llc, result.llc_se)}"
+
+
+def part_text(result: Record) -> str:
+    """Of which part of the weights, e.g. ` of l0h1`; nothing if all were sampled."""
+    return "" if result.weights == "all" else f" of {plain(result.weights)}"
 
 
 def law_text(result: Record) -> str:

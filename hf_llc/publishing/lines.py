@@ -220,6 +220,7 @@ _CHAINS_AND_BURNIN = Line(
 _BATCH_SIZE = Line(lambda r: f"{r.batch_size:,}", card="Batch size", show="batch {}")
 _SEED = Line(lambda r: str(r.seed), card="Seed")
 _SEED_AND_PRECISION = Line(lambda r: f"{r.seed}{_precision(r)}", show="seed {}")
+_WEIGHTS = Line(lambda r: None if r.weights == "all" else code(r.weights), card="Weights sampled")
 _DISTANCE = Line(
     lambda r: None if r.minimize is None else f"moved by {number(r.minimize.get('distance'))}",
     card="w\\* first taken to the nearest minimum",
@@ -254,7 +255,20 @@ CARD_DIAGNOSTICS = (
     *(_DESCENT, _INIT_LOSS, _MEAN_LOSS, _TRIVIAL_LOSS),
 )
 CARD_SETTINGS = (
-    *(_MODEL, _UNUSED_WEIGHTS, _DATA, _CLASSES, _READING, _TASK, _N, _NBETA, _LOCALIZATION, _SAMPLER, _STEP_SIZE),
+    *(
+        _MODEL,
+        _WEIGHTS,
+        _UNUSED_WEIGHTS,
+        _DATA,
+        _CLASSES,
+        _READING,
+        _TASK,
+        _N,
+        _NBETA,
+        _LOCALIZATION,
+        _SAMPLER,
+        _STEP_SIZE,
+    ),
     *(_CHAINS, _BURNIN, _BATCH_SIZE, _SEED, _DISTANCE, _RUN, _VERSIONS),
 )
 SHOW = {

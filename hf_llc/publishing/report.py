@@ -6,7 +6,7 @@ import textwrap
 from typing import TYPE_CHECKING
 
 from hf_llc.publishing.formatting import WIDTH, for_encoding, with_error
-from hf_llc.publishing.headline import law_text, moved_text
+from hf_llc.publishing.headline import law_text, moved_text, part_text
 from hf_llc.publishing.lines import show_rows
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def render(result: Record, *, encoding: str | None = None) -> str:
         result: what to show.
         encoding: encoding of the reader (None: that of standard output). If it has no λ̂, β …, the text is plain ASCII.
     """
-    rows = [("λ̂", f"{with_error(result.llc, result.llc_se)}   at {law_text(result)}")]
+    rows = [("λ̂", f"{with_error(result.llc, result.llc_se)}{part_text(result)}   at {law_text(result)}")]
     moved = moved_text(result)
     rows += [] if moved is None else [("", moved)]
     rows += [("verdict", result.verdict)]

@@ -154,7 +154,8 @@ class Record(_FlatNames):
         It has the form of `evaluate`'s metrics and can be joined with theirs. NaN becomes None.
         """
         values = {name: finite(_plain(getattr(self, name))) for name in _METRICS}
-        return {**values, "minimized": self.minimize is not None}
+        part = {} if self.weights == "all" else {"weights": self.weights}
+        return {**values, "minimized": self.minimize is not None, **part}
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries under the flat names; NaN becomes None. See `from_dict`."""

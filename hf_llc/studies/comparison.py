@@ -38,7 +38,10 @@ _SHOULD: dict[str, Callable[[LLCResult], Any]] = {
     },
     **{
         name: lambda r, name=name: getattr(r, name)
-        for name in ("seed", "num_chains", "num_draws", "num_steps_between_draws", "num_burnin_steps", "num_parameters")
+        for name in (
+            *("seed", "num_chains", "num_draws", "num_steps_between_draws", "num_burnin_steps", "num_parameters"),
+            "weights",
+        )
     },
     "minimize": lambda r: r.minimize is not None,
     "hf_llc": lambda r: r.versions.get("hf_llc"),

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from hf_llc.backend.torch_modes import own_modes
-from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.components.part_of import part_of
+from hf_llc.config import LoadConfig, SampleConfig, weights_name
 from hf_llc.parallel.processes import Processes, alone
+from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.publishing.result_folder import check_unread, save
@@ -65,6 +68,13 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
         InputError: a setting does not fit the problem, or the loss at w* is not finite.
     """
     begun = time.monotonic()
-    sample = decide_from_data(sample, problem)
-    with own_modes(), alone(), preserved(problem.model), tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
+    problem = replace(problem, part=part_of(problem.model, sample.weights))
+    sample = decide_from_data(replace(sample, weights=weights_name(sample.weights)), problem)
+    with (
+        own_modes(),
+        alone(),
+        preserved(problem.model),
+        restricted(problem.model, problem.part),
+        tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
+    ):
         return Run(problem, sample, RunFolder(temporary), Processes(), progress=False).result(begun)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
-from hf_llc.config import LoadConfig, SampleConfig, as_dict
+from hf_llc.components.part_of import part_of
+from hf_llc.config import LoadConfig, SampleConfig, as_dict, weights_name
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.loading.hub_errors import public_name
@@ -16,6 +17,7 @@ from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import observables_named
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.parallel.sharding import is_sharded
+from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.workflow.identity import identity_of
@@ -70,7 +72,8 @@ def loaded(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[Proble
             allowed=f"fingerprint {given.data_fingerprint}",
             remedy="give the same data, or leave out like",
         )
-    return problem, decide_from_data(sample, problem)
+    problem.part = part_of(problem.model, sample.weights)
+    return problem, decide_from_data(replace(sample, weights=weights_name(sample.weights)), problem)
 
 
 @contextlib.contextmanager
@@ -131,6 +134,7 @@ def opened_run(
             shard_over_group(problem, sample, processes)
             with contextlib.ExitStack() as kept:
                 processes.all_do(lambda: kept.enter_context(preserved(problem.model)))
+                processes.all_do(lambda: kept.enter_context(restricted(problem.model, problem.part)))
                 run = Run(problem, sample, used, processes, progress)
                 used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
                 yield run

@@ -11,9 +11,10 @@ import torch
 
 from hf_llc.backend.versions import package_versions
 from hf_llc.chains.ensemble import Sampling
-from hf_llc.config import SampleConfig
+from hf_llc.config import SampleConfig, weights_name
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.restriction import num_parameters_of
 from hf_llc.problem import Problem
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.conditions import Cost, Settings, Subject
@@ -55,6 +56,7 @@ def settings_of(
         batch_size=used.batch_size,
         chain_batch_size=used.chain_batch_size,
         seed=used.seed,
+        weights=weights_name(asked.weights),
         mixed_precision=asked.mixed_precision,
         step_in_backward=step_in_backward,
         gradient_checkpointing=asked.gradient_checkpointing,
@@ -98,7 +100,7 @@ def subject_of(problem: Problem, posterior: Posterior) -> Subject:
         unit=problem.unit,
         trivial_loss=problem.trivial_loss,
         num_parameters=posterior.num_parameters,
-        num_parameters_total=sum(p.numel() for p in problem.model.parameters()),
+        num_parameters_total=num_parameters_of(problem.model),
         task=problem.task,
         mode="eval",
         dtype=str(posterior.dtype).removeprefix("torch."),

@@ -29,9 +29,9 @@ def add(commands: Any) -> None:
     series = parser.add_argument_group("series: one of")
     series.add_argument("--revisions", metavar="PATTERN", help="branches and tags of --model, e.g. 'step*'")
     series.add_argument("--checkpoints", metavar="DIR", help="a folder of model folders (Trainer's checkpoint-500 …)")
-    series.add_argument("--weights", metavar="FILE", nargs="+", help="weights of a plain module, with --factory")
+    series.add_argument("--weight-files", metavar="FILE", nargs="+", help="weights of a plain module, with --factory")
     series.add_argument(
-        "--factory", metavar="MODULE:FUNCTION", help="function that returns (module, loss_fn) for --weights"
+        "--factory", metavar="MODULE:FUNCTION", help="function that returns (module, loss_fn) for --weight-files"
     )
     add_settings(parser)
     options = add_run_options(parser, output="the curve")
@@ -87,12 +87,12 @@ def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:
     Raises:
         InputError: one is missing or too many.
     """
-    given = [name for name in ("revisions", "checkpoints", "weights") if getattr(args, name) is not None]
+    given = [name for name in ("revisions", "checkpoints", "weight_files") if getattr(args, name) is not None]
     if len(given) != 1:
-        what = " and ".join(f"--{name}" for name in given) or "none"
-        raise InputError("one series is needed", value=what, allowed="--revisions, --checkpoints or --weights")
-    if (args.weights is None) != (args.factory is None):
-        raise InputError("--weights and --factory go together", remedy="give both")
+        what = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
+        raise InputError("one series is needed", value=what, allowed="--revisions, --checkpoints or --weight-files")
+    if (args.weight_files is None) != (args.factory is None):
+        raise InputError("--weight-files and --factory go together", remedy="give both")
     if (load.model is None) != (args.revisions is None):
         raise InputError("--model and --revisions go together", remedy="give both, or another series")
     if load.revision is not None:
@@ -108,7 +108,7 @@ def _series(args: argparse.Namespace, load: LoadConfig) -> list[Checkpoint]:
         return checkpoint_series.revisions(str(load.model), args.revisions)
     if args.checkpoints is not None:
         return checkpoint_series.checkpoint_folders(args.checkpoints)
-    return checkpoint_series.weight_files(args.weights, args.factory, allow_pickle=load.allow_pickle)
+    return checkpoint_series.weight_files(args.weight_files, args.factory, allow_pickle=load.allow_pickle)
 
 
 def _remove_empty(output: Path) -> None:
