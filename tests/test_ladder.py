@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -32,10 +33,10 @@ def walled(*, trivial_loss: float | None = None) -> Problem:
     return problem
 
 
-def exact(localization: float) -> float:
+def exact(localization: float, steep: float = STEEP) -> float:
     """λ̂ by quadrature: the directions are independent."""
     w = np.linspace(-0.5, 0.5, 100_001)
-    energy = NBETA * 0.5 * STEEP * w**8
+    energy = NBETA * 0.5 * steep * w**8
     weight = np.exp(-energy - localization / 2 * w**2)
     return D * float((energy * weight).sum() / weight.sum())
 
@@ -56,7 +57,7 @@ def test_without_the_ladder_it_diverges(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_rung_that_loses_the_model_is_not_taken() -> None:
-    """Ten per cent of the way to the loss of a constant predictor are too far: γ stays stronger."""
+    """A quarter of the way to the loss of a constant predictor is too far: γ stays stronger."""
     found = {}
     for trivial_loss in (None, 2e-3):
         problem = walled(trivial_loss=trivial_loss)
@@ -65,6 +66,17 @@ def test_a_rung_that_loses_the_model_is_not_taken() -> None:
             strongest = strongest_localization(Posterior(problem))
     assert found[2e-3] > 2 * found[None] and exact(found[2e-3]) < 0.2 * NBETA * 2e-3 < exact(found[2e-3] / 16)
     assert found[2e-3] < strongest == D / 0.01**2
+
+
+def test_a_given_localization_is_kept_and_the_step_size_falls() -> None:
+    """Walls at a fiftieth of one: the pilot is thrown out in all its blocks, and again begins with a smaller ε."""
+    steep = 1e14
+    problem = power_problem(torch.full((D,), steep), power=8)
+    with preserved(problem.model):
+        found = calibrate(Posterior(problem), replace(ASKED, localization=60.0))
+    first, last = found["path"][:4], found["path"][4:]
+    assert not any(math.isfinite(row["llc"]) for row in first) and last[-1]["step_size"] < first[-1]["step_size"] / 16
+    assert found["localization"] == 60.0 and 0 < last[-1]["llc"] < 3 * exact(60.0, steep)
 
 
 def test_a_sound_pilot_and_a_given_localization_have_no_ladder(monkeypatch: pytest.MonkeyPatch) -> None:

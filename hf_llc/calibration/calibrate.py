@@ -10,7 +10,7 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from hf_llc.calibration.ladder import come_from_above, is_lost
+from hf_llc.calibration.ladder import come_from_above, is_lost, keep_localization
 from hf_llc.calibration.pilot import PILOT, Pilot, initial_law
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
@@ -43,7 +43,9 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
     if SAMPLERS[sample.sampler].has_friction:
         pilot = Pilot(posterior, sample)
         pilot.run()
-        if sample.localization == "auto" and is_lost(pilot):
+        if sample.localization != "auto":
+            keep_localization(pilot)
+        elif is_lost(pilot):
             come_from_above(pilot)
         return {
             "step_size": float(f"{pilot.step_size:.3g}"),

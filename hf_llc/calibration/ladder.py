@@ -1,7 +1,8 @@
 """γ from above, where a pilot at weak γ is thrown out: near-zero loss is near-zero curvature at w*, not around it.
 
 A rung is a short run at one γ, from where the rung above ended. γ is strong at first, so that the chain hardly moves,
-and falls by a factor of four. The last rung that holds gives γ, and step size and friction for the curvature there.
+and falls by a factor of four, at last of two. The last rung that holds gives γ. A pilot at that γ, which begins at w*
+as chains do, then chooses step size, friction and gradient. Its γ is raised if it does not hold that pilot.
 """
 
 from __future__ import annotations
@@ -16,26 +17,29 @@ from hf_llc.samplers.effective_step import effective_step_size, relaxing_localiz
 _NEAR = 0.01
 """‖w − w*‖ over ‖w*‖ to which the first γ holds the chain."""
 
-_FACTOR = 4.0
-"""γ of a rung over that of the next."""
+_FACTOR, _LAST_FACTOR = 4.0, 2.0
+"""γ of a rung over that of the next; between the rung that holds and the one that does not."""
+
+_LOST = 0.25
+"""Share of the way from L_n(w*) to the loss of a constant predictor beyond which a chain no longer stays near w*: half
+of that at which it has left the basin."""
 
 _STIFFER = 8.0
 """Growth of the curvature within a rung from which on its step size was not that of the place it came to."""
 
-_LOST = 0.1
-"""Share of the way from L_n(w*) to the loss of a constant predictor beyond which a chain no longer stays near w*."""
-
+_TRIES = 3
+"""Runs of a rung, each with a quarter of the step size, before it is said not to hold; runs of a pilot likewise."""
 
 _FRICTION = 1.0
-"""Least friction: momentum that lasts carries a chain through a narrow valley before its step size can follow."""
+"""Least friction of a rung: momentum that lasts carries a chain through a narrow valley before ε can follow."""
 
 _LEAST_LLC = 0.05
 """λ̂ beside which heat counts, at least."""
 
 
 def is_lost(pilot: Pilot) -> bool:
-    """A block of the pilot was not finite, or its mean loss was far from L_n(w*)."""
-    return any(not _is_near(pilot, row["llc"]) for row in pilot.path)
+    """A block of the pilot's last run was not finite, or its mean loss was far from L_n(w*)."""
+    return any(not _is_near(pilot, row["llc"]) for row in pilot.path[pilot.begun :])
 
 
 def _is_near(pilot: Pilot, excess: float) -> bool:
@@ -55,29 +59,86 @@ def strongest_localization(posterior: Posterior) -> float:
 def come_from_above(pilot: Pilot) -> None:
     """Give a pilot whose γ is "auto" the settings of the weakest γ that holds it near w*.
 
-    The rungs are added to the pilot's path. If not even the first one holds, the settings are those of it.
+    The rungs are added to the pilot's path.
     """
     asked = pilot.sample
-    localization = strongest_localization(pilot.posterior)
-    pilot.begin_again()
-    pilot.least_friction, pilot.least_llc = _FRICTION, _LEAST_LLC
-    chosen = None
-    while True:
-        pilot.sample = replace(asked, localization=localization)
-        pilot.law = replace(pilot.law, localization=localization)
-        before = pilot.curvature.loss
-        pilot.step_at(pilot.path[-1]["steps"])
-        is_stiffer = pilot.curvature.loss > _STIFFER * max(before, localization)
-        holds = _is_near(pilot, pilot.path[-1]["llc"]) and not is_stiffer
-        if chosen is not None and not holds:
+    pilot.least_llc = _LEAST_LLC
+    localization = _weakest_that_holds(pilot)
+    for _ in range(_TRIES):
+        _set_localization(pilot, localization)
+        pilot.begin_again()
+        pilot.run()
+        if not _ends_lost(pilot):
             break
-        chosen = pilot.step_size, pilot.friction, pilot.gradient, pilot.law, pilot.energy_curvature
-        slow = effective_step_size(pilot.step_size, pilot.friction)
-        weakest = relaxing_localization(slow, asked.steps_allowed)
-        if not holds or localization <= weakest:
-            break
-        localization = max(float(f"{localization / _FACTOR:.2g}"), weakest)
-    step_size, pilot.friction, pilot.gradient, pilot.law, curvature = chosen
-    pilot.step_size = step_size / 2  # chains run on for longer than a rung, to where it is stiffer still
-    pilot.curvature.loss = curvature - pilot.law.localization
+        localization *= _FACTOR
+    slow = effective_step_size(pilot.step_size, pilot.friction)
+    relaxing = relaxing_localization(slow, asked.steps_allowed)
+    _set_localization(pilot, float(f"{max(pilot.law.localization, relaxing):.2g}"))
     pilot.sample = asked
+
+
+def keep_localization(pilot: Pilot) -> None:
+    """Run a pilot whose γ is given, and which ended far from w*, again with smaller step sizes."""
+    for _ in range(_TRIES - 1):
+        if not _ends_lost(pilot):
+            return
+        known = pilot.curvature.loss
+        pilot.begin_again()
+        pilot.curvature.loss = 4 * max(known, pilot.energy_curvature)
+        pilot.run()
+
+
+def _ends_lost(pilot: Pilot) -> bool:
+    """Whether the last block was lost: a run mends its own step size after a block that was."""
+    return not _is_near(pilot, pilot.path[-1]["llc"])
+
+
+def _set_localization(pilot: Pilot, localization: float) -> None:
+    pilot.sample = replace(pilot.sample, localization=localization)
+    pilot.law = replace(pilot.law, localization=localization)
+
+
+def _weakest_that_holds(pilot: Pilot) -> float:
+    """Go down the ladder from `strongest_localization`; that γ itself if not even it holds."""
+    held = localization = strongest_localization(pilot.posterior)
+    pilot.begin_again()
+    pilot.curvature.refresh(pilot.walk.w, pilot.walk.batches.indices(0), iterations=20)
+    factor, kept_friction = _FACTOR, pilot.least_friction
+    pilot.least_friction = _FRICTION
+    while True:
+        _set_localization(pilot, localization)
+        if _holds(pilot):
+            held = localization
+            weakest = relaxing_localization(
+                effective_step_size(pilot.step_size, kept_friction), pilot.sample.steps_allowed
+            )
+            if held <= weakest or factor == _LAST_FACTOR:
+                break
+            localization = max(float(f"{held / factor:.2g}"), weakest)
+        elif factor == _FACTOR and localization < held:
+            factor = _LAST_FACTOR
+            localization = float(f"{held / factor:.2g}")
+        else:
+            break
+    pilot.least_friction = kept_friction
+    return held
+
+
+def _holds(pilot: Pilot) -> bool:
+    """Whether the pilot stays near w* at its γ. If not, it is back where it was.
+
+    A chain that was thrown out by its step size gets smaller ones; one that walked out does not.
+    """
+    start, before = pilot.walk.w.clone(), pilot.curvature.loss
+    for attempt in range(1, _TRIES + 1):
+        pilot.step_at(pilot.path[-1]["steps"])
+        excess = pilot.path[-1]["llc"]
+        if _is_near(pilot, excess):
+            return True
+        is_stiffer = pilot.curvature.loss > _STIFFER * max(before, pilot.law.localization)
+        pilot.walk.w.copy_(start)
+        pilot.curvature.loss = before * 4**attempt
+        if math.isfinite(excess) and not is_stiffer:
+            break
+    pilot.curvature.loss = before
+    return False

@@ -128,6 +128,7 @@ class Pilot:
     Attributes:
         step_size, friction, gradient, law: the chosen settings, after `run`.
         path: measurements and choices, a row for each block.
+        begun: number of the row at which the last `run` began.
     """
 
     def __init__(self, posterior: Posterior, sample: SampleConfig) -> None:
@@ -139,6 +140,7 @@ class Pilot:
         self.curvature = Curvature(posterior, nbeta=self.law.nbeta)
         self.step_size, self.friction = 1.0, 1.0
         self.path: list[dict[str, Any]] = []
+        self.begun = 0
         self.spectrum: Spectrum | None = None
         self.spent = 0
         self.least_friction, self.least_llc = _FRICTION[0], 1.0
@@ -158,7 +160,8 @@ class Pilot:
         return self.spent + self.curvature.num_gradients
 
     def run(self) -> None:
-        """Run all blocks, choosing the settings anew after each."""
+        """Run all blocks from w*, choosing the settings anew after each."""
+        self.begun = len(self.path)
         self.curvature.refresh(self.walk.w, self.walk.batches.indices(0), iterations=20)
         self._choose_settings([self._measure_noise(0)], math.nan)
         kernel = BAOAB(self.step_size, friction=self.friction)
@@ -179,11 +182,10 @@ class Pilot:
             self._choose_settings(noise_powers[len(noise_powers) // 2 :], self.llc)
 
     def begin_again(self) -> None:
-        """Go back to w*, with the curvature there."""
+        """Go back to w*, and forget the curvature met elsewhere."""
         self.walk = self._walk(None)
         self.spent += self.curvature.num_gradients
         self.curvature = Curvature(self.posterior, nbeta=self.law.nbeta)
-        self.curvature.refresh(self.walk.w, self.walk.batches.indices(0), iterations=20)
 
     def step_at(self, start: int) -> None:
         """Run two blocks at the present γ, the first to settle, add them to the path, and choose the settings."""
@@ -212,7 +214,8 @@ class Pilot:
     @property
     def llc(self) -> float:
         """Mean paired loss nβ(L_B(w_t) − L_B(w*)) over the later half of the blocks: of the order of λ̂."""
-        later = [row["llc"] for row in self.path[len(self.path) // 2 :] if math.isfinite(row["llc"])]
+        rows = self.path[self.begun :]
+        later = [row["llc"] for row in rows[len(rows) // 2 :] if math.isfinite(row["llc"])]
         return sum(later) / len(later) if later else math.nan
 
     def _choose_settings(self, noise_powers: list[tuple[float, float]], llc: float) -> None:
@@ -226,7 +229,8 @@ class Pilot:
         share = self.sample.target_se / _HEAT_ERROR / _HEAT_SHARE * llc
         plain, controlled = (sum(column) / len(noise_powers) for column in zip(*noise_powers, strict=True))
         step_size = STABLE / self.energy_curvature
-        if self.sample.gradient == "auto" and self.path:  # not at w*: the control variate has no noise there
+        is_at_w_star = len(self.path) == self.begun  # the control variate has no noise there
+        if self.sample.gradient == "auto" and not is_at_w_star:
             is_harmless = effective_step_size(step_size, _FRICTION[0]) * plain <= 8 * share  # at the least friction
             # a control variate doubles the cost of a step
             kind = "plain" if is_harmless or 2 * controlled >= plain else "control-variate"
@@ -261,7 +265,7 @@ class Pilot:
 
         It can only lower friction that gradient noise asked for, and only if γ is "auto".
         """
-        is_first = not self.path  # the friction of the first block is a guess
+        is_first = len(self.path) == self.begun  # the friction of the first block is a guess
         if is_first or self.posterior.step_in_backward:  # whole gradients do not fit the memory
             return False
         is_noisy = self.sample.localization == "auto" and self.friction >= _NOISY
