@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
+import re
+
 _LONGEST = 200
 """Characters of a value that a refusal shows."""
+_LONGEST_LIST = 1000
+"""Characters of what is allowed: names of columns, say."""
 _SHORT_OF_MEMORY = (
     *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc"),
     *("failed to map segment", "can't start new thread", "resource temporarily unavailable"),
     "codec configuration error",
 )
 """Words of torch, the dynamic linker, Python and Pillow."""
+
+_PATHS = (
+    re.compile(r"""(['"])(?:/|[A-Za-z]:\\)[^'"\n]*[\\/]([^'"\\/\n]*)\1"""),
+    re.compile(r"""(?<![\w:/.~])()(?:/|[A-Za-z]:\\)(?:[^\s'",;()\[\]]*[\\/])([^\s'",;()\[\]\\/]*)"""),
+)
+"""Absolute paths, in quotes or between blanks; the last group is the file's name."""
 
 
 class InputError(ValueError):
@@ -28,7 +38,7 @@ class InputError(ValueError):
     def __init__(self, what: str, *, value: object = None, allowed: str = "", remedy: str = "") -> None:
         parts = [what if value is None else f"{what}, got {_cut(repr(value))}"]
         if allowed:
-            parts.append(f"allowed: {allowed}")
+            parts.append(f"allowed: {_cut(allowed, _LONGEST_LIST)}")
         if remedy:
             parts.append(remedy)
         super().__init__(" ".join("; ".join(parts).split()))
@@ -38,9 +48,17 @@ class FolderError(InputError):
     """The folder of a run is damaged, another run's, or cannot be written to: no fault of model, data or settings."""
 
 
-def _cut(text: str) -> str:
+def _cut(text: str, longest: int = _LONGEST) -> str:
     """The text, or its start and its length if it would fill the screen."""
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} … ({len(text):,} characters)"
+    return text if len(text) <= longest else f"{text[:longest]} … ({len(text):,} characters)"
+
+
+def reason_of(error: BaseException, length: int = 300) -> str:
+    """What an error of a library says, on one line and without the folders of this machine."""
+    text = " ".join(str(error).split())
+    for pattern in _PATHS:
+        text = pattern.sub(lambda found: found[1] + found[2] + found[1], text)
+    return f"{type(error).__name__}: {text[:length]}" if text else type(error).__name__
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -133,11 +133,15 @@ def check_writable(folder: str | Path) -> Path:
     return folder
 
 
-def remedy_for(path: Path, otherwise: str) -> str:
-    """What to do about a damaged file: fetch it if it is what a clone without git-lfs has in its place."""
+def is_pointer(path: Path) -> bool:
+    """Whether a file is a pointer of git-lfs, which a clone without it has in place of the real one."""
     try:
         with open(path, "rb") as file:
-            is_pointer = file.read(len(_POINTER)) == _POINTER
+            return file.read(len(_POINTER)) == _POINTER
     except OSError:
-        is_pointer = False
-    return "the clone has a pointer of git-lfs in its place: run `git lfs pull`" if is_pointer else otherwise
+        return False
+
+
+def remedy_for(path: Path, otherwise: str) -> str:
+    """What to do about a damaged file: fetch it if it is what a clone without git-lfs has in its place."""
+    return "the clone has a pointer of git-lfs in its place: run `git lfs pull`" if is_pointer(path) else otherwise

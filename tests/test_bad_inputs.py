@@ -118,7 +118,7 @@ CASES: list[Case] = [
     ("data file missing", lambda here: ["--data", str(here / "no.txt")], "no such data file"),
     ("empty data file", lambda here: _file(here, "empty.txt", ""), "the data file is empty"),
     ("data of an unknown kind", lambda here: _file(here, "data.xyz", "a"), "a file of this kind cannot be read"),
-    ("damaged parquet", lambda here: _file(here, "bad.parquet", "PAR"), "the data set cannot be read"),
+    ("damaged parquet", lambda here: _file(here, "bad.parquet", "PAR"), "cut off, or is no parquet"),
     ("empty data set", lambda here: _rows(here, text=[]), "the data set is empty"),
     ("one example", lambda here: [*_rows(here, text=["a cat"]), "--packing", "document"], "single example"),
     ("only padding", lambda here: [*_rows(here, text=["", "", ""]), "--packing", "document"], "no example has a token"),

@@ -19,6 +19,7 @@ from curve_factory import series
 from hub import Hub
 from launch import ROOT, environment, torchrun
 from PIL import Image
+from safetensors.torch import save_file
 from test_hub_client import put_data, put_model
 from worker import network, squared_error
 
@@ -324,6 +325,8 @@ def test_weights_and_factories_that_do_not_fit(tmp_path: Path, capsys: pytest.Ca
     torch.save(network().state_dict(), tmp_path / "step3.pt")
     refused(command([*files, str(tmp_path / "step3.pt")]), "not safetensors")
     Path(files[1]).write_bytes(b"nonsense")
+    refused(command(files), "the weights file is damaged")
+    save_file({"other": torch.ones(1)}, files[1])
     refused(command(files), "the weights do not fit")
     (checkpoint,) = weight_files([tmp_path / "step3.pt"], lambda: (network(), squared_error), allow_pickle=True)
     assert checkpoint.open is not None

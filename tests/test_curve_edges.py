@@ -7,7 +7,8 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -16,10 +17,12 @@ from safetensors.torch import load_file, save_file
 from test_curve import FLAGS
 
 from hf_llc.cli.entry_point import main
+from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.publishing.result_folder import read_curve
+from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, checkpoint_folders
-from hf_llc.studies.series_left import SeriesLeft
+from hf_llc.studies.series_left import SeriesLeft, faults_of
 from hf_llc.workflow.folder_lock import FolderLock
 
 FAST = [*FLAGS, "--step-size", "1e-3", "--num-draws", "20", "--num-burnin-steps", "5", "--no-check-localization"]
@@ -84,17 +87,20 @@ def test_all_are_looked_at_before_the_first_is_measured(tmp_path: Path, capsys: 
 def test_too_few_whole_ones_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = series(tmp_path)
     spoil(files[1], "empty")
+    capsys.readouterr()
     assert run(files[1:]) == 2
     err = capsys.readouterr().err
-    assert "a curve needs two checkpoints or more" in err and "step10: the weights do not fit" in err
+    assert "a curve needs two checkpoints or more" in err and "step10: the weights file is damaged" in err
+    assert len(err.splitlines()) == 1
     assert not Path("out").exists()
 
 
 def test_bad_data_is_no_fault_of_the_checkpoints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = series(tmp_path, (1, 2, 3, 4, 5))
     (tmp_path / "data.jsonl").write_text('{"x": [1.0, 2.0]}\n')
+    capsys.readouterr()
     assert run(files) == 2
-    assert capsys.readouterr().err.count("not measured") <= 3 and not Path("out").exists()
+    assert len(capsys.readouterr().err.splitlines()) == 1 and not Path("out").exists()
 
 
 def test_positions_never_pass_for_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -130,7 +136,9 @@ def test_folders_that_are_no_checkpoints_are_named(tmp_path: Path) -> None:
     left = SeriesLeft(checkpoint_folders(tmp_path / "all"), said.append)
     left.skip_without_steps()
     assert [each.name for each in left.left] == ["checkpoint-9", "checkpoint-10"]
-    assert said == ["runs: skipped: no config.json", "final: skipped: no step in its name"]
+    assert said == []  # all may still be refused, in one line
+    left.add("checkpoint-10", cast("LLCResult", SimpleNamespace(verdict="trustworthy")))
+    assert said[:2] == ["runs: skipped: no config.json", "final: skipped: no step in its name"] and len(said) == 3
     with pytest.raises(InputError, match="two checkpoints or more"):
         SeriesLeft([Checkpoint("a", {}), Checkpoint("b", {}, skipped="why not")], lambda line: None)
 
@@ -141,7 +149,8 @@ SPOILED: dict[str, tuple[dict[str, str], str]] = {
     "s3": ({"pytorch_model.bin": "x"}, "pickled weights only"),
     "s4": ({"config.json": "{", "model.safetensors": "x"}, "config.json is damaged"),
     "s5": ({}, "the model folder has no weights"),
-    "s6": ({"model.safetensors": "version https://git-lfs"}, "the weights file is damaged"),
+    "s6": ({"model.safetensors": "version https://git-lfs"}, "git lfs pull"),
+    "s7": ({"model.safetensors": "x"}, "the weights file is damaged"),
 }
 
 
@@ -152,9 +161,13 @@ def test_folders_whose_weights_cannot_be_read_are_named(tmp_path: Path, capsys: 
             (tmp_path / "all" / name / file).write_text(text)
     argv = ["curve", "--checkpoints", str(tmp_path / "all"), "--data", "nowhere.txt", "--task", "text-generation"]
     assert main([*argv, "--output", "out"]) == 2
-    err = capsys.readouterr().err.splitlines()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line.startswith("hf-llc: error: a curve needs two checkpoints") and "s1: files of weights are missing" in line
+    )
+    faults = faults_of(checkpoint_folders(tmp_path / "all"), LoadConfig(task="text-generation"))
     for name, (_, why) in SPOILED.items():
-        assert any(line.startswith(f"{name}: not measured: ") and why in line for line in err), (name, err)
+        assert why in faults[name], faults
 
 
 @pytest.fixture(scope="module")

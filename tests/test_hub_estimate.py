@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiny
 from hub import Hub
 from hub.client import Done
 from test_hub_client import put_data, put_model
@@ -203,6 +204,24 @@ def test_a_repository_that_holds_no_model(setting: Setting) -> None:
     hub.put("org/empty", {"config.json": hub.read("org/tiny", "config.json", revision="step1000")})
     done = setting.estimate("--model", "org/empty", drop=("--revision",))
     setting.refused(done, "the model has no safetensors weights, got 'org/empty'; convert it, .*")
+
+
+def test_shards_that_the_hub_lacks(setting: Setting, tmp_path: Path) -> None:
+    """They are named before any of the others is asked for."""
+    folder = tiny.save_llama(tmp_path / "shards")
+    (folder / "model.safetensors").unlink()
+    tiny.llama().save_pretrained(folder, max_shard_size="10KB")
+    shards = sorted(path.name for path in folder.glob("model-*.safetensors"))
+    for lost, named in ((shards[1:2], shards[1]), (shards, rf"{shards[0]}, {shards[1]}, {shards[2]}, …")):
+        for name in lost:
+            (folder / name).unlink(missing_ok=True)
+        setting.hub.put(f"org/shards{len(lost)}", folder)
+        count = len(setting.hub.requests)
+        done = setting.estimate("--model", f"org/shards{len(lost)}", drop=("--revision",))
+        setting.refused(
+            done, rf"files of weights are missing \({len(lost)}\): {named}, got 'org/shards{len(lost)}'; download .*"
+        )
+        assert not any("-of-0" in seen.path for seen in setting.hub.requests[count:])
 
 
 # Refusals: every fault in turn, and the same command once it is gone

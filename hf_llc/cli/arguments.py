@@ -200,6 +200,13 @@ def read_yaml(path: str | Path) -> dict[str, str | None]:
             raise InputError(
                 f"{name[:40]} in {path} (line {line}) is not a single value", value=shown, allowed="a word or a number"
             )
+        is_quoted = value.style in ("'", '"')
+        if not value.value.strip() and (is_quoted or name in ("model", "data")):
+            raise InputError(
+                f"{name} in {path} (line {line}) is empty",
+                value=value.value,
+                remedy="leave it out, or write null for none; is a variable unset?",
+            )
         if name in values:
             raise InputError(f"{name} stands twice in {path}, again in line {line}", remedy="leave one of them")
         values[name] = value.value

@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Callable, Mapping, Sequence, Set
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_cache
 from safetensors import safe_open
 from transformers import PreTrainedModel
 
 from hf_llc.errors import InputError
+from hf_llc.loading.weight_files import file_of, listed, weight_files
 
 _FLOATS = ("F64", "F32", "F16", "BF16", "torch.float64", "torch.float32", "torch.float16", "torch.bfloat16")
-_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""The names that transformers gives to weights, the first that is there; or with `.index.json`, of shards."""
-_INDEX = f"{_WEIGHTS[0]}.index.json"
 _HARMLESS = re.compile(
     r"position_ids$|inv_freq$|(^|\.)pooler\.|seq_relationship\.|attn\.(masked_)?bias$|num_batches_tracked$"
 )
 """Tensors that older files hold, or other heads use, and that do not bear on the loss."""
-_MAX_NAMES = 3
 
 
 def refuse_adapter(source: str, revision: str | None, shown: str | None) -> None:
@@ -32,75 +26,13 @@ def refuse_adapter(source: str, revision: str | None, shown: str | None) -> None
     Raises:
         InputError: the checkpoint holds an adapter.
     """
-    if _file(source, revision, "adapter_config.json") is not None:
+    if file_of(source, revision, "adapter_config.json") is not None:
         raise InputError(
             "the checkpoint holds an adapter (adapter_config.json)",
             value=shown,
             remedy="merge it into its base model (merge_and_unload, save_pretrained) and give that; to sample the "
             "adapter's weights alone, give the loaded model as an object",
         )
-
-
-def check_safetensors(folder: Path) -> None:
-    """Check that a folder's safetensors files are complete and have the names that transformers looks for.
-
-    Raises:
-        InputError: a shard is missing, or the index of the shards, or the files are named otherwise.
-    """
-    _check_names({path.name for path in folder.iterdir() if path.is_file()}, lambda: folder / _INDEX, folder.name)
-
-
-def check_on_hub(name: str, commit: str, *, allow_pickle: bool) -> None:
-    """The same of a model on the Hub, before its files are downloaded. Nothing is checked if the Hub does not answer.
-
-    Raises:
-        InputError: a file of weights is missing there, or named otherwise.
-    """
-    if constants.is_offline_mode():
-        return
-    try:
-        info = HfApi().model_info(name, revision=commit)
-    except Exception:  # without an answer, what is in the cache decides
-        return
-    files = {file.rfilename for file in info.siblings or []}
-    if any(file.endswith(".safetensors") for file in files) and not (allow_pickle and _WEIGHTS[1] in files):
-        _check_names(files, lambda: Path(hf_hub_download(name, _INDEX, revision=commit)), name)
-
-
-def _check_names(files: Set[str], index: Callable[[], Path], shown: str) -> None:
-    """Refuse safetensors files that transformers would not find, or not all of them."""
-    if _WEIGHTS[0] in files:
-        return
-    if _INDEX in files:
-        lost = [name for name in _shards(index(), shown) if name not in files]
-        if lost:
-            raise InputError(
-                f"files of weights are missing ({len(lost)}): {_listed(lost)}",
-                value=shown,
-                remedy=f"download or upload them: {_INDEX} names them",
-            )
-        return
-    names = sorted(name for name in files if name.endswith(".safetensors"))
-    if any(re.search(r"-\d+-of-\d+\.safetensors$", name) for name in names):
-        raise InputError(
-            f"the weights are in several files ({_listed(names)}) and the file that lists them is missing",
-            value=shown,
-            remedy=f"add {_INDEX}",
-        )
-    raise InputError(
-        f"the weights have a name that is not looked for: {_listed(names)}",
-        value=shown,
-        allowed=f"{_WEIGHTS[0]}, or shards with {_INDEX}",
-        remedy=f"rename the file to {_WEIGHTS[0]} if these are the weights to measure",
-    )
-
-
-def _shards(index: Path, shown: str) -> list[str]:
-    """The files that an index names."""
-    try:
-        return sorted({str(name) for name in json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(f"{index.name} is damaged", value=shown, remedy="download or save it again") from error
 
 
 def check_loaded(
@@ -138,11 +70,11 @@ def check_loaded(
     inside = [name for name in unused if _is_inside(name, model)]
     if inside:
         raise InputError(
-            f"the checkpoint holds weights that the model does not use ({len(inside)}): {_listed(inside)}",
+            f"the checkpoint holds weights that the model does not use ({len(inside)}): {listed(inside)}",
             value=shown,
             remedy="does config.json fit the weights (number of layers, biases, model_type)?",
         )
-    return f"{len(unused)} tensors: {_listed(unused)}" if len(unused) > 1 else unused[0]
+    return f"{len(unused)} tensors: {listed(unused)}" if len(unused) > 1 else unused[0]
 
 
 def _check_shapes(info: Mapping[str, Any], shown: str | None) -> None:
@@ -164,7 +96,7 @@ def _check_missing(model: PreTrainedModel, missing: Sequence[str], shown: str | 
     heads = {name for name, module in model.named_modules() if module is head}
     is_head = all(name.rpartition(".")[0] in heads for name in missing)
     raise InputError(
-        f"weights are missing in the checkpoint ({len(missing)}): {_listed(missing)}",
+        f"weights are missing in the checkpoint ({len(missing)}): {listed(missing)}",
         value=shown,
         remedy=f"is it trained for {task}?" + (" Or should config.json say tie_word_embeddings?" if is_head else ""),
     )
@@ -215,39 +147,6 @@ def _stored_types(source: str, revision: str | None) -> dict[str, str]:
     return kinds
 
 
-def check_readable(source: str, revision: str | None) -> None:
-    """Read the heads of the files of weights, as far as they are on this machine.
-
-    Raises:
-        Exception: of safetensors: a file is cut off or is none.
-    """
-    for path in weight_files(source, revision):
-        if path.suffix == ".safetensors":
-            with safe_open(path, framework="pt"):
-                pass
-
-
-def weight_files(source: str, revision: str | None) -> list[Path]:
-    """The files of weights that transformers reads, in a folder or in the cache of the Hub's client."""
-    for name in _WEIGHTS:
-        whole, index = _file(source, revision, name), _file(source, revision, f"{name}.index.json")
-        if whole is not None:
-            return [whole]
-        if index is not None:
-            paths = [_file(source, revision, shard) for shard in _shards(index, source)]
-            return [path for path in paths if path is not None]
-    return []
-
-
-def _file(source: str, revision: str | None, name: str) -> Path | None:
-    """A file of a folder, or of a commit in the cache; None if it is not there."""
-    if revision is None:
-        path = Path(source) / name
-        return path if path.is_file() else None
-    cached = try_to_load_from_cache(source, name, revision=revision)
-    return Path(cached) if isinstance(cached, str) else None
-
-
 def _is_inside(name: str, model: PreTrainedModel) -> bool:
     """Whether an unused tensor belongs among the model's own: in one more layer, or in a module beside its weights.
 
@@ -268,7 +167,3 @@ def _is_inside(name: str, model: PreTrainedModel) -> bool:
 def _pattern(name: str) -> str:
     """The name with all layers alike."""
     return re.sub(r"\.\d+(?=\.|$)", ".#", name)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:_MAX_NAMES]) + (", …" if len(names) > _MAX_NAMES else "")

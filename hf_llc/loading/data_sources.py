@@ -13,7 +13,7 @@ import datasets
 from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.files import LONGEST_NAME
 from hf_llc.loading.hub_errors import data_refusal, is_of_reading
 from hf_llc.loading.hub_files import commit_of, verified
@@ -217,9 +217,7 @@ def rows_of(data: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
         except Exception as error:  # whatever the code behind a stream may raise
             if isinstance(data, Dataset) or isinstance(error, InputError) or is_of_reading(error):
                 raise
-            raise InputError(
-                f"the stream fails: {type(error).__name__}: {str(error)[:200]}", value=f"row {number}"
-            ) from error
+            raise InputError(f"the stream fails: {reason_of(error)}", value=f"row {number}") from error
         if not isinstance(row, dict):
             raise InputError("a row is no dictionary by column name", value=f"row {number}: {type(row).__name__}")
         yield row

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Any
 from huggingface_hub import errors
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 
 _AGAIN = "run the same command again"
 _UNREACHABLE = (
@@ -48,6 +49,15 @@ def is_of_reading(error: BaseException) -> bool:
     packages = ("huggingface_hub", "httpx", "httpx2", "fsspec", "aiohttp", "pyarrow")
     return any(
         isinstance(each, OSError) or type(each).__module__.split(".")[0] in packages for each in causes_of(error)
+    )
+
+
+def is_of_content(error: BaseException) -> bool:
+    """Whether the content of a file is to blame: what it holds cannot be read as what it is said to be."""
+    return any(
+        isinstance(each, (UnicodeError, EOFError, json.JSONDecodeError))
+        or type(each).__name__ in ("ArrowInvalid", "ParserError", "ValueError", "DatasetGenerationCastError")
+        for each in causes_of(error)
     )
 
 
@@ -129,8 +139,7 @@ def _missing(what: str, shown: str | None) -> InputError:
 
 def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
     """The refusal for what `from_pretrained` raises."""
-    text, low = " ".join(str(error).split()), text_of(error)
-    shown = public_name(name)
+    low, shown = text_of(error), public_name(name)
     if "trust_remote_code" in low:
         return InputError(
             "the model needs Python code of its own, which is not run",
@@ -158,11 +167,18 @@ def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError
         return InputError("no such model", value=shown, remedy="check the spelling; private ones need `hf auth login`")
     if "json" in low:
         return InputError("the model's config.json is damaged", value=shown, remedy="download or save it again")
-    return InputError("the model cannot be loaded", value=shown, remedy=f"{type(error).__name__}: {text[:300]}")
+    return InputError("the model cannot be loaded", value=shown, remedy=reason_of(error))
 
 
-def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
-    """The refusal for what reading a data set raises."""
+def data_refusal(error: Exception, name: str, config: LoadConfig, *, is_local: bool = False) -> InputError:
+    """The refusal for what reading a data set raises.
+
+    Args:
+        error: what was raised.
+        name: the data set's.
+        config: says which part was asked for.
+        is_local: the files are of this machine: the Hub has no part in it.
+    """
     text, low = " ".join(str(error).split()), text_of(error)
     if "unknown split" in low or "bad split" in low:
         known = re.search(r"(?:one of|available splits:) \[(.*?)\]", text, flags=re.IGNORECASE)
@@ -187,11 +203,17 @@ def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
         )
     if "corresponds to no data" in low:
         return InputError("the data set is empty", value=name, remedy="check split and files")
+    # datasets wraps what happened in "an error occurred while generating the dataset"
+    unread = InputError("the data set cannot be read", value=name, remedy=reason_of(error.__cause__ or error))
+    if is_local:
+        return unread
     refusal = hub_refusal(error, "data set", name, config.data_revision)
     if refusal is not None:
         return refusal
     if "entry not found" in low:
         return _missing("data set", name)
+    if is_of_content(error):
+        return unread
     if "script" in low or "trust_remote_code" in low:
         return InputError(
             "the data set needs code of its own, which is not run",
@@ -202,6 +224,4 @@ def data_refusal(error: Exception, name: str, config: LoadConfig) -> InputError:
         return InputError(
             "no such data set", value=name, remedy="check the spelling; private ones need `hf auth login`"
         )
-    cause = error.__cause__ or error  # datasets wraps what happened in "an error occurred while generating the dataset"
-    text = " ".join(str(cause).split())
-    return InputError("the data set cannot be read", value=name, remedy=f"{type(cause).__name__}: {text[:300]}")
+    return unread

@@ -18,10 +18,11 @@ from hf_llc.errors import InputError
 Kind = Literal["model", "dataset"]
 
 _CHUNK = 2**24
-_SMALL_FILES = [
+SMALL_FILES = [
     "*config.json", "tokenizer*", "vocab*", "merges.txt", "special_tokens_map.json", "added_tokens.json", "*.model",
-    "*.tiktoken",
+    "*.tiktoken", "*.jinja",
 ]  # fmt: skip
+"""A model's configuration and tokenizer, as patterns of names."""
 
 
 def commit_of(name: str, kind: Kind, revision: str | None) -> str:
@@ -52,7 +53,7 @@ def fetch_small_files(name: str, commit: str) -> None:
     """
     # transformers goes on without a file that the Hub refuses, and would tokenize with other special tokens, say.
     if not constants.is_offline_mode():
-        snapshot_download(name, revision=commit, allow_patterns=_SMALL_FILES, ignore_patterns=["*/*"])
+        snapshot_download(name, revision=commit, allow_patterns=SMALL_FILES, ignore_patterns=["*/*"])
 
 
 def ask_again(name: str, commit: str, files: Sequence[str]) -> None:

@@ -11,8 +11,9 @@ import datasets
 from datasets import Dataset
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
-from hf_llc.loading.hub_errors import data_refusal
+from hf_llc.errors import InputError, reason_of
+from hf_llc.loading.damaged_files import check_data_file, refuse_broken_json, refuse_pointers
+from hf_llc.loading.hub_errors import data_refusal, is_of_content
 
 BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """What reads a file, by its ending."""
@@ -67,6 +68,7 @@ def open_local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any
         if not each.is_file():
             remedy = "check the path" if len(paths) == 1 else f"check the path; or {AS_TABLE}"
             raise InputError("no such data file", value=each.name, remedy=remedy)
+        refuse_pointers([each])
         if each.suffix.lower() not in BUILDERS:
             raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(BUILDERS))
         if each.stat().st_size == 0:
@@ -75,35 +77,39 @@ def open_local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any
     kinds = {each.suffix.lower() for each in paths}
     if len({BUILDERS[kind] for kind in kinds}) > 1 or kinds == {".csv", ".tsv"}:
         raise InputError("the data files are of several kinds", value=", ".join(sorted(kinds)), allowed="one kind")
+    _check_files(paths)
     builder = BUILDERS[path.suffix.lower()]
     options: dict[str, Any] = _encoding(paths, builder)
     if builder == "text":
         options["sample_by"] = sample_by
     elif kinds == {".tsv"}:
         options["sep"] = "\t"
-    return _load(builder, config, name=path.name, data_files=[str(each) for each in paths], **options)
+    return _load(builder, config, files=paths, name=path.name, data_files=[str(each) for each in paths], **options)
 
 
 def _open_folder(path: Path, config: LoadConfig, sample_by: str) -> Any:
     """See `open_local`."""
+    files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
+    refuse_pointers(sorted(files))
     if (path / "state.json").exists() or (path / "dataset_dict.json").exists():
         saved = _saved(path)
         if isinstance(saved, Dataset):
             refuse_parts(config, split=saved.split, subset=saved.info.config_name)
         return saved
-    files = [p for p in path.rglob("*") if p.is_file() and not p.name.startswith(".")]
     kinds = {p.suffix.lower() for p in files}
     if not kinds:
         raise InputError("the data folder is empty", value=path.name)
     if kinds & {".safetensors", ".bin"} and not kinds & set(BUILDERS) - {".json", ".txt"}:
         raise InputError("the data folder holds a model, not data", value=path.name, remedy="check data")
+    tables = [p for p in files if p.suffix.lower() in BUILDERS]
+    _check_files(tables)
     options: dict[str, Any] = {}
     if kinds & set(BUILDERS) == {".txt"} and kinds <= {".txt", ".md", ""}:
         options["sample_by"] = sample_by
     builders = {BUILDERS[kind] for kind in kinds if kind in BUILDERS}
     if len(builders) == 1 and kinds <= {*BUILDERS, ".md", ""}:  # with a README.md, say
-        options |= _encoding([p for p in files if p.suffix.lower() in BUILDERS], *builders)
-    return _load(str(path), config, name=path.name, **options)
+        options |= _encoding(tables, *builders)
+    return _load(str(path), config, files=tables, name=path.name, **options)
 
 
 def _saved(path: Path) -> Any:
@@ -111,9 +117,17 @@ def _saved(path: Path) -> Any:
     try:
         return datasets.load_from_disk(str(path))
     except Exception as error:  # pyarrow, json and datasets have no common type for a damaged file
-        raise InputError(
-            "the saved data set is damaged", value=path.name, remedy=f"{type(error).__name__}: {str(error)[:200]}"
-        ) from error
+        raise InputError("the saved data set is damaged", value=path.name, remedy=reason_of(error)) from error
+
+
+def _check_files(paths: Iterable[Path]) -> None:
+    """Check that data files are whole.
+
+    Raises:
+        InputError: the first that is not.
+    """
+    for path in paths:
+        check_data_file(path, has_mark=_mark_of(path) is not None)
 
 
 def _encoding(paths: Iterable[Path], builder: str) -> dict[str, str]:
@@ -143,8 +157,12 @@ def _mark_of(path: Path) -> str | None:
     return next((encoding for mark, encoding in _MARKS if start.startswith(mark)), None)
 
 
-def _load(source: str, config: LoadConfig, *, name: str, **options: Any) -> Any:
+def _load(source: str, config: LoadConfig, *, files: Iterable[Path], name: str, **options: Any) -> Any:
+    """What `datasets` makes of files of this machine."""
     try:
         return datasets.load_dataset(source, config.subset, split=config.split, streaming=config.streaming, **options)
     except Exception as error:
-        raise data_refusal(error, name, config) from error
+        refusal = data_refusal(error, name, config, is_local=True)
+        if is_of_content(error):
+            refuse_broken_json(files)
+        raise refusal from error

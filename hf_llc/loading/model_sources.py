@@ -14,19 +14,19 @@ from transformers import PreTrainedModel
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.files import LONGEST_NAME
-from hf_llc.loading.checkpoint import check_loaded, check_on_hub, check_readable, check_safetensors, refuse_adapter
+from hf_llc.loading.checkpoint import check_loaded, refuse_adapter
 from hf_llc.loading.devices import device_of
-from hf_llc.loading.hub_errors import hub_refusal, model_refusal, public_name
+from hf_llc.loading.hub_errors import model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.loading.loaded_weights import check_weights
+from hf_llc.loading.processors import processor_of
 from hf_llc.loading.quantization import check_checkpoint_config
 from hf_llc.loading.tasks.context_length import is_transformer_lens
-from hf_llc.loading.tasks.recognition import task_of_checkpoint, task_of_module
+from hf_llc.loading.tasks.recognition import task_of_checkpoint
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.tasks.task import Task
+from hf_llc.loading.weight_files import check_folder, check_on_hub, check_readable
 from hf_llc.parallel.sharding import hash_of
-
-_PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
 
 
 def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
@@ -38,8 +38,8 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         tokenizer: tokenizer or image processor, or its id or folder; None: the model's own.
 
     Returns:
-        The module, its tokenizer or image processor (None without one), and where it came from: id, revision,
-        fingerprint.
+        The module, its tokenizer or image processor (None without one, or why it cannot be loaded), and where the model
+        came from: id, revision, fingerprint.
 
     Raises:
         InputError: the model cannot be had, or is of a kind that cannot be used.
@@ -77,10 +77,10 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         processor = getattr(given, "tokenizer", None)
         about = {"id": public_name(getattr(given.cfg, "model_name", None)), "revision": None}
     elif processor is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
-        processor = _processor(name, given, config, None, revision=about["revision"])
+        processor = processor_of(name, given, config, None, revision=about["revision"])
     about["fingerprint"] = _fingerprint(given)  # even with a commit: the weights may have been trained since
     if tokenizer is not None or config.tokenizer is not None:
-        processor = _processor("", given, config, tokenizer)
+        processor = processor_of("", given, config, tokenizer)
     return given, processor, about
 
 
@@ -95,7 +95,7 @@ def look_at_named(config: LoadConfig) -> None:
     try:
         if Path(name).is_dir():
             refuse_adapter(name, None, shown)
-            _check_folder(Path(name), config)
+            check_folder(Path(name), allow_pickle=config.allow_pickle)
             commit = None
         elif constants.is_offline_mode():
             return  # the cache holds it or not; loading tells
@@ -122,7 +122,7 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     _check_name(name)
     if folder.is_dir():
         refuse_adapter(name, None, public_name(name))
-        _check_folder(folder, config)
+        check_folder(folder, allow_pickle=config.allow_pickle)
     elif folder.is_file():
         raise InputError(
             "the model is a file",
@@ -136,7 +136,7 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     if folder.is_dir():
         model, unused = _from_pretrained(name, config, None)
         about |= {"unused_weights": unused, "fingerprint": _fingerprint(model)}
-        return model, _processor(name, model, config, tokenizer), about
+        return model, processor_of(name, model, config, tokenizer), about
     try:
         commit = commit_of(name, "model", config.revision)
         with verified(name, "model", commit):
@@ -149,7 +149,7 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     check_on_hub(name, commit, allow_pickle=config.allow_pickle)
     with verified(name, "model", commit):
         model, unused = _from_pretrained(name, config, commit)
-        processor = _processor(name, model, config, tokenizer, revision=commit)
+        processor = processor_of(name, model, config, tokenizer, revision=commit)
     return model, processor, {**about, "revision": commit, "unused_weights": unused}
 
 
@@ -173,6 +173,7 @@ def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> tup
         settings = transformers.AutoConfig.from_pretrained(name, **options)
         check_checkpoint_config(settings, shown)
         task = task_of_checkpoint(settings, config)
+        check_readable(name, revision)
         auto = getattr(transformers, task.auto_class)
         extra = {} if config.attn_implementation is None else {"attn_implementation": config.attn_implementation}
         dtype = torch.float32 if config.dtype is None else getattr(torch, config.dtype)
@@ -240,56 +241,3 @@ def _asked_again(name: str, commit: str) -> Exception | None:
 def _fingerprint(model: torch.nn.Module) -> str:
     """A hash of the weights and buffers; batch norm's averages shape the loss too."""
     return hash_of(value for value in model.state_dict().values() if isinstance(value, torch.Tensor))
-
-
-def _check_folder(folder: Path, config: LoadConfig) -> None:
-    """Check that a model folder has a config, and weights that may be read.
-
-    Raises:
-        InputError: it does not.
-    """
-    files = {p.suffix for p in folder.iterdir()}
-    if not (folder / "config.json").exists():
-        raise InputError(
-            "the model folder has no config.json", value=folder.name, remedy="is it a transformers folder?"
-        )
-    if ".safetensors" not in files and not (config.allow_pickle and files & set(_PICKLES)):
-        if files & set(_PICKLES):
-            raise InputError(
-                "the model folder has pickled weights only, which can run code",
-                value=folder.name,
-                remedy="convert them to safetensors, or give allow_pickle (--allow-pickle)",
-            )
-        raise InputError("the model folder has no weights", value=folder.name, allowed="*.safetensors")
-    if ".safetensors" in files and not (config.allow_pickle and files & set(_PICKLES)):
-        check_safetensors(folder)
-
-
-def _processor(name: str, model: Any, config: LoadConfig, given: Any, *, revision: str | None = None) -> Any:
-    """The tokenizer or image processor: the one given, else the model's own; None if it has none.
-
-    Raises:
-        InputError: the one given cannot be loaded.
-    """
-    if given is None and config.tokenizer is not None:
-        given = config.tokenizer
-    if given is not None and not isinstance(given, (str, os.PathLike)):
-        return given
-    task = task_of_module(model) or TASKS.get(config.task or "")
-    is_image = task is not None and task.processor == "image_processor"
-    auto = transformers.AutoImageProcessor if is_image else transformers.AutoTokenizer
-    source = str(given) if given is not None else name
-    revision = (revision or config.revision) if given is None else None
-    try:
-        if given is not None and not Path(source).exists():
-            revision = commit_of(source, "model", None)
-            fetch_small_files(source, revision)
-        return auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
-    except Exception as error:
-        if given is None:
-            return None
-        raise hub_refusal(error, "tokenizer", source, None) or InputError(
-            "the tokenizer cannot be loaded",
-            value=source,
-            remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:200]}",
-        ) from error

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from hf_llc.backend.global_random import moved_generators, random_numbers_kept, random_states
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.model_state import changed_part, model_state
 from hf_llc.loading.tasks.task import Encoded
 from hf_llc.parallel.processes import Processes
@@ -137,7 +137,7 @@ class _Probe:
             if "allocate memory" in str(error):
                 raise
             raise InputError(
-                f"the model fails on a batch of {self._size}: {type(error).__name__}: {str(error)[:200]}",
+                f"the model fails on a batch of {self._size}: {reason_of(error)}",
                 value=type(self.model).__name__,
                 remedy="check that it takes these data and batches of any size; its config and max_length",
             ) from error

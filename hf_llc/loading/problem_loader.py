@@ -179,6 +179,6 @@ def _hushed() -> Iterator[None]:
 
 
 def _name_of(processor: Any) -> str | None:
-    if processor is None:
+    if processor is None or isinstance(processor, InputError):
         return None
     return public_name(getattr(processor, "name_or_path", None)) or type(processor).__name__

@@ -12,7 +12,7 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 from torch import Tensor
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.data_sources import all_are, column
 from hf_llc.loading.rows import storable, table_of
 
@@ -109,9 +109,7 @@ def _item(data: Any, i: int) -> tuple[Tensor, Tensor]:
     try:
         pair = data[i]
     except Exception as error:  # whatever the user's code may raise
-        raise InputError(
-            f"the torch dataset fails: {type(error).__name__}: {str(error)[:200]}", value=f"item {i}"
-        ) from error
+        raise InputError(f"the torch dataset fails: {reason_of(error)}", value=f"item {i}") from error
     if not isinstance(pair, (tuple, list)) or len(pair) != 2:
         raise InputError(
             "the torch dataset does not hold pairs (input, label)",

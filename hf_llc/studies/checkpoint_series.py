@@ -15,7 +15,7 @@ from typing import Any
 from torch import nn
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.parallel.processes import Processes
 
 
@@ -124,7 +124,7 @@ def _function(name: str) -> Callable[[], Any]:
     try:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
-        raise InputError("no such factory", value=name, remedy=f"{type(error).__name__}: {error}") from error
+        raise InputError("no such factory", value=name, remedy=reason_of(error)) from error
     finally:
         sys.path.remove(os.getcwd())
 
@@ -135,16 +135,20 @@ def _with_weights(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    from hf_llc.loading.damaged_files import check_weight_file
+
     made = make()
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and callable(made[1])):
         raise InputError("the factory returns something else", value=type(made).__name__, allowed="(module, loss_fn)")
     module, loss_fn = made
+    check_weight_file(path)
     try:
         is_safe = path.suffix == ".safetensors"
         module.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, SafetensorError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise InputError("the weights do not fit the factory's module", value=path.name, remedy=text) from error
+        raise InputError(
+            "the weights do not fit the factory's module", value=path.name, remedy=reason_of(error)
+        ) from error
     return module.to(Processes().device), loss_fn
 
 

@@ -17,7 +17,7 @@ class SeriesLeft:
 
     Args:
         checkpoints: all of them, in order.
-        report: called with a line of text for each that is measured or left out.
+        report: called with a line of text for each that is measured or left out; from the first result on.
 
     Attributes:
         left: in order, without those left out.
@@ -33,6 +33,7 @@ class SeriesLeft:
         self.report = report
         self.left = list(checkpoints)
         self.results: dict[str, LLCResult] = {}
+        self._unsaid: list[str] = []
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self._skip({each.name: each.skipped for each in checkpoints if each.skipped})
@@ -74,6 +75,7 @@ class SeriesLeft:
     def add(self, name: str, result: LLCResult) -> None:
         """Take a result."""
         self.results[name] = result
+        self._say()
         self.report(f"{name}: {result.verdict} ({len(self.results)} of {len(self.left)})")
 
     def fail(self, faults: Mapping[str, str]) -> None:
@@ -99,8 +101,13 @@ class SeriesLeft:
 
     def _leave_out(self, reasons: Mapping[str, str], how: str) -> None:
         self.left = [each for each in self.left if each.name not in reasons]
-        for name, why in reasons.items():
-            self.report(f"{name}: {how}: {why}")
+        self._unsaid += [f"{name}: {how}: {why}" for name, why in reasons.items()]
+        self._say()
+
+    def _say(self) -> None:
+        """Report what is left out, from the first result on: before that all may be refused, in one line."""
+        while self.results and self._unsaid:
+            self.report(self._unsaid.pop(0))
 
 
 def faults_of(checkpoints: Sequence[Checkpoint], load: LoadConfig) -> dict[str, str]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from datasets import Dataset, IterableDataset
 
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.data_sources import first_values
 from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.tokenization import Read
@@ -65,7 +65,7 @@ def _texts_of(tokenizer: Any, values: Sequence[Any], name: str, rows: Sequence[i
             texts.append(tokenizer.apply_chat_template(chat, tokenize=False))
         except Exception as error:  # whatever the template may raise
             raise InputError(
-                f"the chat template does not take a row: {type(error).__name__}: {str(error)[:200]}",
+                f"the chat template does not take a row: {reason_of(error)}",
                 value=place(name, row),
                 remedy="drop or mend such rows",
             ) from error

@@ -11,7 +11,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.data_sources import column, materialize
 from hf_llc.loading.labels import LABEL_COLUMNS, labels_of
 from hf_llc.loading.rows import place
@@ -42,6 +42,8 @@ def encode(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded
     labels, kind, how = labels_of(data, label, model)
     are_pictures = holds_pictures(data, name, floats=processor is not None)
     read = None
+    if are_pictures and isinstance(processor, InputError):
+        raise processor
     if are_pictures and processor is None:
         raise InputError(
             "no image processor comes with the model",
@@ -111,7 +113,7 @@ def _through(processor: Any, batch: list[Any], name: str, *, first: int, shape: 
             found = processor([picture], return_tensors="pt")["pixel_values"].shape[1:]
         except Exception as error:  # whatever a processor, or what is given as one, may raise
             raise InputError(
-                f"the image processor fails: {type(error).__name__}: {str(error)[:200]}",
+                f"the image processor fails: {reason_of(error)}",
                 value=place(name, i),
                 remedy="give the model's own image processor as tokenizer; drop or resize such rows",
             ) from error

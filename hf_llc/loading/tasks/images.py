@@ -16,7 +16,7 @@ from datasets import Dataset, Value
 from datasets import Image as ImageFeature
 from PIL import Image, ImageCms
 
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.rows import numbers_in, place
 
 PICTURE_COLUMNS = ("image", "img")
@@ -176,7 +176,7 @@ def pictures(data: Dataset, name: str) -> Iterator[Any]:
             picture = row[name]  # `datasets` has carried out its orientation
         except Exception as error:  # PIL and its plugins have no common type for a damaged file
             raise InputError(
-                f"a picture cannot be read: {type(error).__name__}: {str(error)[:200]}",
+                f"a picture cannot be read: {reason_of(error)}",
                 value=place(name, i),
                 remedy="drop or mend such rows",
             ) from error

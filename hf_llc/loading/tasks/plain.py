@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hf_llc.backend.global_random import random_numbers_kept
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.data_sources import column, materialize
 from hf_llc.loading.labels import LABEL_COLUMNS
 from hf_llc.loading.rows import place
@@ -155,7 +155,7 @@ def _check_losses(losses: Losses, model: torch.nn.Module, examples: dict[str, Te
     except Exception as error:  # whatever the user's code may raise
         shape = tuple(examples["inputs"].shape[1:])
         raise InputError(
-            f"model or loss_fn fails on two examples of shape {shape}: {type(error).__name__}: {error}",
+            f"model or loss_fn fails on two examples of shape {shape}: {reason_of(error)}",
             remedy="check the inputs, the labels and loss_fn(outputs, labels)",
         ) from error
     if not isinstance(value, Tensor) or value.shape != (2,):
@@ -202,6 +202,6 @@ def _refusal(error: Exception, labels: Tensor) -> InputError:
             remedy="check the labels",
         )
     return InputError(
-        f"loss_fn fails on the labels: {type(error).__name__}: {error}",
+        f"loss_fn fails on the labels: {reason_of(error)}",
         remedy="check the labels and loss_fn(outputs, labels)",
     )

@@ -57,7 +57,8 @@ class Task:
     Attributes:
         name: value of the setting `task`.
         encode: `encode(model, data, processor, config)` → `Encoded`. `data` is a `Dataset` or an `IterableDataset`, or
-            also tensors if `takes_tensors`; `processor` is the tokenizer or image processor, or None.
+            also tensors if `takes_tensors`; `processor` is the tokenizer or image processor, None, or an
+            `InputError` to raise where it is needed.
         auto_class: class of transformers that loads the model by Hub id or folder.
         suffixes: endings of the class names of the models that this task is for. A task without suffixes takes any
             model, and only if the user names the task.

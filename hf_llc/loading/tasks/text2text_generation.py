@@ -10,7 +10,7 @@ from datasets import Dataset
 from torch import Tensor
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.data_sources import column, materialize
 from hf_llc.loading.rows import place
 from hf_llc.loading.tasks.context_length import length_for, text_config
@@ -139,7 +139,7 @@ def _decoder_ids(model: Any, labels: Tensor) -> Tensor:
         return model.prepare_decoder_input_ids_from_labels(labels=labels)
     except Exception as error:
         raise InputError(
-            f"the decoder's inputs cannot be made from labels: {type(error).__name__}: {error}",
+            f"the decoder's inputs cannot be made from labels: {reason_of(error)}",
             value=type(model).__name__,
             remedy="set model.config.decoder_start_token_id and pad_token_id",
         ) from error

@@ -50,8 +50,10 @@ def need_tokenizer(tokenizer: Any) -> Any:
     """The tokenizer.
 
     Raises:
-        InputError: it is None, or none of transformers.
+        InputError: it is None, none of transformers, or the reason why it cannot be loaded.
     """
+    if isinstance(tokenizer, InputError):
+        raise tokenizer
     if tokenizer is None:
         raise InputError("no tokenizer comes with the model", remedy="give tokenizer, or a data set with input_ids")
     if not callable(tokenizer) or not hasattr(tokenizer, "eos_token_id"):
