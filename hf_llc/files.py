@@ -20,6 +20,9 @@ LONGEST_NAME = 255
 """Bytes of a file's name."""
 
 
+_LONG_PLACE = "x" * 120
+"""As long as the path of any file of a run below its folder."""
+
 _POINTER = b"version https://git-lfs"
 
 
@@ -118,7 +121,7 @@ def check_writable(folder: str | Path) -> Path:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         existing = next(path for path in (folder, *folder.absolute().parents) if os.path.lexists(path))
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.stat(folder)  # a null character, a path that is too long
+            os.stat(folder / _LONG_PLACE)  # a null character, a path that is too long
         with tempfile.NamedTemporaryFile(dir=existing, prefix=".hf_llc-", delete=True) as file:
             file.write(b"\0" * 4096)
             file.flush()

@@ -131,9 +131,9 @@ def load_tensors(path: Path, *, seal: str) -> dict[str, Tensor]:
             written = (file.metadata() or {}).get(SEAL)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)
     except (SafetensorError, OSError, ValueError) as error:
-        raise _broken(path) from error
+        raise broken(path) from error
     if written != _tensors_hash(tensors, seal, path):
-        raise _broken(path)
+        raise broken(path)
     return tensors
 
 
@@ -152,13 +152,14 @@ def load_value(path: Path, *, seal: str) -> Any:
         read = json.loads(path.read_text(encoding="utf-8"))
         value, written = read["value"], read[SEAL]
     except (ValueError, RecursionError, OSError, KeyError, TypeError) as error:
-        raise _broken(path) from error
+        raise broken(path) from error
     if written != json_hash([seal, path.name, value]):
-        raise _broken(path)
+        raise broken(path)
     return value
 
 
-def _broken(path: Path) -> FolderError:
+def broken(path: Path) -> FolderError:
+    """The refusal of a state that is not as this run wrote it."""
     return FolderError("a saved state is damaged, or of another run", value=str(path), remedy="use overwrite")
 
 

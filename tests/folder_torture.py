@@ -195,8 +195,9 @@ class Torture:
         output = self.fresh(self.whole(kind))
         other = self.whole(DAMAGED[(number + 1) % len(DAMAGED)])
         detail = damage(output, other, self.random, WAYS[number * 3 % len(WAYS)])
-        # what no command reads stays as it is in a finished folder
-        how, text = self.again(kind.partition(",")[0], output, but=() if "unfinished" in kind else ("card.md",))
+        # a card or a picture that is gone from a finished folder is no lie, and is not made again
+        is_gone = detail.startswith(("remove", "link")) and detail.endswith((".md", ".png"))
+        how, text = self.again(kind.partition(",")[0], output, but=(detail.split("/")[-1].split(" ")[-1],) * is_gone)
         self.row("mutation", how, f"{kind}: {detail}", text)
 
     def read(self, number: int) -> None:
@@ -205,7 +206,8 @@ class Torture:
         output = self.fresh(self.whole(kind))
         point = output / "step10" if kind == "curve" else output
         other = self.whole(READ[(number + 1) % len(READ)])
-        detail = damage(output, other, self.random, WAYS[number * 3 % len(WAYS)], "*" if number % 2 else "result.json")
+        ways = WAYS[:-1]  # a folder of another name is whole
+        detail = damage(output, other, self.random, ways[number * 3 % len(ways)], "*" if number % 2 else "result.json")
         for how, said in self._readings(output, point, self.whole(kind) / point.relative_to(output)):
             self.row("read", how, f"{kind}: {detail}", said)
 
@@ -217,6 +219,8 @@ class Torture:
             ended = Forked(lambda work=work, card=cards[1]: work(point, card), Fate(watched=output)).end()
             same = ended.text == true.text and contents(cards[0]) == contents(cards[1])
             how = ended.how if ended.how != "done" else "as it was" if same else "SILENTLY OTHER"
+            if how.isupper() and not (output / "curve.json").exists():
+                how = "without the curve" if output != point and (output / "run.json").exists() else how
             found.append((f"{name.upper()} {how}" if how.isupper() else f"{name}: {how}", ended.text))
         return found
 

@@ -6,6 +6,7 @@ files below its `watched` folder are numbered by an audit hook, and a kill comes
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import functools
 import json
@@ -173,7 +174,7 @@ def _done(work: Callable[[], object]) -> int:
         print("refused:", error)
         return 2
     except Exception as error:
-        line = _foreseen(error, None)
+        line = _foreseen(error, argparse.Namespace())
         if line is None:
             traceback.print_exc()
             return 70

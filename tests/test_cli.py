@@ -159,6 +159,19 @@ def test_interrupt_says_what_is_on_disk(fake: Fake, capsys: pytest.CaptureFixtur
     )
 
 
+def test_an_interrupted_calibration_names_no_option_that_it_has_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*_: Any, **__: Any) -> None:
+        raise KeyboardInterrupt
+
+    (tmp_path / "run.json").touch()
+    monkeypatch.setattr("hf_llc.studies.explore_settings.explore", interrupted)
+    assert main(["calibrate", "--output", str(tmp_path)]) == 130
+    err = capsys.readouterr().err
+    assert "run the same command again, without --overwrite, to go on" in err and "--resume" not in err
+
+
 def test_interrupt_before_anything(fake: Fake, capsys: pytest.CaptureFixture[str]) -> None:
     fake(raising(KeyboardInterrupt()))
     assert main(["estimate", "--output", "out"]) == 130

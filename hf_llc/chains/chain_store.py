@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from hf_llc.errors import FolderError
 from hf_llc.parallel.group import Group
 from hf_llc.parallel.shard_spans import Spans
 from hf_llc.records.trace import Trace, empty_trace
@@ -52,6 +53,8 @@ class ChainStore:
         device: torch.device,
         group: Group | None = None,
         spans_of: Callable[[str], Sequence[Spans] | None] = lambda name: None,
+        *,
+        is_needed: bool = False,
     ) -> tuple[torch.Tensor | None, Trace, dict[str, torch.Tensor]]:
         """The saved weights (on the host), trace and kernel state; or None, an empty trace and no state.
 
@@ -61,8 +64,16 @@ class ChainStore:
             group: processes that share these chains. Their leader reads for all: the others may not see its files, or
                 see them late.
             spans_of: name of a tensor → the spans of it that each process of the group gets; None: each gets all of it.
+            is_needed: this run has written it. Without this a chain that continues from it would begin at w*.
+
+        Raises:
+            FolderError: the file is damaged; or it is gone, though it is needed.
         """
         saved = (group or Group()).from_leader(lambda: self._read(chains), spans_of)
+        if not saved and is_needed:
+            raise FolderError(
+                "a saved state is gone", value=str(self.path(chains)), remedy="run the same command again"
+            )
         if not saved:
             return None, empty_trace(len(chains)), {}
         trace = Trace(**{f.name: saved[f"trace.{f.name}"].cpu().numpy() for f in fields(Trace)})

@@ -123,8 +123,9 @@ class Sampling:
     def end(self, name: str, chains: list[int]) -> Tensor:
         """The last weights of one batch of chains of `name`: this process's part of `[chain, parameter]`."""
         device, group = self.posterior.device, self.posterior.group
+        spans = self.posterior.buffer.shard_spans
         w, _, _ = self._store(name).load(
-            chains, device, group, lambda tensor: self.posterior.buffer.shard_spans() if tensor == "w" else None
+            chains, device, group, lambda tensor: spans() if tensor == "w" else None, is_needed=True
         )
         assert w is not None
         return w.to(device)

@@ -141,7 +141,7 @@ def _restore(walk: Walk, kernel: Kernel, chains: Sequence[int], store: ChainStor
 
     w, trace, state = store.load(chains, walk.w.device, posterior.group, spans_of)
     if w is None and origin is not None:
-        w, _, state = origin.load(chains, walk.w.device, posterior.group, spans_of)
+        w, _, state = origin.load(chains, walk.w.device, posterior.group, spans_of, is_needed=True)
     if w is not None:
         walk.w.copy_(w)
         kernel.load_state_dict(state)

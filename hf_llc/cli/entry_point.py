@@ -35,7 +35,7 @@ _COMMANDS = (estimate, show, doctor, calibrate, curve, compare, publish, publish
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer")
-_CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG)
+_CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EBUSY)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     except InputError as error:
         return end(BAD_INPUT, f"error: {error}")
     except KeyboardInterrupt:
-        return end(INTERRUPTED, "interrupted: " + _on_disk(_run_folder(args)))
+        return end(INTERRUPTED, "interrupted: " + _on_disk(args))
     except BrokenPipeError:  # `hf-llc show … | head`
         with contextlib.suppress(OSError):
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
             name = str(error.filename)
             return end(BAD_INPUT, f"error: a name is too long for this machine: {name[:80]} … ({len(name)} characters)")
-        line = _foreseen(error, _run_folder(args))
+        line = _foreseen(error, args)
         if line is None:
             traceback.print_exc()
             line = "this is a fault of hf_llc; please report it with the lines above"
@@ -95,28 +95,36 @@ def _run_folder(args: argparse.Namespace) -> Path | None:
     return getattr(args, "run_folder", None)
 
 
-def _on_disk(folder: Path | None) -> str:
+def _again(args: argparse.Namespace) -> str:
+    """Say how to go on with a command."""
+    if _run_folder(args) is None:
+        return "run it again"
+    how = "with --resume" if hasattr(args, "resume") else "again, without --overwrite,"
+    return f"run the same command {how} to go on"
+
+
+def _on_disk(args: argparse.Namespace) -> str:
     """Say what an interrupted run has left on disk, and how to go on."""
+    folder = _run_folder(args)
     if folder is None or not (folder / "run.json").exists():
         return "nothing had begun, nothing is on disk"
     if (folder / "result.json").exists():
         return f"the result is in {folder}"
     saved = len(list(folder.rglob(".hf_llc/**/*.safetensors")))
     states = f"{saved} saved state{'s' * (saved != 1)} in {folder}"
-    return f"{states}; run the same command with --resume to go on from there"
+    return f"{states}; {_again(args)} from there"
 
 
-def _foreseen(error: Exception, folder: Path | None) -> str | None:
+def _foreseen(error: Exception, args: argparse.Namespace) -> str | None:
     """Return one line for an error that any long run may meet (disk, access, memory); None for a fault of hf_llc."""
     code = error.errno if isinstance(error, OSError) else None
-    where = "this folder" if folder is None else str(folder)
-    again = "run it again" if folder is None else "run the same command with --resume to go on"
+    where, again = _run_folder(args) or "this folder", _again(args)
     if code in _FULL or "No space left on device" in str(error):
         return f"the disk of {where} is full; make room and {again}"
     if code in _CLOSED and isinstance(error, OSError):
         return f"cannot read or write {error.filename or where} ({error.strerror}); put it right and {again}"
     if any(words in str(error) for words in _LOST_PEER):
-        return "another process of this run has ended, and says why; run the same command with --resume to go on"
+        return f"another process of this run has ended, and says why; {again}"
     if is_out_of_memory(error):
         remedy = "lower micro_batch_size, chain_batch_size or max_length, or set gradient_checkpointing"
         return f"out of memory; {remedy}, and {again}"

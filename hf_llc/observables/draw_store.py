@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -39,18 +39,31 @@ class DrawStore:
         tensors = {_STEPS: torch.tensor(steps), **{name: value.contiguous() for name, value in values.items()}}
         save_tensors(path, tensors, seal=self.seal)
 
-    def read(self, chains: Sequence[int], steps: Sequence[int]) -> Observations:
-        """The records of these steps; NaN where there is none."""
+    def read(self, chains: Sequence[int], steps: Sequence[int], *, known: int = 0) -> Observations:
+        """The records of these steps; NaN where there is none.
+
+        Args:
+            chains: chain numbers.
+            steps: ascending.
+            known: that many of the steps, from the first, have a record.
+
+        Raises:
+            FolderError: a block of these is gone, or one is damaged.
+        """
         place = {step: number for number, step in enumerate(steps)}
         values: dict[str, np.ndarray] = {}
+        seen: set[int] = set()
         for path in self._blocks(chains):
             block = {name: value.numpy() for name, value in load_tensors(path, seal=self.seal).items()}
-            here = [number for number, step in enumerate(block.pop(_STEPS).tolist()) if step in place]
+            recorded = block.pop(_STEPS).tolist()
+            seen.update(recorded)
+            here = [number for number, step in enumerate(recorded) if step in place]
             first = place.get(int(path.stem.removeprefix(_prefix(chains))), 0)
             for name, value in block.items():
                 if name not in values:
                     values[name] = np.full((len(chains), len(steps), *value.shape[2:]), np.nan, np.float32)
                 values[name][:, first : first + len(here)] = value[:, here]
+        self._refuse_lost(chains, steps[:known], seen)
         return Observations(np.array(steps, dtype=np.int64), values)
 
     def check(self, chains: Sequence[int], steps: Sequence[int]) -> None:
@@ -62,6 +75,9 @@ class DrawStore:
         seen: set[int] = set()
         for path in self._blocks(chains):
             seen.update(load_tensors(path, seal=self.seal)[_STEPS].tolist())
+        self._refuse_lost(chains, steps, seen)
+
+    def _refuse_lost(self, chains: Sequence[int], steps: Sequence[int], seen: Set[int]) -> None:
         lost = [step for step in steps if step not in seen]
         if lost:
             where = str(self.folder / f"{_prefix(chains)}*")

@@ -36,6 +36,7 @@ class Observer:
     ) -> None:
         self.observables, self.every, self.store, self.chains = observables, every, store, chains
         self._steps: list[int] = []
+        self._known = 0
         self._values: dict[str, list[Tensor]] = {name: [] for name in observables}
 
     @torch.no_grad()
@@ -60,6 +61,7 @@ class Observer:
                 raise InputError(f"the observable {name} changed its shape", value=tuple(stacked.shape[1:]))
             before.append(stacked)
         self._steps.append(step)
+        self._known += 1
 
     def save(self) -> None:
         """Write the records since the last save. The state of the chains is saved after this, never before."""
@@ -77,10 +79,15 @@ class Observer:
             InputError: some are gone.
         """
         self.store.check(self.chains, range(0, done, self.every))
+        self._known = len(range(0, done, self.every))
 
     def observations(self, until: int) -> Observations:
-        """All records of steps before `until`; NaN where a chain ended before."""
-        return self.store.read(self.chains, list(range(0, until, self.every)))
+        """All records of steps before `until`; NaN where a chain ended before.
+
+        Raises:
+            InputError: some that were written are gone.
+        """
+        return self.store.read(self.chains, list(range(0, until, self.every)), known=self._known)
 
 
 def _checked(name: str, value: object) -> Tensor:

@@ -61,7 +61,8 @@ class FolderLock:
                     remedy="wait for it to end, or use another folder",
                 ) from error
             except OSError:  # a file system without locks
-                os.close(file)
+                self._file = file
+                self.release()
                 return
             if self._is_there(file):
                 self._file = file
@@ -79,7 +80,8 @@ class FolderLock:
             return
         file, self._file = self._file, None
         try:
-            self.path.unlink(missing_ok=True)
+            if self._is_there(file):  # or it is another run's by now
+                self.path.unlink(missing_ok=True)
             for path in dict.fromkeys([self.path.parent, *self._made]):
                 with contextlib.suppress(OSError):  # not empty
                     path.rmdir()

@@ -36,11 +36,13 @@ def identity_of(problem: Problem, loss_fn: Any = None) -> dict[str, Any]:
         loss_fn: as the user gave it.
     """
     model = problem.model
-    tensors = [x for x in (*model.state_dict().values(), *problem.examples.values()) if isinstance(x, Tensor)]
+    tensors = [x for x in model.state_dict().values() if isinstance(x, Tensor)]
+    examples = [x for x in problem.examples.values() if isinstance(x, Tensor)]
     sampled = [(name, list(p.shape)) for name, p in model.named_parameters() if p.requires_grad]
     known = [
         hash_of(tensors),
-        [[str(x.dtype), list(x.shape)] for x in tensors],
+        problem.provenance.get("data", {}).get("fingerprint") or hash_of(examples),  # loading has hashed them
+        [[str(x.dtype), list(x.shape)] for x in (*tensors, *examples)],
         list(problem.examples),
         sampled,
         module_fingerprint(model),

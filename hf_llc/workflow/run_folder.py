@@ -8,6 +8,7 @@ leaves a folder in which nothing of one run can be taken for another's.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from typing import Any
 from hf_llc.errors import FolderError, InputError
 from hf_llc.files import write_json
 from hf_llc.publishing.result_folder import FILES
-from hf_llc.seals import RUN_FILE, json_hash, load_tensors, load_value, save_value
+from hf_llc.seals import RUN_FILE, broken, json_hash, load_tensors, load_value, save_value
 from hf_llc.setting_checks import differences
 from hf_llc.workflow.folder_lock import PRIVATE, FolderLock
 from hf_llc.workflow.identity import LOSSES, losses_agree
@@ -212,16 +213,14 @@ class RunFolder:
 
     def sweep(self) -> None:
         """Remove what kills left behind: temporary files, and the unfinished work of other ids."""
-        for name in (RUN_FILE, *self.files):
-            for path in self.folder.glob(f".{name}.????????{Path(name).suffix}"):
+        places = [self.folder.glob(f".{name}.????????{Path(name).suffix}") for name in (RUN_FILE, *self.files)]
+        places += [self.folder.glob(".hf_llc-????????"), self.state.rglob(".*.????????.*")]
+        for path in itertools.chain(*places):
+            if not path.is_dir():
                 path.unlink(missing_ok=True)
-        for path in self.folder.glob(".hf_llc-????????"):
-            path.unlink(missing_ok=True)
         for path in list(self._work()):
             if path.name != self.id:
                 shutil.rmtree(path, ignore_errors=True)
-        for path in self.state.rglob(".*"):
-            path.unlink(missing_ok=True)
 
     def _check_states(self) -> None:
         """Read every saved state once, before long work that would end at a damaged one.
@@ -229,6 +228,8 @@ class RunFolder:
         Raises:
             FolderError: one is damaged, or another run's.
         """
+        if os.path.lexists(self.state) and not self.state.is_dir():
+            raise broken(self.state)
         for path in sorted(self.state.rglob("*")):
             place = path.parent.relative_to(self.state).as_posix()
             seal = self.seal if place == "." else f"{self.seal}/{place}"
@@ -236,6 +237,8 @@ class RunFolder:
                 load_tensors(path, seal=seal)
             elif path.suffix == ".json":
                 load_value(path, seal=seal)
+            elif not path.is_dir() and not path.name.startswith("."):  # where a folder of states should be
+                raise broken(path)
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:
