@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from worker import examples, network, squared_error
 
+from hf_llc.components.part_of import part_of
 from hf_llc.config import LoadConfig
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.workflow.identity import LOSSES, identity_of, losses_agree
@@ -157,6 +158,20 @@ def test_other_data_of_the_same_shape_are_another_run(at: int) -> None:
     other[at, 0] += 1e-6
     assert not same(identity(network(), data=(x, y)), identity(network(), data=(x, other)))
     assert not same(identity(network(), data=(x, y)), identity(network(), data=(x.flip(0), y.flip(0))))
+
+
+def test_other_parts_of_the_weights_are_other_runs() -> None:
+    """Also where the same mask is that of another parameter of that shape, and the names are the same."""
+    model = nn.Sequential(nn.Linear(6, 6, bias=False), nn.Tanh(), nn.Linear(6, 6, bias=False), nn.Linear(6, 2))
+    half = torch.arange(36).reshape(6, 6) < 18
+    parts: list[Any] = ["all", "0.weight", "0.weight+2.weight"]
+    parts += [{"0.weight": True, "2.weight": half}, {"0.weight": half, "2.weight": True}, {"0.weight": ~half}]
+    problem = load_problem(model, examples(network()), LoadConfig(), loss_fn=squared_error)
+    found = []
+    for weights in parts:
+        problem.part = part_of(model, weights)
+        found.append(identity_of(problem, squared_error)["fingerprint"])
+    assert len(set(found)) == len(parts)
 
 
 def weighed(least: Tensor) -> Callable[..., Tensor]:

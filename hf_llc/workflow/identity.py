@@ -49,8 +49,8 @@ def identity_of(problem: Problem, loss_fn: Any = None) -> dict[str, Any]:
         loss_fingerprint(loss_fn),
     ]
     if problem.part is not None:
-        masks = problem.part.masks
-        known.append([list(masks), hash_of(mask for mask in masks.values() if mask is not None)])
+        masks = problem.part.masks.items()
+        known.append([[name, None if mask is None else hash_of([mask])] for name, mask in masks])
     digest = hashlib.sha256(json.dumps(known).encode()).hexdigest()
     return {"fingerprint": digest[:16], LOSSES: _losses(problem)}
 
