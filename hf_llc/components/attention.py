@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,20 +14,27 @@ from hf_llc.errors import InputError
 SEPARATE = (
     ("q_proj", "k_proj", "v_proj", "o_proj"),  # Llama, Mistral, Mixtral, Qwen, Gemma, ViT
     ("q_proj", "k_proj", "v_proj", "out_proj"),  # OPT, BART, GPT-J, CLIP
+    ("q_proj", "k_proj", "v_proj", "dense"),  # Phi
     ("self.query", "self.key", "self.value", "output.dense"),  # BERT, RoBERTa
     ("attention.query", "attention.key", "attention.value", "output.dense"),  # ViT of transformers 4
     ("q", "k", "v", "o"),  # T5
     ("q_lin", "k_lin", "v_lin", "out_lin"),  # DistilBERT
+    ("self.query_proj", "self.key_proj", "self.value_proj", "output.dense"),  # DeBERTa
+    ("query", "key", "value", "dense"),  # ALBERT
     ("query", "key", "value", "output"),  # hf_llc's attention-only transformer
 )
 """Modules of queries, keys, values and output, by their paths in the attention module."""
 
 FUSED = (
-    ("c_attn", "c_proj", "Conv1D"),  # GPT-2
-    ("qkv_proj", "o_proj", "Linear"),  # Phi-3
-    ("query_key_value", "dense", "Linear"),  # GPT-NeoX, BLOOM, Falcon
+    ("c_attn", "c_proj", "GPT2|ImageGPT"),
+    ("qkv_proj", "o_proj", "Phi3|Phi4"),
+    ("query_key_value", "dense", "GPTNeoX|Bloom|Falcon|Persimmon"),
+    ("Wqkv", "out_proj", "Mpt"),
+    ("Wqkv", "Wo", "ModernBert"),
+    ("qkv", "proj", "^Attention$"),  # timm
 )
-"""One module of queries, keys and values, the module of the output, and how the class of the first one's name ends."""
+"""One module of queries, keys and values, the module of the output, and the classes that lay them out as `_fused` says:
+others with the same names may not."""
 
 LENS = (("W_Q", "W_K", "W_V", "W_O"), ("W_Q", "_W_K", "_W_V", "W_O"))
 """TransformerLens: parameters with a head axis in front."""
@@ -78,8 +86,8 @@ def projections(module: nn.Module) -> tuple[str, ...] | None:
         if all(isinstance(getattr(_at(module, path), "weight", None), nn.Parameter) for path in row):
             return row
     for row in FUSED:
-        fused, output = _at(module, row[0]), _at(module, row[1])
-        if fused is not None and output is not None and type(fused).__name__.endswith(row[2]):
+        is_of_class = re.search(row[2], type(module).__name__)
+        if is_of_class and _at(module, row[0]) is not None and _at(module, row[1]) is not None:
             return row
     for row in LENS:
         if all(isinstance(getattr(module, name, None), nn.Parameter) for name in row):
@@ -142,8 +150,8 @@ def _values(objects: Sequence[Any], names: Sequence[str]) -> Iterator[int]:
 def _fused(module: Any, path: str, fused: Any, num_heads: int, size: int) -> tuple[list[Any], list[Any]]:
     """Ranges of each head's queries, and of each group's keys and values, in a fused projection.
 
-    Falcon, GPT-NeoX and BLOOM put a group's queries, keys and values one after the other; the others put all queries
-    first, then all keys, then all values.
+    Falcon, GPT-NeoX and BLOOM put a group's queries, keys and values one after the other. The others, and Falcon with
+    one group, put all queries first, then all keys, then all values.
     """
     total = fused.weight.shape[_out_axis(fused)]
     _check(
@@ -152,7 +160,7 @@ def _fused(module: Any, path: str, fused: Any, num_heads: int, size: int) -> tup
     num_groups = (total // size - num_heads) // 2
     _check(num_groups > 0 and num_heads % num_groups == 0, path, "queries, keys, values", fused.weight.shape)
     is_one_group = getattr(module, "multi_query", False) and not getattr(module, "new_decoder_architecture", False)
-    if type(fused).__name__ == "Conv1D" or not hasattr(module, "query_key_value") or is_one_group:
+    if not hasattr(module, "query_key_value") or is_one_group:
         blocks = range(num_heads, num_heads + num_groups)
         queries = [[_range(h, size)] for h in range(num_heads)]
         return queries, [([_range(b, size)], [_range(b + num_groups, size)]) for b in blocks]
