@@ -11,7 +11,7 @@ import numpy as np
 from experiment import Row
 from scipy.stats import chi2
 
-from hf_llc.publishing.formatting import number
+from hf_llc.numerals import number
 
 AGREE = 0.1
 """Seeds agree where the standard deviation of λ̂ over them is below this share of its mean."""

@@ -19,9 +19,10 @@ from test_result import make_trace
 
 from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
+from hf_llc.numerals import with_error
 from hf_llc.publishing.card import merge_card, merge_eval_results
 from hf_llc.publishing.card_section import render_section, reproduce_command
-from hf_llc.publishing.formatting import shell_word, with_error
+from hf_llc.publishing.formatting import shell_word
 from hf_llc.publishing.front_matter import split_readme
 from hf_llc.publishing.markers import BEGIN, END
 from hf_llc.records.findings import Reason

@@ -13,8 +13,9 @@ import pytest
 
 from hf_llc.errors import InputError
 from hf_llc.judging.estimator import estimate
+from hf_llc.numerals import with_error
 from hf_llc.publishing.card_section import render_section
-from hf_llc.publishing.formatting import counted, with_error
+from hf_llc.publishing.formatting import counted
 from hf_llc.publishing.report import render
 from hf_llc.publishing.trace_plot import moving_mean, plot_trace
 from hf_llc.records.findings import Reason

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hf_llc.errors import InputError
 from hf_llc.files import finite, plain_value
+from hf_llc.numerals import number
 from hf_llc.publishing import yaml_text
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.formatting import plain
@@ -189,8 +190,8 @@ def merge_eval_results(text: str, result: Record, *, dataset_id: str) -> str:
         task_id=METRIC,
         value=result.llc,
         dataset_revision=result.data.get("revision") if is_data_of_result else None,
-        notes=f"{estimate_text(result)}, {result.verdict}; nβ {result.nbeta:g}, "
-        f"γ {result.localization:g}, {result.sampler}",
+        notes=f"{estimate_text(result)}, {result.verdict}; nβ {number(result.nbeta)}, "
+        f"γ {number(result.localization)}, {result.sampler}",
     )
     others = [entry for entry in entries if (entry.dataset_id, entry.task_id) != (dataset_id, METRIC)]
     return yaml_text.write(eval_result_entries_to_yaml([*others, new]))

@@ -7,7 +7,8 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.config import MASKS
-from hf_llc.publishing.formatting import code, counted, escaped, number, shell_word, with_error
+from hf_llc.numerals import number, with_error
+from hf_llc.publishing.formatting import code, counted, escaped, shell_word
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
 from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows
 

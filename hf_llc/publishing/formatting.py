@@ -33,25 +33,6 @@ def for_encoding(text: str, encoding: str | None = None) -> str:
     return text.encode("ascii", "replace").decode("ascii")
 
 
-def with_error(value: float, error: float) -> str:
-    """Value ± error: two significant digits of the error, the value to the same decimal place."""
-    if not math.isfinite(value):
-        return "not a number"
-    if not math.isfinite(error):
-        return f"{value:.4g} (standard error unknown)"
-    if error <= 0:
-        return f"{value:.6g} ± 0"
-    decimals = 1 - math.floor(math.log10(float(f"{error:.1e}")))
-    if max(abs(value), error) >= 1e7 or decimals > 6:
-        exponent = math.floor(math.log10(max(abs(value), error)))
-        return f"({with_error(value / 10**exponent, error / 10**exponent)})·10^{exponent}"
-    return f"{_rounded(value, decimals)} ± {_rounded(error, decimals)}"
-
-
-def _rounded(value: float, decimals: int) -> str:
-    return f"{round(value, decimals):.{max(decimals, 0)}f}"
-
-
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of a table in the terminal, its columns lined up."""
     # A combining mark, such as the hat of λ̂, counts in len() but takes no column of a terminal.
@@ -61,22 +42,6 @@ def columns(rows: Sequence[Sequence[str]]) -> str:
         "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()
         for row, hat_row in zip(rows, hats, strict=True)
     )
-
-
-def number(value: float | None) -> str:
-    """Four significant digits, with commas in large whole numbers; a dash for None and NaN (not measured)."""
-    if value is None or (isinstance(value, float) and math.isnan(value)):
-        return "–"
-    if float(value).is_integer() and abs(value) < 1e15:
-        return f"{int(value):,}"
-    if 1e4 <= abs(value) < 1e7:
-        return f"{value:,.0f}"
-    return f"{value:.4g}"
-
-
-def short(value: float | None) -> str:
-    """Two significant digits; a dash for None and NaN."""
-    return number(None if value is None else float(f"{value:.2g}"))
 
 
 def duration(seconds: float) -> str:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import number, plain, short, with_error
+from hf_llc.numerals import number, short, with_error
+from hf_llc.publishing.formatting import plain
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.publishing.formatting import code, counted, duration, escaped, inert, number, plain, short, with_error
+from hf_llc.numerals import number, short, signed, with_error
+from hf_llc.publishing.formatting import code, counted, duration, escaped, inert, plain
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record
@@ -78,10 +79,7 @@ def _sensitivity(result: Record) -> str:
     change = result.localization_sensitivity
     if not change or not math.isfinite(sum(change.values())):
         return "– (not measured)"
-    halved, doubled = (
-        f"{'+' if change[name] >= 0 else ''}{short(change[name])} ± {short(change[name + '_se'])}"
-        for name in ("halved", "doubled")
-    )
+    halved, doubled = (f"{signed(change[name])} ± {short(change[name + '_se'])}" for name in ("halved", "doubled"))
     return f"{halved} at γ/2, {doubled} at 2γ"
 
 

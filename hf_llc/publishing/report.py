@@ -5,7 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import TYPE_CHECKING
 
-from hf_llc.publishing.formatting import WIDTH, for_encoding, with_error
+from hf_llc.numerals import with_error
+from hf_llc.publishing.formatting import WIDTH, for_encoding
 from hf_llc.publishing.headline import law_text, moved_text, part_text
 from hf_llc.publishing.lines import show_rows
 

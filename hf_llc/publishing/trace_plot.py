@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from hf_llc.numerals import number
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
 
 if TYPE_CHECKING:
@@ -128,12 +129,12 @@ def _draw_losses(axes: Axes, result: Record, trace: Trace) -> None:
         if last.size and last[0] < num_steps - 1:
             axes.plot(last, smooth[chain, last], color=_colour(chain), ls="none", marker="x", ms=9, mew=2)
     if math.isfinite(result.init_loss):
-        axes.axhline(result.init_loss, color="black", lw=1, label=f"$L_n(w^*)$ = {result.init_loss:.4g}")
+        axes.axhline(result.init_loss, color="black", lw=1, label=f"$L_n(w^*)$ = {number(result.init_loss)}")
     shown = raw if chains <= _MAX_FAINT_CHAINS else mean
     low, high = _range(shown, result.init_loss)
     trivial = result.trivial_loss
     if trivial is not None and _is_near(trivial, low, high):
-        axes.axhline(trivial, color="black", lw=1.2, ls=":", label=f"trivial = {trivial:.4g}")
+        axes.axhline(trivial, color="black", lw=1.2, ls=":", label=f"trivial = {number(trivial)}")
         low, high = min(low, trivial), max(high, trivial)
     _scale(axes, low, high)
     axes.set_ylabel(f"loss ({result.unit})")

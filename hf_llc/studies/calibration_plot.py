@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_llc.publishing.formatting import number
+from hf_llc.numerals import number
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -37,7 +37,7 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
     FigureCanvasAgg(figure)
     panels = figure.subplots(1, 2, sharey=True)
     labels = {"step_size": f"ε  (at γ = {number(s['localization'])})",
-              "localization": f"γ  (at ε = {s['step_size']:.3g})"}  # fmt: skip
+              "localization": f"γ  (at ε = {number(s['step_size'])})"}  # fmt: skip
     for axes, (axis, label) in zip(panels, labels.items(), strict=True):
         _draw(axes, calibration.along(axis))
         axes.set_xlabel(label)
@@ -48,7 +48,7 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
             handles.append(handle)
             names.append(name)
     figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    friction = f", friction {s['friction']:.3g}" if "friction" in s else ""
+    friction = f", friction {number(s['friction'])}" if "friction" in s else ""
     figure.suptitle(
         f"{s['sampler']}{friction}, {s['gradient']} gradients   nβ {number(s['nbeta'])}   batch {s['batch_size']}",
         fontsize=9,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from hf_llc.publishing.formatting import number, with_error
+from hf_llc.numerals import number, with_error
 from hf_llc.studies.calibration import Calibration, Cell
 
 
@@ -25,11 +25,13 @@ def _path(found: dict[str, Any] | None) -> str:
         return ""
     path = found["path"]
     if not path or not isinstance(path[0], dict):  # a sampler without momentum: (step size, acceptance)
-        return "\n".join([f"{'ε':>10} {'acceptance':>10}", *(f"{step:10.3g} {accept:10.3f}" for step, accept in path)])
+        return "\n".join(
+            [f"{'ε':>10} {'acceptance':>10}", *(f"{number(step):>10} {accept:10.3f}" for step, accept in path)]
+        )
     head = f"{'steps':>6} {'κ':>9} {'λ̂ so far':>10} {'noise Q':>9} {'controlled':>10} {'ε':>9} {'friction':>8}"
     lines = [
-        f"{row['steps']:6} {row['curvature']:9.3g} {_or_dash(row['llc']):>9} {row['noise']:9.3g} "
-        f"{row['controlled_noise']:10.3g} {row['step_size']:9.3g} {row['friction']:8.3g}  {row['gradient']}"
+        f"{row['steps']:6} {number(row['curvature']):>9} {_or_dash(row['llc']):>9} {number(row['noise']):>9} "
+        f"{number(row['controlled_noise']):>10} {number(row['step_size']):>9} {number(row['friction']):>8}  {row['gradient']}"
         for row in path
     ]
     return "\n".join([f"{head}  gradient", *lines])
@@ -38,10 +40,10 @@ def _path(found: dict[str, Any] | None) -> str:
 def _chosen(calibration: Calibration) -> str:
     """The chosen settings, the curvature κ that ε rests on, and the cost."""
     s, found = calibration.settings, calibration.found
-    friction = f"   friction {s['friction']:.3g}" if "friction" in s else ""
-    how = "step_size was given" if found is None else f"κ {found['curvature']:.3g}"
+    friction = f"   friction {number(s['friction'])}" if "friction" in s else ""
+    how = "step_size was given" if found is None else f"κ {number(found['curvature'])}"
     lines = [
-        f"chosen    {s['sampler']}   ε {s['step_size']:.3g}{friction}   {s['gradient']} gradients   γ "
+        f"chosen    {s['sampler']}   ε {number(s['step_size'])}{friction}   {s['gradient']} gradients   γ "
         f"{number(s['localization'])}",
         f"at        nβ {number(s['nbeta'])}   batch {s['batch_size']}   {how}",
         f"cost      {calibration.num_gradients:,} gradients",
@@ -59,7 +61,7 @@ def _grid(cells: Sequence[Cell], name: str) -> str:
         mark = "chosen" if cell.factor == 1 else f"×{cell.factor:g}"
         llc = "×" if cell.is_lost else with_error(cell.llc, cell.llc_se)
         lines.append(
-            f"{number(cell.value):>10} {mark:>6} {cell.slow_step_size:9.3g} {llc:>16}   {plateau:^7}  {cell.verdict}"
+            f"{number(cell.value):>10} {mark:>6} {number(cell.slow_step_size):>9} {llc:>16}   {plateau:^7}  {cell.verdict}"
         )
     centre = next((cell for cell in cells if cell.factor == 1), None)
     if not any(cell.is_plateau for cell in cells):

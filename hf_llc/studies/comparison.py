@@ -12,7 +12,8 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_csv, write_json
 from hf_llc.judging.estimator import llc_draws
 from hf_llc.judging.paired import Measured, difference
-from hf_llc.publishing.formatting import columns, number, with_error
+from hf_llc.numerals import number, with_error
+from hf_llc.publishing.formatting import columns
 from hf_llc.publishing.result_folder import RESULT
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import steps_of

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.formatting import number
+from hf_llc.numerals import number, short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -100,7 +100,7 @@ def _title(curve: Curve) -> str:
     """The settings that all points share."""
     s = curve.settings
     return (
-        f"n {s['n']:,}   nβ {number(s['nbeta'])}   γ {number(s['localization'])}   ε {s['step_size']:.2g}   "
+        f"n {s['n']:,}   nβ {number(s['nbeta'])}   γ {number(s['localization'])}   ε {short(s['step_size'])}   "
         f"batch {s['batch_size']}   {s['num_chains']} × {s['num_draws']} draws after {s['num_burnin_steps']} steps"
         + ("   minimized" if s["minimize"] else "")
     )

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.publishing.formatting import number, with_error
+from hf_llc.numerals import number, with_error
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS, make_kernel
 from hf_llc.studies.known_targets import TARGETS, Target
@@ -130,7 +130,7 @@ HEAD = f"{'target':<13} {'known by':<11} {'exact':>15} {'λ̂':>16} {'error':>8}
 
 def line(row: Row) -> str:
     """The row as a line of the table."""
-    exact = with_error(row.exact, row.exact_se) if row.exact_se > 0 else f"{row.exact:.4g}"
+    exact = with_error(row.exact, row.exact_se) if row.exact_se > 0 else number(row.exact)
     return (
         f"{row.target:<13} {row.known_by:<11} {exact:>15} {with_error(row.llc, row.llc_se):>15} {row.error:8.1%} "
         f"{row.z:6.1f} {number(row.gradients):>10}  {row.verdict}"

@@ -1,0 +1,51 @@
+"""How numbers are written for people. A number of 0.0001 or more is never written with an exponent of e."""
+
+from __future__ import annotations
+
+import math
+
+_MOST = 1e15
+"""From here on numbers are written with a power of ten: a float has no more whole digits to show."""
+
+
+def number(value: float | None) -> str:
+    """Four significant digits, with commas in large whole numbers; a dash for None and NaN (not measured)."""
+    if value is None or math.isnan(value):
+        return "–"
+    if not math.isfinite(value):
+        return str(value)
+    if abs(value) >= _MOST:
+        exponent = math.floor(math.log10(abs(value)))
+        return f"{value / 10.0**exponent:.4g}·10^{exponent}"
+    if float(value).is_integer() or abs(value) >= 9999.5:
+        return f"{value + 0.0:,.0f}"  # + 0.0: no minus before a zero
+    return f"{value:.4g}"
+
+
+def short(value: float | None) -> str:
+    """Two significant digits; a dash for None and NaN."""
+    return number(None if value is None else float(f"{value:.2g}"))
+
+
+def signed(value: float) -> str:
+    """Two significant digits and the sign."""
+    return f"{'' if value < 0 or math.isnan(value) else '+'}{short(value)}"
+
+
+def with_error(value: float, error: float) -> str:
+    """Value ± error: two significant digits of the error, the value to the same decimal place."""
+    if not math.isfinite(value):
+        return "not a number"
+    if not math.isfinite(error):
+        return f"{number(value)} (standard error unknown)"
+    if error <= 0:
+        return f"{number(value)} ± 0"
+    decimals = 1 - math.floor(math.log10(float(f"{error:.1e}")))
+    if max(abs(value), error) >= 1e7 or decimals > 6:
+        exponent = math.floor(math.log10(max(abs(value), error)))
+        return f"({with_error(value / 10**exponent, error / 10**exponent)})·10^{exponent}"
+    return f"{_rounded(value, decimals)} ± {_rounded(error, decimals)}"
+
+
+def _rounded(value: float, decimals: int) -> str:
+    return f"{round(value, decimals):.{max(decimals, 0)}f}"
