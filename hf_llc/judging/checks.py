@@ -4,24 +4,52 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 from hf_llc.judging import statistics
 from hf_llc.judging.evidence import Evidence
+from hf_llc.judging.notes import NOTES
+from hf_llc.judging.remedies import (
+    Remedy,
+    larger_batches,
+    longer,
+    more_draws,
+    not_here,
+    own_step_size,
+    principled_nbeta,
+    pull_of,
+    reason_of,
+    set_to,
+    stronger_pull,
+    to_minimum,
+    weaker_pull,
+)
 from hf_llc.judging.step_bias import does_heat_dominate, is_step_too_large, smaller_step
-from hf_llc.records.findings import Measurements, Reason
+from hf_llc.judging.verdict import precedence
+from hf_llc.numerals import number, short, signed
+from hf_llc.records.findings import NOT_HERE, Measurements, Reason
 
 
 def findings(measured: Measurements, evidence: Evidence) -> list[Reason]:
-    """Every check that failed, each with its remedy, and the notes.
+    """Every check that failed, in order of precedence, each with its remedy, and the notes.
 
-    Of chains that diverged or are stuck nothing else is said: their numbers mean nothing.
+    Of chains that diverged or are stuck nothing else is said: their numbers mean nothing. A remedy of settings that an
+    earlier one changes is left out: it would repeat or contradict it. Where no setting helps, there is no other remedy.
     """
     for check in (_diverged, _stuck):
         reason = check(evidence)
         if reason is not None:
             return [reason]
-    reasons = (check(measured, evidence) for check in _CHECKS)
-    return [reason for reason in reasons if reason is not None]
+    reasons = [reason for check in _CHECKS if (reason := check(measured, evidence)) is not None]
+    reasons.sort(key=lambda reason: (reason.is_note, precedence(reason.name)))
+    taken: set[str] = set()
+    is_hopeless = False
+    for place, reason in enumerate(reasons):
+        if is_hopeless or not taken.isdisjoint(reason.change):
+            reasons[place] = replace(reason, remedy="", change={})
+        taken.update(reason.change)
+        is_hopeless = is_hopeless or reason.remedy.startswith(NOT_HERE)
+    return reasons
 
 
 def _diverged(evidence: Evidence) -> Reason | None:
@@ -29,10 +57,12 @@ def _diverged(evidence: Evidence) -> Reason | None:
     if not broken:
         return None
     chain, step = broken[0]
-    return Reason(
+    asked, step_size = evidence.asked, evidence.step_size
+    is_calibrated = asked.is_known and asked.is_auto("step_size")  # and lowered twice: γ is too weak
+    return reason_of(
         "diverged",
         f"the loss of chain {chain} was not finite at step {step} ({len(broken)} of {len(evidence.loss)} chains)",
-        f"lower step_size, to {evidence.step_size / 4:.1e} or less",
+        stronger_pull(asked, evidence.localization, 10) if is_calibrated else own_step_size(asked, step_size, 0.25),
     )
 
 
@@ -40,11 +70,12 @@ def _stuck(evidence: Evidence) -> Reason | None:
     stuck = statistics.stuck_chains(evidence.draws)
     if not stuck:
         return None
-    return Reason(
-        "stuck",
-        f"chain {stuck[0]} did not move ({len(stuck)} of {len(evidence.draws)} chains)",
-        f"{'lower' if evidence.is_exact else 'raise'} step_size",
-    )
+    is_flat = not evidence.excess.any()
+    flat = not_here("the loss does not change where the chains go: these weights do not act on it")
+    remedy = own_step_size(evidence.asked, evidence.step_size, 0.25 if evidence.is_exact else 100)
+    is_hopeless = is_flat and not evidence.is_exact and evidence.asked.is_auto("step_size")
+    text = f"chain {stuck[0]} did not move ({len(stuck)} of {len(evidence.draws)} chains)"
+    return reason_of("stuck", text, flat if is_hopeless else remedy)
 
 
 def _trivial(measured: Measurements, evidence: Evidence) -> Reason | None:
@@ -53,36 +84,47 @@ def _trivial(measured: Measurements, evidence: Evidence) -> Reason | None:
     if trivial_loss is None:
         return None
     if not trivial_loss > init_loss:
-        return Reason(
+        return reason_of(
             "not a minimum",
-            f"the loss {init_loss:.4g} at w* is no better than {trivial_loss:.4g} of a constant predictor",
-            "use data that the model was trained for, or minimize",
+            f"the loss {number(init_loss)} at w* is no better than {number(trivial_loss)} of a constant predictor",
+            not_here("the model has learnt nothing of this data: use data that it was trained on"),
         )
     lost = (mean_loss - init_loss) / (trivial_loss - init_loss)
     if not lost > 0.5:
         return None
     how = "above" if lost >= 1 else f"{lost:.0%} of the way to"
-    return Reason(
+    return reason_of(
         "left the basin",
-        f"the mean loss {mean_loss:.4g}, from {init_loss:.4g} at w*, is {how} the "
-        f"{trivial_loss:.4g} of a constant predictor: the model is destroyed",
-        f"raise nbeta above {evidence.nbeta:.4g} (the principled value is n / ln n) or raise localization",
+        f"the mean loss {number(mean_loss)}, from {number(init_loss)} at w*, is {how} the "
+        f"{number(trivial_loss)} of a constant predictor: the model is destroyed",
+        _colder(measured, evidence, lost),
     )
+
+
+def _colder(measured: Measurements, evidence: Evidence, lost: float) -> Remedy:
+    """Against chains that left the basin: the principled nβ first, then ε and γ of the pilot, then more γ."""
+    asked = evidence.asked
+    if not asked.is_known:
+        return Remedy("raise nbeta, to n / ln n, or localization")
+    if remedy := principled_nbeta(asked, evidence.nbeta):
+        return remedy
+    if not asked.is_auto("step_size"):
+        return own_step_size(asked, evidence.step_size, 0.25)
+    if not asked.is_auto("localization") and evidence.localization < 5 * evidence.relaxed_curvature:
+        return set_to(asked, {"localization": evidence.localization}, localization="auto")
+    return stronger_pull(asked, evidence.localization, 30 if lost >= 1 else 10)
 
 
 def _heat(measured: Measurements, evidence: Evidence) -> Reason | None:
     """A correction larger than what it corrects: more examples a gradient make it smaller, a minimum does not."""
     if not does_heat_dominate(measured):
         return None
-    return Reason(
+    heat = measured.llc_uncorrected - measured.llc
+    return reason_of(
         "gradient noise dominates",
-        f"the noise of minibatch gradients adds about {measured.llc_uncorrected - measured.llc:.3g} to λ̂, of "
-        f"{measured.llc_uncorrected:.3g} in all",
-        f"raise batch_size, to eight times or to 'full', or lower step_size, to about {evidence.step_size / 8:.1e}",
+        f"the noise of minibatch gradients adds about {short(heat)} to λ̂, of {short(measured.llc_uncorrected)} in all",
+        larger_batches(evidence.asked, max(8.0, 10 * heat / measured.llc_uncorrected)),
     )
-
-
-_TO_MINIMUM = "set minimize: w* is first taken to the nearest minimum (if it was set, raise minimize_steps)"
 
 
 def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
@@ -92,24 +134,25 @@ def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
     if descent is None or not statistics.is_above_minimum(descent, llc):
         return _dip(measured, evidence)
     drop = descent["loss_drop"]
-    return Reason(
+    return reason_of(
         "not a minimum",
-        f"a descent from w*, held by γ, lowers nβL by {drop:.3g}: λ̂ is {measured.llc + drop:.3g} from where it ends, "
-        f"{measured.llc:.3g} from w*",
-        _TO_MINIMUM,
+        f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ is {short(measured.llc + drop)} from where it "
+        f"ends, {short(measured.llc)} from w*",
+        to_minimum(evidence.asked),
     )
 
 
 def _dip(measured: Measurements, evidence: Evidence) -> Reason | None:
     """A chain that starts at a minimum can only climb."""
     dip = statistics.deepest_dip(evidence.excess)
+    noise = larger_batches(evidence.asked, 64)  # no descent falls so far: a few minibatches threw the chains there
     if not statistics.is_dipping(dip, measured.llc, float(evidence.draws.std())):
         return None
-    return Reason(
+    return reason_of(
         "not a minimum",
-        f"the chains fell below L_n(w*), by {-dip['depth']:.4g} in units of λ̂ near step "
+        f"the chains fell below L_n(w*), by {short(-dip['depth'])} in units of λ̂ near step "
         f"{dip['step']:.0f}: w* is not at a minimum of this data's loss",
-        _TO_MINIMUM,
+        to_minimum(evidence.asked) if evidence.descent is None else noise,
     )
 
 
@@ -118,11 +161,20 @@ def _negative(measured: Measurements, evidence: Evidence) -> Reason | None:
     if not llc < 0 or does_heat_dominate(measured):  # then the chains lie above L_n(w*)
         return None
     is_sure = llc < -2 * measured.llc_se
-    return Reason(
+    return reason_of(
         "negative",
-        f"λ̂ = {llc:.4g} is below zero" + ("" if is_sure else ", within its error"),
-        "set minimize" if is_sure else "raise num_draws, or minimize",
+        f"λ̂ = {number(llc)} is below zero" + ("" if is_sure else ", within its error"),
+        to_minimum(evidence.asked) if is_sure else _enough_draws(measured, evidence),
     )
+
+
+def _enough_draws(measured: Measurements, evidence: Evidence) -> Remedy:
+    """As many draws as bring the error to a fifth of λ̂, and fifteen effective ones a chain."""
+    wanted = 0.2 * abs(measured.llc)
+    by_error = (measured.llc_se / wanted) ** 2 if wanted > 0 else math.inf
+    by_ess = 15 * len(evidence.draws) / measured.ess if measured.ess > 0 else 4.0
+    factor = max(by_error if math.isfinite(measured.llc_se) else 4.0, by_ess)
+    return more_draws(evidence.asked, evidence.localization, factor)
 
 
 def _localization(measured: Measurements, evidence: Evidence) -> Reason | None:
@@ -131,155 +183,81 @@ def _localization(measured: Measurements, evidence: Evidence) -> Reason | None:
     is_flat = not statistics.is_drifting(measured.plateau, measured.llc, measured.llc_se)
     if not (is_flat and change < -0.4 * abs(measured.llc) and change < -3 * error):
         return None
-    return Reason(
+    return reason_of(
         "localization dominates",
-        f"λ̂ changes by {change:.3g} when γ is doubled",
-        "lower localization (raise max_steps, if it is auto)",
+        f"λ̂ changes by {signed(change)} when γ is doubled",
+        principled_nbeta(evidence.asked, evidence.nbeta) or weaker_pull(evidence.asked, evidence.localization),
     )
 
 
 def _step_size(measured: Measurements, evidence: Evidence) -> Reason | None:
     """Is the step small enough for the law to be the one meant?"""
+    asked, step_size = evidence.asked, evidence.step_size
     if is_step_too_large(measured) and not does_heat_dominate(measured):
-        has_momentum = math.isfinite(measured.kinetic_temperature)
-        lower = f"lower step_size, to about {smaller_step(measured) * evidence.step_size:.1e}"
-        is_heat = measured.llc_uncorrected != measured.llc
-        more = "raise batch_size" + (" or friction" if has_momentum else "")
-        return Reason(
+        # ε of the pilot suits full batches: what is too much is noise
+        is_heat = measured.llc_uncorrected != measured.llc or asked.is_auto("step_size")
+        smaller = own_step_size(asked, step_size, smaller_step(measured))
+        batches = larger_batches(asked, max(2.0, measured.step_size_bias / (0.05 * measured.llc)))
+        return reason_of(
             "step size too large",
-            f"the finite step and gradient noise add about {measured.step_size_bias:.3g} to λ̂ = {measured.llc:.4g}",
-            f"{more}, or {lower}" if is_heat else f"{lower}, or {more}",
+            f"the finite step and gradient noise add about {short(measured.step_size_bias)} to λ̂ = "
+            f"{number(measured.llc)}",
+            batches if is_heat and not asked.has_all_examples else smaller,
         )
     if measured.accept_prob < 0.5 and not evidence.is_exact:
-        return Reason(
+        return reason_of(
             "step size too large",
             f"MALA would accept only {measured.accept_prob:.0%} of the steps",
-            f"lower step_size, to about {evidence.step_size / 2:.1e}",
+            own_step_size(asked, step_size, 0.5),
         )
     if measured.accept_prob < 0.9:
         text = f"acceptance {measured.accept_prob:.2f} is below 0.9"
-        return Reason("acceptance", text, "lower step_size", is_note=True)
+        return reason_of("acceptance", text, own_step_size(asked, step_size, 0.5), is_note=True)
     return None
 
 
+def _relaxed(evidence: Evidence) -> Remedy:
+    """Against chains that have not arrived: either γ or the number of steps keeps flat directions from relaxing."""
+    asked, localization = evidence.asked, evidence.localization
+    if localization < evidence.relaxed_curvature:
+        return pull_of(asked, localization, 1.25 * evidence.relaxed_curvature)
+    return longer(asked, localization, 4)
+
+
 def _drifting(measured: Measurements, evidence: Evidence) -> Reason | None:
-    """Have the chains arrived? If not: either γ or the number of steps keeps flat directions from relaxing."""
+    """Have the chains arrived?"""
     if not statistics.is_drifting(measured.plateau, measured.llc, measured.llc_se):
         return None
-    longer = "num_burnin_steps (max_steps, if it is auto)"
-    if evidence.localization >= evidence.relaxed_curvature:
-        remedy = f"raise {longer}, to {2 * evidence.num_steps:,} or more"
-    else:
-        longest = f", or {longer}, to about {evidence.enough_steps}" if evidence.localization > 0 else ""
-        remedy = (
-            f"raise localization, to about {evidence.relaxed_curvature:.2g}{longest}: flat directions relax in 2/(εγ) "
-            "steps"
-        )
     drift, error = measured.plateau["drift"], measured.plateau["drift_se"]
-    return Reason(
+    return reason_of(
         "drifting",
-        f"λ̂ of the later half of the draws is {drift:+.3g} from that of the earlier half (error {error:.2g}): not yet "
-        f"flat after {evidence.num_steps:,} steps",
-        remedy,
+        f"λ̂ of the later half of the draws is {signed(drift)} from that of the earlier half (error {short(error)}): "
+        f"not yet flat after {evidence.num_steps:,} steps",
+        _relaxed(evidence),
     )
 
 
 def _disagreement(measured: Measurements, evidence: Evidence) -> Reason | None:
     if not measured.r_hat > 1.1:
         return None
-    return Reason(
-        "chains disagree",
-        f"r̂ = {measured.r_hat:.2f} is above 1.1",
-        "raise num_burnin_steps (max_steps, if it is auto) and num_draws",
-    )
+    return reason_of("chains disagree", f"r̂ = {measured.r_hat:.2f} is above 1.1", _relaxed(evidence))
 
 
 def _few_draws(measured: Measurements, evidence: Evidence) -> Reason | None:
     num_chains = len(evidence.draws)
     if not measured.ess >= 10 * num_chains:
-        return Reason(
-            "too few draws",
-            f"only {measured.ess:.0f} effective draws in {num_chains} chains",
-            "raise num_draws (max_steps, if burn-in is auto)",
-        )
-    if measured.llc_se > 0.25 * abs(measured.llc):
-        return Reason(
-            "too few draws",
-            f"the standard error {measured.llc_se:.2g} is over a quarter of λ̂ = {measured.llc:.3g}",
-            "raise num_draws, num_chains or batch_size",
-        )
-    return None
-
-
-def _one_chain(measured: Measurements, evidence: Evidence) -> Reason | None:
-    if len(evidence.draws) != 1:
+        text = f"only {measured.ess:.0f} effective draws in {num_chains} chains"
+    elif measured.llc_se > 0.25 * abs(measured.llc):
+        text = f"the standard error {short(measured.llc_se)} is over a quarter of λ̂ = {short(measured.llc)}"
+    else:
         return None
-    text = "with one chain, disagreement between chains cannot be seen"
-    return Reason("one chain", text, "use num_chains 2 or more", is_note=True)
-
-
-def _kinetic_temperature(measured: Measurements, evidence: Evidence) -> Reason | None:
-    temperature = measured.kinetic_temperature
-    if not abs(temperature - 1) > 0.01:
-        return None
-    return Reason(
-        "kinetic temperature",
-        f"momenta are at {temperature:.3f} of the temperature meant",
-        "raise friction or lower step_size" if temperature > 1 else "lower step_size",
-        is_note=True,
-    )
-
-
-def _heat_capacity(measured: Measurements, evidence: Evidence) -> Reason | None:
-    llc, capacity, capacity_se = measured.llc, measured.heat_capacity, measured.heat_capacity_se
-    error = math.hypot(capacity_se, measured.llc_se)
-    if not (llc > 0 and abs(capacity - llc) > max(0.5 * llc, 3 * error)):
-        return None
-    return Reason(
-        "heat capacity",
-        f"the variance of nβL gives {capacity:.3g} ± {capacity_se:.2g} for λ, its mean "
-        f"{llc:.3g}: the loss is not near its singular form at this temperature, or not equilibrated",
-        "raise num_draws; if it stays, read λ̂ as that of this nβ and γ",
-        is_note=True,
-    )
-
-
-def _still_spreading(measured: Measurements, evidence: Evidence) -> Reason | None:
-    """λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
-    if not evidence.llc_still_missing:
-        return None
-    before, distance, change = (evidence.spreading[name] for name in ("distance_before", "distance", "change"))
-    count = evidence.llc_still_missing / change
-    times = "" if count == 1 else f", {count:.1f} times: for each doubling of the steps that flat directions still need"
-    longer = f", or steps to about {evidence.enough_steps}" if evidence.localization > 0 else ""
-    return Reason(
-        "still spreading",
-        f"since the burn-in ‖w − w*‖ grew from {before:.3g} to {distance:.3g} and λ̂ changed by {change:+.3g}, which is "
-        f"in its error{times}: γ does not hold the flat directions yet",
-        f"raise localization{longer}",
-        is_note=True,
-    )
-
-
-def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
-    """Chains that lowered ε relax more slowly, and some directions may not have relaxed at all."""
-    if not (evidence.is_stiffer and evidence.relaxed_curvature > evidence.localization):
-        return None
-    curvature = f"{evidence.relaxed_curvature:.2g}"
-    return Reason(
-        "stiffer than at w*",
-        f"steps fell to {evidence.step_share:.0%} of what w* allows: directions of curvature below {curvature} have "
-        "not relaxed, and what they add to λ̂ may be missing",
-        f"raise localization, to about {curvature}, or num_draws (max_steps, if burn-in is auto)",
-        is_note=True,
-    )
+    return reason_of("too few draws", text, _enough_draws(measured, evidence))
 
 
 _CHECKS: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
     *(_trivial, _heat, _not_a_minimum, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
     _step_size,
-    *(_drifting, _disagreement, _few_draws, _one_chain),  # have the chains mixed?
-    *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?
-    *(_still_spreading, _stiffer),  # have flat directions relaxed?
+    *(_drifting, _disagreement, _few_draws),  # have the chains mixed?
+    *NOTES,
 )
-"""In the order in which a result lists its reasons."""
+"""A result lists its reasons by precedence, its notes in this order."""

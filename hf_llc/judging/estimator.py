@@ -9,10 +9,12 @@ import math
 
 import numpy as np
 
+from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
 from hf_llc.judging.checks import findings
 from hf_llc.judging.evidence import STIFFER, Evidence
 from hf_llc.judging.heat import heat_capacity, heat_errors
+from hf_llc.judging.remedies import Asked
 from hf_llc.judging.verdict import named
 from hf_llc.records.findings import Estimate, LocalizationCheck, Measurements
 from hf_llc.records.trace import Trace
@@ -54,6 +56,7 @@ def estimate(
     is_full: bool = False,
     trivial_loss: float | None = None,
     descent: dict[str, float] | None = None,
+    asked: Asked | None = None,
 ) -> Estimate:
     """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses), judged.
 
@@ -72,6 +75,7 @@ def estimate(
         is_full: every step saw all examples.
         trivial_loss: L_n of the best constant predictor, or None.
         descent: how far a descent from w* falls, or None.
+        asked: the settings asked for, for the remedies; None: they are not known.
     """
     excess = nbeta * (trace.loss - trace.init_loss)
     thinning = {"num_burnin_steps": num_burnin_steps, "num_steps_between_draws": num_steps_between_draws}
@@ -92,6 +96,7 @@ def estimate(
         is_exact=is_exact,
         spreading=spreading,
         llc_still_missing=_still_missing(spreading["change"], share, relaxed),
+        asked=asked or _unknown(num_burnin_steps, len(excess)),
         descent=descent,
     )
     plain = llc_draws(trace.loss, init_loss, nbeta=nbeta, **thinning)
@@ -101,6 +106,11 @@ def estimate(
     measured = _measure(trace, kept, evidence, plain, localization_check, init_loss=init_loss, is_full=is_full)
     reasons = findings(measured, evidence)
     return Estimate(**vars(measured), verdict=named(reasons), reasons=reasons, descent=descent)
+
+
+def _unknown(num_burnin_steps: int, num_chains: int) -> Asked:
+    """Of a bare trace only the burn-in and the chains are known: remedies then name settings, without values."""
+    return Asked(SampleConfig(num_burnin_steps=num_burnin_steps, num_chains=num_chains), is_known=False)
 
 
 def _measure(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hf_llc.judging.remedies import Asked
+
 Array = np.ndarray
 
 STIFFER = 0.5
@@ -30,6 +32,7 @@ class Evidence:
         spreading: how far the chains have come (`statistics.spreading`).
         llc_still_missing: what λ̂ may still gain while the chains move away from w*; 0 if they do not.
         descent: how far a descent from w* falls (`calibration.descent`); None if there was none.
+        asked: what remedies may change.
     """
 
     loss: Array
@@ -44,6 +47,7 @@ class Evidence:
     is_exact: bool
     spreading: dict[str, float]
     llc_still_missing: float
+    asked: Asked
     descent: dict[str, float] | None = None
 
     @property
@@ -55,11 +59,6 @@ class Evidence:
     def relaxed_curvature(self) -> float:
         """The least curvature a that relaxes, in 2/(ε_eff a) steps, in a quarter of the chain; γ should exceed it."""
         return 8 / (self.slow_step_size * self.num_steps)
-
-    @property
-    def enough_steps(self) -> str:
-        """Steps in which directions that γ alone holds relax four times over, as text."""
-        return f"{8 / (self.slow_step_size * self.localization):.2g}"
 
     @property
     def is_stiffer(self) -> bool:

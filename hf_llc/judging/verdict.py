@@ -23,6 +23,11 @@ _VERDICTS = (
 """In order of precedence: an estimate that fails several checks is called by the first."""
 
 
+def precedence(name: str) -> int:
+    """Place of a check in the order of precedence; those that only make notes stand at the end."""
+    return _VERDICTS.index(name) if name in _VERDICTS else len(_VERDICTS)
+
+
 def named(reasons: Sequence[Reason]) -> str:
     """The verdict: the first of the checks that failed, or "trustworthy"."""
     failed = {reason.name for reason in reasons if not reason.is_note}

@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any
 from hf_llc.config import MASKS
 from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import code, counted, escaped, shell_word
-from hf_llc.publishing.headline import estimate_text, law_text, moved_text
+from hf_llc.publishing.headline import estimate_text, law_text, moved_text, remedies_of
 from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows
 
 if TYPE_CHECKING:
-    from hf_llc.records.findings import Reason
     from hf_llc.records.record import Record
 
 _CITATION = """```bibtex
@@ -104,10 +103,9 @@ def _sampling(result: Record) -> dict[str, Any]:
 def _warning(result: Record) -> str:
     if result.is_trustworthy:
         return ""
-    reasons = [reason for reason in result.reasons if not reason.is_note]
-    lines = [f"> ⚠️ **Do not trust this estimate: {escaped(result.verdict)}.**"]
-    lines += [f"> - {_finding(reason)}" for reason in reasons]
-    return "\n>\n".join([lines[0], "\n".join(lines[1:])]) if reasons else lines[0]
+    first = f"> ⚠️ **Do not trust this estimate: {escaped(result.verdict)}.**"
+    lines = [f"> - {text}" for text in _findings(result, are_notes=False)]
+    return "\n>\n".join([first, "\n".join(lines)]) if lines else first
 
 
 def _headline(result: Record) -> str:
@@ -144,13 +142,17 @@ def _points(curve: dict[str, Any], folder: str) -> str:
 
 
 def _notes(result: Record) -> str:
-    notes = [reason for reason in result.reasons if reason.is_note]
-    return "\n".join(f"- Note: {_finding(reason)}" for reason in notes)
+    return "\n".join(f"- Note: {text}" for text in _findings(result, are_notes=True))
 
 
-def _finding(reason: Reason) -> str:
-    remedy = f" Remedy: {reason.remedy}." if reason.remedy else ""
-    return f"{escaped(reason.name)}: {escaped(reason.text)}.{escaped(remedy)}"
+def _findings(result: Record, *, are_notes: bool) -> list[str]:
+    """Each reason, or each note, with its remedy."""
+    pairs = zip(result.reasons, remedies_of(result.reasons), strict=True)
+    return [
+        f"{escaped(reason.name)}: {escaped(reason.text)}." + (f" Remedy: {escaped(remedy)}." if remedy else "")
+        for reason, remedy in pairs
+        if reason.is_note == are_notes
+    ]
 
 
 def _reproduce(result: Record, repo_id: str | None) -> str:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import plain
+from hf_llc.records.findings import NOT_HERE
 
 if TYPE_CHECKING:
+    from hf_llc.records.findings import Reason
     from hf_llc.records.record import Record
 
 
@@ -41,6 +44,16 @@ def moved_text(result: Record) -> str | None:
         return None
     lower = "" if math.isnan(gain) else f", {short(gain)} {result.unit.split(' per ')[0]} lower on this data"
     return f"λ̂ of a point {short(relative)} ‖w*‖ away from the model given{lower}"
+
+
+def remedies_of(reasons: Sequence[Reason]) -> list[str]:
+    """The remedy of each reason, those against a bad verdict numbered in the order in which to try them."""
+    texts, count = [], 0
+    for reason in reasons:
+        is_step = bool(reason.remedy) and not reason.is_note and not reason.remedy.startswith(NOT_HERE)
+        count += is_step
+        texts.append(f"{count}. {reason.remedy}" if is_step else reason.remedy)
+    return texts
 
 
 def _float(value: Any) -> float:

@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING
 
 from hf_llc.numerals import with_error
 from hf_llc.publishing.formatting import WIDTH, for_encoding
-from hf_llc.publishing.headline import law_text, moved_text, part_text
+from hf_llc.publishing.headline import law_text, moved_text, part_text, remedies_of
 from hf_llc.publishing.lines import show_rows
 
 if TYPE_CHECKING:
-    from hf_llc.records.findings import Reason
     from hf_llc.records.record import Record
 
 _LABEL_WIDTH = 14
@@ -29,16 +28,13 @@ def render(result: Record, *, encoding: str | None = None) -> str:
     moved = moved_text(result)
     rows += [] if moved is None else [("", moved)]
     rows += [("verdict", result.verdict)]
-    rows += [("  because", _reason(reason)) for reason in result.reasons if not reason.is_note]
-    rows += [("  note", _reason(reason)) for reason in result.reasons if reason.is_note]
+    for reason, remedy in zip(result.reasons, remedies_of(result.reasons), strict=True):
+        text = f"{reason.name}: {reason.text}" + (f"\n→ {remedy}" if remedy else "")
+        rows.append(("  note" if reason.is_note else "  because", text))
     rows += show_rows(result)
     return "\n".join(
         line for label, text in rows for line in _wrapped(for_encoding(label, encoding), for_encoding(text, encoding))
     )
-
-
-def _reason(reason: Reason) -> str:
-    return f"{reason.name}: {reason.text}" + (f"\n→ {reason.remedy}" if reason.remedy else "")
 
 
 def _wrapped(label: str, text: str) -> list[str]:

@@ -2,17 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+NOT_HERE = "not here, because"
+"""How a remedy begins that says that no setting helps."""
 
 
 @dataclass(frozen=True)
 class Reason:
-    """One finding of the checks: what the draws show and what to do about it. A note does not change the verdict."""
+    """One finding of the checks: what the draws show and what to do about it. A note does not change the verdict.
+
+    Attributes:
+        name: of the check.
+        text: what was seen.
+        remedy: what to do. The first reason's comes first, and no other contradicts it; "" where an earlier one is of
+            the same settings; "not here, because …" where no setting helps.
+        is_note: it does not change the verdict.
+        change: the remedy as settings and their new values; None: as without that setting. Empty: no setting helps, or
+            the settings are not known.
+    """
 
     name: str
     text: str
     remedy: str = ""
     is_note: bool = False
+    change: dict[str, Any] = field(default_factory=dict)
 
 
 LocalizationCheck = dict[str, float]

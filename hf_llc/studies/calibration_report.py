@@ -31,7 +31,8 @@ def _path(found: dict[str, Any] | None) -> str:
     head = f"{'steps':>6} {'κ':>9} {'λ̂ so far':>10} {'noise Q':>9} {'controlled':>10} {'ε':>9} {'friction':>8}"
     lines = [
         f"{row['steps']:6} {number(row['curvature']):>9} {_or_dash(row['llc']):>9} {number(row['noise']):>9} "
-        f"{number(row['controlled_noise']):>10} {number(row['step_size']):>9} {number(row['friction']):>8}  {row['gradient']}"
+        f"{number(row['controlled_noise']):>10} {number(row['step_size']):>9} {number(row['friction']):>8}  "
+        f"{row['gradient']}"
         for row in path
     ]
     return "\n".join([f"{head}  gradient", *lines])
@@ -61,7 +62,8 @@ def _grid(cells: Sequence[Cell], name: str) -> str:
         mark = "chosen" if cell.factor == 1 else f"×{cell.factor:g}"
         llc = "×" if cell.is_lost else with_error(cell.llc, cell.llc_se)
         lines.append(
-            f"{number(cell.value):>10} {mark:>6} {number(cell.slow_step_size):>9} {llc:>16}   {plateau:^7}  {cell.verdict}"
+            f"{number(cell.value):>10} {mark:>6} {number(cell.slow_step_size):>9} {llc:>16}   {plateau:^7}  "
+            f"{cell.verdict}"
         )
     centre = next((cell for cell in cells if cell.factor == 1), None)
     if not any(cell.is_plateau for cell in cells):

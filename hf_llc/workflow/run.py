@@ -27,6 +27,7 @@ from hf_llc.chains.progress import ProgressBar
 from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate as estimate_llc
+from hf_llc.judging.remedies import Asked
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.observables import observables_named
 from hf_llc.parallel.processes import Processes, chain_batches
@@ -221,6 +222,7 @@ class Run:
             is_full=settings.batch_size == self.posterior.num_examples,
             trivial_loss=self.problem.trivial_loss,
             descent=chains.descent,
+            asked=Asked(self.asked, self.problem.n, self.posterior.num_examples, settings.friction),
         )
         if not (sampler.unmeasured_in_backward and self._steps_in_backward(settings)):
             return estimate

@@ -1,0 +1,82 @@
+"""Checks that make notes: they do not change the verdict. Arrays only."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from hf_llc.judging.evidence import Evidence
+from hf_llc.judging.remedies import Remedy, own_step_size, pull_of, reason_of, set_to
+from hf_llc.numerals import number, short, signed, with_error
+from hf_llc.records.findings import Measurements, Reason
+
+
+def _one_chain(measured: Measurements, evidence: Evidence) -> Reason | None:
+    if len(evidence.draws) != 1:
+        return None
+    text = "with one chain, disagreement between chains cannot be seen"
+    return reason_of("one chain", text, set_to(evidence.asked, num_chains=4), is_note=True)
+
+
+def _kinetic_temperature(measured: Measurements, evidence: Evidence) -> Reason | None:
+    temperature = measured.kinetic_temperature
+    if not abs(temperature - 1) > 0.01:
+        return None
+    return reason_of(
+        "kinetic temperature",
+        f"momenta are at {temperature:.3f} of the temperature meant",
+        own_step_size(evidence.asked, evidence.step_size, 0.5),
+        is_note=True,
+    )
+
+
+def _heat_capacity(measured: Measurements, evidence: Evidence) -> Reason | None:
+    llc, capacity, capacity_se = measured.llc, measured.heat_capacity, measured.heat_capacity_se
+    error = math.hypot(capacity_se, measured.llc_se)
+    if not (llc > 0 and abs(capacity - llc) > max(0.5 * llc, 3 * error)):
+        return None
+    return reason_of(
+        "heat capacity",
+        f"the variance of nβL gives {with_error(capacity, capacity_se)} for λ, its mean {short(llc)}: the loss is not "
+        "near its singular form at this temperature, or not equilibrated",
+        Remedy("read λ̂ as that of this nβ and γ"),
+        is_note=True,
+    )
+
+
+def _still_spreading(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """λ̂ is that of the range that the chains have reached, not yet of the one that γ allows."""
+    if not evidence.llc_still_missing:
+        return None
+    before, distance, change = (evidence.spreading[name] for name in ("distance_before", "distance", "change"))
+    count = evidence.llc_still_missing / change
+    times = "" if count == 1 else f", {count:.1f} times: for each doubling of the steps that flat directions still need"
+    wanted = max(1.25 * evidence.relaxed_curvature, 2 * evidence.localization)
+    return reason_of(
+        "still spreading",
+        f"since the burn-in ‖w − w*‖ grew from {number(before)} to {number(distance)} and λ̂ changed by "
+        f"{signed(change)}, which is in its error{times}: γ does not hold the flat directions yet",
+        pull_of(evidence.asked, evidence.localization, wanted),
+        is_note=True,
+    )
+
+
+def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """Chains that lowered ε relax more slowly, and some directions may not have relaxed at all."""
+    if not (evidence.is_stiffer and evidence.relaxed_curvature > evidence.localization):
+        return None
+    return reason_of(
+        "stiffer than at w*",
+        f"steps fell to {evidence.step_share:.0%} of what w* allows: directions of curvature below "
+        f"{short(evidence.relaxed_curvature)} have not relaxed, and what they add to λ̂ may be missing",
+        pull_of(evidence.asked, evidence.localization, 1.25 * evidence.relaxed_curvature),
+        is_note=True,
+    )
+
+
+NOTES: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
+    _one_chain,
+    *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?
+    *(_still_spreading, _stiffer),  # have flat directions relaxed?
+)
+"""In the order in which a result lists them."""
