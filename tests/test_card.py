@@ -181,7 +181,7 @@ def test_bad_verdict_is_refused_or_said_first() -> None:
     card = merge_card("", bad, allow_untrusted=True)
     section = card.split(BEGIN + "\n")[1]
     assert section.startswith("## Local learning coefficient\n\n> ⚠️ **Do not trust this estimate: left the basin.**")
-    assert r"the mean loss 5 \*is\* \| high. Remedy: raise nbeta." in section
+    assert r"the mean loss 5 \*is\* \| high. Remedy: 1. raise nbeta." in section
     assert own_entries(card)[0].metric_args["verdict"] == "left the basin"
 
 
