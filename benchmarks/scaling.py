@@ -66,7 +66,7 @@ def estimate(case: str, steps: int, folder: Path, *, device: str | None = None, 
         problem,
     )  # fmt: skip
     with preserved(problem.model):
-        result = Run(problem, sample, RunFolder(folder), processes, progress=False).result(begun)
+        result = Run(problem, sample, RunFolder(folder), processes).result(begun)
     processes.main_does(lambda: str(result.save(folder)))
 
 

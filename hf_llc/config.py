@@ -117,7 +117,8 @@ class SampleConfig:
     )
     max_steps: int = setting(2000, "with automatic burn-in: at most this many steps a chain, burn-in included")
     max_seconds: float | None = setting(
-        None, "with automatic burn-in: sample no longer if that would take more seconds than this; none: no limit"
+        None,
+        "time of the whole command: each stage has a share, and what is there at the end is judged; none: no limit",
     )
     batch_size: int | Literal["auto", "full"] = setting(
         "auto", "examples in each minibatch; auto: 32, or for sequences about 2,048 tokens (4 to 32); full: all"

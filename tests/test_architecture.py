@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1] / "hf_llc"
 FLOORS = (
     *("errors", "files", "seals", "numerals", "setting_checks", "config", "problem", "components", "theory"),
     *("embedded", "backend", "models"),
-    *("parallel", "records", "posterior", "samplers", "observables", "chains", "judging", "calibration"),
+    *("parallel", "progress", "records", "posterior", "samplers", "observables", "chains", "judging", "calibration"),
     *("analysis", "publishing", "loading", "result", "workflow", "studies", "evaluator", "callback", "metrics"),
     *("__init__", "cli", "__main__"),
 )

@@ -39,7 +39,7 @@ H = torch.logspace(-1, 0, 8, dtype=torch.float64)
 def calibrated(problem: Problem, folder: Path, **settings: Any) -> Calibration:
     sample = decide_from_data(SampleConfig(nbeta=100.0, **settings), problem)
     with alone(), preserved(problem.model):
-        return calibrate_run(Run(problem, sample, RunFolder(folder), Processes(), progress=False), grid=True)
+        return calibrate_run(Run(problem, sample, RunFolder(folder), Processes()), grid=True)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from typing import Any
 
 import pytest
@@ -69,6 +70,7 @@ def test_cost_is_every_pass_over_examples(num_examples: int, monkeypatch: pytest
     losses = problem.losses
     with preserved(problem.model):
         posterior = Posterior(problem)
+        assert math.isfinite(posterior.init_loss)  # computed now, before passes are counted
         problem.losses = lambda forward, batch: seen.append(len(batch["centres"])) or losses(forward, batch)
         found = descend(posterior, LAW, num_examples=num_examples, batch_size=8)
     assert found["num_gradients"] == -(-sum(seen) // 8)

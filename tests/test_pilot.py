@@ -18,7 +18,7 @@ from hf_llc.calibration.pilot import Pilot, gradient_noise, limit_effective_step
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
-from hf_llc.judging import statistics
+from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.curvature import Curvature
@@ -40,9 +40,8 @@ def sampling_of(problem: Problem, state: Path) -> Sampling:
         Posterior(problem),
         processes=Processes(),
         state=state,
-        show=False,
         is_long_enough=is_long_enough,
-        r_hat=statistics.r_hat,
+        describe=describe,
         observables={},
     )
 
@@ -138,6 +137,7 @@ def test_calibration_counts_its_gradients() -> None:
     problem, calls = shifted_problem(H, num_examples=100, spread=0.1), []
     inner = problem.losses
     posterior = Posterior(problem)
+    assert posterior.init_losses.shape == (100,)  # computed now, before passes are counted
     problem.losses = lambda forward, batch: calls.append(len(batch["centres"])) or inner(forward, batch)  # type: ignore
     for gradient in ("plain", "control-variate"):
         calls.clear()

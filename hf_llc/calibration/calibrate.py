@@ -16,6 +16,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
 from hf_llc.samplers import SAMPLERS, SGLD
 from hf_llc.samplers.effective_step import relaxing_localization
 from hf_llc.samplers.walk import Walk
@@ -95,6 +96,8 @@ def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size
     step_size, low, high = ceiling, 0.0, math.inf
     path: list[list[float]] = []
     for block in range(_MAX_BLOCKS):
+        if block and watch().is_over("calibrate", posterior.group):
+            break
         accept = _pilot_block(walk, step_size, block * _BLOCK)
         path.append([step_size, accept])
         if accept < 0.5:  # far too large an ε may have thrown the pilot out of the basin: back to w*

@@ -16,6 +16,7 @@ from hf_llc.backend.random_streams import counter_seed
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
 
 _GRADIENTS = 30
 """Gradients of a descent at most."""
@@ -46,6 +47,14 @@ def examples_of_descent(sample: SampleConfig, posterior: Posterior) -> int:
 def can_descend(posterior: Posterior) -> bool:
     """Whether this process holds whole weights, and whole gradients fit beside them."""
     return posterior.buffer.shard_spans() is None and not posterior.step_in_backward
+
+
+def work_of_descent(sample: SampleConfig, posterior: Posterior) -> tuple[float, float]:
+    """Least and most work of a descent, in gradients of one example."""
+    total = posterior.num_examples
+    seen = min(examples_of_descent(sample, posterior), total)
+    around = 0 if seen == total else total + 2 * seen
+    return around + 3.0 * seen, around + (_GRADIENTS + 1.0) * seen
 
 
 class _Energy:
@@ -146,7 +155,7 @@ def _lowest(energy: _Energy, posterior: Posterior) -> tuple[Tensor, int]:
     @torch.no_grad()  # L-BFGS turns gradients on around it
     def closure() -> float:
         nonlocal lowest, spent
-        if spent == _GRADIENTS:
+        if spent == _GRADIENTS or (spent and watch().is_over("descend", posterior.group)):
             raise _Enough
         spent += 1
         value, grad = energy.gradient(w)

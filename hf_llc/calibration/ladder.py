@@ -68,7 +68,7 @@ def come_from_above(pilot: Pilot) -> None:
         _set_localization(pilot, localization)
         pilot.begin_again()
         pilot.run()
-        if not _ends_lost(pilot):
+        if not _ends_lost(pilot) or pilot.is_time_up():
             break
         localization *= _FACTOR
     slow = effective_step_size(pilot.step_size, pilot.friction)
@@ -80,7 +80,7 @@ def come_from_above(pilot: Pilot) -> None:
 def keep_localization(pilot: Pilot) -> None:
     """Run a pilot whose γ is given, and which ended far from w*, again with smaller step sizes."""
     for _ in range(_TRIES - 1):
-        if not _ends_lost(pilot):
+        if not _ends_lost(pilot) or pilot.is_time_up():
             return
         known = pilot.curvature.loss
         pilot.begin_again()
@@ -112,7 +112,7 @@ def _weakest_that_holds(pilot: Pilot) -> float:
             weakest = relaxing_localization(
                 effective_step_size(pilot.step_size, kept_friction), pilot.sample.steps_allowed
             )
-            if held <= weakest or factor == _LAST_FACTOR:
+            if held <= weakest or factor == _LAST_FACTOR or pilot.is_time_up():
                 break
             localization = max(float(f"{held / factor:.2g}"), weakest)
         elif factor == _FACTOR and localization < held:
@@ -138,7 +138,7 @@ def _holds(pilot: Pilot) -> bool:
         is_stiffer = pilot.curvature.loss > _STIFFER * max(before, pilot.law.localization)
         pilot.walk.w.copy_(start)
         pilot.curvature.loss = before * 4**attempt
-        if math.isfinite(excess) and not is_stiffer:
+        if (math.isfinite(excess) and not is_stiffer) or pilot.is_time_up():
             break
     pilot.curvature.loss = before
     return False

@@ -16,6 +16,7 @@ from hf_llc.backend.random_streams import BatchStream
 from hf_llc.parallel.group import Group
 from hf_llc.parallel.pacing import Pacer, deferred_interrupt
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
 from hf_llc.seals import load_tensors, save_tensors
 
 MINIMIZER = -1
@@ -59,13 +60,13 @@ def minimize(
         KeyboardInterrupt: after Ctrl-C, with the state saved.
     """
     w_star = posterior.start(1)
-    before, evaluations = posterior.init_loss, 0
+    before, evaluations, taken = posterior.init_loss, 0, 0
     saved = _Saved.read(state, seal, posterior.group)
     for attempt, rate in enumerate(_LEARNING_RATES):
-        evaluations += steps
         if attempt < saved.attempt:
+            evaluations += steps
             continue  # an attempt after it had begun, so L_n had not fallen
-        w = _descend(
+        w, taken = _descend(
             posterior,
             rate=rate,
             saved=saved if attempt == saved.attempt else _Saved(attempt),
@@ -75,14 +76,16 @@ def minimize(
             save_seconds=save_seconds,
             report=report,
         )
+        evaluations += taken
         after = float(posterior.example_losses(w).mean())
         if after < before:
             break
-    else:
         w, after, rate = w_star, before, 0.0
+        if watch().is_over("minimize", posterior.group):
+            break
     distance = float((w - w_star).double().norm())
     return w, {
-        "steps": steps,
+        "steps": taken,
         "learning_rate": rate,
         "loss_before": before,
         "loss_after": after,
@@ -125,15 +128,15 @@ def _descend(
     save: Callable[[_Saved], None],
     save_seconds: float,
     report: Callable[[int, float], None],
-) -> Tensor:
-    """One attempt from w*, or the rest of it after what is saved; returns the weights."""
+) -> tuple[Tensor, int]:
+    """One attempt from w*, or the rest of it after what is saved; returns the weights and the steps taken."""
     w = posterior.start(1)
     optimizer = torch.optim.Adam([w], lr=rate)
     batches = BatchStream(
         _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
     )
     _restore(saved, w, optimizer)
-    last_save, running, pacer = time.monotonic(), math.nan, Pacer(posterior.group, saved.step)
+    last_save, running, pacer, step = time.monotonic(), math.nan, Pacer(posterior.group, saved.step), saved.step - 1
     with deferred_interrupt() as is_asked:
         for step in range(saved.step, steps):
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
@@ -147,15 +150,19 @@ def _descend(
             running = value if math.isnan(running) else 0.8 * running + 0.2 * value
             report(step + 1, running)
             late = time.monotonic() - last_save > save_seconds
-            stops, saves = pacer.agree(step + 1, stop=is_asked(), save=late or is_last)
+            stops, saves, ends = pacer.agree(
+                step + 1, stop=is_asked(), save=late or is_last, end=watch().is_over("minimize")
+            )
             if stops or saves:
                 if posterior.group.leads:
                     save(_state_of(saved.attempt, step + 1, w, optimizer))
                 last_save = time.monotonic()
             if stops:
                 raise KeyboardInterrupt
+            if ends:
+                break
     w.grad = None
-    return w
+    return w, step + 1
 
 
 def _state_of(attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> _Saved:

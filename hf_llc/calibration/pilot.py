@@ -23,6 +23,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 from hf_llc.samplers.walk import Walk
@@ -35,6 +36,9 @@ _BLOCK = 50
 
 _BLOCKS = (4, 20)
 """Fewest and most blocks."""
+
+_FEWEST = 10
+"""Steps that a block has when the time is up, at least."""
 
 _PILOT_SHARE = 10
 """Within `_BLOCKS`, the pilot takes a tenth of a chain's steps."""
@@ -112,6 +116,16 @@ def limit_effective_step(step_size: float, ceiling: float, friction: float | Non
     return step_size, math.log((ratio + 1) / (ratio - 1))
 
 
+def num_blocks(sample: SampleConfig) -> int:
+    """Blocks that a pilot runs."""
+    return min(max(sample.max_steps // _PILOT_SHARE // _BLOCK, _BLOCKS[0]), _BLOCKS[1])
+
+
+def work_of_block(per_gradient: int) -> int:
+    """Gradients of a block: its steps, the curvature and the noise."""
+    return _BLOCK * per_gradient + 8
+
+
 def initial_law(sample: SampleConfig) -> Law:
     """nβ and γ of a pilot's first steps; γ = 1, which is weak, if it is "auto"."""
     assert sample.nbeta is not None
@@ -165,9 +179,11 @@ class Pilot:
         self.curvature.refresh(self.walk.w, self.walk.batches.indices(0), iterations=20)
         self._choose_settings([self._measure_noise(0)], math.nan)
         kernel = BAOAB(self.step_size, friction=self.friction)
-        blocks = min(max(self.sample.max_steps // _PILOT_SHARE // _BLOCK, _BLOCKS[0]), _BLOCKS[1])
+        blocks = num_blocks(self.sample)
         noise_powers: list[tuple[float, float]] = []
         for block in range(blocks):
+            if block and self.is_time_up():
+                break
             kernel.step_size, kernel.friction = self.step_size, self.friction
             excess = self._run_block(kernel, block * _BLOCK)
             if not math.isfinite(excess):  # diverged: begin again at w* with a quarter of ε
@@ -268,6 +284,8 @@ class Pilot:
         is_first = len(self.path) == self.begun  # the friction of the first block is a guess
         if is_first or self.posterior.step_in_backward:  # whole gradients do not fit the memory
             return False
+        if self.is_time_up():
+            return False
         is_noisy = self.sample.localization == "auto" and self.friction >= _NOISY
         return is_noisy and (self.spectrum is None or is_last)
 
@@ -290,9 +308,15 @@ class Pilot:
             indices = self.walk.batches.indices(step)
             loss = kernel.step(self.walk, indices, step=step, measure=False).loss
             excess.append(loss - self.posterior.paired_loss(indices, 1))
+            if len(excess) >= _FEWEST and self.is_time_up():
+                break
         total = sum(torch.cat(excess).tolist())  # one wait for the device
-        self.spent += _BLOCK * self.posterior.anchor_gradients.per_gradient(self.gradient)
-        return self.law.nbeta * total / _BLOCK
+        self.spent += len(excess) * self.posterior.anchor_gradients.per_gradient(self.gradient)
+        return self.law.nbeta * total / len(excess)
+
+    def is_time_up(self) -> bool:
+        """Whether `max_seconds` leaves no more time for calibration."""
+        return watch().is_over("calibrate", self.posterior.group)
 
     def _measure_noise(self, step: int) -> tuple[float, float]:
         """Q at the pilot's position, plain and with the control variate; zeros with full batches."""

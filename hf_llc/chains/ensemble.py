@@ -11,21 +11,26 @@ import numpy as np
 from torch import Tensor
 
 from hf_llc.chains.chain_store import ChainStore
-from hf_llc.chains.progress import ProgressBar, RunningEstimate
 from hf_llc.chains.run_chains import Progress, run_chains
+from hf_llc.chains.running_estimate import RunningEstimate
+from hf_llc.errors import InputError
 from hf_llc.observables import Observable
 from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.observations import Observations, join_observations
-from hf_llc.records.trace import Trace, join_chains
+from hf_llc.records.trace import Trace, first_steps, join_chains
 from hf_llc.samplers import SAMPLERS, Kernel, make_kernel
 from hf_llc.samplers.walk import Walk
 
 Array = np.ndarray
+
+_FEWEST = 4
+"""Steps of each chain from which on anything can be said of them."""
 
 _CONTINUATION = 2**20
 """Added to the chain numbers of the k-th continuation k times: noise of its own. No estimate has as many chains."""
@@ -38,15 +43,15 @@ class Sampling:
         posterior: what is sampled.
         processes: among which chains are shared out.
         state: folder for the states of chains.
-        show: draw a progress bar.
         is_long_enough: (settings, trace, burn-in steps, steps a draw) → whether the chains may stop; called after each
             doubling of the steps.
-        r_hat: draws `[chain, draw]` → r̂, for the progress bar.
+        describe: draws `[chain, step]` and their heat → a text, for those who watch.
         observables: recorded along the chains, by name; those of `go_on` are not.
         seal: of the run, for its files (`hf_llc.seals`).
 
     Attributes:
         observations: what the observables saw along the chains of the last `until_flat`; None if there are none.
+        cut_at: steps at which the time was up for the chains of the last `until_flat`; None: it was not.
         num_gradients: gradient evaluations behind all traces returned so far.
         new_steps: chain-steps that this process has taken; those of an earlier run that was resumed do not count.
         seconds: time that they took.
@@ -58,23 +63,23 @@ class Sampling:
         *,
         processes: Processes,
         state: Path,
-        show: bool,
         is_long_enough: Callable[[ChainSettings, Trace, int, int], bool],
-        r_hat: Callable[[Array], float],
+        describe: Callable[[Array, float], str],
         observables: Mapping[str, Observable],
         seal: str = "",
     ) -> None:
-        self.posterior, self.processes, self.state, self.show = posterior, processes, state, show
+        self.posterior, self.processes, self.state = posterior, processes, state
         self.seal = seal
-        self.is_long_enough, self.r_hat, self.observables = is_long_enough, r_hat, observables
+        self.is_long_enough, self.describe, self.observables = is_long_enough, describe, observables
         self.observations: Observations | None = None
+        self.cut_at: int | None = None
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
 
     def until_flat(self, settings: ChainSettings, name: str) -> tuple[Trace, int, int]:
         """Run all chains for the steps that the settings give, or until they are long enough.
 
         If num_burnin_steps is None, the first half of the steps is dropped, and burn-in and draws are doubled until
-        `is_long_enough`, `max_steps` or `max_seconds` ends it.
+        `is_long_enough`, `max_steps` or the time for sampling ends it. When the time is up, chains end where they are.
 
         Args:
             settings: of the chains.
@@ -83,22 +88,36 @@ class Sampling:
         Returns:
             The trace of all chains, burn-in steps, steps a draw.
         """
+        with watch().stage("sample"):
+            return self._until_flat(settings, name)
+
+    def _until_flat(self, settings: ChainSettings, name: str) -> tuple[Trace, int, int]:
+        """`until_flat` within its stage."""
         thinning, begun = settings.num_steps_between_draws, time.monotonic()
-        chains = functools.partial(self._run_to, settings, self._store(name))
+        chains = functools.partial(self._run_to, settings, self._store(name), title=_title(settings, name))
         if settings.num_burnin_steps is not None:
             burnin = settings.num_burnin_steps
-            trace = chains(until=burnin + settings.num_draws * thinning, burnin=burnin)
+            until = burnin + settings.num_draws * thinning
+            trace = chains(until=until, burnin=burnin)
+            is_cut = trace.shape[1] < until
         else:
             longest = settings.max_steps // (2 * settings.num_draws)
             while True:
                 kept = settings.num_draws * thinning
                 burnin = min(kept, settings.max_steps - kept)
-                trace = chains(until=burnin + kept, burnin=burnin)
-                if thinning >= longest or self._is_time_up(settings, begun):
+                until = burnin + kept
+                trace = chains(until=until, burnin=burnin)
+                is_cut = trace.shape[1] < until
+                if is_cut or thinning >= longest or self.is_long_enough(settings, trace, burnin, thinning):
                     break
-                if self.is_long_enough(settings, trace, burnin, thinning):
+                is_cut = self._is_time_up(begun)
+                if is_cut:
                     break
                 thinning = min(2 * thinning, longest)
+        self.cut_at = trace.shape[1] if is_cut else None
+        if trace.shape[1] < until:
+            burnin = min(burnin, trace.shape[1] // 2)
+            thinning = max((trace.shape[1] - burnin) // settings.num_draws, 1)
         self.num_gradients += self._gradients_of(settings, trace)
         return trace, burnin, thinning
 
@@ -112,11 +131,12 @@ class Sampling:
             steps: of each chain.
 
         Returns:
-            The trace of these steps.
+            The trace of these steps; of fewer if the time was up.
         """
         store = self._store(f"{name}-{number}")
         origin = self._store(name)
-        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, origin=origin, number=number)
+        where = {"origin": origin, "number": number, "title": f"γ = {settings.localization:.3g}"}
+        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage="check γ", **where)
         self.num_gradients += self._gradients_of(settings, trace)
         return trace
 
@@ -133,11 +153,12 @@ class Sampling:
     def _store(self, name: str) -> ChainStore:
         return ChainStore(self.state / name, seal=f"{self.seal}/{name}")
 
-    def _is_time_up(self, settings: ChainSettings, begun: float) -> bool:
-        """Whether another doubling would bring the run beyond `max_seconds`, by the main process's clock."""
-        if settings.max_seconds is None:
+    def _is_time_up(self, begun: float) -> bool:
+        """Whether the time left would not bring a quarter more steps, by the main process's clock."""
+        if watch().max_seconds is None:
             return False
-        return 2 * self.processes.main_does(lambda: time.monotonic() - begun) > settings.max_seconds
+        now, end = time.monotonic(), watch().ends_at("sample")
+        return self.processes.main_does(lambda: end - now < (now - begun) / 4)
 
     def _gradients_of(self, settings: ChainSettings, trace: Trace) -> int:
         """Gradient evaluations behind a trace: a gradient of a control variate may take two."""
@@ -158,21 +179,27 @@ class Sampling:
         burnin: int,
         origin: ChainStore | None = None,
         number: int = 0,
+        stage: str = "sample",
+        title: str = "",
     ) -> Trace:
-        """The trace of all chains up to step `until`, on every process; each runs its share of the chains."""
+        """The trace of all chains up to step `until`, on every process; each runs its share of the chains.
+
+        Raises:
+            InputError: the time was up before every chain had four steps.
+        """
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
         batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
-        bar = ProgressBar(until * sum(map(len, batches)), "sample", enabled=self.show)
-        running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, r_hat=self.r_hat)
+        running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, describe=self.describe, title=title)
         stream = {"seed": settings.seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
         begun = time.monotonic()
 
         def report(progress: Progress) -> None:
             new_steps = progress.new_steps * len(progress.chains)
             self.new_steps += new_steps
-            bar.advance(new_steps, lambda: running.text(progress))
+            running.take(progress)
+            watch().say(running.text)
 
-        def run_batch(chains: list[int]) -> tuple[int, Trace, Observations | None]:
+        def run_batch(chains: list[int], ends_at: float) -> tuple[int, Trace, Observer | None]:
             numbers = [chain + number * _CONTINUATION for chain in chains]
             observer = self._observer(settings, store, chains) if origin is None else None
             trace = run_chains(
@@ -184,18 +211,34 @@ class Sampling:
                 origin=origin,
                 observer=observer,
                 save_seconds=settings.save_seconds,
+                ends_at=ends_at,
                 report=report,
             )
-            return chains[0], trace, None if observer is None else observer.observations(until)
+            return chains[0], trace, observer
 
-        finished = self.processes.all_do(lambda: [run_batch(chains) for chains in batches], is_long=True)
-        bar.close()
+        def run_all() -> list[tuple[int, Trace, Observer | None]]:
+            ends_at = watch().ends_at(stage)  # each batch gets its share of the time that is left
+            return [run_batch(chains, _share(ends_at, len(batches) - k)) for k, chains in enumerate(batches)]
+
+        work = until * sum(map(len, batches)) * self._cost(settings)
+        with watch().stage(stage, work):
+            finished = self.processes.all_do(run_all, is_long=True)
         self.seconds += time.monotonic() - begun
-        gathered = sorted(self.processes.gather(finished), key=lambda item: item[0])
+        steps = min(self.processes.gather([trace.shape[1] for _, trace, _ in finished]))
+        if steps < min(_FEWEST, until) and origin is None:
+            raise _too_short(steps)
+        seen = [(first, first_steps(trace, steps), watched and watched.observations(steps))
+                for first, trace, watched in finished]  # fmt: skip
+        gathered = sorted(self.processes.gather(seen), key=lambda item: item[0])
         if origin is None:
             parts = [part for _, _, part in gathered if part is not None]
             self.observations = join_observations(parts) if parts else None
         return join_chains([trace for _, trace, _ in gathered])
+
+    def _cost(self, settings: ChainSettings) -> float:
+        """Work of a step of one chain on this process, in gradients of one example."""
+        share = settings.batch_size / self.posterior.group.size
+        return share * self.posterior.anchor_gradients.per_gradient(settings.gradient)
 
     def _observer(self, settings: ChainSettings, store: ChainStore, chains: list[int]) -> Observer | None:
         if not self.observables or not self.posterior.group.leads:
@@ -211,3 +254,23 @@ class Sampling:
 def _kernel(settings: ChainSettings) -> Kernel:
     names = SAMPLERS[settings.sampler].settings
     return make_kernel(settings.sampler, settings.step_size, **{name: getattr(settings, name) for name in names})
+
+
+def _share(ends_at: float, num_batches: int) -> float:
+    """When a batch of chains must end, if `num_batches` share the time until `ends_at`."""
+    now = time.monotonic()
+    return now + (ends_at - now) / num_batches
+
+
+def _title(settings: ChainSettings, name: str) -> str:
+    """What chains run for: "attempt 2, γ = 39" for those of attempt-1."""
+    kind, _, number = name.partition("-")
+    return f"attempt {int(number) + 1}, γ = {settings.localization:.3g}" if kind == "attempt" and number != "0" else ""
+
+
+def _too_short(steps: int) -> InputError:
+    return InputError(
+        f"max_seconds was over when the chains had {steps} steps",
+        value=watch().max_seconds,
+        remedy="give more; or shorter or fewer examples in a batch, fewer chains, a smaller part of the weights",
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -77,6 +78,7 @@ def run_chains(
     origin: ChainStore | None = None,
     observer: Observer | None = None,
     save_seconds: float = 20.0,
+    ends_at: float = math.inf,
     report: Callable[[Progress], None] = lambda progress: None,
 ) -> Trace:
     """Take a batch of chains from the state in the store to step `until`, and leave the end state there.
@@ -93,10 +95,11 @@ def run_chains(
         origin: holds the weights and kernel states at which chains that are not in `store` begin; None: at w*.
         observer: records observables of these chains; None: nothing is recorded.
         save_seconds: seconds between two saves; a kill costs at most that much work.
+        ends_at: `time.monotonic()` at which the chains stop where they are, once they have a step.
         report: called with the progress at least every 50 steps.
 
     Returns:
-        The trace of all steps, `[chain, until]`.
+        The trace of all steps, `[chain, until]`; of fewer if the time was up.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C (at any process of a group), with the state saved.
@@ -125,10 +128,12 @@ def run_chains(
         observer=observer,
         save=save,
         save_seconds=save_seconds,
+        ends_at=ends_at,
         report=lambda new_steps: report(Progress(list(chains), new_steps, recorder.trace())),
     )
     save()
-    return padded(recorder.trace(), until)
+    trace = recorder.trace()
+    return trace if _is_alive(trace) else padded(trace, until)
 
 
 def _restore(walk: Walk, kernel: Kernel, chains: Sequence[int], store: ChainStore, origin: ChainStore | None) -> Trace:
@@ -157,9 +162,10 @@ def _advance(
     observer: Observer | None,
     save: Callable[[], None],
     save_seconds: float,
+    ends_at: float,
     report: Callable[[int], None],
 ) -> None:
-    """Take steps until there are `until`, or no chain has a finite loss; save on the way and on Ctrl-C."""
+    """Take steps until there are `until`, no chain has a finite loss, or the time is up; save on the way."""
     step = recorder.trace().shape[1]
     is_alive = _is_alive(recorder.trace())
     last_save, pacer = time.monotonic(), Pacer(walk.posterior.group, step)
@@ -175,12 +181,16 @@ def _advance(
                 is_alive = _is_alive(recorder.blocks[-1])
                 report(new_steps)
                 is_save_due = time.monotonic() - last_save > save_seconds
-                stops, saves = pacer.agree(step, stop=is_interrupted(), save=is_save_due)
+                stops, saves, is_late = pacer.agree(
+                    step, stop=is_interrupted(), save=is_save_due, end=time.monotonic() > ends_at
+                )
                 if stops or saves:
                     save()
                     last_save = time.monotonic()
                 if stops:
                     raise KeyboardInterrupt
+                if is_late:
+                    return
 
 
 def _is_alive(trace: Trace) -> bool:

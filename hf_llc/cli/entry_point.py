@@ -10,6 +10,7 @@ import contextlib
 import errno
 import os
 import sys
+import time
 import traceback
 from pathlib import Path
 from typing import Any
@@ -41,9 +42,10 @@ _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBI
 def main(argv: list[str] | None = None) -> int:
     """Run a command; return the exit code. An error that can be foreseen ends in one line, without a traceback."""
     open_closed_streams()
-    args = argparse.Namespace()
+    begun, args = time.monotonic(), argparse.Namespace()
     try:
         args = parse(_parser(), sys.argv[1:] if argv is None else argv)
+        args.begun = begun
         return args.run(args)
     except SystemExit as stop:  # --help, --version
         return stop.code if isinstance(stop.code, int) else OK

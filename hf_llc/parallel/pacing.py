@@ -59,11 +59,11 @@ class Pacer:
         late = time.monotonic() - self.time > _FLUSH_SECONDS
         return late or step - self.step >= _FLUSH_STEPS or is_asked()
 
-    def agree(self, step: int, *, stop: bool, save: bool) -> tuple[bool, bool]:
-        """Whether any process of the group wants to stop, and to save; sets the next pause."""
+    def agree(self, step: int, *, stop: bool, save: bool, end: bool = False) -> tuple[bool, bool, bool]:
+        """Whether any process of the group wants to stop, to save, and to end early; sets the next pause."""
         now = time.monotonic()
         each = (now - self.time) / max(step - self.step, 1)
         ahead = min(max(int(_FLUSH_SECONDS / max(each, 1e-9)), 1), _FLUSH_STEPS)
-        stops, saves, ahead = self.group.max_of(stop, save, ahead)
+        stops, saves, ends, ahead = self.group.max_of(stop, save, end, ahead)
         self.step, self.time, self.next = step, now, step + ahead
-        return bool(stops), bool(saves)
+        return bool(stops), bool(saves), bool(ends)

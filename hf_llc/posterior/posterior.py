@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
@@ -14,15 +16,20 @@ from hf_llc.backend.activation_checkpointing import checkpointed, kept_bytes, re
 from hf_llc.backend.compiled_step import CompiledStep
 from hf_llc.backend.cuda_graphs import GradientGraphs
 from hf_llc.backend.onednn_products import during
+from hf_llc.errors import InputError
 from hf_llc.parallel.group import Group
 from hf_llc.posterior.anchor_gradients import AnchorGradients
 from hf_llc.posterior.backward_steps import gradients_handed_over
 from hf_llc.posterior.chain_buffer import ChainBuffer
 from hf_llc.posterior.minibatches import Minibatches
 from hf_llc.problem import Problem
+from hf_llc.progress import watch
 
 _MOST_RECORDED = 8
 """Forward passes up to which a gradient is recorded as one CUDA graph."""
+
+LOSS_COST = 1 / 3
+"""Time of a forward pass beside that of a gradient, roughly."""
 
 
 class Posterior:
@@ -43,8 +50,6 @@ class Posterior:
     Attributes:
         buffer: where chains lie, and which of them the model holds.
         minibatches: the examples.
-        init_losses: ℓ_i(w*) of every example, float64 `[example]`.
-        init_loss: L_n(w*), their mean.
         anchor_gradients: ∇L_n(w*), and ∇L_B(w*) of minibatches.
     """
 
@@ -74,9 +79,22 @@ class Posterior:
         self._graphs = GradientGraphs() if self.device.type == "cuda" and self.minibatches.is_resident else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.anchor_gradients = AnchorGradients(problem, self.buffer, self.gradient)
-        self.init_losses = self.example_losses(self.start(1))
+
+    @functools.cached_property
+    def init_losses(self) -> Tensor:
+        """ℓ_i(w*) of every example, float64 `[example]`. They are computed when first asked for, by a whole group.
+
+        Raises:
+            InputError: that takes longer than `max_seconds` leaves for it.
+        """
+        losses = self.example_losses(self.start(1), must_end=True)
         self.buffer.release()
-        self.init_loss = float(self.init_losses.mean())
+        return losses
+
+    @functools.cached_property
+    def init_loss(self) -> float:
+        """L_n(w*), the mean of `init_losses`."""
+        return float(self.init_losses.mean())
 
     def _multiplications_per_weight(self) -> int:
         """Of one example's forward pass, on average; 0 where products are not float32 ones on a CPU."""
@@ -167,6 +185,7 @@ class Posterior:
         Returns:
             The losses, float64 `[chain]`, and the gradient in flat pieces `[chain, size of the piece]`.
         """
+        watch().spend(len(w) * self.minibatches.size(indices) / self.group.size)
         loss, pieces = self._local_gradient(w, indices)
         if self.group.size > 1:
             pieces = [piece.contiguous() for piece in pieces]
@@ -205,6 +224,7 @@ class Posterior:
         Raises:
             InputError: the model reads a weight beside its gradient, so that it may not move yet.
         """
+        watch().spend(self.minibatches.size(indices))
         self.buffer.attach(w)
         (batch,) = self.minibatches.micro_batches(indices, 1)
         size, parameters = self.minibatches.size(indices), list(self.buffer.parameters.values())
@@ -244,11 +264,25 @@ class Posterior:
     # ---- losses alone ----
 
     @torch.no_grad()
-    def example_losses(self, w: Tensor) -> Tensor:
-        """ℓ_i(w) of every example at one point `[1, parameter]`, float64 `[example]`."""
+    def example_losses(self, w: Tensor, *, must_end: bool = False) -> Tensor:
+        """ℓ_i(w) of every example at one point `[1, parameter]`, float64 `[example]`.
+
+        Args:
+            w: the point.
+            must_end: raise an InputError when the time for L_n(w*) is up.
+        """
         self.buffer.attach(w)
-        with self._autocast(), self._products(self.minibatches.micro_batch_size):
-            parts = [self.problem.losses(self.model, batch) for batch in self.minibatches.micro_batches(None, 1)]
+        parts, size = [], self.minibatches.micro_batch_size
+        share = len(range(*self.group.share(self.num_examples)))
+        begun, done = time.monotonic(), 0
+        with watch().stage("L_n(w*)", LOSS_COST * share), self._autocast(), self._products(size):
+            for batch in self.minibatches.micro_batches(None, 1):
+                parts.append(self.problem.losses(self.model, batch))
+                done += len(parts[-1])
+                watch().spend(LOSS_COST * len(parts[-1]))
+                is_late = must_end and self.group.size == 1 and watch().is_over("L_n(w*)")
+                if is_late and done < share:
+                    raise _too_slow(done, share, time.monotonic() - begun)
         if self.group.size == 1:
             return torch.cat(parts).to(torch.float64)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
@@ -262,3 +296,12 @@ class Posterior:
         if indices is None:
             return self.init_losses.mean().expand(num_chains)
         return self.init_losses.take(indices).mean(1)
+
+
+def _too_slow(done: int, num_examples: int, seconds: float) -> InputError:
+    """The refusal of a number of examples whose losses at w* take too long."""
+    return InputError(
+        f"max_seconds is too short for L_n(w*): {done:,} of {num_examples:,} examples took {seconds:.0f} s",
+        value=watch().max_seconds,
+        remedy=f"give more, or max_examples of {max(done // 2, 1):,} at most",
+    )

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from hf_llc.posterior.chain_buffer import ChainBuffer, ShardedChainBuffer
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
 
 
 class ShardedPosterior(Posterior):
@@ -27,6 +28,7 @@ class ShardedPosterior(Posterior):
         """`Posterior.gradient`; each process gets its shard of the gradient."""
         self.buffer.attach(w)
         size = self.minibatches.size(indices)
+        watch().spend(size / self.group.size)
         loss = torch.zeros(1, dtype=torch.float64, device=self.device)
         for batch, counts in self.minibatches.in_step(indices):
             with torch.enable_grad(), self._autocast():
@@ -44,7 +46,7 @@ class ShardedPosterior(Posterior):
         return False
 
     @torch.no_grad()
-    def example_losses(self, w: Tensor) -> Tensor:
+    def example_losses(self, w: Tensor, *, must_end: bool = False) -> Tensor:
         """`Posterior.example_losses`; each process runs the model equally often."""
         self.buffer.attach(w)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)

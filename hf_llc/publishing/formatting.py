@@ -33,6 +33,11 @@ def for_encoding(text: str, encoding: str | None = None) -> str:
     return text.encode("ascii", "replace").decode("ascii")
 
 
+def for_stderr(text: str) -> str:
+    """Return `text`, or its nearest ASCII if standard error cannot show it."""
+    return for_encoding(text, getattr(sys.stderr, "encoding", None) or "ascii")
+
+
 def columns(rows: Sequence[Sequence[str]]) -> str:
     """Rows of a table in the terminal, its columns lined up."""
     # A combining mark, such as the hat of λ̂, counts in len() but takes no column of a terminal.

@@ -13,6 +13,9 @@ from pathlib import Path
 from hf_llc.backend.torch_modes import own_modes
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import write_atomically
+from hf_llc.parallel.processes import Processes
+from hf_llc.progress import Watch, watching
+from hf_llc.publishing.formatting import for_stderr
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
@@ -52,8 +55,10 @@ def explore(
     """
     folder = RunFolder(output, files=(PICTURE_FILE, SETTINGS_FILE, JSON_FILE))
     also_asked = {"calibrate": True, "grid": grid}
-    opened = opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite, progress=progress)
-    with own_modes(), opened as run:
+    opened = opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite)
+    is_shown = progress and Processes().is_main
+    watch = Watch(show=is_shown, max_seconds=sample.max_seconds, spell=for_stderr)
+    with own_modes(), watching(watch), opened as run:
         if run is None:
             return Calibration.load(output)
         calibration = calibrate_run(run, grid=grid)

@@ -85,6 +85,7 @@ def measure(
             output=folder.folder / checkpoint.folder,
             overwrite=overwrite,
             progress=progress,
+            title=checkpoint.name,
         )
         paired[checkpoint.name] = for_differences(result)
         result.trace = None  # the largest part of a result; a curve does not need it

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from hf_llc.calibration.noise_spectrum import Spectrum, heating_share
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.judging import statistics
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate, LocalizationCheck
 from hf_llc.records.trace import Trace
@@ -48,33 +49,47 @@ def check_localization(sampling: Sampling, chains: SampledChains, estimate: Esti
     """The change of λ̂ when γ is halved and doubled, from chains that continue there.
 
     Returns:
-        The changes and their standard errors; None if γ is 0, or if reweighting the draws has already told them.
+        The changes and their standard errors; None if γ is 0, if reweighting the draws has already told them, or if
+        the time was up.
     """
     settings = chains.settings
     if settings.localization == 0 or math.isfinite(sum(estimate.localization_sensitivity.values())):
         return None
-    check: LocalizationCheck = {}
+    with watch().stage("check γ"):
+        return _checked(sampling, chains, estimate)
+
+
+def _checked(sampling: Sampling, chains: SampledChains, estimate: Estimate) -> LocalizationCheck | None:
+    settings, check = chains.settings, LocalizationCheck()
     for number, (key, factor) in enumerate((("halved", 0.5), ("doubled", 2.0)), start=1):
         other = replace(settings, localization=factor * settings.localization)
-        llc, llc_se = _continued_llc(sampling, chains, other, number=number, steps=max(chains.num_kept_steps // 2, 8))
+        found = _continued_llc(sampling, chains, other, number=number, steps=max(chains.num_kept_steps // 2, 8))
+        if found is None:
+            return None
+        llc, llc_se = found
         check |= {key: llc - estimate.llc, f"{key}_se": math.hypot(llc_se, estimate.llc_se)}
     return check
 
 
-def extrapolate(sampling: Sampling, chains: SampledChains, estimate: Estimate) -> tuple[float, float]:
-    """λ̂ ± its standard error at ε → 0, from ε and ε/2: 2 λ̂(ε/2) − λ̂(ε).
+def extrapolate(sampling: Sampling, chains: SampledChains, estimate: Estimate) -> tuple[float, float] | None:
+    """λ̂ ± its standard error at ε → 0, from ε and ε/2: 2 λ̂(ε/2) − λ̂(ε); None if the time was up.
 
     The excess due to a finite step and to gradient noise is linear in ε.
     """
     half = replace(chains.settings, step_size=chains.settings.step_size / 2)
-    llc, llc_se = _continued_llc(sampling, chains, half, number=3, steps=2 * chains.num_kept_steps)
+    found = _continued_llc(sampling, chains, half, number=3, steps=2 * chains.num_kept_steps)
+    if found is None:
+        return None
+    llc, llc_se = found
     return 2 * llc - estimate.llc, math.hypot(2 * llc_se, estimate.llc_se)
 
 
 def _continued_llc(
     sampling: Sampling, chains: SampledChains, settings: ChainSettings, *, number: int, steps: int
-) -> tuple[float, float]:
+) -> tuple[float, float] | None:
     """λ̂ ± its standard error at `settings`, from the later half of `steps` steps that continue `chains`.
+
+    None if the time was up before the last of them.
 
     Args:
         sampling: which runs them.
@@ -84,6 +99,8 @@ def _continued_llc(
         steps: of each chain.
     """
     trace = sampling.go_on(settings, chains.name, number=number, steps=steps)
+    if trace.shape[1] < steps:
+        return None
     excess = settings.nbeta * (trace.loss - trace.init_loss)
     draws = statistics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // settings.num_draws))
     # The heat of gradient noise is subtracted as in the estimate, or the difference of the two would contain it.

@@ -14,6 +14,8 @@ from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.progress import Watch, watching
+from hf_llc.publishing.formatting import for_stderr
 from hf_llc.publishing.result_folder import check_unread, save
 from hf_llc.result import LLCResult
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
@@ -31,6 +33,8 @@ def estimate_model(
     resume: bool | None = None,
     overwrite: bool = False,
     progress: bool = True,
+    title: str = "",
+    begun: float | None = None,
 ) -> LLCResult:
     """λ̂ of a model on data. Every process calls this and gets the result; the main one writes the files.
 
@@ -41,15 +45,19 @@ def estimate_model(
         output: folder for the result, and for resuming; None: nothing is kept on disk. A finished run is only read.
         resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
         overwrite: discard what is in `output`.
-        progress: show progress bars on the main process.
+        progress: show on the main process what is done, and how long it still takes.
+        title: what is measured, in front of that.
+        begun: `time.monotonic()` at the beginning of the command, from which on `max_seconds` counts; None: now.
 
     Raises:
         InputError: bad input, refused before long work.
     """
-    begun = time.monotonic()
+    begun = time.monotonic() if begun is None else begun
     folder = None if output is None else RunFolder(output)
-    opened = opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite, progress=progress)
-    with own_modes(), opened as run:
+    is_shown = progress and Processes().is_main
+    watch = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, title=title, spell=for_stderr)
+    opened = opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite)
+    with own_modes(), watching(watch), opened as run:
         if run is None:
             assert output is not None
             finished = LLCResult.load(output)
@@ -73,8 +81,9 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
     with (
         own_modes(),
         alone(),
+        watching(Watch(begun=begun, max_seconds=sample.max_seconds)),
         preserved(problem.model),
         restricted(problem.model, problem.part),
         tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
     ):
-        return Run(problem, sample, RunFolder(temporary), Processes(), progress=False).result(begun)
+        return Run(problem, sample, RunFolder(temporary), Processes()).result(begun)

@@ -26,13 +26,12 @@ def open_posterior(problem: Problem, sample: SampleConfig, processes: Processes,
         processes: all of them call this together.
         batch_size: examples of a minibatch.
 
-    Raises:
-        InputError: the loss of an example is not finite at w*.
+    The losses at w* are still to be computed.
     """
     kind = Posterior if mesh_of(problem.model) is None else ShardedPosterior
 
     def work() -> Posterior:
-        made = kind(
+        return kind(
             problem,
             micro_batch_size=sample.micro_batch_size,
             mixed_precision=sample.mixed_precision,
@@ -41,8 +40,6 @@ def open_posterior(problem: Problem, sample: SampleConfig, processes: Processes,
             gradient_checkpointing=sample.gradient_checkpointing,
             group=processes.group,
         )
-        _check_finite(made)
-        return made
 
     posterior = processes.all_do(work)
     if sample.step_in_backward == "auto":
@@ -50,8 +47,12 @@ def open_posterior(problem: Problem, sample: SampleConfig, processes: Processes,
     return posterior
 
 
-def _check_finite(posterior: Posterior) -> None:
-    """Refuse a loss at w* that is not finite."""
+def check_finite(posterior: Posterior) -> None:
+    """Compute the losses at w*, and refuse one that is not finite.
+
+    Raises:
+        InputError: the loss of an example is not finite at w*.
+    """
     bad = torch.flatten(~torch.isfinite(posterior.init_losses)).nonzero()
     if len(bad):
         raise InputError(

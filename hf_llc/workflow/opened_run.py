@@ -20,6 +20,7 @@ from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.progress import watch
 from hf_llc.workflow.identity import identity_of
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
@@ -86,7 +87,6 @@ def opened_run(
     also_asked: Mapping[str, Any] | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
-    progress: bool = True,
 ) -> Iterator[Run | None]:
     """A run at its beginning, on every process; None if `folder` holds this run, finished.
 
@@ -100,7 +100,6 @@ def opened_run(
         also_asked: more that distinguishes this run from others, for run.json.
         resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
         overwrite: discard what is in the folder.
-        progress: show progress bars on the main process.
 
     Raises:
         InputError: bad input, or the folder holds another run; nothing has been written then.
@@ -118,7 +117,8 @@ def opened_run(
         return problem, decided, {} if folder is None else identity_of(problem, given.loss_fn)
 
     takes_all = is_sharded(given.model)  # its processes meet inside the work
-    problem, sample, identity = prepared() if takes_all else processes.all_do(prepared)
+    with watch().stage("load model and data"):
+        problem, sample, identity = prepared() if takes_all else processes.all_do(prepared)
     asked = {**as_dict(load), **as_dict(sample), **identity}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
     asked |= also_asked or {}
@@ -135,7 +135,7 @@ def opened_run(
             with contextlib.ExitStack() as kept:
                 processes.all_do(lambda: kept.enter_context(preserved(problem.model)))
                 processes.all_do(lambda: kept.enter_context(restricted(problem.model, problem.part)))
-                run = Run(problem, sample, used, processes, progress)
+                run = Run(problem, sample, used, processes)
                 used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
                 yield run
                 processes.main_does(used.close)

@@ -23,11 +23,10 @@ from hf_llc.calibration.noise_spectrum import (
 )
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
-from hf_llc.chains.progress import ProgressBar
 from hf_llc.config import SampleConfig
-from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
+from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.observables import observables_named
 from hf_llc.parallel.processes import Processes, chain_batches
@@ -35,13 +34,16 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
-from hf_llc.records.findings import Estimate, LocalizationCheck, Reason
+from hf_llc.records.findings import Estimate, LocalizationCheck
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
-from hf_llc.workflow.open_posterior import open_posterior
+from hf_llc.workflow.forecast import forecast, work_of_chains
+from hf_llc.workflow.notes import with_notes
+from hf_llc.workflow.open_posterior import check_finite, open_posterior
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
 
@@ -57,7 +59,6 @@ class Run:
         sample: settings after `decide_from_data`.
         folder: of the run.
         processes: which share the chains out.
-        progress: show progress bars on the main process.
 
     Attributes:
         asked: `sample`, without what this model or its memory rules out.
@@ -67,14 +68,13 @@ class Run:
         calibration: what calibration found; None if ε was given.
     """
 
-    def __init__(
-        self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes, progress: bool
-    ) -> None:
+    def __init__(self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes) -> None:
         assert isinstance(sample.batch_size, int)
         self.problem, self.asked, self.folder, self.processes = problem, sample, folder, processes
         self.batch_size = sample.batch_size
-        self.show = progress and processes.is_main
         self.posterior = self._posterior()
+        forecast(self.posterior, self.asked, processes, batch_size=self.batch_size)
+        processes.all_do(lambda: check_finite(self.posterior))
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)
@@ -88,24 +88,32 @@ class Run:
         """The posterior around the model's present weights."""
         return open_posterior(self.problem, self.asked, self.processes, batch_size=self.batch_size)
 
+    def _expect_chains(self, settings: ChainSettings) -> None:
+        """Put chains with these settings, and what follows them, into the plan."""
+        work = work_of_chains(self.posterior, settings, self.processes)
+        if "check γ" in watch().plan:
+            work["check γ"] = 0.0, work["sample"][1] / 2
+        watch().plan |= work
+
     def prepare(self) -> None:
         """Minimize and calibrate, if that was asked for, and fix the settings of the chains."""
         self.minimization = self._minimize() if self.asked.minimize else None
         sample = self.asked
         if self.asked.step_size == "auto":
-            self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
+            with watch().stage("calibrate"):
+                self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
             sample = with_calibration(sample, self.calibration)
         if self.asked.chain_batch_size == "auto":
             sample = replace(sample, chain_batch_size=self._decided("batching", self._batching)["chain_batch_size"])
         self.decided, self.settings = sample, ChainSettings.of(sample)
+        self._expect_chains(self.settings)
         self.sampling = Sampling(
             self.posterior,
             processes=self.processes,
             state=self.folder.state,
             seal=self.folder.seal,
-            show=self.show,
             is_long_enough=is_long_enough,
-            r_hat=statistics.r_hat,
+            describe=describe,
             observables=observables_named(self.asked.observe),
         )
 
@@ -126,19 +134,22 @@ class Run:
         while True:
             chains = self._sample(settings, f"attempt-{len(attempts)}")
             estimate = self.judge(chains)
-            if estimate.verdict == "trustworthy" and self.asked.check_localization:
+            if estimate.verdict == "trustworthy" and self.asked.check_localization and not self._is_over("sample"):
                 check = check_localization(self.sampling, chains, estimate)
                 estimate = estimate if check is None else self.judge(chains, check)
             better = retry_settings(settings, self.asked, estimate)
-            if better is None or len(attempts) + 1 == _MAX_ATTEMPTS:
+            if better is None or len(attempts) + 1 == _MAX_ATTEMPTS or self._is_over("attempt"):
                 break
+            self._expect_chains(better)
             attempts.append(chosen_settings(settings) | {"verdict": estimate.verdict, "llc": estimate.llc})
             settings = better
         if self.calibration is not None:
             self.calibration |= {"attempts": attempts}
         if self.asked.extrapolate:
-            llc, llc_se = extrapolate(self.sampling, chains, estimate)
-            estimate = replace(estimate, llc_extrapolated=llc, llc_extrapolated_se=llc_se)
+            extrapolated = extrapolate(self.sampling, chains, estimate)
+            if extrapolated is not None:
+                llc, llc_se = extrapolated
+                estimate = replace(estimate, llc_extrapolated=llc, llc_extrapolated_se=llc_se)
         return LLCResult(
             estimate=estimate,
             settings=settings_of(
@@ -154,6 +165,10 @@ class Run:
             observations=self.sampling.observations,
         )
 
+    def _is_over(self, stage: str) -> bool:
+        """Whether the time for a stage is up, by the main process's clock."""
+        return self.processes.main_does(lambda: watch().is_over(stage))
+
     def _sample(self, settings: ChainSettings, name: str) -> SampledChains:
         """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂.
 
@@ -166,7 +181,8 @@ class Run:
         spectrum = None
         if is_heat_significant(trace, nbeta=settings.nbeta, num_burnin_steps=burnin):
             work = functools.partial(self._noise_spectrum, settings, name)
-            spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": work()})["spectrum"]
+            with watch().stage("measure heat"):
+                spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": work()})["spectrum"]
             self.sampling.num_gradients += NUM_GRADIENTS
             trace = replace(trace, heat=trace.heat * heating_share(spectrum, settings.localization))
         return SampledChains(
@@ -186,7 +202,8 @@ class Run:
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
         if law not in self._descents:  # an attempt with another ε has the same minimum
             size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
-            descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
+            with watch().stage("descend"):
+                descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
             self.sampling.num_gradients += int(descent["num_gradients"])
             self._descents[law] = descent
         return self._descents[law]
@@ -224,13 +241,12 @@ class Run:
             descent=chains.descent,
             asked=Asked(self.asked, self.problem.n, self.posterior.num_examples, settings.friction),
         )
-        if not (sampler.unmeasured_in_backward and self._steps_in_backward(settings)):
-            return estimate
-        text = (
-            f"{sampler.unmeasured_in_backward} takes two whole gradients, and steps were taken inside the backward pass"
+        return with_notes(
+            estimate,
+            cut_at=self.sampling.cut_at,
+            max_seconds=self.asked.max_seconds,
+            unmeasured=sampler.unmeasured_in_backward if self._steps_in_backward(settings) else None,
         )
-        note = Reason("not measured", text, "give it more memory", is_note=True)
-        return replace(estimate, reasons=[*estimate.reasons, note])
 
     def _steps_in_backward(self, settings: ChainSettings) -> bool:
         """Whether chains with these settings take their steps inside the backward pass."""
@@ -241,17 +257,16 @@ class Run:
         """Move the model's weights to the nearest minimum, the same bits on every process; they are w* from here on."""
 
         def work() -> tuple[Tensor, dict[str, Any]]:
-            bar = ProgressBar(self.asked.minimize_steps, "minimize", enabled=self.show)
-            w, done = minimize(
-                self.posterior,
-                steps=self.asked.minimize_steps,
-                batch_size=self.batch_size,
-                state=self.folder.state / "minimize.safetensors",
-                seal=self.folder.seal,
-                save_seconds=self.asked.save_seconds,
-                report=bar.set_loss,
-            )
-            bar.close()
+            with watch().stage("minimize"):
+                w, done = minimize(
+                    self.posterior,
+                    steps=self.asked.minimize_steps,
+                    batch_size=self.batch_size,
+                    state=self.folder.state / "minimize.safetensors",
+                    seal=self.folder.seal,
+                    save_seconds=self.asked.save_seconds,
+                    report=lambda step, loss: watch().say(lambda: f"loss {loss:.4g}"),
+                )
             return w.cpu(), done
 
         w, done = self.processes.main_group_does(work)
@@ -262,6 +277,7 @@ class Run:
             parameter.data = values.view(parameter.shape).clone()
             start += parameter.numel()
         self.posterior = self._posterior()
+        self.processes.all_do(lambda: check_finite(self.posterior))
         return done
 
     def _decided(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

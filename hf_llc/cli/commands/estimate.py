@@ -55,6 +55,7 @@ def run(args: argparse.Namespace) -> int:
             resume=True if args.resume else None,
             overwrite=args.overwrite,
             progress=not args.quiet,
+            begun=args.begun,
         )
     if not console.is_main():
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print

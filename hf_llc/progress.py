@@ -1,0 +1,299 @@
+"""What a command shows while it works, and when its time is up.
+
+One `Watch` stands for one command. The posterior counts to it the gradients that it takes, whatever they are for; loops
+ask it whether to end. It is kept in a context variable, so that no function between a command and a loop passes it on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import contextvars
+import math
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+from tqdm.auto import tqdm
+
+from hf_llc.parallel.group import Group
+
+ENDS = {
+    "L_n(w*)": 0.3,
+    "minimize": 0.4,
+    "calibrate": 0.5,
+    "descend": 0.55,
+    "sample": 0.92,
+    "check γ": 0.96,
+    "attempt": 0.75,
+}
+"""Share of `max_seconds` by which each stage ends, counted from the beginning of the command; "attempt": after which no
+chains begin again at other settings."""
+
+_LINE_SECONDS = 30.0
+"""Where no terminal shows a bar: seconds between two lines."""
+
+_BAR_SECONDS = 1.0
+
+_TELLING_SECONDS = 3.0
+"""A stage that has worked for so long tells how long a gradient takes."""
+
+_NOTED_SECONDS = 2.0
+"""A stage that took longer leaves a line behind on a terminal."""
+
+
+class Stage:
+    """A part of the work, such as "calibrate".
+
+    Attributes:
+        name: of the stage.
+        total: work that it takes at most, in gradients of one example; 0: not known.
+        done: work done.
+        text: where it stands.
+    """
+
+    def __init__(self, name: str, total: float) -> None:
+        self.name, self.total, self.done, self.text = name, total, 0.0, ""
+        self._begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time since the stage began."""
+        return time.monotonic() - self._begun
+
+
+class Watch:
+    """What a command shows, and until when it may work.
+
+    Args:
+        show: draw a bar on a terminal; elsewhere print a line every half minute.
+        begun: `time.monotonic()` at the beginning of the command; None: now.
+        max_seconds: time for the whole command; None: no limit.
+        title: what is measured, if a command measures several things.
+        spell: a text → the same as the terminal can show it.
+
+    Attributes:
+        plan: stage → work that it still takes, the least and the most, in gradients of one example.
+        seconds_each: of one such gradient; NaN: not known.
+    """
+
+    def __init__(
+        self,
+        *,
+        show: bool = False,
+        begun: float | None = None,
+        max_seconds: float | None = None,
+        title: str = "",
+        spell: Callable[[str], str] = str,
+    ) -> None:
+        self.max_seconds = max_seconds
+        self.begun = time.monotonic() if begun is None else begun
+        self.plan: dict[str, tuple[float, float]] = {}
+        self.seconds_each, self.title = math.nan, title
+        self._stage: Stage | None = None
+        self._display = _display(spell) if show else None
+
+    # ---- the clock ----
+
+    def ends_at(self, stage: str) -> float:
+        """`time.monotonic()` at which a stage of `ENDS` must end; infinite without a limit."""
+        return math.inf if self.max_seconds is None else self.begun + ENDS[stage] * self.max_seconds
+
+    def is_over(self, stage: str, group: Group | None = None) -> bool:
+        """Whether a stage must end now. The processes of a group ask together and get one answer."""
+        if self.max_seconds is None:
+            return False
+        late = time.monotonic() > self.ends_at(stage)
+        return late if group is None else bool(group.max_of(late)[0])
+
+    def spend(self, examples: float) -> None:
+        """Count gradients of single examples to the stage under way."""
+        if self._stage is not None:
+            self._stage.done += examples
+
+    def time_left(self) -> tuple[float, float]:
+        """Seconds that the rest of the plan takes, the least and the most; NaN: not known."""
+        if not self.plan:
+            return math.nan, math.nan
+        least, most = (self.seconds_each * sum(column) for column in zip(*self.plan.values(), strict=True))
+        if self._stage is not None and self._stage.name in self.plan:
+            begun = self._stage.done * self.seconds_each
+            here = [self.seconds_each * work for work in self.plan[self._stage.name]]
+            least, most = (whole - min(begun, part) for whole, part in zip((least, most), here, strict=True))
+        if self.max_seconds is not None:
+            left = max(self.begun + self.max_seconds - time.monotonic(), 0.0)
+            least, most = min(least, left), min(most, left)
+        return least, most
+
+    # ---- the stages ----
+
+    @contextlib.contextmanager
+    def stage(self, name: str, total: float = 0.0) -> Iterator[Stage]:
+        """Within, `name` is what the command does. A stage within another one counts to that.
+
+        Args:
+            name: of the stage, as `plan` calls it.
+            total: work that it takes at most, in gradients of one example; 0: the most of the plan.
+        """
+        if self._stage is not None:
+            yield self._stage
+            return
+        self._stage = stage = Stage(name, total or self.plan.get(name, (0.0, 0.0))[1])
+        try:
+            yield stage
+        finally:
+            self._stage = None
+            self.plan.pop(name, None)
+            self._learn(stage)
+            if self._display is not None:
+                self._display.end(self.title, stage)
+
+    def _learn(self, stage: Stage) -> None:
+        """Take the time of a gradient from a stage that took many."""
+        if stage.seconds > _TELLING_SECONDS and stage.done > 0:
+            self.seconds_each = stage.seconds / stage.done
+
+    def say(self, text: Callable[[], str]) -> None:
+        """Where the stage under way stands. `text` is called only if it is shown now."""
+        if self._stage is not None and self._display is not None and self._display.is_due:
+            self._stage.text = text()
+
+    def note(self, text: str) -> None:
+        """Show a line that stays."""
+        if self._display is not None:
+            self._display.note(text)
+
+    def tick(self) -> None:
+        """Show where the command is; called by a thread now and then, so that no long operation is silent."""
+        stage = self._stage
+        if self._display is not None and stage is not None:
+            self._learn(stage)
+            self._display.draw(self.title, stage, span(*self.time_left()))
+
+    @contextlib.contextmanager
+    def ticking(self) -> Iterator[None]:
+        """Within, a thread calls `tick`."""
+        if self._display is None:
+            yield
+            return
+        ended = threading.Event()
+
+        def run() -> None:
+            while not ended.wait(_BAR_SECONDS):
+                self.tick()
+
+        thread = threading.Thread(target=run, name="hf_llc progress", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            ended.set()
+            thread.join()
+            self._display.close()
+
+
+def span(least: float, most: float) -> str:
+    """A stretch of time in words: "about 40 s", "3–12 min", "50 s–2.5 min"; "" if it is not known."""
+    if not math.isfinite(most):
+        return ""
+    low, high = duration(least), duration(most)
+    if most <= 1.3 * least or low == high:
+        return f"about {high}"
+    return f"{low.split()[0] if low.split()[1] == high.split()[1] else low}–{high}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "40 s", "2.5 min", "12 min" or "3 h"."""
+    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= 1.5 * s), ("s", 1))
+    value = seconds / size
+    return f"{value:.1f} {unit}" if size > 1 and value < 3 else f"{value:,.0f} {unit}"
+
+
+class _Lines:
+    """Lines on a stream that is no terminal."""
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        self._spell, self._next = spell, time.monotonic() + _LINE_SECONDS
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() > self._next - 2 * _BAR_SECONDS
+
+    def draw(self, title: str, stage: Stage, left: str) -> None:
+        if time.monotonic() < self._next:
+            return
+        self._next = time.monotonic() + _LINE_SECONDS
+        share = f"{stage.done / stage.total:.0%}" if stage.total else f"{stage.seconds:.0f} s"
+        self.note(": ".join(filter(None, [title, stage.name])) + f" {', '.join(_parts(share, stage, left))}")
+
+    def note(self, text: str) -> None:
+        with contextlib.suppress(OSError, ValueError):  # nobody reads: the work goes on
+            print(self._spell(f"hf_llc: {text}"), file=sys.stderr, flush=True)
+
+    def end(self, title: str, stage: Stage) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+class _Bar:
+    """One bar on a terminal, for all stages."""
+
+    def __init__(self, spell: Callable[[str], str]) -> None:
+        self._spell = spell
+        self._bar = tqdm(
+            total=1, file=sys.stderr, bar_format="{desc} {percentage:3.0f}%|{bar:20}| {postfix}", leave=False
+        )
+        self._shown = 0.0
+
+    @property
+    def is_due(self) -> bool:
+        return time.monotonic() > self._shown + _BAR_SECONDS
+
+    def draw(self, title: str, stage: Stage, left: str) -> None:
+        self._shown = time.monotonic()
+        with self._bar.get_lock():
+            self._bar.total, self._bar.n = stage.total or 1, min(stage.done, stage.total or 0)
+            self._bar.desc = self._spell(": ".join(filter(None, [title, stage.name])))
+            self._bar.postfix = self._spell(", ".join(_parts(f"{stage.seconds:.0f} s", stage, left)))
+        self._bar.refresh()
+
+    def note(self, text: str) -> None:
+        self._bar.write(self._spell(text), file=sys.stderr)
+
+    def end(self, title: str, stage: Stage) -> None:
+        if stage.seconds > _NOTED_SECONDS:
+            name = ": ".join(filter(None, [title, stage.name]))
+            self.note(f"{name}: {', '.join(_parts(f'{stage.seconds:.0f} s', stage, ''))}")
+
+    def close(self) -> None:
+        self._bar.close()
+
+
+def _parts(first: str, stage: Stage, left: str) -> list[str]:
+    return [part for part in (first, stage.text, left and f"{left} left") if part]
+
+
+def _display(spell: Callable[[str], str]) -> _Bar | _Lines:
+    return _Bar(spell) if sys.stderr is not None and sys.stderr.isatty() else _Lines(spell)
+
+
+_current: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", default=None)
+_SILENT = Watch()
+
+
+def watch() -> Watch:
+    """The watch of the command under way; one without a limit that shows nothing, if there is none."""
+    return _current.get() or _SILENT
+
+
+@contextlib.contextmanager
+def watching(new: Watch) -> Iterator[Watch]:
+    """Within, `watch()` is `new`."""
+    token = _current.set(new)
+    try:
+        with new.ticking():
+            yield new
+    finally:
+        _current.reset(token)

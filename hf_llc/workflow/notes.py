@@ -1,0 +1,35 @@
+"""What a run adds to the findings of its chains: why they ended, and what could not be measured."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from hf_llc.records.findings import Estimate, Reason
+
+_LONGER = 4
+"""Times more seconds that a run whose time was up is given: half of its standard error."""
+
+
+def with_notes(
+    estimate: Estimate, *, cut_at: int | None, max_seconds: float | None, unmeasured: str | None
+) -> Estimate:
+    """The estimate with notes.
+
+    Args:
+        estimate: of the chains.
+        cut_at: steps at which their time was up; None: it was not.
+        max_seconds: the time that they had.
+        unmeasured: what steps inside the backward pass cannot measure; None: nothing, or steps were taken otherwise.
+    """
+    reasons = list(estimate.reasons)
+    if cut_at is not None and max_seconds is not None:
+        change = {"max_seconds": _LONGER * max_seconds}
+        remedy = f"give max_seconds {change['max_seconds']:g}"
+        if estimate.verdict == "too few draws":  # more draws take more time
+            reasons[0] = replace(reasons[0], remedy=remedy, change=change)
+        text = f"max_seconds ended the chains after {cut_at:,} steps"
+        reasons.append(Reason("time was up", text, remedy, is_note=True, change=change))
+    if unmeasured is not None:
+        text = f"{unmeasured} takes two whole gradients, and steps were taken inside the backward pass"
+        reasons.append(Reason("not measured", text, "give it more memory", is_note=True))
+    return replace(estimate, reasons=reasons)

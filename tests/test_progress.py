@@ -1,0 +1,184 @@
+"""A limit that holds, a forecast, and what is shown on the way. The clock is one that only gradients move."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from targets import power_problem, shifted_problem
+
+from hf_llc.config import SampleConfig
+from hf_llc.errors import InputError
+from hf_llc.problem import Problem
+from hf_llc.progress import Watch, duration, span, watch, watching
+from hf_llc.workflow.estimate_model import estimate_problem
+
+H = torch.linspace(0.2, 2.0, 6)
+PASS = 0.2
+"""Seconds of a forward pass by the clock below."""
+
+
+class Clock:
+    """A clock that stands still between passes of the model."""
+
+    def __init__(self) -> None:
+        self.now, self.begun = 1000.0, 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    @property
+    def seconds(self) -> float:
+        return self.now - self.begun
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(time, "monotonic", clock)
+    return clock
+
+
+def timed(problem: Problem, clock: Clock) -> Problem:
+    """The problem, each of whose passes takes `PASS` seconds by the clock."""
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        clock.now += PASS
+        return problem.losses(forward, batch)
+
+    return replace(problem, losses=losses)
+
+
+def asked(**settings: object) -> SampleConfig:
+    common = {"nbeta": 25.0, "batch_size": 4, "num_draws": 50, "max_steps": 2000, "target_se": 1e-6}
+    return SampleConfig(**{**common, **settings})  # type: ignore[arg-type]
+
+
+CASES = {
+    "defaults": {},
+    "acceptance": {"sampler": "sgld"},
+    "minimize": {"minimize": True, "minimize_steps": 400},
+    "fixed": {"step_size": 1e-3, "localization": 10.0, "num_burnin_steps": 100, "num_draws": 400},
+    "one chain": {"num_chains": 1},
+    "batched": {"chain_batch_size": 4},
+    "extrapolated": {"extrapolate": True, "step_size": 1e-3, "localization": 10.0},
+}
+
+
+@pytest.mark.parametrize("limit", [45.0, 90.0])
+@pytest.mark.parametrize("case", CASES)
+def test_a_limit_bounds_the_whole_run(case: str, limit: float, clock: Clock) -> None:
+    """It ends within a tenth of it, or one pass; its chains have equally many steps; the result says why it ended."""
+    problem = timed(shifted_problem(H, num_examples=40, spread=0.5), clock)
+    result = estimate_problem(problem, asked(**CASES[case], max_seconds=limit))
+    assert clock.seconds <= 1.1 * limit + 2 * PASS
+    assert clock.seconds > 0.7 * limit  # the time is used: no target was reached
+    assert result.trace is not None
+    assert np.isfinite(result.trace.loss).all() and result.trace.shape[1] >= 4
+    assert any(reason.name == "time was up" for reason in result.reasons) or case == "extrapolated", result.reasons
+    assert math.isfinite(result.llc)
+
+
+def test_a_limit_that_is_not_reached_changes_nothing() -> None:
+    problem = shifted_problem(H, num_examples=40, spread=0.5)
+    config = asked(max_steps=100, target_se=0.5, num_draws=20, check_localization=False)
+    free, bound = (estimate_problem(problem, replace(config, max_seconds=limit)) for limit in (None, 1e6))
+    assert free.trace is not None and bound.trace is not None
+    assert np.array_equal(free.trace.loss, bound.trace.loss)
+
+
+@pytest.mark.parametrize("settings", [{}, {"step_size": 1e-3, "localization": 10.0}])
+def test_a_limit_within_which_nothing_can_be_said_is_refused_at_once(settings: dict, clock: Clock) -> None:
+    problem = timed(shifted_problem(H, num_examples=40, spread=0.5), clock)
+    with pytest.raises(InputError, match="max_seconds is too short") as raised:
+        estimate_problem(problem, asked(**settings, max_seconds=1.0))
+    assert clock.seconds < 1.0
+    assert "\n" not in str(raised.value)
+
+
+def test_losses_at_w_star_that_take_too_long_are_refused_with_what_fits(clock: Clock) -> None:
+    problem = timed(shifted_problem(H, num_examples=4000, spread=0.5), clock)
+    config = asked(max_seconds=200.0, step_size=1e-3, localization=10.0, micro_batch_size=4)
+    with pytest.raises(InputError, match=r"L_n\(w\*\)"):
+        estimate_problem(problem, config)
+    assert clock.seconds < 70
+
+
+def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:
+    seen: list[float] = []
+    problem = timed(power_problem(H), clock)
+    inner = problem.losses
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        if math.isfinite(watch().time_left()[1]):
+            seen.append(watch().time_left()[1])
+        return inner(forward, batch)
+
+    config = asked(target_se=0.5, max_steps=800, num_chains=2, check_localization=False)
+    estimate_problem(replace(problem, losses=losses), config)
+    rises = [later - earlier for earlier, later in itertools.pairwise(seen) if later > earlier]
+    assert seen[0] > 100 * PASS and seen[-1] < seen[0]
+    assert sum(rises) < 0.25 * seen[0]  # calibration may find that a step takes two gradients
+
+
+def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    new = Watch(show=True, spell=lambda text: text.replace("λ̂", "llc"))
+    new.plan, new.seconds_each = {"sample": (100.0, 400.0)}, 1.0
+    with new.stage("sample"):
+        new.tick()
+        assert capsys.readouterr().err == ""
+        clock.now += 31
+        new.spend(100)
+        new.say(lambda: "λ̂ 3 ± 1")
+        new.tick()
+        new.tick()
+    assert capsys.readouterr().err == "hf_llc: sample 25%, llc 3 ± 1, 0 s–1.6 min left\n"
+
+
+def test_nothing_is_shown_or_computed_for_nobody() -> None:
+    with watching(Watch()) as silent, silent.stage("sample"):
+        silent.say(lambda: pytest.fail("a text was made that nobody sees"))
+        silent.note("x")
+        silent.tick()
+
+
+def test_a_stage_within_another_counts_to_it() -> None:
+    new = Watch()
+    with new.stage("calibrate") as outer:
+        new.spend(2)
+        with new.stage("measure heat") as inner:
+            new.spend(3)
+        assert inner is outer and outer.done == 5
+
+
+@pytest.mark.parametrize(
+    ("least", "most", "text"),
+    [
+        (0.2, 0.3, "about 0 s"),
+        (40, 44, "about 44 s"),
+        (20, 50, "20–50 s"),
+        (50, 150, "50 s–2.5 min"),
+        (200, 800, "3–13 min"),
+        (3000, 40000, "50 min–11 h"),
+        (math.nan, math.nan, ""),
+    ],
+)
+def test_stretches_of_time(least: float, most: float, text: str) -> None:
+    assert span(least, most) == text
+
+
+def test_durations() -> None:
+    assert [duration(x) for x in (0.4, 89, 90, 600, 5400, 86400)] == [
+        "0 s",
+        "89 s",
+        "1.5 min",
+        "10 min",
+        "1.5 h",
+        "24 h",
+    ]
