@@ -114,3 +114,15 @@ def end(code: int, line: str, *, name: str = "hf-llc", sleep: Callable[[float], 
         sleep(_PATIENCE)
         print_error(f"{name}: process {os.environ.get('RANK', '?')}: {line}")
     return code
+
+
+def remove_empty(output: Path) -> None:
+    """Remove the folder that a refused run has made, unless it holds more than the run.json at its top."""
+    files = [path for path in output.rglob("*") if path.is_file()]
+    if any(path.name != "run.json" or path.parent != output for path in files):
+        return
+    for path in sorted([*files, *output.rglob("*"), output], reverse=True):
+        if path.is_dir():
+            path.rmdir()
+        else:
+            path.unlink(missing_ok=True)

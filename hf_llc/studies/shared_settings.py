@@ -26,7 +26,7 @@ SHARED = (
 )
 """Settings that all measurements take from the one that was calibrated, where the user left them open."""
 
-_COMPARABLE = ("localization", "nbeta", "batch_size", "sampler")
+COMPARABLE = ("localization", "nbeta", "batch_size", "sampler")
 """What stays when a step size no longer holds. The others are then found again."""
 
 _LOST = ("diverged", "stuck", "left the basin")
@@ -67,7 +67,7 @@ def keep_settings(sample: SampleConfig, result: LLCResult, store: dict[str, Any]
     if result.verdict in _LOST and not before:
         return False
     has_failed = result.verdict in ("diverged", "stuck", "step size too large")
-    names = _COMPARABLE if has_failed else SHARED
+    names = COMPARABLE if has_failed else SHARED
     used = {name: getattr(result, name) for name in names}
     store[key] = {"asked": as_dict(sample), "used": used}
     return used != before

@@ -38,6 +38,7 @@ class Given:
         tokenizer: tokenizer or image processor.
         label_mapping: what the data calls each label, by the model's name for it.
         data_fingerprint: of the examples that are to be measured on; other data are refused. None: any data.
+        problem: what was loaded already with the same settings; the other objects are not looked at then.
     """
 
     model: Any = None
@@ -46,6 +47,7 @@ class Given:
     tokenizer: Any = None
     label_mapping: Mapping[str, Any] | None = None
     data_fingerprint: str | None = None
+    problem: Problem | None = None
 
 
 NOTHING = Given()
@@ -57,7 +59,7 @@ def loaded(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[Proble
     Raises:
         InputError: bad input.
     """
-    problem = load_problem(
+    problem = given.problem or load_problem(
         load.model if given.model is None else given.model,
         load.data if given.data is None else given.data,
         place_for_loading(load, sample, given.model),

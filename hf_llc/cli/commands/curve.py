@@ -68,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
             )
     except InputError:
         if is_new and console.is_main():
-            _remove_empty(output)
+            console.remove_empty(output)
         raise
     if not console.is_main():
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print
@@ -109,15 +109,3 @@ def _series(args: argparse.Namespace, load: LoadConfig) -> list[Checkpoint]:
     if args.checkpoints is not None:
         return checkpoint_series.checkpoint_folders(args.checkpoints)
     return checkpoint_series.weight_files(args.weight_files, args.factory, allow_pickle=load.allow_pickle)
-
-
-def _remove_empty(output: Path) -> None:
-    """Remove the folder that a refused run has made, unless it holds more than the run.json at its top."""
-    files = [path for path in output.rglob("*") if path.is_file()]
-    if any(path.name != "run.json" or path.parent != output for path in files):
-        return
-    for path in sorted([*files, *output.rglob("*"), output], reverse=True):
-        if path.is_dir():
-            path.rmdir()
-        else:
-            path.unlink(missing_ok=True)

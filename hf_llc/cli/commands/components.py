@@ -1,0 +1,81 @@
+"""`hf-llc components`: λ̂ of heads, layers and other parts of a model."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
+
+from hf_llc.cli import console
+from hf_llc.cli.arguments import add_run_options, add_settings, check_resume, settings_from
+from hf_llc.errors import InputError
+
+_DESCRIPTION = """λ̂ of each component of a model at one nβ and γ, those of the whole model: heads, groups of heads,
+experts, layers, or any weights by name. What is left open (step size, γ, burn-in) is decided on the whole model. Run it
+again to go on. Writes components.csv, components.json, components.png and a folder a component. Exit code 3 if any λ̂
+is not trustworthy (the files are saved)."""
+
+
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "components", help="λ̂ of heads, layers and other parts", allow_abbrev=False, description=_DESCRIPTION
+    )
+    group = parser.add_argument_group("components")
+    group.add_argument(
+        "--components", metavar="NAMES", required=True,
+        help="heads, layers, partition, or names and globs separated by commas, e.g. 'l*h*,l* mlp,embed'",
+    )  # fmt: skip
+    group.add_argument("--partition", action="store_true", help="refuse components that overlap or leave weights out")
+    group.add_argument(
+        "--calibrate-each",
+        action="store_true",
+        help="find step size and burn-in for each component, at the same nβ and γ",
+    )
+    add_settings(parser)
+    options = add_run_options(parser, output="the table")
+    options.add_argument("--output", metavar="DIR", required=True, help="folder of the table")
+    options.add_argument("--resume", action="store_true", help="insist that there is a table to go on with")
+    options.add_argument("--overwrite", action="store_true", help="do all again")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure the components and print the table; return the exit code."""
+    load, sample = settings_from(args)
+    check_resume(args)
+    output = Path(args.output)
+    args.run_folder = output
+    console.hush(args.quiet)
+    is_new = not output.exists()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the table alone
+            from hf_llc.studies.measure_components import measure
+
+            table = measure(
+                load,
+                sample,
+                components=args.components,
+                output=output,
+                is_partition=args.partition,
+                calibrates_each=args.calibrate_each,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                progress=not args.quiet,
+                report=lambda line: None if args.quiet or not console.is_main() else console.print_error(line),
+            )
+    except InputError:
+        if is_new and console.is_main():
+            console.remove_empty(output)
+        raise
+    if not console.is_main():
+        return console.OK  # a launcher stops all processes when one fails: the main one must get to print
+    if args.json:
+        print((output / "components.json").read_text(encoding="utf-8"), end="", flush=True)
+    else:
+        console.print_text(str(table))
+        if not args.quiet:
+            console.print_text(f"files    {output}/components.csv, components.json\npicture  {output}/components.png")
+    return console.verdict_code(table.is_trustworthy)
