@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.formatting import short
+from hf_llc.numerals import short
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.files import write_csv
-from hf_llc.publishing.formatting import columns, number, short, with_error
+from hf_llc.numerals import number, short, with_error
+from hf_llc.publishing.formatting import columns
 from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1

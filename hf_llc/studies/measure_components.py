@@ -94,6 +94,7 @@ def measure(
             output=folder.folder / _folder(name),
             overwrite=overwrite,
             progress=progress,
+            title=name,
         )
         result.trace = None  # the largest part of a result
         report(
