@@ -363,6 +363,8 @@ def test_the_card_names_the_tensors_that_are_not_used() -> None:
     row = "| Tensors of the checkpoint that are not used | `v_head.weight` |"
     assert row in render_section(make_result(model={"id": "m", "unused_weights": "v_head.weight"}))
     assert "not used" not in render_section(make_result(model={"id": "m", "unused_weights": None}))
+    row = "| Equal weights that config.json does not tie | `a.weight and b.weight` |"
+    assert row in render_section(make_result(model={"id": "m", "untied_weights": "a.weight and b.weight"}))
 
 
 _NASTY = {

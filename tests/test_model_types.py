@@ -95,6 +95,10 @@ PAIRS: dict[str, dict[str, Any]] = {
     "BartForConditionalGeneration": SEQ2SEQ,
     "MBartForConditionalGeneration": SEQ2SEQ,
     "PegasusForConditionalGeneration": SEQ2SEQ,
+    "BlenderbotForConditionalGeneration": SEQ2SEQ,
+    "BlenderbotSmallForConditionalGeneration": SEQ2SEQ,
+    "M2M100ForConditionalGeneration": SEQ2SEQ,
+    "MarianMTModel": SEQ2SEQ,
 }
 FAST = {"GPT2LMHeadModel", "MambaForCausalLM", "BertForMaskedLM", "T5ForConditionalGeneration"}
 

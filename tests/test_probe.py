@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -100,6 +101,8 @@ FAULTS: dict[str, tuple[Callable[[Net, Tensor], Tensor], str]] = {
     "own numpy generator": (lambda net, h: h + 1e-3 * net.numpy_generator.normal(), "second pass"),
     "a count in Python": (counted_noise, "second pass"),
     "a running mean": (remembered, "second pass"),
+    "a clock": (lambda _, h: h * (1 + time.perf_counter() % 1), "second pass"),
+    "a slow drift": (lambda net, h: counted_noise(net, h * 1e4) / 1e4, "drifts from pass to pass"),
     "a count in a buffer": (lambda net, h: written(h, lambda: net.count.add_(1)), "writes a buffer"),
     "a buffer replaced": (lambda net, h: written(h, lambda: setattr(net, "count", net.count + 1)), "writes a buffer"),
     "a cache that grows": (lambda net, h: written(h, lambda: net.cache.add_(1)), "writes a buffer"),
@@ -162,13 +165,27 @@ def noisy_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return squared_error(outputs, labels) * (1 + 0.1 * torch.rand(len(outputs)))
 
 
+CALLS: list[int] = []
+
+
+def counting_loss(outputs: Tensor, labels: Tensor) -> Tensor:
+    CALLS.append(1)
+    return squared_error(outputs, labels) * (1 + 1e-3 * len(CALLS))
+
+
 def ranked_loss(outputs: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(outputs @ outputs.T, torch.arange(len(outputs)), reduction="none")
 
 
 @pytest.mark.parametrize(
     ("loss_fn", "line"),
-    [(centred_loss, "alone"), (writing_loss, "input"), (noisy_loss, "random"), (ranked_loss, "alone|batch")],
+    [
+        (centred_loss, "alone"),
+        (writing_loss, "input"),
+        (noisy_loss, "random"),
+        (ranked_loss, "alone|batch"),
+        (counting_loss, "the same outputs is another"),
+    ],
 )
 def test_a_loss_fn_that_is_no_function_is_refused(loss_fn: Any, line: str) -> None:
     net = Net()
@@ -288,6 +305,36 @@ def test_a_forward_without_gradients_is_refused() -> None:
 
     with pytest.raises(InputError, match="no gradient"):
         estimate(Frozen(), data(Net()))
+
+
+class Rows(nn.Module):
+    """A table whose rows are looked up by `look`."""
+
+    def __init__(self, look: Callable[[Tensor, Tensor], Tensor]) -> None:
+        super().__init__()
+        self.table, self.look = nn.Parameter(torch.ones(10, 2)), look
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.look(x, self.table)
+
+
+@pytest.mark.parametrize(
+    ("look", "line"),
+    [
+        (lambda x, w: F.embedding(x, w, sparse=True).sum(1), "sparse gradients, got 'Embedding'"),
+        (lambda x, w: F.embedding_bag(x, w, mode="sum", sparse=True), "sparse gradients, got 'EmbeddingBag'"),
+        (lambda x, w: w.gather(0, x[:, :2], sparse_grad=True), "sparse gradients, got 'Gather'"),
+        (lambda x, w: F.embedding(x, w, scale_grad_by_freq=True).sum(1), "not that of the loss.*got 'Embedding'"),
+        (lambda x, w: F.embedding(x, w).sum(1), ""),
+    ],
+)
+def test_gradients_that_cannot_be_used_are_refused(look: Any, line: str) -> None:
+    x = torch.arange(60).reshape(20, 3) % 7
+    if not line:
+        assert len(estimate(Rows(look), (x, torch.randn(20, 2)))) == 2
+        return
+    with pytest.raises(InputError, match=line):
+        estimate(Rows(look), (x, torch.randn(20, 2)))
 
 
 NOISY = """

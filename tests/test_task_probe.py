@@ -217,7 +217,7 @@ def startless_bart() -> Any:
         (lambda: BlocksForCausalLM("causal"), IDS, "fails on a batch of 3: ValueError.*multiple of 8"),
         (lambda: SilentForCausalLM("causal"), IDS, "returns no logits"),
         (lambda: OneForCausalLM("causal"), IDS, "logits do not stand"),
-        (whisper, PAIRS, "how its decoder's inputs come from labels"),
+        (whisper, PAIRS, "takes input_features, not text"),
         (lambda: gpt2(return_dict=False), IDS, "fails on a batch of 3: AttributeError"),  # in transformers itself
         (startless_t5, PAIRS, "decoder_start_token_id"),
         (startless_bart, PAIRS, "decoder_start_token_id"),

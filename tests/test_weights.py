@@ -232,6 +232,15 @@ def test_a_tied_checkpoint_that_holds_both_is_taken(copy: Checkpoint) -> None:
     assert copy.load().provenance["model"]["unused_weights"] is None
 
 
+def test_equal_embeddings_that_the_config_does_not_tie_are_named(copy: Checkpoint) -> None:
+    """They were trained as one tensor, most likely; the config makes two of them, and λ̂ counts both."""
+    assert copy.load().provenance["model"]["untied_weights"] is None
+    copy.tensors(lambda tensors: tensors.update({"lm_head.weight": tensors["model.embed_tokens.weight"].clone()}))
+    assert copy.load().provenance["model"]["untied_weights"] == "model.embed_tokens.weight and lm_head.weight"
+    copy.config(tie_word_embeddings=True)
+    assert copy.load().provenance["model"]["untied_weights"] is None
+
+
 @pytest.mark.parametrize("dtype", [torch.int8, torch.uint8, torch.float8_e4m3fn, torch.int64])
 def test_weights_that_are_stored_as_codes(copy: Checkpoint, dtype: torch.dtype) -> None:
     name = "model.layers.0.mlp.up_proj.weight"
@@ -250,6 +259,12 @@ def test_quantized_checkpoints(copy: Checkpoint) -> None:
     copy.refused(r"quantised \(quantization_config \(bitsandbytes\)\).*load it dequantised")
     with pytest.raises(InputError, match="load it dequantised"):
         skeleton(LoadConfig(model=str(copy.path)))
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "adapter_model.bin"])
+def test_an_adapter_without_its_config(copy: Checkpoint, name: str) -> None:
+    (copy.path / name).write_bytes(b"x")
+    copy.refused(f"holds an adapter .{name}.")
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -18,6 +18,7 @@ _HARMLESS = re.compile(
     r"position_ids$|inv_freq$|(^|\.)pooler\.|seq_relationship\.|attn\.(masked_)?bias$|num_batches_tracked$"
 )
 """Tensors that older files hold, or other heads use, and that do not bear on the loss."""
+_ADAPTERS = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 
 
 def refuse_adapter(source: str, revision: str | None, shown: str | None) -> None:
@@ -26,9 +27,10 @@ def refuse_adapter(source: str, revision: str | None, shown: str | None) -> None
     Raises:
         InputError: the checkpoint holds an adapter.
     """
-    if file_of(source, revision, "adapter_config.json") is not None:
+    found = next((name for name in _ADAPTERS if file_of(source, revision, name) is not None), None)
+    if found is not None:
         raise InputError(
-            "the checkpoint holds an adapter (adapter_config.json)",
+            f"the checkpoint holds an adapter ({found})",
             value=shown,
             remedy="merge it into its base model (merge_and_unload, save_pretrained) and give that; to sample the "
             "adapter's weights alone, give the loaded model as an object",
@@ -113,6 +115,19 @@ def _check_ties(model: PreTrainedModel, shown: str | None) -> None:
             value=shown,
             remedy="set tie_word_embeddings to false in config.json, if that is how the model was trained",
         )
+
+
+def untied_weights(model: PreTrainedModel) -> str | None:
+    """Input and output embeddings that are equal, and that config.json does not tie: λ̂ counts both. None if not so."""
+    pair = [model.get_input_embeddings(), model.get_output_embeddings()]
+    weights = [getattr(module, "weight", None) for module in pair]
+    one, other = weights
+    if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)) or one is other:
+        return None
+    if one.shape != other.shape or not torch.equal(one, other):
+        return None
+    names = [name for name, module in model.named_modules() if any(module is each for each in pair)]
+    return " and ".join(f"{name}.weight" for name in names)
 
 
 def _tensor(model: PreTrainedModel, name: str) -> Any:

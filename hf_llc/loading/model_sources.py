@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.files import LONGEST_NAME
-from hf_llc.loading.checkpoint import check_loaded, refuse_adapter
+from hf_llc.loading.checkpoint import check_loaded, refuse_adapter, untied_weights
 from hf_llc.loading.devices import device_of
 from hf_llc.loading.hub_errors import model_refusal, public_name
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
@@ -135,7 +135,8 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     about: dict[str, Any] = {"id": public_name(name), "revision": None}
     if folder.is_dir():
         model, unused = _from_pretrained(name, config, None)
-        about |= {"unused_weights": unused, "fingerprint": _fingerprint(model)}
+        about |= {"unused_weights": unused, "untied_weights": untied_weights(model)}
+        about["fingerprint"] = _fingerprint(model)
         return model, processor_of(name, model, config, tokenizer), about
     try:
         commit = commit_of(name, "model", config.revision)
@@ -150,7 +151,8 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     with verified(name, "model", commit):
         model, unused = _from_pretrained(name, config, commit)
         processor = processor_of(name, model, config, tokenizer, revision=commit)
-    return model, processor, {**about, "revision": commit, "unused_weights": unused}
+    about |= {"unused_weights": unused, "untied_weights": untied_weights(model)}
+    return model, processor, {**about, "revision": commit}
 
 
 def _check_name(name: str) -> None:

@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from hf_llc.backend.global_random import moved_generators, random_numbers_kept, random_states
 from hf_llc.errors import InputError, reason_of
+from hf_llc.loading.gradient_graph import refuse_other_gradients
 from hf_llc.loading.model_state import changed_part, model_state
 from hf_llc.loading.tasks.task import Encoded
 from hf_llc.parallel.processes import Processes
@@ -27,6 +28,10 @@ is some 200 units in the last place of float32 for deep networks, and fewer of t
 float32."""
 
 _TF32 = 1e-2
+
+_DRIFT = 50
+"""The same pass twice has the same bits on a CPU; so many times less than rounding is already a drift, which thousands
+of steps add up."""
 
 
 def probe(model: nn.Module, encoded: Encoded, *, is_loss_given: bool = False) -> None:
@@ -88,15 +93,33 @@ class _Probe:
             raise
         self._refuse_changes()
         first, tolerance = passes["first"], self._tolerance(passes["first"])
-        for name, (what, remedy) in _SAID.items():
-            difference = (passes[name] - first).nan_to_num(0.0).abs()
-            worst = int(difference.argmax())
-            if float(difference[worst]) > tolerance:
-                values = f"example {self.few[worst]}: {float(first[worst]):.6g}, then {float(passes[name][worst]):.6g}"
-                raise InputError(f"{what} ({values})", remedy=remedy)
+        same = self.rounding * float(first.abs().max())  # of the same outputs: what the loss cancels does not count
+        self._compare(passes, "first", "replayed", same)
+        for name in ("again", "reversed", "alone", "larger", "gradients"):
+            self._compare(passes, "first", name, tolerance)
+        self._compare(passes, "again", "last", tolerance / _DRIFT if self._repeats_bits() else tolerance)
         if self.encoded.check is not None:
             self.encoded.check(self._forward, self._batch(self.many), self.rounding)
             self._refuse_changes()
+
+    def _compare(self, passes: dict[str, Tensor], one: str, other: str, tolerance: float) -> None:
+        """Check that two passes have the same losses.
+
+        Raises:
+            InputError: they have not.
+        """
+        difference = (passes[other] - passes[one]).nan_to_num(0.0).abs()
+        worst = int(difference.argmax())
+        if float(difference[worst]) > tolerance:
+            what, remedy = _SAID[other]
+            then = f"{float(passes[one][worst]):.9g}, then {float(passes[other][worst]):.9g}"
+            raise InputError(f"{what} (example {self.few[worst]}: {then})", remedy=remedy)
+
+    def _repeats_bits(self) -> bool:
+        """Whether the same pass twice has the same bits: on a CPU, of code that is not compiled meanwhile."""
+        return self.device.type == "cpu" and not any(
+            isinstance(m, torch.jit.ScriptModule) for m in self.model.modules()
+        )
 
     def _passes(self) -> dict[str, Tensor]:
         """ℓ_i of the few, by the name of the pass."""
@@ -110,6 +133,7 @@ class _Probe:
             "larger": self._losses(self.many)[: len(self.few)],
             "gradients": self._losses(self.few, grad=not is_sharded(self.model)),  # shards wait for a backward pass
             "replayed": self._losses(self.few, self._replay(0.0)),
+            "last": self._losses(self.few),
         }
 
     def _tolerance(self, first: Tensor) -> float:
@@ -172,6 +196,8 @@ class _Probe:
             raise InputError(
                 "the loss has no gradient", value=type(self.model).__name__, remedy="is the forward under no_grad?"
             )
+        if grad:
+            refuse_other_gradients(value)
         return value.detach().double().cpu()
 
     def _first_pass(self) -> Tensor:
@@ -253,6 +279,7 @@ _SAID = {
         "the loss is another while gradients are recorded",
         "the forward pass must not ask torch.is_grad_enabled()",
     ),
+    "last": ("the loss of the same examples drifts from pass to pass", f"{_NOISE}; it must not ask the time"),
 }
 """What it says of a loss that is another in this pass than in the first, and the remedy."""
 

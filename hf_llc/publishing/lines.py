@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.numerals import number, short, signed, with_error
@@ -139,10 +140,10 @@ def _card_identity(values: dict[str, Any]) -> str:
     return ", ".join([code(values.get("id") or "local"), *(f"{name} {code(values[name])}" for name in names)])
 
 
-def _unused_weights(result: Record) -> str | None:
-    """What the checkpoint's files hold beside the model's weights."""
-    unused = result.model.get("unused_weights")
-    return None if unused is None else code(unused)
+def _of_weights(name: str, result: Record) -> str | None:
+    """What is odd about the checkpoint's weights: those not used, those equal and not tied."""
+    said = result.model.get(name)
+    return None if said is None else code(said)
 
 
 def _classes(result: Record) -> str | None:
@@ -238,7 +239,8 @@ _MEMORY = Line(lambda r: f"{r.peak_memory_bytes / 2**20:,.0f} MiB")
 _MODEL = Line(lambda r: f"{_card_identity(r.model)}, {_num_parameters(r)}", card="Model")
 _SHOWN_MODEL = Line(lambda r: _show_identity(r.model))
 _NUM_PARAMETERS = Line(_num_parameters)
-_UNUSED_WEIGHTS = Line(_unused_weights, card="Tensors of the checkpoint that are not used")
+_UNUSED_WEIGHTS = Line(partial(_of_weights, "unused_weights"), card="Tensors of the checkpoint that are not used")
+_UNTIED_WEIGHTS = Line(partial(_of_weights, "untied_weights"), card="Equal weights that config.json does not tie")
 _DATA = Line(lambda r: _card_identity(r.data), card="Data")
 _SHOWN_DATA = Line(lambda r: _show_identity(r.data))
 _CLASSES = Line(_classes, card="The data's classes")
@@ -257,6 +259,7 @@ CARD_SETTINGS = (
         _MODEL,
         _WEIGHTS,
         _UNUSED_WEIGHTS,
+        _UNTIED_WEIGHTS,
         _DATA,
         _CLASSES,
         _READING,

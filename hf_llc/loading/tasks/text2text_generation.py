@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import sys
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -42,6 +43,8 @@ from hf_llc.problem import Forward
 _SOURCES = ("source", *TEXT_COLUMNS, "article")
 _TARGETS = ("target", "summary", "labels", "label", "highlights")
 
+_OF_YOUR_OWN = "give a module of your own and loss_fn"
+
 
 def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded:
     """Source and target: texts, or token ids each."""
@@ -57,14 +60,9 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
         raise InputError("no example has a token to predict: all targets are empty", value=f"column {target}")
     labels = pad_rows(targets, IGNORED)
     pad_id = pad_id_of(model, tokenizer)
-    if not hasattr(model, "prepare_decoder_input_ids_from_labels"):
-        raise InputError(
-            "the model does not say how its decoder's inputs come from labels",
-            value=type(model).__name__,
-            remedy="give a module of your own and loss_fn",
-        )
+    shift = _shift_of(model)
     decoder_ids = _given_decoder_ids(data, targets, target_length)
-    decoder_ids = _decoder_ids(model, labels) if decoder_ids is None else decoder_ids
+    decoder_ids = _decoder_ids(model, shift, labels) if decoder_ids is None else decoder_ids
     size = vocabulary_of(model)  # a padding token outside it stands where no logit counts
     is_outside = (decoder_ids < 0) | ((decoder_ids >= (size or 0)) & (decoder_ids == _pad_of(model)))
     decoder_ids = decoder_ids.masked_fill(is_outside, pad_id)
@@ -129,14 +127,37 @@ def _pad_of(model: Any) -> int:
     return IGNORED if pad is None else pad
 
 
-def _decoder_ids(model: Any, labels: Tensor) -> Tensor:
+def _shift_of(model: Any) -> Callable[[Tensor], Tensor]:
+    """What the model makes its decoder's inputs of labels with: a method, or the function beside its class.
+
+    Raises:
+        InputError: it has neither, or takes speech or pictures.
+    """
+    main = getattr(model, "main_input_name", "input_ids")
+    if main != "input_ids":
+        raise InputError(f"the model takes {main}, not text", value=type(model).__name__, remedy=_OF_YOUR_OWN)
+    prepare = getattr(model, "prepare_decoder_input_ids_from_labels", None)
+    if prepare is not None:
+        return lambda labels: prepare(labels=labels)
+    modules = (sys.modules[kind.__module__] for kind in type(model).__mro__)
+    shift = next((found for each in modules if (found := getattr(each, "shift_tokens_right", None))), None)
+    if shift is None:
+        raise InputError(
+            "the model does not say how its decoder's inputs come from labels",
+            value=type(model).__name__,
+            remedy=_OF_YOUR_OWN,
+        )
+    return lambda labels: shift(labels, model.config.pad_token_id, model.config.decoder_start_token_id)
+
+
+def _decoder_ids(model: Any, shift: Callable[[Tensor], Tensor], labels: Tensor) -> Tensor:
     """The decoder's inputs: the labels, one place later.
 
     Raises:
         InputError: the model cannot make them.
     """
     try:
-        return model.prepare_decoder_input_ids_from_labels(labels=labels)
+        return shift(labels)
     except Exception as error:
         raise InputError(
             f"the decoder's inputs cannot be made from labels: {reason_of(error)}",
@@ -154,7 +175,7 @@ TASK = Task(
     name="text2text-generation",
     encode=encode,
     auto_class="AutoModelForSeq2SeqLM",
-    suffixes=("ForConditionalGeneration",),
+    suffixes=("ForConditionalGeneration", "MarianMTModel"),
     decoder_task="text-generation",  # decoders that see images too are language models
     forecast_inputs=_forecast_inputs,
 )
