@@ -276,6 +276,19 @@ def test_training_can_be_interrupted_while_it_waits(tmp_path: Path, monkeypatch:
         train_worker.run(tmp_path, "epoch")
 
 
+def test_a_part_of_the_weights(tmp_path: Path) -> None:
+    """λ̂ of a head along training, which goes on with all weights as they were."""
+    trainer = train_worker.trainer(tmp_path, max_steps=2)
+    settings = {**train_worker.SETTINGS, "num_draws": 3, "check_localization": False}
+    callback = LLCCallback(trainer, every=1, data=train_worker.TEXTS, weights="l0h1", **settings)
+    trainer.add_callback(callback)
+    trainer.train()
+    assert [result.weights for result in callback.results.values()] == ["l0h1", "l0h1"]
+    assert all(p.requires_grad for p in trainer.model.parameters())
+    with pytest.raises(InputError, match="there is no l7"):
+        LLCCallback(trainer, data=train_worker.TEXTS, weights="l7", name="other")
+
+
 def test_two_callbacks_have_names(tmp_path: Path) -> None:
     trainer = train_worker.trainer(tmp_path, max_steps=2)
     for name, count in (("train", 8), ("val", 6)):

@@ -119,6 +119,17 @@ FAMILIES: dict[str, tuple[Callable[[], Any], str, str]] = {
         "deberta.encoder.layer.0.attention.output.dense",
         "",
     ),
+    "bart": (
+        lambda: hf.BartForConditionalGeneration(
+            hf.BartConfig(
+                vocab_size=40, d_model=WIDTH, encoder_layers=1, decoder_layers=1, encoder_attention_heads=HEADS,
+                decoder_attention_heads=3, encoder_ffn_dim=32, decoder_ffn_dim=32, max_position_embeddings=16,
+                bos_token_id=1, eos_token_id=2, forced_eos_token_id=2,
+            )
+        ),
+        "model.encoder.layers.0.self_attn.out_proj",
+        "",
+    ),
     "vit": (
         lambda: hf.ViTForImageClassification(hf.ViTConfig(**VIT, image_size=8, patch_size=4, initializer_range=0.3)),
         "vit.layers.0.attention.o_proj",

@@ -69,6 +69,12 @@ def stamps() -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in Path("out").glob("*/result.json")}
 
 
+def test_a_curve_of_a_part_of_the_weights(tmp_path: Path) -> None:
+    main(command(series(tmp_path), "--quiet", "--step-size", "1e-4", "--weights", "0.weight"))
+    assert [(result.weights, result.num_parameters) for result in results().values()] == [("0.weight", 48)] * 3
+    assert json.loads(Path("out/curve.json").read_text())["settings"]["weights"] == "0.weight"
+
+
 def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

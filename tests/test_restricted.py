@@ -296,6 +296,16 @@ def test_refuses_what_it_cannot_cut() -> None:
         part_of(whole_numbers, "count")
 
 
+def test_cuts_of_sharded_tensors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, _ = chain_of_layers()
+    monkeypatch.setattr("hf_llc.posterior.restriction.is_sharded", lambda _: True)
+    cut, whole = part_of(model, {"1.weight": slice(0, 1)}), part_of(model, "1.weight")
+    with pytest.raises(InputError, match=r"cuts 1\.weight, which is sharded over processes; take whole tensors"):
+        restricted(model, cut).__enter__()
+    with preserved(model), restricted(model, whole):
+        assert [p.requires_grad for p in model.parameters()] == [False, True, False]
+
+
 def test_settings_take_masks_and_write_their_name() -> None:
     from hf_llc.config import as_dict
 

@@ -1,0 +1,81 @@
+"""What a step of one component costs, as a share of a step of the whole model: the backward pass stops below it.
+
+    python benchmarks/restricted_step.py --model ID_OR_FOLDER [--components 'l*,embed,norms'] [--tokens 128] [--batch 8]
+
+The two take turns, so that other work on the machine slows both; the median of the ratios is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from hf_llc.components.part_of import part_of
+from hf_llc.posterior.law import Law
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.restriction import restricted
+from hf_llc.posterior.weights import preserved
+from hf_llc.problem import Problem
+from hf_llc.samplers import make_kernel
+from hf_llc.samplers.walk import Walk
+from hf_llc.studies.measure_components import components_named
+
+
+def problem_of(model: Any, *, tokens: int, batch: int) -> Problem:
+    """Random tokens and the language model's loss."""
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(0, model.config.vocab_size, (4 * batch, tokens), generator=generator)
+
+    def losses(forward: Any, examples: Any) -> torch.Tensor:
+        logits = forward(input_ids=examples["input_ids"]).logits[:, :-1]
+        each = torch.nn.functional.cross_entropy(
+            logits.flatten(0, 1), examples["input_ids"][:, 1:].flatten(), reduction="none"
+        )
+        return each.view(len(logits), -1).mean(1)
+
+    return Problem(model, {"input_ids": ids}, losses, n=ids.numel(), unit="nats per token")
+
+
+def seconds(problem: Problem, weights: str, *, batch: int, steps: int) -> float:
+    """Of one step of SGLD of these weights."""
+    problem.part = part_of(problem.model, weights)
+    with preserved(problem.model), restricted(problem.model, problem.part), torch.no_grad():
+        posterior = Posterior(problem)
+        walk = Walk(posterior, Law(nbeta=100.0, localization=100.0), [0], seed=0, batch_size=batch)
+        kernel = make_kernel("sgld", step_size=1e-7)
+        begun = time.perf_counter()
+        for step in range(steps):
+            kernel.step(walk, walk.batches.indices(step), step=step, measure=False)
+        return (time.perf_counter() - begun) / steps
+
+
+def main() -> None:
+    """Print a line a component, and all as JSON."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True)
+    parser.add_argument("--components", default="l*,embed,norms")
+    parser.add_argument("--tokens", type=int, default=128)
+    parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    model = AutoModelForCausalLM.from_pretrained(args.model).eval()
+    problem = problem_of(model, tokens=args.tokens, batch=args.batch)
+    shares: dict[str, float] = {}
+    for name in components_named(model, args.components):
+        ratios = []
+        for _ in range(args.rounds):
+            whole, part = (seconds(problem, weights, batch=args.batch, steps=3) for weights in ("all", name))
+            ratios.append(part / whole)
+        shares[name] = statistics.median(ratios)
+        print(f"{name:12} {shares[name]:.2f} of a step of all weights", flush=True)
+    print(json.dumps(shares))
+
+
+if __name__ == "__main__":
+    main()
