@@ -55,6 +55,8 @@ MODELS: dict[str, Callable[[Any], Any]] = {
     "a layer that does nothing": lambda model: setattr(model, "drop", nn.Identity()),
     "a name": lambda model: [model.add_module("other", model.drop), delattr(model, "drop")],
     "frozen": lambda model: model.norm.weight.requires_grad_(False),
+    "a class": lambda model: setattr(model, "drop", nn.AlphaDropout(0.1)),
+    "a type": lambda model: setattr(model, "shift", torch.zeros(2, dtype=torch.int32)),
     "a bit of a weight": lambda model: model.norm.bias.data.add_(1e-30),
 }
 
@@ -174,15 +176,33 @@ def test_other_parts_of_the_weights_are_other_runs() -> None:
     assert len(set(found)) == len(parts)
 
 
-def weighed(least: Tensor) -> Callable[..., Tensor]:
-    """Examples whose labels differ by less weigh more. The fingerprint does not look into lists."""
-    known = [least]
-    return lambda outputs, labels: (
-        squared_error(outputs, labels) * torch.where(labels[:, 0] > labels[:, 1] + known[0], 1.0, 1.1)
-    )
+def weighed(factor: float, low: float = -9.0, high: float = 9.0) -> Callable[..., Tensor]:
+    """Examples whose first label is between `low` and `high` weigh more. The fingerprint does not look into lists."""
+    known = [torch.tensor(x) for x in (factor, low, high)]
+
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        is_within = (labels[:, 0] > known[1]) & (labels[:, 0] < known[2])
+        return squared_error(outputs, labels) * torch.where(is_within, known[0], 1.0)
+
+    return loss
 
 
 def test_a_loss_that_differs_on_a_few_examples_is_another_run() -> None:
-    """About a third of the examples are weighed otherwise; the fingerprint cannot see it."""
-    one, other = (identity(network(), weighed(torch.tensor(least))) for least in (0.0, 1.0))
+    """The first example and the last are not among them, and the fingerprint cannot see it."""
+    first, last = examples(network())[1][[0, -1], 0].sort().values.tolist()
+    between = (first + 1e-3, last - 1e-3) if last - first > 0.3 else (last + 1e-3, 9.0)
+    one, other = (identity(network(), weighed(factor, *between)) for factor in (1.0, 1.1))
     assert one["fingerprint"] == other["fingerprint"] and not losses_agree(one[LOSSES], other[LOSSES])
+
+
+def above(factor: float) -> Callable[..., Tensor]:
+    """A loss that is zero wherever the labels are met to four digits."""
+    known = [factor]
+    return lambda outputs, labels: known[0] * functional.relu(squared_error(outputs, labels) - 1e-8)
+
+
+def test_losses_that_are_zero_at_a_minimum_are_told_apart_beside_it() -> None:
+    one, other = (identity(network(), above(factor)) for factor in (1.0, 1.1))
+    at_minimum = len(one[LOSSES]) // 2
+    assert not any(one[LOSSES][:at_minimum]) and one["fingerprint"] == other["fingerprint"]
+    assert not losses_agree(one[LOSSES], other[LOSSES])
