@@ -132,7 +132,8 @@ class Torture:
         lists = [truth[name].get("llc_per_chain") for name in ENDS if name in truth]
         if any(each not in lists for each in returned(ended.text)):
             return "SILENTLY RETURNED OTHER"
-        other = differences(contents(output), truth, but=but)
+        found = contents(output)  # points of a curve that was here before are runs of their own
+        other = differences({n: x for n, x in found.items() if n in truth or not n.startswith("step")}, truth, but=but)
         return f"SILENTLY OTHER {other[:3]}" if other else "bit-equal"
 
     def again(self, kind: str, output: Path, *, but: tuple[str, ...] = ()) -> tuple[str, str]:

@@ -188,9 +188,13 @@ def test_interrupt_before_anything(fake: Fake, capsys: pytest.CaptureFixture[str
         (ImportError("x.so: failed to map segment from shared object"), "out of memory"),
         (RuntimeError("can't start new thread"), "out of memory"),
         (OSError("codec configuration error when writing image file"), "out of memory"),
-        (
-            RuntimeError("[pair.cc:553] Connection closed by peer [127.0.0.1]:2"),
-            "another process of this run has ended",
+        *(
+            (RuntimeError(text), "another process of this run has ended")
+            for text in (
+                "[pair.cc:553] Connection closed by peer [127.0.0.1]:2",
+                "Failed to recv, got 0 bytes. Connection was likely closed. Did the remote server shutdown or crash?",
+                "Broken pipe",
+            )
         ),
         (OSError(errno.EROFS, "Read-only file system", "out/x"), "cannot read or write out/x"),
         (MemoryError(), "out of memory; lower micro_batch_size"),

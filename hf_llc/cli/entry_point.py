@@ -36,7 +36,8 @@ _COMMANDS = (estimate, show, doctor, calibrate, curve, components, compare, publ
 """In the order of `hf-llc --help`. Each module has `add(commands)`, which registers its arguments and `run(args)`."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_LOST_PEER = ("Connection closed by peer", "Connection reset by peer")
+_LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Connection was likely closed", "Broken pipe")
+"""Words of gloo, and of torch's store where processes meet."""
 _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EBUSY)
 
 
