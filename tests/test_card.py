@@ -22,7 +22,7 @@ from hf_llc.errors import InputError
 from hf_llc.numerals import with_error
 from hf_llc.publishing.card import merge_card, merge_eval_results
 from hf_llc.publishing.card_section import render_section, reproduce_command
-from hf_llc.publishing.formatting import shell_word
+from hf_llc.publishing.formatting import code, shell_word
 from hf_llc.publishing.front_matter import split_readme
 from hf_llc.publishing.markers import BEGIN, END
 from hf_llc.records.findings import Reason
@@ -417,3 +417,7 @@ def test_the_command_on_the_card_names_what_was_named(text: str) -> None:
     assert "\n" not in word
     said = subprocess.run(["bash", "-c", f"printf %s {word}"], capture_output=True, check=True).stdout
     assert os.fsdecode(said) == text
+
+
+def test_a_backtick_does_not_end_a_code_span() -> None:
+    assert code("a`<!-- b`\nc") == "`a<!-- b c`"

@@ -197,6 +197,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
     "file for a folder": lambda curve: [(curve / "step2").rename(curve / "gone"), (curve / "step2").touch()],
     "exchanged": exchange,
     "at work": lambda curve: FolderLock(curve / "step2").acquire(),
+    "at work on the curve": lambda curve: FolderLock(curve).acquire(),
 }
 
 
@@ -210,5 +211,13 @@ def test_a_damaged_point_is_no_broken_checkpoint(
     before = (tmp_path / "out" / "curve.json").read_bytes()
     assert run([str(tmp_path / "step2.safetensors"), str(tmp_path / "step10.safetensors")], "--quiet") == 2
     err = capsys.readouterr().err
-    assert len(err.splitlines()) == 1 and "out/step" in err
+    assert len(err.splitlines()) == 1 and "'out" in err
     assert (tmp_path / "out" / "curve.json").read_bytes() == before
+
+
+def test_a_damaged_point_is_refused_before_the_others_are_measured(measured: Path, tmp_path: Path) -> None:
+    shutil.copytree(measured, tmp_path, dirs_exist_ok=True)
+    (tmp_path / "out" / "step10" / "result.json").unlink()  # the one that is measured first
+    (tmp_path / "out" / "step2" / "trace.safetensors").unlink()
+    assert run([str(tmp_path / "step2.safetensors"), str(tmp_path / "step10.safetensors")], "--quiet") == 2
+    assert not (tmp_path / "out" / "step10" / "result.json").exists()

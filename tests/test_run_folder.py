@@ -274,6 +274,13 @@ def alien_decision(folder: Path) -> None:
     (states(folder)[0].parents[1] / "calibration.json").write_text('{"step_size": 1}')
 
 
+def changed_decision(folder: Path) -> None:
+    path = next(folder.rglob("descent-*.json"))
+    read = json.loads(path.read_text(encoding="utf-8"))
+    read["value"][next(iter(read["value"]))] = 7.5
+    path.write_text(json.dumps(read), encoding="utf-8")
+
+
 STATES: dict[str, Callable[[Path], Any]] = {
     "one bit of the weights": lambda folder: flip(states(folder)[0]),
     "one bit of the header": lambda folder: flip(states(folder)[0], 20),
@@ -282,6 +289,7 @@ STATES: dict[str, Callable[[Path], Any]] = {
     "swapped": swap,
     "NaN": rewrite,
     "a decision from elsewhere": alien_decision,
+    "a number of a decision": changed_decision,
     "a decision that is no JSON": lambda folder: (states(folder)[0].parents[1] / "batching.json").write_text("{"),
 }
 
