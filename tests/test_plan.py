@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import transformers
 from datasets import Dataset
 from tiny import SENTENCES, llama, tokenizer, vit
 
@@ -16,6 +17,7 @@ from hf_llc.backend.memory import _of_group, available_bytes
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.posterior.minibatches import auto_micro_batch_size, logits_per_token
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.result import LLCResult
@@ -207,3 +209,18 @@ def test_available_memory(tmp_path: Path) -> None:
     assert _of_group(tmp_path) == 500
     (tmp_path / "memory.max").write_text("max\n")
     assert _of_group(tmp_path) == _of_group(tmp_path / "nowhere") == 2**62
+
+
+def test_a_forward_pass_has_a_bounded_number_of_logits() -> None:
+    """A large vocabulary has fewer examples in a pass, never fewer than one; other models are as before."""
+    assert auto_micro_batch_size(512) == auto_micro_batch_size(512, 512) == 32
+    assert auto_micro_batch_size(512, 49_152) == 5
+    assert auto_micro_batch_size(8192, 10**6) == 1
+    assert auto_micro_batch_size(1, 10**6) == 1024
+
+
+def test_logits_are_those_of_the_layer_that_predicts_tokens() -> None:
+    assert logits_per_token(torch.nn.Linear(3, 7)) == 1
+    config = transformers.GPT2Config(vocab_size=97, n_embd=8, n_layer=1, n_head=2, n_positions=16)
+    assert logits_per_token(transformers.GPT2LMHeadModel(config)) == 97
+    assert logits_per_token(transformers.GPT2ForSequenceClassification(config)) == 1

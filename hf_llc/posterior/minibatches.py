@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from hf_llc.parallel.group import Group
 from hf_llc.problem import Problem
@@ -16,9 +16,24 @@ _RESIDENT_BYTES = 2 * 2**30
 _MICRO_TOKENS, _MICRO_EXAMPLES = 2**14, 1024
 
 
-def auto_micro_batch_size(num_positions: int) -> int:
-    """Examples of a forward pass at most, if each has so many tokens (1: not a sequence)."""
-    return max(1, _MICRO_TOKENS // num_positions) if num_positions > 1 else _MICRO_EXAMPLES
+_MOST_LOGITS = 2**27
+"""Logits of a forward pass at most: half a GiB of float32, of which a loss makes two more copies. With a vocabulary of
+50,000 that is 2,700 tokens, still above the 2,048 of a minibatch."""
+
+
+def auto_micro_batch_size(num_positions: int, num_logits: int = 1) -> int:
+    """Examples of a forward pass at most, of so many tokens (1: not a sequence) with so many logits each."""
+    if num_positions == 1:
+        return _MICRO_EXAMPLES
+    return max(1, min(_MICRO_TOKENS, _MOST_LOGITS // num_logits) // num_positions)
+
+
+def logits_per_token(model: nn.Module) -> int:
+    """Width of the layer that predicts tokens; 1 if the model has none."""
+    find = getattr(model, "get_output_embeddings", None)
+    head = find() if callable(find) else None
+    weight = getattr(head, "weight", None)
+    return int(weight.shape[0]) if isinstance(weight, Tensor) and weight.dim() == 2 else 1
 
 
 class Minibatches:
@@ -43,7 +58,8 @@ class Minibatches:
     ) -> None:
         self.num_examples = problem.num_examples
         self.device, self.group = device, group
-        self.micro_batch_size = micro_batch_size or auto_micro_batch_size(problem.num_positions)
+        suited = auto_micro_batch_size(problem.num_positions, logits_per_token(problem.model))
+        self.micro_batch_size = micro_batch_size or suited
         self.examples = self._placed(problem.examples)
         self.is_resident = all(x.device == device for x in self.examples.values())
 

@@ -16,12 +16,12 @@ from hf_llc.backend.activation_checkpointing import checkpointed, kept_bytes, re
 from hf_llc.backend.compiled_step import CompiledStep
 from hf_llc.backend.cuda_graphs import GradientGraphs
 from hf_llc.backend.onednn_products import during
-from hf_llc.errors import InputError
 from hf_llc.parallel.group import Group
 from hf_llc.posterior.anchor_gradients import AnchorGradients
 from hf_llc.posterior.backward_steps import gradients_handed_over
 from hf_llc.posterior.chain_buffer import ChainBuffer
 from hf_llc.posterior.minibatches import Minibatches
+from hf_llc.posterior.too_slow import too_slow
 from hf_llc.problem import Problem
 from hf_llc.progress import watch
 
@@ -282,7 +282,7 @@ class Posterior:
                 watch().spend(LOSS_COST * len(parts[-1]))
                 is_late = must_end and self.group.size == 1 and watch().is_over("L_n(w*)")
                 if is_late and done < share:
-                    raise _too_slow(done, share, time.monotonic() - begun)
+                    raise too_slow(done, share, time.monotonic() - begun)
         if self.group.size == 1:
             return torch.cat(parts).to(torch.float64)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
@@ -296,12 +296,3 @@ class Posterior:
         if indices is None:
             return self.init_losses.mean().expand(num_chains)
         return self.init_losses.take(indices).mean(1)
-
-
-def _too_slow(done: int, num_examples: int, seconds: float) -> InputError:
-    """The refusal of a number of examples whose losses at w* take too long."""
-    return InputError(
-        f"max_seconds is too short for L_n(w*): {done:,} of {num_examples:,} examples took {seconds:.0f} s",
-        value=watch().max_seconds,
-        remedy=f"give more, or max_examples of {max(done // 2, 1):,} at most",
-    )

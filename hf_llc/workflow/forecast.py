@@ -65,6 +65,14 @@ def forecast(posterior: Posterior, sample: SampleConfig, processes: Processes, *
         watch().note(f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}")
 
 
+def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes) -> None:
+    """Put chains with these settings, and what follows them, into the plan of the watch."""
+    work = work_of_chains(posterior, settings, processes)
+    if "check γ" in watch().plan:
+        work["check γ"] = 0.0, work["sample"][1] / 2
+    watch().plan |= work
+
+
 def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
     """Seconds of a minibatch's gradient at w*: of a second one, unless the first takes long. A whole group calls it."""
     size = min(batch_size, posterior.num_examples)

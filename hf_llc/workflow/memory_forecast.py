@@ -11,9 +11,9 @@ from hf_llc.backend.activation_checkpointing import kept_bytes, repeated_layers
 from hf_llc.backend.memory import available_bytes
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.loading.tasks.task import Task
-from hf_llc.posterior.minibatches import auto_micro_batch_size
+from hf_llc.posterior.minibatches import auto_micro_batch_size, logits_per_token
 from hf_llc.problem import Forward, auto_batch_size
-from hf_llc.workflow.memory_plan import Plan, _largest
+from hf_llc.workflow.memory_plan import Plan, _largest, loss_bytes
 
 
 def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
@@ -32,7 +32,8 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
     model, task, kept = skeleton(load)
     length = length_for(model, load) if task.processor == "tokenizer" else 1
     batch = sample.batch_size if isinstance(sample.batch_size, int) else auto_batch_size(length)
-    examples = min(batch, sample.micro_batch_size or auto_micro_batch_size(length))
+    logits = logits_per_token(model)
+    examples = min(batch, sample.micro_batch_size or auto_micro_batch_size(length, logits))
     layers = repeated_layers(model) if sample.gradient_checkpointing else []
     try:
         one, what = _activations(model, task, length, layers), f"{examples} examples, a forward pass without values"
@@ -46,7 +47,7 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
         weights=wide.itemsize * sampled,
         anchor=min(wide.itemsize, kept.itemsize) * sampled,
         largest=_largest(model, wide),
-        activations=None if one is None else examples * one * wide.itemsize // 4,
+        activations=None if one is None else examples * (one + loss_bytes(length, logits)) * wide.itemsize // 4,
         activations_of=what + (f", {length:,} tokens each" if length > 1 and one is not None else ""),
         available=available_bytes(device),
     )

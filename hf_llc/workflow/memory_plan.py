@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from hf_llc.backend.memory import available_bytes
+from hf_llc.posterior.minibatches import logits_per_token
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.samplers import SAMPLERS
 
@@ -130,7 +131,7 @@ def plan_of(posterior: Posterior, *, batch_size: int, processes: int = 1) -> Pla
         batch_size: examples of a minibatch.
         processes: that share this machine's memory.
     """
-    examples = min(batch_size, posterior.minibatches.micro_batch_size)
+    examples, length = min(batch_size, posterior.minibatches.micro_batch_size), posterior.problem.num_positions
     anchor = sum(a.nbytes for a in posterior.buffer.anchor)
     return Plan(
         num_parameters=posterior.num_parameters,
@@ -138,10 +139,15 @@ def plan_of(posterior: Posterior, *, batch_size: int, processes: int = 1) -> Pla
         weights=posterior.num_parameters * posterior.dtype.itemsize,
         anchor=anchor,
         largest=_largest(posterior.model, posterior.dtype),
-        activations=examples * posterior.activation_bytes(),
+        activations=examples * (posterior.activation_bytes() + loss_bytes(length, logits_per_token(posterior.model))),
         activations_of=f"{examples} examples, from a forward pass of one",
         available=available_bytes(posterior.device, processes=processes) + anchor,
     )
+
+
+def loss_bytes(num_positions: int, num_logits: int) -> int:
+    """Bytes that the loss of one example takes beside what is kept for the backward pass: two copies of its logits."""
+    return 2 * 4 * num_positions * num_logits if num_logits > 1 else 0
 
 
 def _largest(model: nn.Module, dtype: torch.dtype) -> int:

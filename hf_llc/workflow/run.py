@@ -41,7 +41,7 @@ from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
-from hf_llc.workflow.forecast import forecast, work_of_chains
+from hf_llc.workflow.forecast import expect_chains, forecast
 from hf_llc.workflow.notes import with_notes
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
 from hf_llc.workflow.run_folder import RunFolder
@@ -88,13 +88,6 @@ class Run:
         """The posterior around the model's present weights."""
         return open_posterior(self.problem, self.asked, self.processes, batch_size=self.batch_size)
 
-    def _expect_chains(self, settings: ChainSettings) -> None:
-        """Put chains with these settings, and what follows them, into the plan."""
-        work = work_of_chains(self.posterior, settings, self.processes)
-        if "check γ" in watch().plan:
-            work["check γ"] = 0.0, work["sample"][1] / 2
-        watch().plan |= work
-
     def prepare(self) -> None:
         """Minimize and calibrate, if that was asked for, and fix the settings of the chains."""
         self.minimization = self._minimize() if self.asked.minimize else None
@@ -106,7 +99,7 @@ class Run:
         if self.asked.chain_batch_size == "auto":
             sample = replace(sample, chain_batch_size=self._decided("batching", self._batching)["chain_batch_size"])
         self.decided, self.settings = sample, ChainSettings.of(sample)
-        self._expect_chains(self.settings)
+        expect_chains(self.posterior, self.settings, self.processes)
         self.sampling = Sampling(
             self.posterior,
             processes=self.processes,
@@ -140,7 +133,7 @@ class Run:
             better = retry_settings(settings, self.asked, estimate)
             if better is None or len(attempts) + 1 == _MAX_ATTEMPTS or self._is_over("attempt"):
                 break
-            self._expect_chains(better)
+            expect_chains(self.posterior, better, self.processes)
             attempts.append(chosen_settings(settings) | {"verdict": estimate.verdict, "llc": estimate.llc})
             settings = better
         if self.calibration is not None:
