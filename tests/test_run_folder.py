@@ -407,7 +407,7 @@ def test_finished_attempts_of_the_minimizer_are_not_repeated(tmp_path: Path, mon
         patch.setattr(estimate_model, "save", killed)
         with pytest.raises(Killed):
             compute(tmp_path / "run", **settings)
-    monkeypatch.setattr("hf_llc.workflow.run.seconds_of_gradient", lambda posterior, size: 0.01)
+    monkeypatch.setattr("hf_llc.workflow.forecast.seconds_of_gradient", lambda posterior, size: 0.01)
     monkeypatch.setattr(minimizer.Posterior, "gradient", counted)
     again = compute(tmp_path / "run", **settings)
     assert again.minimize["num_gradients"] == 60 and len(steps) == 0
