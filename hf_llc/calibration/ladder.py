@@ -42,12 +42,12 @@ def is_lost(pilot: Pilot) -> bool:
     return any(not _is_near(pilot, row["llc"]) for row in pilot.path[pilot.begun :])
 
 
-def _is_near(pilot: Pilot, excess: float) -> bool:
-    """Whether a mean of nβ(L_B(w) − L_B(w*)) is finite and below `_LOST`."""
+def _is_near(pilot: Pilot, excess: float, share: float = _LOST) -> bool:
+    """Whether a mean of nβ(L_B(w) − L_B(w*)) is finite and below `share` of the way to a constant predictor's."""
     trivial, init_loss = pilot.posterior.problem.trivial_loss, pilot.posterior.init_loss
     if trivial is None or trivial <= init_loss:
         return math.isfinite(excess)
-    return math.isfinite(excess) and excess <= _LOST * pilot.law.nbeta * (trivial - init_loss)
+    return math.isfinite(excess) and excess <= share * pilot.law.nbeta * (trivial - init_loss)
 
 
 def strongest_localization(posterior: Posterior) -> float:
@@ -78,9 +78,12 @@ def come_from_above(pilot: Pilot) -> None:
 
 
 def keep_localization(pilot: Pilot) -> None:
-    """Run a pilot whose γ is given, and which ended far from w*, again with smaller step sizes."""
+    """Run a pilot whose γ is given, and which was thrown out, again with smaller step sizes.
+
+    One that walked away from w*, and is still better than a constant predictor, would do so at any step size.
+    """
     for _ in range(_TRIES - 1):
-        if not _ends_lost(pilot) or pilot.is_time_up():
+        if _is_near(pilot, pilot.path[-1]["llc"], 1.0) or pilot.is_time_up():
             return
         known = pilot.curvature.loss
         pilot.begin_again()
