@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from test_run_folder import Killed, compute, copy_of, killed, llc_of, one_line, 
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.observables.observable import Observer
+from hf_llc.seals import json_hash
 from hf_llc.workflow import estimate_model, folder_lock, run
 from hf_llc.workflow.folder_lock import FolderLock
 from hf_llc.workflow.run_folder import RunFolder
@@ -92,6 +94,29 @@ def test_something_else_where_a_folder_of_states_was_is_refused(
     with pytest.raises(InputError, match="a saved state is damaged") as caught:
         compute(folder)
     assert one_line(caught.value)
+
+
+def test_a_state_of_another_run_is_refused(begun: Path, tmp_path: Path) -> None:
+    """Of the same chain, from the same place in its folder."""
+    folder = copy_of(begun, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(estimate_model, "save", killed)
+        with pytest.raises(Killed):
+            compute(tmp_path / "other", localization=9.0)
+    states(folder)[0].write_bytes(states(tmp_path / "other")[0].read_bytes())
+    with pytest.raises(InputError, match="a saved state is damaged, or of another run"):
+        compute(folder)
+
+
+def test_states_of_what_was_asked_before_are_refused(begun: Path, tmp_path: Path) -> None:
+    """run.json is another request, well formed, with the same id."""
+    folder = copy_of(begun, tmp_path)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    record["asked"]["localization"] = 9.0
+    del record["digest"]
+    (folder / "run.json").write_text(json.dumps({**record, "digest": json_hash(record)}), encoding="utf-8")
+    with pytest.raises(InputError, match="a saved state is damaged, or of another run"):
+        compute(folder, localization=9.0)
 
 
 def test_what_desktops_leave_in_folders_is_no_fault(begun: Path, tmp_path: Path) -> None:
