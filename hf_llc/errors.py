@@ -11,9 +11,9 @@ _LONGEST_LIST = 1000
 _SHORT_OF_MEMORY = (
     *("can't allocate memory", "cannot allocate memory", "not enough memory", "out of memory", "std::bad_alloc"),
     *("failed to map segment", "can't start new thread", "resource temporarily unavailable"),
-    "codec configuration error",
+    *("codec configuration error", "returned null without setting an exception"),
 )
-"""Words of torch, the dynamic linker, Python and Pillow."""
+"""Words of torch, the dynamic linker, Python and Pillow; the last are CPython's where an extension's allocation failed."""
 
 _PATHS = (
     re.compile(r"""(['"])(?:/|[A-Za-z]:\\)[^'"\n]*[\\/]([^'"\\/\n]*)\1"""),
@@ -68,6 +68,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         isinstance(error, MemoryError)
         or type(error).__name__ == "OutOfMemoryError"
         or (
-            isinstance(error, (RuntimeError, OSError, ImportError)) and any(words in text for words in _SHORT_OF_MEMORY)
+            isinstance(error, (RuntimeError, OSError, ImportError, SystemError))
+            and any(words in text for words in _SHORT_OF_MEMORY)
         )
     )

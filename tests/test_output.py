@@ -194,6 +194,8 @@ def test_our_fault_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
         (RuntimeError("[enforce fail] DefaultCPUAllocator: not enough memory: you tried to allocate 9 bytes"), True),
         (RuntimeError("CUDA error: out of memory"), True),
         (OSError(12, "Cannot allocate memory"), True),
+        (SystemError("<function f> returned NULL without setting an exception"), True),
+        (SystemError("bad argument to internal function"), False),
         (RuntimeError("shapes do not match"), False),
         (ValueError("out of memory lane"), False),
     ],
