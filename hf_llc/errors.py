@@ -13,7 +13,7 @@ _SHORT_OF_MEMORY = (
     *("failed to map segment", "can't start new thread", "resource temporarily unavailable"),
     *("codec configuration error", "returned null without setting an exception"),
 )
-"""Words of torch, the dynamic linker, Python and Pillow; the last are CPython's where an extension's allocation failed."""
+"""Words of torch, the dynamic linker, Python and Pillow; the last are CPython's, of an extension that got no memory."""
 
 _PATHS = (
     re.compile(r"""(['"])(?:/|[A-Za-z]:\\)[^'"\n]*[\\/]([^'"\\/\n]*)\1"""),
