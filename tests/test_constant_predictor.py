@@ -98,7 +98,9 @@ def test_the_cost_is_bounded() -> None:
         calls.append(len(labels))
         return cross_entropy(outputs, labels)
 
-    best_constant_loss(loss_fn, torch.randn(10), torch.arange(10).repeat(10_000))
+    best_constant_loss(
+        loss_fn, torch.linspace(-2, 2, 10), torch.arange(10).repeat(10_000)
+    )  # no draw: the count is fixed
     assert len(calls) <= 80 and max(calls) == 10, "a class is evaluated once, however many examples it has"
 
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hf_llc.chains.run_chains import Progress
+from hf_llc.records.trace import Trace
 
 Array = np.ndarray
 
@@ -25,19 +26,20 @@ class RunningEstimate:
         self, *, nbeta: float, num_burnin_steps: int, describe: Callable[[Array, float], str], title: str = ""
     ) -> None:
         self.nbeta, self.num_burnin_steps, self.describe, self.title = nbeta, num_burnin_steps, describe, title
-        self._seen: dict[tuple[int, ...], tuple[Array, Array]] = {}
+        self._seen: dict[tuple[int, ...], Trace] = {}
 
     def take(self, progress: Progress) -> None:
         """Take in what a batch of chains has done."""
-        trace = progress.trace
-        self._seen[tuple(progress.chains)] = self.nbeta * (trace.loss - trace.init_loss), trace.heat
+        self._seen[tuple(progress.chains)] = progress.trace
 
+    @np.errstate(over="ignore", invalid="ignore")  # the last finite loss of a diverging chain times nβ
     def text(self) -> str:
         """Where λ̂ stands, of the chains that are through their burn-in."""
         burnin = self.num_burnin_steps
-        kept = [(x[:, burnin:], heat[:, burnin:]) for x, heat in self._seen.values() if x.shape[1] > burnin]
+        seen = [(self.nbeta * (trace.loss - trace.init_loss), trace.heat) for trace in self._seen.values()]
+        kept = [(x[:, burnin:], heat[:, burnin:]) for x, heat in seen if x.shape[1] > burnin]
         if not kept:
-            latest = list(self._seen.values())[-1][0]
+            latest = seen[-1][0]
             said = f"burn-in, nβΔL {latest[:, -20:].mean():.4g}"
         else:
             steps = min(x.shape[1] for x, _ in kept)
