@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_run_folder import Killed, compute, copy_of, killed, llc_of, one_line, states
+from test_run_folder import Killed, compute, copy_of, killed, killed_before_its_result, llc_of, one_line, states
 
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable
@@ -27,12 +27,7 @@ CHECKED: dict[str, Any] = {"nbeta": 500.0, "localization": 100.0, "step_size": 1
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when its chains had ended, and before its result was written."""
-    folder = tmp_path_factory.mktemp("begun") / "run"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(estimate_model, "save", killed)
-        with pytest.raises(Killed):
-            compute(folder)
-    return folder
+    return killed_before_its_result(tmp_path_factory.mktemp("begun") / "run")
 
 
 @pytest.mark.parametrize("name", ["chains-00001-00001.safetensors", "*"], ids=["a state", "all"])

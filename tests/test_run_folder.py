@@ -50,7 +50,11 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was killed when its chains had ended, and before its result was written."""
-    folder = tmp_path_factory.mktemp("begun") / "run"
+    return killed_before_its_result(tmp_path_factory.mktemp("begun") / "run")
+
+
+def killed_before_its_result(folder: Path) -> Path:
+    """The folder of a run whose chains had ended when it was killed."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(estimate_model, "save", killed)
         with pytest.raises(Killed):

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
-from pathlib import Path
 from typing import Any
 
-from hf_llc.cli import console
-from hf_llc.cli.arguments import add_run_options, add_settings, check_resume, settings_from
-from hf_llc.errors import InputError
+from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
+from hf_llc.cli.study import run_study
 
 _DESCRIPTION = """λ̂ of each component of a model at one nβ and γ, those of the whole model: heads, groups of heads,
 experts, layers, or any weights by name. What is left open (step size, γ, burn-in) is decided on the whole model. Run it
@@ -45,37 +41,11 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the components and print the table; return the exit code."""
     load, sample = settings_from(args)
-    check_resume(args)
-    output = Path(args.output)
-    args.run_folder = output
-    console.hush(args.quiet)
-    is_new = not output.exists()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the table alone
-            from hf_llc.studies.measure_components import measure
 
-            table = measure(
-                load,
-                sample,
-                components=args.components,
-                output=output,
-                is_partition=args.partition,
-                calibrates_each=args.calibrate_each,
-                resume=args.resume,
-                overwrite=args.overwrite,
-                progress=not args.quiet,
-                report=lambda line: None if args.quiet or not console.is_main() else console.print_error(line),
-            )
-    except InputError:
-        if is_new and console.is_main():
-            console.remove_empty(output)
-        raise
-    if not console.is_main():
-        return console.OK  # a launcher stops all processes when one fails: the main one must get to print
-    if args.json:
-        print((output / "components.json").read_text(encoding="utf-8"), end="", flush=True)
-    else:
-        console.print_text(str(table))
-        if not args.quiet:
-            console.print_text(f"files    {output}/components.csv, components.json\npicture  {output}/components.png")
-    return console.verdict_code(table.is_trustworthy)
+    def measured(**common: Any) -> Any:
+        from hf_llc.studies.measure_components import measure
+
+        asked = {"is_partition": args.partition, "calibrates_each": args.calibrate_each}
+        return measure(load, sample, components=args.components, **asked, **common)
+
+    return run_study(args, "components", measured)

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.cli import console
-from hf_llc.cli.arguments import add_run_options, add_settings, check_resume, settings_from
+from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
+from hf_llc.cli.study import run_study
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 
@@ -46,39 +43,13 @@ def run(args: argparse.Namespace) -> int:
     """Measure the curve and print it; return the exit code."""
     load, sample = settings_from(args)
     _check_series(args, load)
-    check_resume(args)
-    output = Path(args.output)
-    args.run_folder = output
-    console.hush(args.quiet)
-    is_new = not output.exists()
-    try:
-        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the curve alone
-            from hf_llc.studies.measure_curve import measure
 
-            curve = measure(
-                _series(args, load),
-                load,
-                sample,
-                output=output,
-                resume=args.resume,
-                overwrite=args.overwrite,
-                progress=not args.quiet,
-                x_scale=args.x_scale,
-                report=lambda line: None if args.quiet or not console.is_main() else console.print_error(line),
-            )
-    except InputError:
-        if is_new and console.is_main():
-            console.remove_empty(output)
-        raise
-    if not console.is_main():
-        return console.OK  # a launcher stops all processes when one fails: the main one must get to print
-    if args.json:
-        print((output / "curve.json").read_text(encoding="utf-8"), end="", flush=True)
-    else:
-        console.print_text(str(curve))
-        if not args.quiet:
-            console.print_text(f"files    {output}/curve.csv, curve.json\npicture  {output}/curve.png")
-    return console.verdict_code(curve.is_trustworthy)
+    def measured(**common: Any) -> Any:
+        from hf_llc.studies.measure_curve import measure
+
+        return measure(_series(args, load), load, sample, x_scale=args.x_scale, **common)
+
+    return run_study(args, "curve", measured)
 
 
 def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:

@@ -1,0 +1,51 @@
+"""What the commands share that fill a folder with many estimates and print a table of them."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from hf_llc.cli import console
+from hf_llc.cli.arguments import check_resume
+from hf_llc.errors import InputError
+
+
+def run_study(args: argparse.Namespace, name: str, measure: Callable[..., Any]) -> int:
+    """Run `measure` and print its table; return the exit code. The folder that a refused run has made is removed.
+
+    Args:
+        args: of the command; `output`, `resume`, `overwrite`, `quiet` and `json` are read.
+        name: of the files: `name`.csv, `name`.json, `name`.png.
+        measure: called with output, resume, overwrite, progress and report; returns a table with `is_trustworthy`.
+    """
+    check_resume(args)
+    output = Path(args.output)
+    args.run_folder = output
+    console.hush(args.quiet)
+    is_new = not output.exists()
+    try:
+        with contextlib.redirect_stdout(sys.stderr):  # stdout is for the table alone
+            table = measure(
+                output=output,
+                resume=args.resume,
+                overwrite=args.overwrite,
+                progress=not args.quiet,
+                report=lambda line: None if args.quiet or not console.is_main() else console.print_error(line),
+            )
+    except InputError:
+        if is_new and console.is_main():
+            console.remove_empty(output)
+        raise
+    if not console.is_main():
+        return console.OK  # a launcher stops all processes when one fails: the main one must get to print
+    if args.json:
+        print((output / f"{name}.json").read_text(encoding="utf-8"), end="", flush=True)
+    else:
+        console.print_text(str(table))
+        if not args.quiet:
+            console.print_text(f"files    {output}/{name}.csv, {name}.json\npicture  {output}/{name}.png")
+    return console.verdict_code(table.is_trustworthy)
