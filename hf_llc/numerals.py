@@ -49,3 +49,20 @@ def with_error(value: float, error: float) -> str:
 
 def _rounded(value: float, decimals: int) -> str:
     return f"{round(value, decimals):.{max(decimals, 0)}f}"
+
+
+def span(least: float, most: float) -> str:
+    """A stretch of time in words: "about 40 s", "3–12 min", "50 s–2.5 min"; "" if it is not known."""
+    if not math.isfinite(most):
+        return ""
+    low, high = duration(least), duration(most)
+    if most <= 1.3 * least or low == high:
+        return f"about {high}"
+    return f"{low.split()[0] if low.split()[1] == high.split()[1] else low}–{high}"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as "40 s", "2.5 min", "12 min" or "3 h"."""
+    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= 1.5 * s), ("s", 1))
+    value = seconds / size
+    return f"{value:.1f} {unit}" if size > 1 and value < 3 else f"{value:,.0f} {unit}"

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 
 from tqdm.auto import tqdm
 
+from hf_llc.numerals import span
 from hf_llc.parallel.group import Group
 
 ENDS = {
@@ -92,6 +93,11 @@ class Watch:
         self.seconds_each, self.title = math.nan, title
         self._stage: Stage | None = None
         self._display = _display(spell) if show else None
+
+    @property
+    def needs_forecast(self) -> bool:
+        """Whether anyone sees how long the work takes, or bounds it."""
+        return self._display is not None or self.max_seconds is not None
 
     # ---- the clock ----
 
@@ -192,23 +198,6 @@ class Watch:
             self._display.close()
 
 
-def span(least: float, most: float) -> str:
-    """A stretch of time in words: "about 40 s", "3–12 min", "50 s–2.5 min"; "" if it is not known."""
-    if not math.isfinite(most):
-        return ""
-    low, high = duration(least), duration(most)
-    if most <= 1.3 * least or low == high:
-        return f"about {high}"
-    return f"{low.split()[0] if low.split()[1] == high.split()[1] else low}–{high}"
-
-
-def duration(seconds: float) -> str:
-    """Seconds as "40 s", "2.5 min", "12 min" or "3 h"."""
-    unit, size = next(((u, s) for u, s in (("h", 3600), ("min", 60)) if seconds >= 1.5 * s), ("s", 1))
-    value = seconds / size
-    return f"{value:.1f} {unit}" if size > 1 and value < 3 else f"{value:,.0f} {unit}"
-
-
 class _Lines:
     """Lines on a stream that is no terminal."""
 
@@ -224,7 +213,7 @@ class _Lines:
             return
         self._next = time.monotonic() + _LINE_SECONDS
         share = f"{stage.done / stage.total:.0%}" if stage.total else f"{stage.seconds:.0f} s"
-        self.note(": ".join(filter(None, [title, stage.name])) + f" {', '.join(_parts(share, stage, left))}")
+        self.note(f"{_name(title, stage)} {_state(share, stage, left)}")
 
     def note(self, text: str) -> None:
         with contextlib.suppress(OSError, ValueError):  # nobody reads: the work goes on
@@ -255,8 +244,8 @@ class _Bar:
         self._shown = time.monotonic()
         with self._bar.get_lock():
             self._bar.total, self._bar.n = stage.total or 1, min(stage.done, stage.total or 0)
-            self._bar.desc = self._spell(": ".join(filter(None, [title, stage.name])))
-            self._bar.postfix = self._spell(", ".join(_parts(f"{stage.seconds:.0f} s", stage, left)))
+            self._bar.desc = self._spell(_name(title, stage))
+            self._bar.postfix = self._spell(_state(f"{stage.seconds:.0f} s", stage, left))
         self._bar.refresh()
 
     def note(self, text: str) -> None:
@@ -264,15 +253,18 @@ class _Bar:
 
     def end(self, title: str, stage: Stage) -> None:
         if stage.seconds > _NOTED_SECONDS:
-            name = ": ".join(filter(None, [title, stage.name]))
-            self.note(f"{name}: {', '.join(_parts(f'{stage.seconds:.0f} s', stage, ''))}")
+            self.note(f"{_name(title, stage)}: {_state(f'{stage.seconds:.0f} s', stage)}")
 
     def close(self) -> None:
         self._bar.close()
 
 
-def _parts(first: str, stage: Stage, left: str) -> list[str]:
-    return [part for part in (first, stage.text, left and f"{left} left") if part]
+def _name(title: str, stage: Stage) -> str:
+    return f"{title}: {stage.name}" if title else stage.name
+
+
+def _state(first: str, stage: Stage, left: str = "") -> str:
+    return ", ".join(part for part in (first, stage.text, left and f"{left} left") if part)
 
 
 def _display(spell: Callable[[str], str]) -> _Bar | _Lines:

@@ -76,7 +76,6 @@ def test_the_same_chain_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     results, passes = [], []
     monkeypatch.setattr(run, "can_descend", lambda posterior: False)  # its passes are counted in tests/test_descent.py
-    monkeypatch.setattr("hf_llc.workflow.forecast.seconds_of_gradient", lambda posterior, size: 0.01)  # two more
     for size in (anchor_gradients._KEPT_BYTES, 0):
         monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", size)
         problem = language_model()

@@ -15,8 +15,9 @@ from targets import power_problem, shifted_problem
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.numerals import duration, span
 from hf_llc.problem import Problem
-from hf_llc.progress import Watch, duration, span, watch, watching
+from hf_llc.progress import Watch, watch, watching
 from hf_llc.workflow.estimate_model import estimate_problem
 
 H = torch.linspace(0.2, 2.0, 6)
@@ -120,7 +121,7 @@ def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:
             seen.append(watch().time_left()[1])
         return inner(forward, batch)
 
-    config = asked(target_se=0.5, max_steps=800, num_chains=2, check_localization=False)
+    config = asked(target_se=0.5, max_steps=800, num_chains=2, check_localization=False, max_seconds=1e6)
     estimate_problem(replace(problem, losses=losses), config)
     rises = [later - earlier for earlier, later in itertools.pairwise(seen) if later > earlier]
     assert seen[0] > 100 * PASS and seen[-1] < seen[0]

@@ -15,9 +15,10 @@ from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.numerals import span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
-from hf_llc.progress import ENDS, Watch, span, watch
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
 
@@ -36,7 +37,7 @@ _PILOT_BLOCKS = (2, 40)
 _FEWEST, _FIRST = 4, 12
 """Steps of each chain without which there is no estimate, and gradients that its first step takes besides."""
 
-LONG = 3600.0
+_LONG = 3600.0
 """Seconds from which on a forecast says what would be shorter."""
 
 _MUCH_DISK = 2**28
@@ -48,29 +49,33 @@ _SAID = 60.0
 def forecast(posterior: Posterior, sample: SampleConfig, processes: Processes, *, batch_size: int) -> None:
     """Time a gradient, tell how long each stage will take, and hand that to the watch. All processes call it.
 
+    Nothing is timed where nobody sees it and no limit is to be kept.
+
     Raises:
         InputError: not even the shortest chains fit into `max_seconds`.
     """
+    if not processes.main_does(lambda: watch().needs_forecast):
+        return
     seconds = processes.all_do(lambda: seconds_of_gradient(posterior, batch_size))
     each = seconds / batch_size * posterior.group.size
-    work = work_before_chains(posterior, sample) | work_of_chains(posterior, sample, processes)
+    work = work_before_chains(posterior, sample) | work_of_chains(
+        posterior, sample, processes, checks=sample.check_localization
+    )
     watch().plan, watch().seconds_each = work, each
     copies = 1 + SAMPLERS[sample.sampler].state_copies
     state_bytes = sample.num_chains * copies * posterior.num_parameters * posterior.dtype.itemsize
     for line in told(work, each, state_bytes):
         watch().note(line)
-    processes.main_does(lambda: check_limit(watch(), posterior, sample, work))
-    limit = LONG if sample.max_seconds is None else sample.max_seconds
+    processes.main_does(lambda: check_limit(posterior, sample, work))
+    limit = _LONG if sample.max_seconds is None else sample.max_seconds
     if seconds_of(work, each)[0] > limit:
         watch().note(f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}")
 
 
 def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes) -> None:
-    """Put chains with these settings, and what follows them, into the plan of the watch."""
-    work = work_of_chains(posterior, settings, processes)
-    if "check γ" in watch().plan:
-        work["check γ"] = 0.0, work["sample"][1] / 2
-    watch().plan |= work
+    """Put chains with these settings, and what follows them, into the plan of the watch, if there was a forecast."""
+    if watch().needs_forecast:
+        watch().plan |= work_of_chains(posterior, settings, processes, checks="check γ" in watch().plan)
 
 
 def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
@@ -116,8 +121,10 @@ def work_before_chains(posterior: Posterior, sample: SampleConfig) -> Work:
     return _shared(work, posterior)
 
 
-def work_of_chains(posterior: Posterior, sample: SampleConfig | ChainSettings, processes: Processes) -> Work:
-    """Of the chains and of what follows them."""
+def work_of_chains(
+    posterior: Posterior, sample: SampleConfig | ChainSettings, processes: Processes, *, checks: bool
+) -> Work:
+    """Of the chains and of what follows them; `checks`: other γ may be looked at."""
     assert isinstance(sample.batch_size, int)
     size = sample.chain_batch_size if isinstance(sample.chain_batch_size, int) else 1
     chains = sum(map(len, processes.share(chain_batches(sample.num_chains, size))))
@@ -130,7 +137,7 @@ def work_of_chains(posterior: Posterior, sample: SampleConfig | ChainSettings, p
     twice = {"plain": (1, 1), "control-variate": (2, 2)}.get(sample.gradient, (1, 2))
     work: Work = {"sample": (least * one * twice[0], most * one * twice[1])}
     work["measure heat"] = 0.0, float(NUM_GRADIENTS * sample.batch_size)
-    if isinstance(sample, SampleConfig) and sample.check_localization:
+    if checks:
         work["check γ"] = 0.0, most / 2 * one * twice[1]
     return _shared(work, posterior)
 
@@ -178,23 +185,23 @@ def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, 
     return "; ".join(ways)
 
 
-def check_limit(watch: Watch, posterior: Posterior, sample: SampleConfig, work: Work) -> None:
+def check_limit(posterior: Posterior, sample: SampleConfig, work: Work) -> None:
     """Refuse a limit within which not even the shortest chains fit, before it is spent.
 
     Raises:
         InputError: `max_seconds` is too short.
     """
-    if watch.max_seconds is None:
+    limit, each = watch().max_seconds, watch().seconds_each
+    if limit is None:
         return
     assert isinstance(sample.batch_size, int)
-    each, batch = watch.seconds_each, sample.batch_size
+    batch = sample.batch_size
     calibration = _SHORTEST * batch if "calibrate" in work else 0.0
     least = work["L_n(w*)"][0] + calibration + (_FEWEST + _FIRST) * sample.num_chains * batch
-    left = watch.begun + ENDS["sample"] * watch.max_seconds - time.monotonic()
-    if each * least > left:
+    if each * least > watch().ends_at("sample") - time.monotonic():
         raise InputError(
             f"max_seconds is too short: L_n(w*), calibration and {_FEWEST} steps of each chain alone take "
             f"{span(each * least, each * least)}",
-            value=watch.max_seconds,
-            remedy=advice(posterior, sample, work, each, watch.max_seconds),
+            value=limit,
+            remedy=advice(posterior, sample, work, each, limit),
         )
