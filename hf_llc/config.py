@@ -123,6 +123,16 @@ class SampleConfig:
     batch_size: int | Literal["auto", "full"] = setting(
         "auto", "examples in each minibatch; auto: 32, or for sequences about 2,048 tokens (4 to 32); full: all"
     )
+    batch_order: Literal["random", "in-turn"] = setting(
+        "random",
+        "random: a minibatch is a segment of the chain's shuffled examples, drawn anew for each step (the "
+        "paper's Algorithm 1, line 5); in-turn: one segment after the other (its section 4.4), which biases λ̂",
+    )
+    draw_loss: Literal["batch", "full"] = setting(
+        "batch",
+        "batch: the loss of the step's minibatch, which costs nothing, less that of the same examples at w* (the "
+        "paper's eq. 12, paired); full: L_n of all examples, once a draw, with minibatch gradients (its eq. 13)",
+    )
     micro_batch_size: int | None = setting(
         None, "at most this many examples in one forward pass, and gradients are accumulated; none: by their length"
     )
@@ -263,6 +273,9 @@ class SampleConfig:
 MASKS = "masks of"
 """How the name of weights begins that were given as masks or slices."""
 
+_YOUNG = {"weights": "all", "batch_order": "random", "draw_loss": "batch"}
+"""Settings that older files do not have, with their defaults."""
+
 _OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}
 
 
@@ -288,12 +301,12 @@ def from_mapping(cls: type, values: Mapping[str, Any], *, source: str) -> Any:
 def as_dict(config: Any) -> dict[str, Any]:
     """The settings as a plain dictionary in field order.
 
-    Masks of `weights` become a name (`weights_name`). "all" is left out: the setting is younger than the files that
-    hold such dictionaries.
+    Masks of `weights` become a name (`weights_name`). Settings that are younger than the files which hold such
+    dictionaries are left out at their defaults.
     """
     values = {item.name: getattr(config, item.name) for item in fields(config)}
-    weights = values.pop("weights", "all")
-    return values if weights == "all" else {**values, "weights": weights_name(weights)}
+    values = {name: value for name, value in values.items() if name not in _YOUNG or value != _YOUNG[name]}
+    return {**values, "weights": weights_name(values["weights"])} if "weights" in values else values
 
 
 def weights_name(weights: str | Mapping[str, Any]) -> str:

@@ -81,15 +81,18 @@ def sample(
     first_chain: int = 0,
     batch_size: int | None = None,
     gradient: str = "plain",
+    batch_order: str = "random",
+    full_loss_every: int = 0,
     **options: Any,
 ) -> Trace:
     """Trace of all steps of chains stepped together, by a sampler of that name and those options, or by a kernel."""
     chains = list(range(first_chain, first_chain + num_chains))
     size = batch_size or problem.num_examples
+    stream = {"gradient": gradient, "batch_order": batch_order, "full_loss_every": full_loss_every}
     with preserved(problem.model), tempfile.TemporaryDirectory() as folder:
         posterior, law = Posterior(problem), Law(nbeta=nbeta, localization=localization)
         return run_chains(
-            lambda: Walk(posterior, law, chains, seed=seed, batch_size=size, gradient=gradient),
+            lambda: Walk(posterior, law, chains, seed=seed, batch_size=size, **stream),
             make_kernel(sampler, step_size, **options) if isinstance(sampler, str) else sampler,
             chains,
             until=steps,

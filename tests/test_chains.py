@@ -253,8 +253,11 @@ def test_batches_in_turn_use_every_example_equally(n: int, m: int) -> None:
     """Over n steps each example is used m times; within a batch none twice."""
     stream = BatchStream(0, [0, 1], num_examples=n, batch_size=m, device=CPU)
     counts = torch.zeros(2, n)
+    ordered = BatchStream(0, [0, 1], num_examples=n, batch_size=m, device=CPU, order="in-turn")
     for step in range(n):
         indices = stream.in_turn(step)
+        chosen = ordered.indices(step)
+        assert chosen is None if indices is None else chosen is not None and torch.equal(chosen, indices)
         if indices is None:
             assert m == n
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -116,15 +117,63 @@ def test_sgld_under_gradient_noise() -> None:
     assert_mean(_noisy("sgld", gradient="control-variate")[0], clean)
 
 
-def test_noise_of_few_examples(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same law where every example comes back each tenth step; walked in turn, the loss leans on its batch."""
-    few = {"num_examples": 10, "spread": 4 * SPREAD}
+def _in_turn(problem: Problem, *, chains: int, batch_size: int) -> tuple[float, float]:
+    """λ̂ of batches walked in turn beyond that of no gradient noise: with draws L_n, and with draws L_B; exactly.
+
+    A coordinate is ρw + (ε/2)nβh c_t + noise, c_t the mean centre of the step's batch. Its mean u follows c_t, which
+    comes back after n/m steps. So L_n gains ½h u² and L_B(w) − L_B(w*) gains ½h u² − h u c_t, averaged over the turn.
+    """
+    centres, n = problem.examples["centres"], problem.num_examples
+    stream = BatchStream(0, range(chains), num_examples=n, batch_size=batch_size, device=torch.device("cpu"))
+    assert stream.orders is not None
+    c = centres[stream.orders[:, :n]].unflatten(1, (-1, batch_size)).mean(2)  # [chain, step, coordinate]
+    rho, u, turn = 1 - SMALL / 2 * (NBETA * H + GAMMA), torch.zeros(chains, len(H)), []
+    for step in range(40 * c.shape[1]):
+        turn.append(u)
+        u = rho * u + SMALL / 2 * NBETA * H * c[:, step % c.shape[1]]
+    u = torch.stack(turn[-c.shape[1] :], dim=1)
+    heat, lean = (NBETA * (x * H).sum(-1).mean() for x in (u**2 / 2, -u * c))
+    return float(heat), float(heat + lean)
+
+
+@pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 1), pytest.param(24, 3, marks=pytest.mark.slow)])
+def test_which_order_of_batches_biases_and_by_how_much(num_examples: int, batch_size: int) -> None:
+    """With label noise, by the exact values of all four: random or in turn, eq. 12 (paired) or eq. 13.
+
+    Random batches heat the chain; L_B and L_n have one mean. In turn they hardly heat it, and L_B leans.
+    """
+    problem = shifted_problem(H, num_examples=num_examples, spread=4 * SPREAD)
     clean = expected_llc(H.numpy(), sampler="sgld", step_size=SMALL, **LAW)
-    heated = clean * (1 + SMALL * (NBETA * 4 * SPREAD) ** 2 / 4)
-    assert_mean(_noisy("sgld", **few)[0], heated)
-    monkeypatch.setattr(BatchStream, "block", lambda batches, step: (batches.in_turn(step)[None], 0))
-    with pytest.raises(AssertionError, match="standard errors"):
-        assert_mean(_noisy("sgld", **few)[0], heated)
+
+    def check(truth: float, **how: Any) -> float:
+        trace = sample(
+            problem, sampler="sgld", step_size=SMALL, num_chains=60, steps=500, batch_size=batch_size, **LAW, **how
+        )
+        draws = draws_of(trace, nbeta=NBETA, burnin=140)
+        assert_mean(draws, truth)
+        return float(draws.mean())
+
+    if batch_size == 1:
+        heated = clean * (1 + SMALL * (NBETA * 4 * SPREAD) ** 2 / 4)
+        paired, full = check(heated), check(heated, full_loss_every=6)
+        assert paired != full
+    heat, lean = _in_turn(problem, chains=60, batch_size=batch_size)
+    check(clean + lean, batch_order="in-turn")
+    check(clean + heat, batch_order="in-turn", full_loss_every=6)
+
+
+def test_draws_of_all_examples() -> None:
+    """They are L_n of the chain that minibatch gradients move, once in as many steps as a draw has."""
+    problem = shifted_problem(H, num_examples=40, spread=SPREAD)
+    how: dict[str, Any] = {"sampler": "sgld", "step_size": SMALL, "num_chains": 2, "steps": 12, "batch_size": 4, **LAW}
+    every, third, paired = (sample(problem, full_loss_every=k, **how) for k in (1, 3, 0))
+    np.testing.assert_array_equal(third.loss, np.repeat(every.loss[:, ::3], 3, axis=1))
+    np.testing.assert_allclose(every.init_loss, float(Posterior(problem).init_loss), rtol=1e-6)
+    np.testing.assert_array_equal(every.loss[:, 0], every.init_loss[:, 0])  # of w_t before the step, as L_B is
+    np.testing.assert_array_equal(every.sq_distance, paired.sq_distance)  # one chain, seen in two ways
+    assert (every.loss != paired.loss).any()
+    full = [sample(problem, full_loss_every=k, **{**how, "batch_size": 40}) for k in (0, 3)]
+    np.testing.assert_array_equal(full[0].loss, full[1].loss)
 
 
 def test_losses_of_chains_do_not_go_together() -> None:

@@ -88,12 +88,13 @@ _BLOCK = 16
 class BatchStream:
     """Minibatches: each chain shuffles the examples once into a circle, and a batch is a segment of m of them.
 
-    The segment's start is drawn anew for every step and chain. Two other schemes are wrong (tests/test_kernel_laws.py):
+    The segment's start is drawn anew for every step and chain: line 5 of Algorithm 1 of arXiv 2308.12108 draws a random
+    minibatch. Two other schemes are biased (tests/test_kernel_laws.py):
 
-    - Segments in turn, as in Algorithm 1 of arXiv 2308.12108, bias λ̂. The gradient noises of an epoch's batches sum to
-      zero, so what earlier batches did to w opposes the batch to come. Then L_B(w) − L_B(w*) exceeds L_n(w) − L_n(w*)
-      on average, by up to ε(nβ)²/4 times the variance of ∇L_B, and the heat of gradient noise is not that of
-      independent batches.
+    - Segments in turn, without a new shuffle at the circle's end: the practice of section 4.4 there, and the order
+      "in-turn" here. The gradient noises of an epoch's batches sum to zero, so what earlier batches did to w opposes
+      the batch to come. Then L_B(w) − L_B(w*) exceeds L_n(w) − L_n(w*) on average, by up to ε(nβ)²/4 times the
+      variance of ∇L_B, and the heat of gradient noise is not that of independent batches.
     - Starts shared by all chains correlate their losses, since every w has just fitted the same examples.
 
     Args:
@@ -102,19 +103,28 @@ class BatchStream:
         num_examples: of the data.
         batch_size: m; all examples: full batches.
         device: of the indices.
+        order: "random" or "in-turn".
     """
 
     def __init__(
-        self, seed: int, chains: Sequence[int], *, num_examples: int, batch_size: int, device: torch.device
+        self,
+        seed: int,
+        chains: Sequence[int],
+        *,
+        num_examples: int,
+        batch_size: int,
+        device: torch.device,
+        order: str = "random",
     ) -> None:
+        self.is_in_turn = order == "in-turn"
         self.seed, self.chains, self.num_examples, self.batch_size = seed, list(chains), num_examples, batch_size
         self.is_full = batch_size == num_examples
         self.generator = torch.Generator()
         orders = []
         for chain in chains if not self.is_full else []:
             self.generator.manual_seed(counter_seed(seed, chain, purpose="batches"))
-            order = torch.randperm(num_examples, generator=self.generator)
-            orders.append(torch.cat([order, order[: batch_size - 1]]))  # so that a segment may pass the end
+            shuffled = torch.randperm(num_examples, generator=self.generator)
+            orders.append(torch.cat([shuffled, shuffled[: batch_size - 1]]))  # so that a segment may pass the end
         self.orders = torch.stack(orders).to(device) if orders else None
         self._block, self._drawn = -1, torch.empty(0)
 
@@ -134,13 +144,19 @@ class BatchStream:
 
     def _draw(self, block: int, orders: Tensor) -> Tensor:
         """Batches of the steps of a block, `[step, chain, m]`."""
-        begins = []
-        for chain in self.chains:
-            self.generator.manual_seed(counter_seed(self.seed, chain, block, purpose="batch"))
-            begins.append(torch.randint(self.num_examples, (_BLOCK, 1), generator=self.generator))
+        if self.is_in_turn:
+            steps = torch.arange(block * _BLOCK, (block + 1) * _BLOCK)[:, None]
+            begins = [steps * self.batch_size % self.num_examples] * len(self.chains)
+        else:
+            begins = [self._begins(chain, block) for chain in self.chains]
         places = torch.stack(begins).to(orders.device) + torch.arange(self.batch_size, device=orders.device)
         drawn = orders.gather(1, places.flatten(1)).view_as(places)
         return drawn.transpose(0, 1).contiguous()
+
+    def _begins(self, chain: int, block: int) -> Tensor:
+        """Where the segments of a chain begin in the steps of a block, `[step, 1]`."""
+        self.generator.manual_seed(counter_seed(self.seed, chain, block, purpose="batch"))
+        return torch.randint(self.num_examples, (_BLOCK, 1), generator=self.generator)
 
     def in_turn(self, step: int) -> Tensor | None:
         """Indices for training, which needs every example equally often: segments in turn."""

@@ -19,7 +19,7 @@ from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
-from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.observations import Observations, join_observations
@@ -190,7 +190,8 @@ class Sampling:
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
         batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
         running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, describe=self.describe, title=title)
-        stream = {"seed": settings.seed, "batch_size": settings.batch_size, "gradient": settings.gradient}
+        names = ("seed", "batch_size", "gradient", "batch_order", "full_loss_every")
+        stream = {name: getattr(settings, name) for name in names}
         begun = time.monotonic()
 
         def report(progress: Progress) -> None:
@@ -237,8 +238,10 @@ class Sampling:
 
     def _cost(self, settings: ChainSettings) -> float:
         """Work of a step of one chain on this process, in gradients of one example."""
-        share = settings.batch_size / self.posterior.group.size
-        return share * self.posterior.anchor_gradients.per_gradient(settings.gradient)
+        share = settings.batch_size * self.posterior.anchor_gradients.per_gradient(settings.gradient)
+        if settings.full_loss_every:
+            share += LOSS_COST * self.posterior.num_examples / settings.full_loss_every
+        return share / self.posterior.group.size
 
     def _observer(self, settings: ChainSettings, store: ChainStore, chains: list[int]) -> Observer | None:
         if not self.observables or not self.posterior.group.leads:

@@ -48,6 +48,13 @@ class Recorder:
         """Steps since the last `flush`."""
         return len(self.pending["loss"])
 
+    def last_loss(self, device: torch.device) -> torch.Tensor:
+        """The loss of the step before, `[chain]`."""
+        pending = self.pending["loss"]
+        if pending and pending[-1] is not None:
+            return pending[-1]
+        return torch.from_numpy(self.blocks[-1].loss[:, -1].copy()).to(device)
+
     def flush(self) -> None:
         """Move the pending steps to the host."""
         if not self.num_pending:
@@ -198,14 +205,22 @@ def _is_alive(trace: Trace) -> bool:
     return trace.shape[1] == 0 or bool(np.isfinite(trace.loss[:, -1]).any())
 
 
+def _full_loss(walk: Walk, recorder: Recorder, step: int) -> torch.Tensor | None:
+    """L_n(w) of this step, or the last one if it is not due; None where minibatch losses are recorded."""
+    if not walk.full_loss_every:
+        return None
+    return recorder.last_loss(walk.w.device) if step % walk.full_loss_every else walk.full_loss()
+
+
 def take_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
     """Take one step and record it."""
     measure = step % MEASURE_EVERY == 0
     indices = walk.batches.indices(step)
     distance = walk.sq_distance() if measure else None
+    full_loss = _full_loss(walk, recorder, step)  # before the step, as L_B is
     info = kernel.step(walk, indices, step=step, measure=measure)
     recorder.add(
-        loss=info.loss,
+        loss=info.loss if full_loss is None else full_loss,
         init_loss=walk.init_loss(step),
         accept_prob=info.accept_prob,
         sq_distance=distance,

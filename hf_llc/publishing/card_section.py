@@ -95,6 +95,11 @@ def _sampling(result: Record) -> dict[str, Any]:
     if result.mixed_precision != "no":
         values["mixed_precision"] = result.mixed_precision
     values |= {name: True for name in ("adapt_step_size", "minimize") if getattr(result, name)}
+    values |= {
+        name: getattr(result, name)
+        for name, usual in (("batch_order", "random"), ("draw_loss", "batch"))
+        if getattr(result, name) != usual
+    }
     if result.weights != "all":
         values = {"weights": result.weights, **values}
     return {name: value for name, value in values.items() if value is not None}

@@ -109,6 +109,12 @@ def _thinning(result: Record) -> str:
     return f" × {result.num_steps_between_draws} steps" if result.num_steps_between_draws > 1 else ""
 
 
+def _batches(result: Record) -> str:
+    """What is unusual about the minibatches."""
+    order = ", walked in turn" if result.batch_order == "in-turn" else ""
+    return order + (", L_n of all examples at the draws" if result.draw_loss == "full" else "")
+
+
 def _minimize(result: Record) -> str | None:
     if result.minimize is None:
         return None
@@ -216,7 +222,7 @@ _BURNIN = Line(lambda r: f"{r.num_burnin_steps:,}", card="Burn-in steps")
 _CHAINS_AND_BURNIN = Line(
     lambda r: f"{r.num_chains:,} × {r.num_draws:,} draws{_thinning(r)}, after {r.num_burnin_steps:,} steps of burn-in"
 )
-_BATCH_SIZE = Line(lambda r: f"{r.batch_size:,}", card="Batch size", show="batch {}")
+_BATCH_SIZE = Line(lambda r: f"{r.batch_size:,}{_batches(r)}", card="Batch size", show="batch {}")
 _SEED = Line(lambda r: str(r.seed), card="Seed")
 _SEED_AND_PRECISION = Line(lambda r: f"{r.seed}{_precision(r)}", show="seed {}")
 _WEIGHTS = Line(lambda r: None if r.weights == "all" else code(r.weights), card="Weights sampled")

@@ -28,6 +28,8 @@ class ChainSettings:
     localization: float
     nbeta: float
     batch_size: int
+    batch_order: Literal["random", "in-turn"]
+    draw_loss: Literal["batch", "full"]
     num_chains: int
     chain_batch_size: int
     num_draws: int
@@ -51,6 +53,11 @@ class ChainSettings:
         undecided = [name for name, value in values.items() if value == "auto"]
         assert not undecided, f"still to be decided: {', '.join(undecided)}"
         return cls(**values)
+
+    @property
+    def full_loss_every(self) -> int:
+        """Steps from one L_n(w) to the next; 0: minibatch losses are the draws."""
+        return self.num_steps_between_draws if self.draw_loss == "full" else 0
 
     @property
     def freeze_after(self) -> int:

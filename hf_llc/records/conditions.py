@@ -22,6 +22,8 @@ class Settings:
         num_steps_between_draws: steps averaged into one draw.
         num_burnin_steps: steps dropped at the start of each chain.
         batch_size: examples of a minibatch.
+        batch_order: "random", or "in-turn": segments of a chain's shuffled examples one after the other.
+        draw_loss: "batch", or "full": draws are L_n of all examples.
         chain_batch_size: chains stepped together.
         seed: of noise and minibatches.
         mixed_precision: "no", "bf16" or "fp16".
@@ -51,6 +53,8 @@ class Settings:
     step_in_backward: bool = False
     gradient_checkpointing: bool = False
     weights: str = "all"
+    batch_order: str = "random"
+    draw_loss: str = "batch"
     minimize: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
 

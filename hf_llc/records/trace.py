@@ -24,8 +24,8 @@ class Trace:
 
     Attributes:
         loss: L_B(w_t), the minibatch loss before step t. With control-variate gradients it is that of `Walk.gradient`,
-            which has the same mean.
-        init_loss: L_B(w*) on the same minibatch.
+            which has the same mean. With draws of all examples it is L_n(w) at the last draw up to step t.
+        init_loss: L_B(w*) on the same minibatch; L_n(w*) with draws of all examples.
         accept_prob: acceptance probability that MALA has, or would have, for step t on its own minibatch.
         sq_distance: ‖w_t − w*‖².
         grad_dot: ⟨nβ∇L_B, nβ∇L_B + γ(w_t − w*)⟩; see `statistics.step_size_bias`.

@@ -74,6 +74,8 @@ class Walk:
         batch_size: examples a step.
         w: positions to start at, `[chain, parameter]`; None: w*.
         gradient: "plain" or "control-variate"; see the method `gradient`.
+        batch_order: "random" or "in-turn"; see `BatchStream`.
+        full_loss_every: steps from one L_n(w) to the next; 0: losses are those of minibatches.
 
     Attributes:
         w: positions, `[chain, parameter]`.
@@ -92,14 +94,22 @@ class Walk:
         batch_size: int,
         w: Tensor | None = None,
         gradient: str = "plain",
+        batch_order: str = "random",
+        full_loss_every: int = 0,
     ) -> None:
         self.posterior, self.law, self.chains, self.seed = posterior, law, list(chains), seed
         self.num_parameters, self._buffer = posterior.num_parameters, posterior.buffer
         self.w = posterior.start(len(self.chains)) if w is None else w
         self.noise = NoiseStream(seed, chains, posterior.device)
         self.batches = BatchStream(
-            seed, chains, num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
+            seed,
+            chains,
+            num_examples=posterior.num_examples,
+            batch_size=batch_size,
+            device=posterior.device,
+            order=batch_order,
         )
+        self.full_loss_every = 0 if self.batches.is_full else full_loss_every  # a full batch's loss is L_n
         self._chunks = self._cut_into_segments()
         self._segments_of_piece: list[list[int]] = [[] for _ in self._buffer.anchor]
         for i, s in enumerate(self.segments()):
@@ -241,9 +251,14 @@ class Walk:
             slope += (noise_at_w_star * (s.w - s.w_star)).sum(dim=1, dtype=torch.float64)
         return loss - self.sum_over_shards(slope), grad
 
+    def full_loss(self) -> Tensor:
+        """L_n(w), float64 `[chain]`."""
+        rows = self.w.split(1) if len(self.chains) > 1 else [self.w]
+        return torch.stack([self.posterior.example_losses(row).mean() for row in rows])
+
     def init_loss(self, step: int) -> Tensor:
-        """L_B(w*) on the minibatches of `step`, float64 `[chain]`."""
-        block_and_row = self.batches.block(step)
+        """L_B(w*) on the minibatches of `step`, or L_n(w*) where draws are L_n; float64 `[chain]`."""
+        block_and_row = None if self.full_loss_every else self.batches.block(step)
         if block_and_row is None:
             return self.posterior.paired_loss(None, len(self.chains))
         block, row = block_and_row  # minibatches of many steps are drawn at once, so their losses are computed at once

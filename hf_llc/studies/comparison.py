@@ -41,7 +41,7 @@ _SHOULD: dict[str, Callable[[LLCResult], Any]] = {
         name: lambda r, name=name: getattr(r, name)
         for name in (
             *("seed", "num_chains", "num_draws", "num_steps_between_draws", "num_burnin_steps", "num_parameters"),
-            "weights",
+            *("weights", "batch_order", "draw_loss"),
         )
     },
     "minimize": lambda r: r.minimize is not None,

@@ -17,6 +17,8 @@ from hf_llc.studies.calibration import JSON_FILE, SETTINGS_FILE, Calibration
 
 _ALLOWED = "a result, its folder, or the folder or calibrated.yaml of a calibration"
 
+_MODES = ("mixed_precision", "adapt_step_size", "batch_order", "draw_loss")
+
 _NAMES = ("data", "data_revision", "subset", "split")
 
 
@@ -103,7 +105,7 @@ def _like_result(result: LLCResult, name: str) -> Like:
         load |= {"data": data.get("id"), "data_revision": data.get("revision")}
     load |= {"max_examples": data.get("num_examples"), "task": result.task}
     load |= {} if result.dtype == "float32" else {"dtype": result.dtype}  # a model given as an object takes no dtype
-    sample = {key: getattr(result, key) for key in (*SAMPLING, "mixed_precision", "adapt_step_size")}
+    sample = {key: getattr(result, key) for key in (*SAMPLING, *_MODES)}
     if result.minimize is not None:
         sample |= {"minimize": True, "minimize_steps": result.minimize.get("steps")}
     known = ({key: value for key, value in part.items() if value is not None} for part in (load, sample))

@@ -135,10 +135,12 @@ def work_of_chains(
         least, most = min(2 * kept, sample.max_steps), sample.max_steps
     one = 1.1 * sample.batch_size * chains
     twice = {"plain": (1, 1), "control-variate": (2, 2)}.get(sample.gradient, (1, 2))
-    work: Work = {"sample": (least * one * twice[0], most * one * twice[1])}
+    full = LOSS_COST * posterior.num_examples / sample.num_steps_between_draws * chains
+    full = full if sample.draw_loss == "full" else 0.0  # of L_n(w) at the draws
+    work: Work = {"sample": (least * (one * twice[0] + full), most * (one * twice[1] + full))}
     work["measure heat"] = 0.0, float(NUM_GRADIENTS * sample.batch_size)
     if checks:
-        work["check γ"] = 0.0, most / 2 * one * twice[1]
+        work["check γ"] = 0.0, most / 2 * (one * twice[1] + full)
     return _shared(work, posterior)
 
 

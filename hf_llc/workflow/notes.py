@@ -11,7 +11,12 @@ _LONGER = 4
 
 
 def with_notes(
-    estimate: Estimate, *, cut_at: int | None, max_seconds: float | None, unmeasured: str | None
+    estimate: Estimate,
+    *,
+    cut_at: int | None,
+    max_seconds: float | None,
+    unmeasured: str | None,
+    in_turn: str | None = None,
 ) -> Estimate:
     """The estimate with notes.
 
@@ -20,6 +25,7 @@ def with_notes(
         cut_at: steps at which their time was up; None: it was not.
         max_seconds: the time that they had.
         unmeasured: what steps inside the backward pass cannot measure; None: nothing, or steps were taken otherwise.
+        in_turn: `draw_loss` of chains whose minibatches were walked in turn; None: they were not.
     """
     reasons = list(estimate.reasons)
     if cut_at is not None and max_seconds is not None:
@@ -32,4 +38,9 @@ def with_notes(
     if unmeasured is not None:
         text = f"{unmeasured} takes two whole gradients, and steps were taken inside the backward pass"
         reasons.append(Reason("not measured", text, "give it more memory", is_note=True))
+    if in_turn is not None:
+        leans = "minibatches lean against what earlier ones did to w, so that λ̂ is too high"
+        cools = "their noise adds up to nothing over a turn, so that the heat that is measured is too high"
+        text = f"minibatches were walked in turn: {leans if in_turn == 'batch' else cools}"
+        reasons.append(Reason("batches in turn", text, "leave batch_order at random", is_note=True))
     return replace(estimate, reasons=reasons)

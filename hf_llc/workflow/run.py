@@ -229,7 +229,7 @@ class Run:
             num_burnin_steps=chains.num_burnin_steps,
             num_steps_between_draws=chains.num_steps_between_draws,
             localization_check=localization_check,
-            is_full=settings.batch_size == self.posterior.num_examples,
+            is_full=settings.batch_size == self.posterior.num_examples or settings.draw_loss == "full",
             trivial_loss=self.problem.trivial_loss,
             descent=chains.descent,
             asked=Asked(self.asked, self.problem.n, self.posterior.num_examples, settings.friction),
@@ -239,6 +239,7 @@ class Run:
             cut_at=self.sampling.cut_at,
             max_seconds=self.asked.max_seconds,
             unmeasured=sampler.unmeasured_in_backward if self._steps_in_backward(settings) else None,
+            in_turn=settings.draw_loss if settings.batch_order == "in-turn" else None,
         )
 
     def _steps_in_backward(self, settings: ChainSettings) -> bool:

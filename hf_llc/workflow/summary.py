@@ -54,6 +54,8 @@ def settings_of(
         num_steps_between_draws=chains.num_steps_between_draws,
         num_burnin_steps=chains.num_burnin_steps,
         batch_size=used.batch_size,
+        batch_order=used.batch_order,
+        draw_loss=used.draw_loss,
         chain_batch_size=used.chain_batch_size,
         seed=used.seed,
         weights=weights_name(asked.weights),
