@@ -8,7 +8,10 @@ import enum
 import errno
 import json
 import math
+import mmap
 import os
+import secrets
+import stat
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -19,6 +22,11 @@ from hf_llc.errors import FolderError
 LONGEST_NAME = 255
 """Bytes of a file's name."""
 
+_LOST = (errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, None)
+"""What the system says where a folder was taken away. Errors of safetensors have no number."""
+
+_SLACK = 2**20
+"""Bytes that a library takes beside its data."""
 
 _LONG_PLACE = "x" * 120
 """As long as the path of any file of a run below its folder."""
@@ -29,7 +37,8 @@ _POINTER = b"version https://git-lfs"
 def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
     """Write a file so that it is complete or not there.
 
-    An error, a full disk or a kill leaves the old file, if any, as it was.
+    An error, a full disk or a kill leaves the old file, if any, as it was. A new file has the access rights that `open`
+    would give it; one that is replaced keeps those it had.
 
     Args:
         path: the final name; its folder is made if need be.
@@ -37,22 +46,47 @@ def write_atomically(path: str | Path, write: Callable[[Path], object]) -> Path:
 
     Returns:
         `path`.
+
+    Raises:
+        FolderError: the folder is none, or is taken away meanwhile; or a folder has the file's name.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=path.suffix)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}{path.suffix}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666))
+        rights = stat.S_IMODE((path if path.is_file() else temporary).stat().st_mode)
         write(temporary)
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o644)
+        os.chmod(temporary, rights)  # safetensors replaces the file by one that is its owner's alone
         os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            temporary.unlink()
+        is_lost = not path.parent.is_dir() or path.is_dir()
+        if is_lost and isinstance(error, Exception) and getattr(error, "errno", None) in _LOST:
+            raise FolderError(
+                "cannot write: something else is where the folder or the file was",
+                value=str(path),
+                remedy="put it right, and run the same command again",
+            ) from error
         raise
     return path
+
+
+def check_room(num_bytes: int) -> None:
+    """Check that this process may still take so much memory, before a library that would end the process if it may not.
+
+    Safetensors, written in Rust, does that. The memory is asked for and given back; none of it is touched.
+
+    Raises:
+        MemoryError: it may not.
+    """
+    try:
+        mmap.mmap(-1, num_bytes + _SLACK).close()
+    except OSError as error:
+        raise MemoryError(f"cannot allocate memory: {num_bytes:,} bytes") from error
 
 
 def write_json(path: str | Path, value: Any) -> Path:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.errors import FolderError
-from hf_llc.files import finite, remedy_for, write_atomically, write_json
+from hf_llc.files import check_room, finite, remedy_for, write_atomically, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -115,6 +115,7 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], *, seal: str) -> Non
     from safetensors.torch import save_file
 
     metadata = {SEAL: _tensors_hash(tensors, seal, path)}
+    check_room(0)  # of the tensors there is no copy
     write_atomically(path, lambda temporary: save_file(dict(tensors), temporary, metadata=metadata))
 
 
@@ -127,6 +128,7 @@ def load_tensors(path: Path, *, seal: str) -> dict[str, Tensor]:
     from safetensors import SafetensorError, safe_open
 
     try:
+        check_room(2 * path.stat().st_size)  # mapped, and copied
         with safe_open(path, framework="pt") as file:
             written = (file.metadata() or {}).get(SEAL)
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dictionary)

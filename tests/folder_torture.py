@@ -1,6 +1,6 @@
 """Runs are killed, raced, starved and lied to; each must end bit-equal to an undisturbed run, or in one line.
 
-python tests/folder_torture.py [--kills 60] [--mutations 60] [--read 60] [--races 12] [--disks 10] [--memory 6]
+python tests/folder_torture.py [--kills 60] [--mutations 60] [--read 60] [--races 14] [--disks 10] [--memory 12]
 
 Prints a row for each trial and a table in the end; the exit code is 1 if anything was silent or a traceback: such rows
 are in capitals. About fifteen minutes on one core; small disks need root. Not part of the suite:
@@ -38,12 +38,12 @@ from torture_runs import ENDS, ESTIMATES, KINDS, PROCESSES, contents, difference
 
 from hf_llc.cli.entry_point import main as command_line
 from hf_llc.publishing import trace_plot  # noqa: F401
-from hf_llc.studies import explore_settings, measure_curve  # noqa: F401
+from hf_llc.studies import explore_settings, measure_components, measure_curve  # noqa: F401
 
 DAMAGED = (*KINDS, *(f"{kind}, unfinished" for kind in KINDS if kind != "data-parallel 2"))
 """Folders that are changed before the same command comes again."""
 
-READ = ("chains", "minimize", "γ checks", "curve")
+READ = ("chains", "minimize", "γ checks", "curve", "components")
 """Folders that are changed before they are shown and published."""
 
 RACES: tuple[tuple[str, str, bool, float], ...] = (
@@ -59,6 +59,8 @@ RACES: tuple[tuple[str, str, bool, float], ...] = (
     ("calibrate", "calibrate", False, 0.6),
     ("chains", "chains", False, 0.97),
     ("γ checks", "auto", True, 0.97),
+    ("components", "components", False, 0.5),
+    ("components", "curve", True, 0.3),
 )
 """Two runs in one folder: the kinds, whether the second overwrites, and when it comes, as a share of the first."""
 
@@ -132,8 +134,8 @@ class Torture:
         lists = [truth[name].get("llc_per_chain") for name in ENDS if name in truth]
         if any(each not in lists for each in returned(ended.text)):
             return "SILENTLY RETURNED OTHER"
-        found = contents(output)  # points of a curve that was here before are runs of their own
-        other = differences({n: x for n, x in found.items() if n in truth or not n.startswith("step")}, truth, but=but)
+        found = contents(output)  # points of a curve and components that were here before are runs of their own
+        other = differences({n: x for n, x in found.items() if n in truth or "/" not in n}, truth, but=but)
         return f"SILENTLY OTHER {other[:3]}" if other else "bit-equal"
 
     def again(self, kind: str, output: Path, *, but: tuple[str, ...] = ()) -> tuple[str, str]:
@@ -205,7 +207,7 @@ class Torture:
         """A finished folder is changed, then shown and published."""
         kind = READ[number % len(READ)]
         output = self.fresh(self.whole(kind))
-        point = output / "step10" if kind == "curve" else output
+        point = output / {"curve": "step10", "components": "all"}.get(kind, "")
         other = self.whole(READ[(number + 1) % len(READ)])
         ways = WAYS[:-1]  # a folder of another name is whole
         detail = damage(output, other, self.random, ways[number * 3 % len(ways)], "*" if number % 2 else "result.json")
@@ -258,7 +260,7 @@ class Torture:
     def memory(self, number: int) -> None:
         """Memory is short; then there is enough."""
         kind, output = ESTIMATES[number % len(ESTIMATES)], self.fresh()
-        fate = Fate(watched=output, memory=2**18 * self.random.randint(1, 60))
+        fate = Fate(watched=output, memory=2**17 * self.random.randint(1, 240))
         first = self.run(kind, output, fate)
         how, text = self.again(kind, output)
         self.row("memory", _worst(first, how), f"{kind}, {fate.memory >> 10} KiB more: {first.how}", first.text + text)
@@ -294,7 +296,7 @@ def main() -> int:
         "kills": (60, Torture.kill),
         "races": (len(RACES), Torture.race),
         "disks": (10, Torture.full_disk),
-        "memory": (6, Torture.memory),
+        "memory": (12, Torture.memory),
     }
     for name, (count, _) in trials.items():
         parser.add_argument(f"--{name}", type=int, default=count)

@@ -12,7 +12,18 @@ import pytest
 ROOT = Path(__file__).parents[1] / "hf_llc"
 
 FLOORS = (
-    *("errors", "files", "seals", "numerals", "setting_checks", "config", "problem", "components", "theory"),
+    *(
+        "errors",
+        "files",
+        "our_files",
+        "seals",
+        "numerals",
+        "setting_checks",
+        "config",
+        "problem",
+        "components",
+        "theory",
+    ),
     *("embedded", "backend", "models"),
     *("parallel", "progress", "records", "posterior", "samplers", "observables", "chains", "judging", "calibration"),
     *("analysis", "publishing", "loading", "result", "workflow", "studies", "evaluator", "callback", "metrics"),

@@ -10,7 +10,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from launch import environment
 
 from hf_llc.cli import console
@@ -18,9 +20,13 @@ from hf_llc.cli.arguments import read_yaml
 from hf_llc.cli.entry_point import _COMMANDS, main
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, is_out_of_memory
+from hf_llc.loading.damaged_files import check_weight_file
 from hf_llc.parallel import processes as module
 from hf_llc.parallel.placement import arrange_processes
 from hf_llc.parallel.processes import Processes, outliving_faults
+from hf_llc.publishing.picture import save_picture
+from hf_llc.records.trace import Trace
+from hf_llc.seals import load_tensors, save_tensors
 
 NAMES = ["", *[command.__name__.rsplit(".", 1)[-1].replace("_", "-") for command in _COMMANDS]]
 
@@ -202,3 +208,34 @@ def test_our_fault_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
 )
 def test_a_lack_of_memory_is_known(error: Exception, expected: bool) -> None:
     assert is_out_of_memory(error) is expected
+
+
+def test_a_lack_of_memory_is_said_before_a_library_ends_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Safetensors aborts where memory is short: no exception, no line."""
+    trace, tensors = Trace(*[np.zeros((2, 3)) for _ in range(5)]), {"w": torch.zeros(9)}
+    trace.save(tmp_path / "trace")
+    save_tensors(tmp_path / "state", tensors, seal="")
+
+    def none(number: int, size: int) -> Any:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr("hf_llc.files.mmap.mmap", none)
+    for name in ("save", "load_file"):
+        monkeypatch.setattr(f"hf_llc.records.arrays.{name}", lambda *_: pytest.fail("asked without memory"))
+    for name in ("save_file", "load_file"):
+        monkeypatch.setattr(f"safetensors.torch.{name}", lambda *_, **__: pytest.fail("asked without memory"))
+    monkeypatch.setattr("safetensors.safe_open", lambda *_, **__: pytest.fail("asked without memory"))
+    (tmp_path / "weights.safetensors").write_bytes(b"\0" * 99)
+    for work in (
+        lambda: trace.save(tmp_path / "other"),
+        lambda: Trace.load(tmp_path / "trace"),
+        lambda: save_tensors(tmp_path / "other", tensors, seal=""),
+        lambda: load_tensors(tmp_path / "state", seal=""),
+        lambda: check_weight_file(tmp_path / "weights.safetensors"),
+        lambda: save_picture(SimpleNamespace(savefig=lambda *_, **__: pytest.fail("drawn")), tmp_path / "x"),  # type: ignore[arg-type]
+    ):
+        with pytest.raises(MemoryError) as caught:
+            work()
+        assert is_out_of_memory(caught.value)

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from test_calibrate_command import SMALL as TINY_TEXT
+from test_components_command import measured as components
 from worker import SETTINGS, examples, network, squared_error
 
 from hf_llc import LLCEvaluator
@@ -26,10 +27,11 @@ KINDS: dict[str, dict[str, Any]] = {
     "data-parallel 2": {**SMALL, "data_parallel": 2},
     "curve": {},
     "calibrate": {},
+    "components": {},
 }
 PROCESSES = {"two ranks": 2, "data-parallel 2": 2}
 ESTIMATES = list(KINDS)[:6]
-ENDS = ("result.json", "curve.json", "calibration.json")
+ENDS = ("result.json", "curve.json", "calibration.json", "components.json")
 
 _CLOCKS = ("wall_seconds", "steps_per_second", "peak_memory_bytes", "seal")
 _IDS = ("id", "digest", "seal")
@@ -45,6 +47,9 @@ def estimate(kind: str, output: Path, *, overwrite: bool = False) -> int:
         evaluator = LLCEvaluator(**KINDS[kind])
         result = evaluator.compute(model, data=data, loss_fn=squared_error, output=output, overwrite=overwrite)
         print("returned", json.dumps(result.llc_per_chain))
+        return 0
+    if kind == "components":
+        components(output, save_seconds=0.0, num_draws=20, num_chains=2, chain_batch_size=1, overwrite=overwrite)
         return 0
     more = ["--quiet", "--output", str(output), *(["--overwrite"] if overwrite else [])]
     if kind == "calibrate":

@@ -118,6 +118,8 @@ def end(code: int, line: str, *, name: str = "hf-llc", sleep: Callable[[float], 
 
 def remove_empty(output: Path) -> None:
     """Remove the folder that a refused run has made, unless it holds more than the run.json at its top."""
+    if not output.is_dir():  # somebody has put a file in its place
+        return
     files = [path for path in output.rglob("*") if path.is_file()]
     if any(path.name != "run.json" or path.parent != output for path in files):
         return

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from hf_llc.errors import InputError
-from hf_llc.files import is_pointer
+from hf_llc.files import check_room, is_pointer
 
 _AGAIN = "download or save it again"
 _HEAD = 4096
@@ -93,6 +93,7 @@ def check_weight_file(path: Path) -> None:
     refuse_pointers([path])
     try:
         if path.suffix == ".safetensors":
+            check_room(path.stat().st_size)
             with safe_open(path, framework="pt"):
                 return
     except (SafetensorError, OSError) as error:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
+from hf_llc.our_files import refuse_others
 from hf_llc.publishing.card import EVAL_RESULTS, check_verdict, merge_card, merge_eval_results
 from hf_llc.publishing.headline import estimate_text
 from hf_llc.publishing.hub_answers import explain, http_status
@@ -110,8 +111,9 @@ def publish_to_folder(result: Record, path: str | Path, options: PublishOptions 
     old = _decoded(readme.read_bytes(), str(readme)) if readme.exists() else ""
     new = merge_card(old, result, allow_untrusted=options.allow_untrusted, folder=FOLDER, curve=read_curve(folder))
     if not options.dry_run:
-        target = check_writable(readme.parent / FOLDER)
-        for file in published_files(folder):
+        target, files = check_writable(readme.parent / FOLDER), published_files(folder)
+        refuse_others(target, [file.name for file in files])
+        for file in files:
             data = file.read_bytes()
             write_atomically(target / file.name, lambda temporary, data=data: temporary.write_bytes(data))
         write_atomically(readme, lambda temporary: temporary.write_bytes(new.encode()))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_llc.errors import FolderError, InputError
 from hf_llc.files import check_writable, remedy_for, write_atomically
+from hf_llc.our_files import refuse_others
 from hf_llc.publishing.card_section import render_section
 from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
@@ -45,12 +46,14 @@ def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
         run: the id of the run that made the result, if `folder` is that run's.
 
     Raises:
-        FolderError: `folder` is the folder of another run, which would then seem to have ended with this result.
+        FolderError: `folder` is the folder of another run, which would then seem to have ended with this result; or it
+            holds a file of one of these names that is not ours.
     """
     folder = Path(folder)
     owner = run_of(folder)
     if owner not in (None, run) and result.folder != folder:
         raise FolderError("the folder is that of another run", value=str(folder), remedy="save to another folder")
+    refuse_others(folder, FILES)
     if result.trace is not None:
         from hf_llc.publishing.trace_plot import plot_trace
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from hf_llc.numerals import number
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
+from hf_llc.publishing.picture import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -66,7 +67,7 @@ def plot_trace(result: Record, path: str | Path) -> Path:
     # Outside the axes: with many chains no place inside is free.
     upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
     figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
-    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
+    save_picture(figure, path)
     return Path(path)
 
 

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from hf_llc.errors import FolderError
-from hf_llc.files import write_atomically
-from hf_llc.records.arrays import load_arrays
+from hf_llc.records.arrays import load_arrays, save_arrays
 
 Array = np.ndarray
 
@@ -33,8 +31,7 @@ class Observations:
     def save(self, path: str | Path) -> Path:
         """Write all arrays to one safetensors file, atomically."""
         arrays = {_STEPS: self.steps, **{f"observable.{name}": value for name, value in self.values.items()}}
-        contiguous = {name: np.ascontiguousarray(value) for name, value in arrays.items()}
-        return write_atomically(path, lambda temporary: save_file(contiguous, temporary))
+        return save_arrays(path, arrays)
 
     @classmethod
     def load(cls, path: str | Path) -> Observations:

@@ -7,11 +7,9 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from hf_llc.errors import FolderError
-from hf_llc.files import write_atomically
-from hf_llc.records.arrays import load_arrays
+from hf_llc.records.arrays import load_arrays, save_arrays
 
 Array = np.ndarray
 
@@ -56,8 +54,7 @@ class Trace:
 
     def save(self, path: str | Path) -> Path:
         """Write all arrays to one safetensors file, atomically."""
-        arrays = {item.name: np.ascontiguousarray(getattr(self, item.name)) for item in fields(self)}
-        return write_atomically(path, lambda temporary: save_file(arrays, temporary))
+        return save_arrays(path, {item.name: getattr(self, item.name) for item in fields(self)})
 
     @classmethod
     def load(cls, path: str | Path) -> Trace:

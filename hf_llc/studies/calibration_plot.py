@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_llc.numerals import number
+from hf_llc.publishing.picture import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -53,7 +54,7 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
         f"{s['sampler']}{friction}, {s['gradient']} gradients   nβ {number(s['nbeta'])}   batch {s['batch_size']}",
         fontsize=9,
     )
-    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
+    save_picture(figure, path)
     return Path(path)
 
 

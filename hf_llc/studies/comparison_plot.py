@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hf_llc.publishing.picture import save_picture
+
 if TYPE_CHECKING:
     from hf_llc.studies.comparison import Comparison
 
@@ -40,7 +42,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     left.set_xlabel("λ̂ ± standard error")
     right.set_xlabel(f"change from {rows[0].name}" + ("" if all(r.is_paired for r in rows) else " (not all paired)"))
     figure.suptitle(f"λ̂ at {comparison.law}".replace("$", r"\$"), fontsize=10)
-    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
+    save_picture(figure, path)
     return Path(path)
 
 

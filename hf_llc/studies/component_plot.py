@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import short
+from hf_llc.publishing.picture import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +61,7 @@ def plot_components(table: ComponentTable, path: str | Path) -> Path:
     if bars:
         _draw_bars(every[-1], bars[:_MOST_BARS], len(bars))
     figure.suptitle(table.headline, fontsize=9, wrap=True)
-    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
+    save_picture(figure, path)
     return Path(path)
 
 

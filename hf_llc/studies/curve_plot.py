@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import number, short
+from hf_llc.publishing.picture import save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,7 +49,7 @@ def plot_curve(curve: Curve, path: str | Path, *, x_scale: str = "linear") -> Pa
     axes.set_xlabel(curve.axis)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False, reverse=True)
     figure.suptitle(_title(curve), fontsize=9)
-    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
+    save_picture(figure, path)
     return Path(path)
 
 

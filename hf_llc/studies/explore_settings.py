@@ -62,7 +62,7 @@ def explore(
         if run is None:
             return Calibration.load(output)
         calibration = calibrate_run(run, grid=grid)
-        run.processes.main_does(lambda: _save(calibration, folder.folder))
+        run.processes.main_does(lambda: folder.finish(lambda: _save(calibration, folder.folder)))
     return calibration
 
 

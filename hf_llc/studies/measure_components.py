@@ -115,7 +115,7 @@ def measure(
             results[name] = whole  # counts it
             results[name] = measured(name, shared)
         table = _table(problem, results, whole, shared, is_partition=complete)
-        processes.main_does(lambda: _save(table, folder.folder))
+        processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
     finally:
         folder.unlock()
     return table

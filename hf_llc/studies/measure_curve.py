@@ -114,7 +114,7 @@ def measure(
                 except InputError as error:
                     series.fail({checkpoint.name: str(error)})
         curve = _curve(series, shared, name, paired)
-        processes.main_does(lambda: _save(curve, folder.folder, x_scale))
+        processes.main_does(lambda: folder.finish(lambda: _save(curve, folder.folder, x_scale)))
     finally:
         folder.unlock()
     return curve

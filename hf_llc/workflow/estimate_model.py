@@ -65,7 +65,7 @@ def estimate_model(
             return finished
         result = run.result(begun)
         if folder is not None:
-            run.processes.main_does(lambda: str(save(result, folder.folder, run=folder.id)))
+            run.processes.main_does(lambda: folder.finish(lambda: str(save(result, folder.folder, run=folder.id))))
     return result
 
 

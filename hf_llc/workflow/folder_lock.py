@@ -11,7 +11,7 @@ from hf_llc.errors import FolderError
 
 try:
     import fcntl
-except ImportError:  # Windows: two runs in one folder are not kept apart
+except ImportError:  # Windows: two runs in one folder are not kept apart (README says so)
     fcntl = None
 
 PRIVATE = ".hf_llc"
@@ -70,7 +70,7 @@ class FolderLock:
                 os.close(file)  # the run before removed it after we had opened it
 
     def _is_there(self, file: int) -> bool:
-        with contextlib.suppress(FileNotFoundError):
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             return os.stat(self.path).st_ino == os.fstat(file).st_ino
         return False
 

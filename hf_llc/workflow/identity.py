@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.setting_checks import differences
 from hf_llc.workflow.fingerprints import loss_fingerprint, module_fingerprint
 
 LOSSES = "losses"
@@ -104,3 +105,11 @@ def _small_ones(parameters: Sequence[nn.Parameter]) -> list[nn.Parameter]:
             break
         chosen.append(parameter)
     return chosen
+
+
+def changed_settings(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
+    """Settings that differ, as `differences` words them; ℓ_i that agree up to rounding do not."""
+    if losses_agree(old.get(LOSSES, []), new.get(LOSSES, [])):
+        return differences({**old, LOSSES: None}, {**new, LOSSES: None})
+    changed = differences({**old, LOSSES: None}, {**new, LOSSES: None})
+    return [*changed, "the model or loss_fn: other losses at the same weights"]

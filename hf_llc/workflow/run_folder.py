@@ -2,7 +2,8 @@
 
 `run.json` says what was asked and has a random id. `.hf_llc/<id>/` holds the unfinished work of that id alone; every
 file in it is sealed (`hf_llc.seals`). `result.json` carries the id, and comes last. So a kill between any two writes
-leaves a folder in which nothing of one run can be taken for another's.
+leaves a folder in which nothing of one run can be taken for another's. `run.json` also says when the files that end the
+run are about to be written: any that lies there before is not this run's, and is not overwritten.
 """
 
 from __future__ import annotations
@@ -14,18 +15,19 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_llc.errors import FolderError, InputError
 from hf_llc.files import write_json
+from hf_llc.our_files import foreign, is_ours, our_names, refuse_others
 from hf_llc.publishing.result_folder import FILES
-from hf_llc.seals import RUN_FILE, broken, json_hash, load_tensors, load_value, save_value
-from hf_llc.setting_checks import differences
+from hf_llc.seals import RUN_FILE, SEAL, broken, json_hash, load_tensors, load_value, save_value
 from hf_llc.workflow.folder_lock import PRIVATE, FolderLock
-from hf_llc.workflow.identity import LOSSES, losses_agree
-from hf_llc.workflow.our_files import is_ours, our_names
+from hf_llc.workflow.identity import changed_settings
+
+T = TypeVar("T")
 
 SCHEMA = 1
 """Of run.json. It rises when unfinished work of an older version must not be gone on with."""
@@ -51,6 +53,7 @@ class RunFolder:
         self.folder, self.files = Path(folder), files
         self.id = secrets.token_hex(8)
         self.seal = self.id
+        self._begun: dict[str, Any] = {}
         self._lock = FolderLock(self.folder)
 
     @property
@@ -61,7 +64,8 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """A result is there (whether it is this run's is checked when it is read)."""
-        return (self.folder / self.files[-1]).exists() and not (self._record() or {}).get("clearing")
+        record = self._record()
+        return (self.folder / self.files[-1]).exists() and (record is None or self._may_hold(record))
 
     def lock(self) -> None:
         """Keep every other run out of this folder until `unlock` or the end of the process.
@@ -79,11 +83,17 @@ class RunFolder:
         """What run.json says was asked of the run that began here; None if none did.
 
         Raises:
-            FolderError: run.json is damaged, of an older version, or not ours.
+            FolderError: run.json is damaged, of an older version, or not ours; or a file of our names is not its run's.
         """
         self.refuse_foreign_files()
         record = self._record()
-        return None if record is None else record["asked"]
+        if record is None:
+            return None
+        if record.get("clearing"):
+            refuse_others(self.folder, self.files)
+        elif (self.folder / PRIVATE / record["id"]).exists() or not self._may_hold(record):
+            self._refuse_additions(record)
+        return record["asked"]
 
     def check(self, asked: dict[str, Any], *, resume: bool | None, overwrite: bool) -> None:
         """May the run described by `asked` begin or go on here? Nothing is written.
@@ -96,7 +106,7 @@ class RunFolder:
             return
         old = self.recorded()
         if old is not None:
-            changed = _changed(old, json.loads(json.dumps(asked)))
+            changed = changed_settings(old, json.loads(json.dumps(asked)))
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
@@ -116,7 +126,9 @@ class RunFolder:
             FolderError: a saved state is damaged.
         """
         old = None if overwrite else self._record()
-        if old is None or old.get("clearing"):
+        if old is not None and not old.get("clearing"):
+            self._refuse_additions(old)
+        else:
             record = {"hf_llc": SCHEMA, "id": self.id, "asked": json.loads(json.dumps(asked))}
             record["digest"] = json_hash(record)
             write_json(self.folder / RUN_FILE, record | {"clearing": True})
@@ -126,6 +138,7 @@ class RunFolder:
             self.sweep()
             write_json(self.folder / RUN_FILE, record)
             old = record
+        self._begun = old
         self.join(old["id"], f"{old['id']}-{old['digest'][:16]}")
         self.sweep()
         self._check_states()
@@ -149,6 +162,22 @@ class RunFolder:
         save_value(self.state / f"{name}.json", value, seal=self.seal)
         return value
 
+    def finish(self, write: Callable[[], T]) -> T:
+        """Let `write` write the files that end the run, if the folder is still this run's; returns what that returns.
+
+        The main process's alone. Unfinished work stays where it is.
+
+        Raises:
+            FolderError: the folder is another run's by now, or a file of our names was put there meanwhile.
+        """
+        record = self._record() or self._begun  # a run whose folder was removed ends as any other
+        if record["id"] != self.id:
+            raise FolderError("the folder is that of another run", value=str(self.folder), remedy=_OTHER)
+        self._refuse_additions(record)
+        if not record.get("ending"):
+            write_json(self.folder / RUN_FILE, record | {"ending": True})
+        return write()
+
     def close(self) -> None:
         """Remove unfinished work: the result is on disk."""
         shutil.rmtree(self.state, ignore_errors=True)
@@ -169,7 +198,7 @@ class RunFolder:
         if is_old or record.get("hf_llc", SCHEMA) != SCHEMA:
             what = "the output folder holds another run, of another version of hf_llc"
             raise FolderError(what, value=str(self.folder), remedy=_OVERWRITE)
-        said = {name: value for name, value in record.items() if name not in ("digest", "clearing")}
+        said = {name: value for name, value in record.items() if name not in ("digest", "clearing", "ending")}
         if record.get("digest") != json_hash(said) or not _ID.fullmatch(str(record.get("id"))):
             raise FolderError("the run's record is damaged", value=str(path), remedy="use overwrite")
         return record
@@ -184,27 +213,45 @@ class RunFolder:
             FolderError: there is one.
         """
         record, end = self.folder / RUN_FILE, self.folder / self.files[-1]
-        began, is_clearing = self._has_begun()
-        ended = is_ours(end) or (began and end.is_file())
+        began, may_end = self._has_begun()
+        ended = is_ours(end) or (may_end and end.is_file())
         known = {RUN_FILE: began or ended}
-        known |= {name: ended or is_clearing or is_ours(self.folder / name) for name in self.files}
+        known |= {name: ended or may_end or is_ours(self.folder / name) for name in self.files}
         for path in (record, *map(self.folder.joinpath, self.files)):
             if os.path.lexists(path) and not (path.is_file() and known[path.name]):
-                raise FolderError(
-                    f"the output folder holds another run's or program's {path.name}, which hf_llc did not write",
-                    value=str(self.folder),
-                    remedy=_OTHER,
-                )
+                raise foreign(path)
+
+    def _refuse_additions(self, record: dict[str, Any]) -> None:
+        """Refuse files of our names that the run of this record, which is about to write them, did not write.
+
+        Raises:
+            FolderError: there is one.
+        """
+        for path in map(self.folder.joinpath, self.files):
+            is_own = self._may_hold(record) and is_ours(path) and (path.name != self.files[-1] or self._ends(record))
+            if os.path.lexists(path) and not is_own:
+                raise foreign(path)
+
+    def _may_hold(self, record: dict[str, Any]) -> bool:
+        """Whether the run of this record got as far as the files that end it."""
+        return not record.get("clearing") and (bool(record.get("ending")) or self._ends(record))
+
+    def _ends(self, record: dict[str, Any]) -> bool:
+        """Whether the last file says that it is this run's."""
+        seal = (_parsed(self.folder / self.files[-1]) or {}).get(SEAL)
+        return isinstance(seal, dict) and seal.get("run") == record.get("id", "")
 
     def _has_begun(self) -> tuple[bool, bool]:
-        """Whether run.json is ours, even if it is damaged; and whether it says that a run was clearing the folder."""
+        """Whether run.json is ours, even if it is damaged; and whether files of its end are, whatever they hold."""
         path = self.folder / RUN_FILE
         if not path.is_file():
             return False, False
         record = _parsed(path)
         if record is not None:
-            return "hf_llc" in record or record.keys() >= _OLD_KEYS, bool(record.get("clearing"))
-        return _is_marked(path) or any(self._work()), False
+            is_old = record.keys() >= _OLD_KEYS
+            return "hf_llc" in record or is_old, is_old or bool(record.get("clearing")) or self._may_hold(record)
+        began = b'"hf_llc"' in path.read_bytes()[:200] or any(self._work())
+        return began, began and (self.folder / self.files[-1]).is_file()
 
     def _work(self) -> Iterator[Path]:
         """The folders of unfinished work of all ids."""
@@ -215,6 +262,7 @@ class RunFolder:
         """Remove what kills left behind: temporary files, and the unfinished work of other ids."""
         places = [self.folder.glob(f".{name}.????????{Path(name).suffix}") for name in (RUN_FILE, *self.files)]
         places += [self.folder.glob(".hf_llc-????????"), self.state.rglob(".*.????????.*")]
+        places += [self.state.rglob(".tmp??????")]  # of safetensors
         for path in itertools.chain(*places):
             if not path.is_dir():
                 path.unlink(missing_ok=True)
@@ -247,16 +295,3 @@ def _parsed(path: Path) -> dict[str, Any] | None:
         value = json.loads(path.read_text(encoding="utf-8"))
         return value if isinstance(value, dict) else None
     return None
-
-
-def _is_marked(path: Path) -> bool:
-    """Whether a damaged run.json was ours."""
-    return b'"hf_llc"' in path.read_bytes()[:200]
-
-
-def _changed(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Settings that differ, as `differences` words them; ℓ_i that agree up to rounding do not."""
-    if losses_agree(old.get(LOSSES, []), new.get(LOSSES, [])):
-        return differences({**old, LOSSES: None}, {**new, LOSSES: None})
-    changed = differences({**old, LOSSES: None}, {**new, LOSSES: None})
-    return [*changed, "the model or loss_fn: other losses at the same weights"]

@@ -15,6 +15,9 @@ network, a regression with noisy labels, a tanh and a ReLU net. λ̂ should be t
 Exit code 3 if it is off by more than four of them anywhere, or if a chain diverged."""
 
 
+_FILE = "benchmark.json"
+
+
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
@@ -37,10 +40,11 @@ def run(args: argparse.Namespace) -> int:
         given["batch_size"] = "full"  # the benchmark sets it anyway, and SampleConfig refuses such a sampler without it
     asked = from_mapping(SampleConfig, given, source="the settings")
     from hf_llc.files import check_writable, write_json
+    from hf_llc.our_files import refuse_others
     from hf_llc.studies import sampler_benchmark
 
     if args.output is not None:
-        check_writable(args.output)
+        refuse_others(check_writable(args.output), [_FILE])
     rows = []
     for row in sampler_benchmark.measure(asked, args.targets or tuple(sampler_benchmark.TARGETS)):
         if not args.json:
@@ -49,7 +53,8 @@ def run(args: argparse.Namespace) -> int:
         rows.append(row)
     report = {"asked": given, "rows": [sampler_benchmark.as_dict(row) for row in rows]}
     if args.output is not None:
-        write_json(Path(args.output) / "benchmark.json", report)
+        refuse_others(Path(args.output), [_FILE])
+        write_json(Path(args.output) / _FILE, report)
     if args.json:
         console.print_json(report)
     return console.verdict_code(all(row.is_right for row in rows))

@@ -26,12 +26,14 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare and print; return the exit code."""
     from hf_llc.files import check_writable, write_atomically
+    from hf_llc.our_files import refuse_others
     from hf_llc.studies.comparison import compare, results_in
     from hf_llc.studies.comparison_plot import plot_comparison
 
     found = compare(*results_in(args.folders))
     if args.output is not None:
         folder = check_writable(args.output)
+        refuse_others(folder, ("compare.png", "compare.csv", "compare.json"))
         write_atomically(folder / "compare.png", lambda path: plot_comparison(found, path))
         found.save(folder)
     if args.json:

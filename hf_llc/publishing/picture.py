@@ -1,0 +1,24 @@
+"""How a figure becomes a file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from hf_llc.files import check_room
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_ROOM = 2**23
+"""Bytes that fonts and pixels take at most. Where they are short, matplotlib's C++ prints tracebacks and goes on."""
+
+
+def save_picture(figure: Figure, path: str | Path) -> None:
+    """Write a figure as a PNG that says that it is ours (`hf_llc.our_files`).
+
+    Raises:
+        MemoryError: there is too little memory to draw.
+    """
+    check_room(_ROOM)
+    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
