@@ -42,16 +42,18 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from dln_figure import SAMPLERS, draw, sentence, table
+from dry_run import Cost, dense, print_plan
 from experiment import Experiment, Row, parse, start
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.config import SampleConfig
-from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network
+from hf_llc.models.deep_linear import SIZES, DeepLinearNetwork, random_network, random_widths
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
@@ -205,6 +207,26 @@ def summary(rows: Sequence[Row]) -> Row:
     }  # fmt: skip
 
 
+def jobs_of(preset: Row, samplers: Sequence[str]) -> list[Row]:
+    """The jobs of a preset: at the true weights, then at trained ones."""
+    return [
+        {"size": size, "sampler": sampler, "budget": budget, "trained": is_trained, "seed": seed}
+        for is_trained, networks in ((False, preset["networks"]), (True, preset["trained"]))
+        for size in preset["sizes"]
+        for budget in preset["budgets"]
+        for seed in range(networks)
+        for sampler in samplers
+    ]
+
+
+def cost_of(job: Row, *, trained_steps: int) -> Cost:
+    """The gradients of table 1, and those of the training. A batch has at most as many rows as there are inputs."""
+    widths = random_widths(job["size"], job["seed"])
+    gradients = round(job["budget"] * SIZES[job["size"]].num_steps) + job["trained"] * trained_steps
+    parameters = sum(one * other for one, other in pairwise(widths))
+    return Cost(gradients, dense(parameters, gradients * min(BATCH, widths[0])))
+
+
 def main() -> None:
     """Run the jobs, print the table, draw the figure."""
 
@@ -219,20 +241,18 @@ def main() -> None:
     preset = {**PRESETS[args.preset]}
     for name in ("sizes", "networks", "trained", "budgets"):
         preset[name] = preset[name] if getattr(args, name) is None else getattr(args, name)
+    if args.dry_run:
+        shared = {"trained_steps": preset["trained_steps"]}
+        cost = functools.partial(cost_of, trained_steps=preset["trained_steps"])
+        print_plan(jobs_of(preset, args.samplers), shared, cost, rate=args.operations_a_second)
+        return
     asked = preset["sizes"]
     if args.plot_only and args.sizes is None:  # others as far as they are there
         preset["sizes"] = list(SIZES)
     experiment = Experiment(
         args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite, plot_only=args.plot_only
     )
-    jobs = [
-        {"size": size, "sampler": sampler, "budget": budget, "trained": is_trained, "seed": seed}
-        for is_trained, networks in ((False, preset["networks"]), (True, preset["trained"]))
-        for size in preset["sizes"]
-        for budget in preset["budgets"]
-        for seed in range(networks)
-        for sampler in args.samplers
-    ]
+    jobs = jobs_of(preset, args.samplers)
     there = experiment.rows()
     jobs = [job for job in jobs if job["size"] in asked or any(job.items() <= row.items() for row in there)]
     rows = experiment.run(

@@ -40,6 +40,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
+from dry_run import Cost, print_plan
 from experiment import Experiment, Row, parse, start
 from landscapes import LANDSCAPES, Landscape, exact_llc, mass_exponent, volume, volume_exponent
 from sampling_alone import sample_alone
@@ -217,12 +218,19 @@ def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
     return figure
 
 
+def cost(job: Row, preset: Preset) -> Cost:
+    """The leapfrog steps of all chains together; a network's theory takes no gradient."""
+    if job["part"] == "network":
+        return Cost(0, 0.0)
+    gradients = preset.num_steps * LANDSCAPES[job["landscape"]].leapfrog
+    return Cost(gradients, 100.0 * gradients * preset.num_chains, least=1e-3)
+
+
 def main() -> None:
     """Run what is missing, then the figure."""
     args = parse(__doc__, PRESETS)
     preset = PRESETS[args.preset]
     settings = {"widths": WIDTHS, "num_chains": preset.num_chains, "num_steps": preset.num_steps}
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs: list[Row] = [
         {"part": "landscape", "landscape": name, "log10_nbeta": log10_nbeta}
         for name in LANDSCAPES
@@ -233,6 +241,10 @@ def main() -> None:
         for layers in preset.layers
         for seed in range(preset.networks_a_depth)
     ]
+    if args.dry_run:
+        print_plan(jobs, settings, lambda job: cost(job, preset), rate=args.operations_a_second)
+        return
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     rows = experiment.run(jobs, lambda job: work(job, preset))
     networks, targets = ([row for row in rows if row["part"] == part] for part in ("network", "landscape"))
     names = sorted({name for row in rows for name in row} - {"seconds"})

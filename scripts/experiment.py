@@ -70,6 +70,8 @@ def parse(description: str | None, presets: Mapping[str, Any], *, more: Callable
     parser.add_argument("--preset", choices=list(presets), default="cpu")
     parser.add_argument("--output", type=Path, metavar="DIR", help="default: runs/SCRIPT-PRESET")
     parser.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
+    parser.add_argument("--dry-run", action="store_true", help="only print the jobs, a JSON line each, and their cost")
+    parser.add_argument("--operations-a-second", type=float, metavar="X", help="for --dry-run: of another machine")
     parser.add_argument("--plot-only", action="store_true", help="only draw the figure of the rows that are there")
     if more is not None:
         more(parser)

@@ -31,10 +31,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import matplotlib
 import numpy as np
+from claims import verdicts
+from dry_run import Cost, dense, print_plan
 from experiment import Experiment, Row, parse, start
 from relu_network import ReLUNetwork, own_labels
 from sampling_alone import sample_alone
@@ -149,6 +152,14 @@ def claim(table: list[Row]) -> str:
     )
 
 
+def claim_of_verdicts(rows: list[Row]) -> str:
+    """What hf_llc says of single chains, and why the claim does not stand on it."""
+    return (
+        f"Verdicts of single chains: {verdicts(rows)}. Without burn-in they have under ten effective draws: errors are "
+        "not their own, but those of the mean over runs, each with noise of its own."
+    )
+
+
 def draw(table: list[Row]) -> Any:
     """λ̂ (left) and seconds a chain (right) against n."""
     figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
@@ -177,6 +188,13 @@ def draw(table: list[Row]) -> Any:
     return figure
 
 
+def cost(job: Row, num_steps: int) -> Cost:
+    """One chain."""
+    parameters = sum((one + 1) * other for one, other in pairwise(WIDTHS))
+    batch = BATCH_SIZE if job["sampler"] == "sgld" else job["n"]
+    return Cost(num_steps, dense(parameters, num_steps * batch))
+
+
 def main() -> None:
     """Run what is missing, then the figure."""
     args = parse(__doc__, PRESETS)
@@ -189,16 +207,20 @@ def main() -> None:
         "num_steps": preset.num_steps,
         "device": Processes().device.type,
     }
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = [
         {"n": n, "sampler": sampler, "run": run}
         for n, runs in preset.runs.items()
         for run in range(runs)
         for sampler in SAMPLERS
     ]
-    table = summarize(experiment.run(jobs, lambda job: work(job, preset.num_steps)))
+    if args.dry_run:
+        print_plan(jobs, settings, lambda job: cost(job, preset.num_steps), rate=args.operations_a_second)
+        return
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
+    rows = experiment.run(jobs, lambda job: work(job, preset.num_steps))
+    table = summarize(rows)
     if experiment.processes.is_main:
-        experiment.finish(draw(table), table, claim(table))
+        experiment.finish(draw(table), table, f"{claim(table)} {claim_of_verdicts(rows)}")
 
 
 if __name__ == "__main__":

@@ -15,9 +15,9 @@ depends, so the script also compares with SGD at the training loss with which en
 
 - `cpu`: 784-64-64-10 (55,050 parameters), 5,000 images, 200 epochs, 5 repetitions. SGLD is the paper's in its own
   units: ε·nβ, γ/nβ and the number of steps are the same.
-- `paper`: 784-1024-1024-10 (1,863,690 parameters), all images, 200 epochs at learning rate 0.01 in batches of 512, 10
+- `paper`: 784-1024-1024-10 (1,863,690 parameters), all images, 200 epochs at learning rate 0.01 in batches of 512, 80
   repetitions; λ̂ at ε = 1e-5, γ = 100, batches of 512. The authors' notebook of the plotted runs says this learning rate
-  and 80 repetitions (`--repetitions 80`); the job file beside it says 1e-4.
+  and this number; the job file beside it says 1e-4.
 
 Expected: the paper has λ̂ about 1000 for both, entropy-SGD lower. Measured with `cpu` (mean and sd over repetitions):
 
@@ -38,6 +38,7 @@ Time: `cpu` two minutes of one core. `paper` an hour of one GPU or more, from it
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +55,7 @@ from classifiers import (
     minibatches,
     prepared,
 )
+from dry_run import Cost, dense, print_plan
 from entropy_sgd import NUM_LANGEVIN_STEPS, EntropySGD
 from experiment import Experiment, Row, parse, start
 from mnist_figure import OPTIMIZERS, claim, figure, table
@@ -87,7 +89,7 @@ class Settings:
     learning_rate: float = 0.01
     epochs: int = 200
     measured: tuple[int, ...] = (1, 2, 5, 10, 20, 40, 80, 120, 160, 200)
-    repetitions: int = 10
+    repetitions: int = 80
     sampling: dict[str, Any] = dataclasses.field(
         default_factory=lambda: {
             "num_chains": 4,
@@ -222,6 +224,16 @@ def more(parser: Any) -> None:
     parser.add_argument("--epochs", type=int, help="λ̂ where the preset measures it before, and at the end")
 
 
+def cost_of(settings: Settings) -> Callable[[Row], Cost]:
+    """Job → training, and the chains of each λ̂ with their losses. Both optimizers take as many gradients."""
+    s, sampling = settings, settings.sampling
+    parameters = sum(p.numel() for p in network(s.width, seed=0).parameters())
+    training, points = s.epochs * (s.n // s.batch_size), len(s.measured)
+    sampled = points * sampling["num_chains"] * (sampling["num_draws"] + sampling["num_burnin_steps"])
+    examples = training * s.batch_size + sampled * sampling["batch_size"] + points * (2 * s.n + s.n_test) / 3
+    return lambda job: Cost(training + sampled, dense(parameters, examples), least=5e-4)
+
+
 def main() -> None:
     """Run what is missing, then draw."""
     matplotlib.use("agg")
@@ -236,8 +248,11 @@ def main() -> None:
     # The number of repetitions is not among what rows depend on: a folder may get more of them.
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repetitions"}
     known["data"] = public_name(settings.data)
-    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = [{"optimizer": name, "seed": seed} for seed in range(settings.repetitions) for name in OPTIMIZERS]
+    if args.dry_run:
+        print_plan(jobs, known, cost_of(settings), rate=args.operations_a_second)
+        return
+    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
     rows = experiment.run(jobs, Work(settings))
     if experiment.processes.is_main:
         experiment.finish(figure(rows), table(rows), claim(rows))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from claims import tiny_part, verdicts
 from classifiers import judged
 from experiment import Row
 from scipy import stats
@@ -31,6 +32,28 @@ def at_equal_loss(rows: Sequence[Row], name: str = "llc") -> list[tuple[float, f
     return pairs
 
 
+def _largest(row: Row) -> float:
+    """λ̂ of all steps or of their later half."""
+    return max(row["llc"], row["llc_late"])
+
+
+def _what_it_is(rows: Sequence[Row]) -> str:
+    """Is λ̂ a tiny part of d, and what do the verdicts say of it?"""
+    text = ""
+    for name in OPTIMIZERS:
+        mine = [row for row in rows if row["optimizer"] == name]
+        if all("num_parameters" in row for row in mine):
+            text += tiny_part([_largest(row) for row in mine], mine[0]["num_parameters"], f"{name}'s networks") + "\n"
+            text += f"Verdicts with {name}: {verdicts(mine)}.\n"
+    return text + _WHY if text else text
+
+
+_WHY = (
+    "λ̂ is the paper's, of all steps from w* on: chains drift, their later half has more. A step too large adds to λ̂. "
+    "The part of d is of the larger of the two; the optimizers are compared as the paper compares them.\n"
+)
+
+
 def claim(rows: Sequence[Row]) -> str:
     """Is λ̂ lower with entropy-SGD? After as many epochs, as in the paper (Welch's t test); and at equal training loss
     (paired t test: both networks of a seed begin alike and are sampled with the same noise and minibatches)."""
@@ -44,6 +67,7 @@ def claim(rows: Sequence[Row]) -> str:
         f"{len(sgd)} repetitions each, Welch's t = {test.statistic:.2f}, p = {test.pvalue:.2g}; training losses "
         f"{loss['entropy-sgd']:.2g} and {loss['sgd']:.2g}).\n"
     )
+    text += _what_it_is(rows)
     pairs = np.array(at_equal_loss(rows), dtype=float).reshape(-1, 2)
     if len(pairs) < 2:
         return text + "Cannot tell: SGD did not have entropy-SGD's last loss between two measured epochs."

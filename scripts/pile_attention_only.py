@@ -43,7 +43,7 @@ from __future__ import annotations
 
 import argparse
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,10 @@ import numpy as np
 import torch
 import transformers
 from datasets import Dataset
+from dry_run import Cost, counted, print_plan
 from experiment import Experiment, Row, from_hub, parse, start
 from pile_figure import NUMBERS, WAYS, claim, draw
-from pile_training import Training, train, windows
+from pile_training import Training, make_model, train, windows
 from transformers import AutoTokenizer
 
 from hf_llc import LLCEvaluator
@@ -64,6 +65,7 @@ from hf_llc.errors import InputError
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.models import cut_tokenizer
 from hf_llc.parallel.processes import process_state
+from hf_llc.problem import auto_batch_size
 
 PAPER = SampleConfig(
     nbeta=21.7, localization=100.0, step_size=1e-3, num_chains=20, num_draws=200, num_burnin_steps=0, batch_size=100
@@ -166,7 +168,7 @@ def open_transformer_lens(name: str) -> Any:
     """
     if "/" in name or Path(name).exists():
         return None
-    from huggingface_hub import HfApi, hf_hub_download
+    import huggingface_hub
     from transformer_lens import HookedTransformer
     from transformer_lens.loading_from_pretrained import get_official_model_name, get_pretrained_model_config
 
@@ -180,10 +182,15 @@ def open_transformer_lens(name: str) -> Any:
             value=name,
             allowed="such as attn-only-2l; an id, owner/name; or a folder",
         )
+    huggingface_hub.utils.logging.set_verbosity_error()  # it would tell of each of its five attempts
     state = process_state()
     with state.local_main_process_first():
-        file = next(file for file in HfApi().list_repo_files(repo) if file.endswith("final.pth"))
-        weights = torch.load(hf_hub_download(repo, file), map_location="cpu", weights_only=True)
+
+        def download() -> str:
+            files = huggingface_hub.HfApi().list_repo_files(repo)
+            return huggingface_hub.hf_hub_download(repo, next(file for file in files if file.endswith("final.pth")))
+
+        weights = torch.load(from_hub("model", repo, download), map_location="cpu", weights_only=True)
         hooked = HookedTransformer(get_pretrained_model_config(name, device=state.device))
     keep = {"fold_ln": False, "center_writing_weights": False, "center_unembed": False, "fold_value_biases": False}
     hooked.load_and_process_state_dict(weights, **keep)
@@ -204,6 +211,30 @@ def jobs(settings: Settings, ways: Sequence[str], *, curve: bool) -> tuple[list[
     return trainings, estimates
 
 
+def planned(settings: Settings, args: argparse.Namespace) -> list[Row]:
+    """The jobs that the flags ask for."""
+    if args.model is None:
+        trainings, estimates = jobs(settings, args.ways, curve=args.curve)
+        return trainings + estimates
+    return [{"stage": "llc", "model": Path(args.model).name, "settings": way} for way in args.ways]
+
+
+def cost_of(settings: Settings) -> Callable[[Row], Cost]:
+    """Job → training, or the chains and the loss of all windows; of hf_llc's settings at most."""
+    ids = torch.zeros(1, settings.context, dtype=torch.int64)
+    each = counted(make_model(settings, 0), lambda out: out.logits.sum(), ids)
+
+    def cost(job: Row) -> Cost:
+        if job["stage"] == "train":
+            return Cost(settings.steps, each * settings.steps * settings.batch_size, least=0.01)
+        sample: SampleConfig = getattr(settings, job["settings"])
+        gradients = sample.num_chains * sample.steps_allowed + sample.minimize * sample.minimize_steps
+        batch = sample.batch_size if isinstance(sample.batch_size, int) else auto_batch_size(settings.context)
+        return Cost(gradients, each * (gradients * batch + settings.validation_windows / 3), least=0.005)
+
+    return cost
+
+
 def _tokenizer(name: str) -> Any:
     return from_hub("tokenizer", name, lambda: AutoTokenizer.from_pretrained(name))
 
@@ -221,14 +252,19 @@ def main() -> None:
     known = {**asdict(settings), "model": args.model}
     known |= {name: public_name(known[name]) for name in ("data", "tokenizer", "model")}  # no path into the file
     del known["seeds"]  # more seeds, more rows
+    if args.dry_run:
+        print_plan(planned(settings, args), known, cost_of(settings), rate=args.operations_a_second)
+        return
+    # before the folder is begun: without a network there is none
+    model = None if args.model is None or args.plot_only else open_transformer_lens(args.model)
     experiment = Experiment(folder, known, overwrite=args.overwrite, plot_only=args.plot_only)
-    rows = experiment.rows() if args.plot_only else _run(experiment, settings, args)
+    rows = experiment.rows() if args.plot_only else _run(experiment, settings, args, model)
     found = [row for row in rows if row["stage"] == "llc"]
     experiment.finish(draw(rows), [{k: row.get(k) for k in NUMBERS} for row in found], claim(rows))
 
 
-def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -> list[Row]:
-    """What is not done yet; all rows."""
+def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace, model: Any) -> list[Row]:
+    """What is not done yet; all rows. `model` is the one that TransformerLens names."""
     folder, processes = experiment.folder, experiment.processes
     if args.overwrite:
         processes.main_does(lambda: shutil.rmtree(folder / "models", ignore_errors=True))
@@ -240,7 +276,6 @@ def _run(experiment: Experiment, settings: Settings, args: argparse.Namespace) -
         opened = {job["model"]: str(folder / "models" / job["model"]) for job in estimates}
     else:
         settings = replace(settings, train_windows=0)
-        model = open_transformer_lens(args.model)
         tokenizer = _tokenizer(args.model) if model is None else model.tokenizer
         processes.main_does(lambda: windows(settings, tokenizer, folder))
         name, done = Path(args.model).name, []

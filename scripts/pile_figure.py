@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from claims import tiny_part
 from experiment import Row
 from scipy.stats import chi2
 
@@ -60,7 +61,16 @@ def claim(rows: Sequence[Row]) -> str:
             )
         verdicts = ", ".join(f"{count} {verdict}" for verdict, count in Counter(r["verdict"] for r in found).items())
         words.append(f"with {name} {seen}; verdicts: {verdicts}; {_damage(found)}")
-    return f"Figure L.1, λ̂ agrees within {AGREE:.0%} between training seeds: " + ". And ".join(words) + "."
+    tiny = ""
+    for way, name in _used(rows).items():
+        found = [row for row in last(rows, way) if row["llc"] is not None and "num_parameters" in row]
+        stayed = [row for row in found if row["verdict"] != "left the basin"]
+        if stayed:
+            models = f"{len(stayed)} models with {name}"
+            tiny += " " + tiny_part([row["llc"] for row in stayed], stayed[0]["num_parameters"], models)
+        elif found:
+            tiny += f" With {name} all chains left the basin, so that λ̂ is no part of the models' parameters at all."
+    return f"Figure L.1, λ̂ agrees within {AGREE:.0%} between training seeds: " + ". And ".join(words) + "." + tiny
 
 
 def _damage(rows: Sequence[Row]) -> str:

@@ -41,10 +41,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import matplotlib
 import numpy as np
 import torch
+from dry_run import Cost, dense, print_plan
 from experiment import Experiment, Row, parse, start
 from relu_network import ReLUNetwork, own_labels
 from rescaling_figure import FIRST, NETWORKS, OTHERS, PRECONDITIONERS, claim, draw, summarize
@@ -197,6 +199,13 @@ def _numbers(job: Row) -> list[int]:
     return [*names, round(2 * job["log10_alpha"]), job["run"]]
 
 
+def cost(job: Row, preset: Preset) -> Cost:
+    """One chain, with its losses on all examples."""
+    parameters = sum((one + 1) * other for one, other in pairwise(int(width) for width in job["network"].split("-")))
+    examples = preset.num_steps * (min(BATCH_SIZE, preset.n // 4) + preset.n / preset.steps_a_loss / 3)
+    return Cost(preset.num_steps, dense(parameters, examples))
+
+
 def main() -> None:
     """Run what is missing, then the figure."""
     args = parse(__doc__, PRESETS)
@@ -209,7 +218,6 @@ def main() -> None:
         "num_steps": preset.num_steps,
         "steps_a_loss": preset.steps_a_loss,
     }
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = [
         {"network": name, "preconditioner": preconditioner, "log10_alpha": log10_alpha, "run": run}
         for sweep in preset.sweeps
@@ -218,6 +226,10 @@ def main() -> None:
         for log10_alpha in sweep.log10_alphas
         for run in range(sweep.runs)
     ]
+    if args.dry_run:
+        print_plan(jobs, settings, lambda job: cost(job, preset), rate=args.operations_a_second)
+        return
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
     table = summarize(experiment.run(jobs, lambda job: work(job, preset)))
     if experiment.processes.is_main:
         experiment.finish(draw(table), table, claim(table))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,17 +19,17 @@ NAMES = {
     "learning_rate": "learning rate",
     "batch_size": "batch size",
     "momentum": "momentum",
-    "weight_decay": "L2",
+    "l2": "L2",
 }
 
-SIGNS = {"learning_rate": -1, "batch_size": 1, "momentum": -1, "weight_decay": -1}
+SIGNS = {"learning_rate": -1, "batch_size": 1, "momentum": -1, "l2": -1}
 """The paper's claim: how λ̂ goes as each is raised. Of L2 without momentum only."""
 
 PAPER = {
     "learning_rate": {0.005: 7900, 0.01: 7800, 0.05: 6650, 0.1: 5350, 0.2: 3050},
     "batch_size": {16: 1600, 32: 3500, 64: 5200, 128: 6700, 256: 7400, 512: 7800, 1024: 7900},
     "momentum": {0.0: 6700, 0.9: 850},
-    "weight_decay": {},
+    "l2": {},
 }
 """λ̂ at the end of training, read off the paper's figures; without momentum."""
 
@@ -61,18 +63,22 @@ def valid(rows: Sequence[Row]) -> list[Row]:
     return [row for row in sound(rows) if row["verdict"] not in OFF]
 
 
-def trend(sweep: Any, rows: Sequence[Row]) -> tuple[float, float]:
-    """Spearman's rank correlation of λ̂ with what the sweep varies, and its p value, over all valid runs."""
-    mine = valid(rows)
-    if len(mine) < 3 or len({row[sweep.name] for row in mine}) < 2:
-        return np.nan, np.nan
-    test: Any = stats.spearmanr([row[sweep.name] for row in mine], [row["llc"] for row in mine])
+def spearman(one: Sequence[float], other: Sequence[float]) -> tuple[float, float]:
+    """Spearman's rank correlation and its p value; NaN where there is none."""
+    if len(one) < 3 or len(set(one)) < 2 or len(set(other)) < 2:
+        return math.nan, math.nan
+    test: Any = stats.spearmanr(one, other)
     return float(test.statistic), float(test.pvalue)
+
+
+def trend(sweep: Any, rows: Sequence[Row]) -> tuple[float, float]:
+    """`spearman` of what the sweep varies with λ̂."""
+    return spearman([row[sweep.name] for row in rows], [row["llc"] for row in rows])
 
 
 def title(sweep: Any) -> str:
     """What varies and what does not."""
-    held = ", ".join(f"{NAMES[n]} {v:g}" for n, v in sweep.base.items() if n not in (sweep.name, "weight_decay"))
+    held = ", ".join(f"{NAMES[n]} {v:g}" for n, v in sweep.base.items() if n not in (sweep.name, "l2"))
     return f"{NAMES[sweep.name]}\n({held})"
 
 
@@ -101,29 +107,57 @@ def claim(sweeps: Sweeps) -> str:
 
 
 def _said(sweep: Any, rows: Sequence[Row]) -> str:
-    """One sweep's sentence."""
-    rho, p = trend(sweep, rows)
+    """One sweep's sentence: λ̂ along it, in how many ways the runs can be chosen, and test accuracy."""
+    rho, p = trend(sweep, valid(rows))
     sign = SIGNS[sweep.name]
     way = "falls" if sign < 0 else "rises"
-    verdict = judged(sign * rho, p)
-    off = [row for row in sound(rows) if row["verdict"] in OFF]
     groups = {value: [row["llc"] for row in valid(rows) if row[sweep.name] == value] for value in sweep.values}
     means = ", ".join(f"{value:g}: {f'{band(group)[0]:.3g}' if group else '–'}" for value, group in groups.items())
     momentum = sweep.base["momentum"]
     with_what = f" with momentum {momentum:g}" if sweep.name != "momentum" and momentum else ""
-    note = ", for which the paper claims no order" if sweep.name == "weight_decay" and momentum else ""
-    left_out = ""
-    if off:
-        values = ", ".join(f"{value:g}" for value in sorted({row[sweep.name] for row in off}))
-        left_out = f"; {len(off)} left out, of {values}, whose verdicts are {' and '.join(sorted(_kinds(off)))}"
+    note = ", for which the paper claims no order" if sweep.name == "l2" and momentum else ""
     return (
-        f"{verdict}: λ̂ {way} with {NAMES[sweep.name]}{with_what}{note} ({means}; Spearman's ρ = {rho:.2f}, "
-        f"p = {p:.2g}, {len(valid(rows))} runs{left_out})."
+        f"{judged(sign * rho, p)}: λ̂ {way} with {NAMES[sweep.name]}{with_what}{note} ({means}; Spearman's "
+        f"ρ = {rho:.2f}, p = {p:.2g}, {len(valid(rows))} runs{_chosen(sweep, rows)}). {_generalizing(rows)}"
     )
 
 
-def _kinds(rows: Sequence[Row]) -> set[str]:
-    return {f"“{row['verdict']}”" for row in rows}
+def _chosen(sweep: Any, rows: Sequence[Row]) -> str:
+    """Which runs the trend keeps and leaves out by their verdicts, and what it is of others."""
+    parts = []
+    off = [row for row in sound(rows) if row["verdict"] in OFF]
+    if off:
+        values = ", ".join(f"{value:g}" for value in sorted({row[sweep.name] for row in off}))
+        rho, p = trend(sweep, sound(rows))
+        parts.append(
+            f"{len(off)} left out, of {values}, whose verdicts are {_kinds(off)}: with them ρ = {rho:.2f}, p = {p:.2g}"
+        )
+    bad = [row for row in valid(rows) if row["verdict"] != "trustworthy"]
+    if bad:
+        good = [row for row in valid(rows) if row["verdict"] == "trustworthy"]
+        rho, p = trend(sweep, good)
+        alone = f", ρ = {rho:.2f}, p = {p:.2g}" if math.isfinite(rho) else ", no trend"
+        parts.append(
+            f"{len(bad)} of the kept are {_kinds(bad)}, as chains so short of equilibrium must be; trustworthy ones "
+            f"alone: {len(good)}{alone}"
+        )
+    return "".join(f"; {part}" for part in parts)
+
+
+def _generalizing(rows: Sequence[Row]) -> str:
+    """Whether lower λ̂ goes with higher test accuracy, over the runs that the trend keeps."""
+    mine = valid(rows)
+    rho, p = spearman([row["llc"] for row in mine], [row["test_accuracy"] for row in mine])
+    return (
+        f"{judged(-rho, p)}: the lower λ̂, the higher the test accuracy (ρ = {rho:.2f}, p = {p:.2g}, {len(mine)} runs)."
+    )
+
+
+def _kinds(rows: Sequence[Row]) -> str:
+    """Their verdicts, with how many have each."""
+    counts = Counter(row["verdict"] for row in rows)
+    shown = [f"“{verdict}”" + (f" ({n})" if len(counts) > 1 else "") for verdict, n in sorted(counts.items())]
+    return " and ".join(shown)
 
 
 def _settings(row: Row) -> str:
@@ -146,17 +180,18 @@ def table(sweeps: Sweeps) -> list[Row]:
 
 
 def figure(sweeps: Sweeps) -> Any:
-    """A column a sweep: λ̂ at the end against what varies, then λ̂, test accuracy and training loss on the way.
+    """A column a sweep: λ̂ at the end against what varies, the paper's, and λ̂, accuracy and loss on the way.
 
-    Means over seeds with their 95 % intervals, or, of few seeds, with every seed.
+    Means over seeds with their 95 % intervals, or, of few seeds, with every seed. Legends stand below their panels.
     """
     from matplotlib import pyplot as plt
 
-    fig, axes = plt.subplots(4, len(sweeps), figsize=(3.3 * len(sweeps), 10), squeeze=False)
+    fig, axes = plt.subplots(5, len(sweeps), figsize=(3.3 * len(sweeps), 14), squeeze=False, layout="constrained")
     for column, (sweep, rows) in zip(axes.T, sweeps, strict=True):
         _ends(column[0], sweep, rows)
+        _papers(column[1], sweep)
         colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(sweep.values)))
-        for axis, (name, label) in zip(column[1:], PANELS, strict=True):
+        for axis, (name, label) in zip(column[2:], PANELS, strict=True):
             for color, value in zip(colors, sweep.values, strict=True):
                 mine = [row for row in sound(rows) if row[sweep.name] == value]
                 if not mine:
@@ -173,9 +208,28 @@ def figure(sweeps: Sweeps) -> Any:
             _keep_in_view(axis)
             if axis.get_subplotspec().is_first_col():
                 axis.set_ylabel(label)
-        column[1].legend(title=NAMES[sweep.name], fontsize="small", title_fontsize="small", framealpha=0.6)
-    fig.tight_layout()
+        _legend_below(column[2], columns=3, title=NAMES[sweep.name])
     return fig
+
+
+def _legend_below(axis: Any, *, columns: int, **how: Any) -> None:
+    """A legend under the axis label, where it covers no curve."""
+    style = {"fontsize": "x-small", "title_fontsize": "x-small", "frameon": False}
+    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, **style, **how)
+
+
+def _papers(axis: Any, sweep: Any) -> None:
+    """The paper's λ̂ after training, of its own network and data."""
+    known = {} if sweep.base["momentum"] else PAPER[sweep.name]
+    axis.set_title("the paper, read off its figures" if known else "the paper: no number given", fontsize="small")
+    axis.plot(range(len(known)), list(known.values()), "s--", color="tab:gray")
+    axis.set(xticks=range(len(known)), xticklabels=[f"{value:g}" for value in known], xlabel=NAMES[sweep.name])
+    if axis.get_subplotspec().is_first_col():
+        axis.set_ylabel("the paper's λ̂ after training")
+    if not known:
+        axis.set(yticks=[])
+    else:
+        axis.set_ylim(0, 1.1 * max(known.values()))
 
 
 def _keep_in_view(axis: Any) -> None:
@@ -204,14 +258,14 @@ def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
     means = [band([row["llc"] for row in kept if row[sweep.name] == value])[0] for value in sweep.values]
     axis.plot(range(len(means)), means, "-", color="tab:blue")
     if other or off:
-        axis.legend(frameon=False, fontsize="small")
+        _legend_below(axis, columns=1)
     for value, place in places.items():
         lost = sum(row["diverged"] is not None for row in rows if row[sweep.name] == value)
         if lost:
             axis.annotate(
                 f"{lost} diverged", (place, 0.02), xycoords=("data", "axes fraction"), color="tab:red", ha="center"
             )
-    rho, p = trend(sweep, rows)
+    rho, p = trend(sweep, kept)
     axis.set(xticks=range(len(sweep.values)), xticklabels=[f"{value:g}" for value in sweep.values])
     axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {rho:.2f}, p = {p:.2g})")
     axis.set_title(title(sweep), fontsize="small")

@@ -9,7 +9,7 @@ from typing import Any
 from classifiers import MADE_UP
 from experiment import Row
 
-TRAINING = ("learning_rate", "batch_size", "momentum", "weight_decay")
+TRAINING = ("learning_rate", "batch_size", "momentum", "l2")
 """What a sweep varies: the names of a job."""
 
 
@@ -20,53 +20,53 @@ class Sweep:
     Attributes:
         name: of `TRAINING`, the one that varies.
         values: of it.
-        base: the others.
+        base: the others. "l2" is the α of α‖w‖², whose gradient is 2αw: half of torch's weight_decay.
+        steps: of training.
+        every: steps from one λ̂ to the next.
+        chain_steps: of SGLD.
         step_size: of SGLD, the same for all its values.
     """
 
     name: str
     values: tuple[float, ...]
     base: dict[str, float]
+    steps: int
+    every: int
+    chain_steps: int
     step_size: float
 
     def jobs(self, seeds: int) -> list[Row]:
         """One a value and seed. A run that two sweeps share is one job."""
-        settings = [{**self.base, self.name: value, "step_size": self.step_size} for value in self.values]
+        held = {name: getattr(self, name) for name in ("steps", "every", "chain_steps", "step_size")}
         return [
-            {**{n: s[n] for n in (*TRAINING, "step_size")}, "seed": seed} for s in settings for seed in range(seeds)
+            {**{name: {**self.base, self.name: value}[name] for name in TRAINING}, **held, "seed": seed}
+            for value in self.values
+            for seed in range(seeds)
         ]
 
 
-def _sweeps(
-    values: dict[str, tuple[float, ...]],
-    *,
-    learning_rate: float,
-    batch_sizes: tuple[int, int],
-    with_momentum: bool,
-    step_sizes: tuple[float, float],
-) -> tuple[Sweep, ...]:
-    """The paper's sweeps around one base.
+def _base(learning_rate: float, batch_size: int, momentum: float) -> dict[str, float]:
+    return {"learning_rate": learning_rate, "batch_size": batch_size, "momentum": momentum, "l2": 0.0}
 
-    Args:
-        values: of each setting that is varied; none: it is not.
-        learning_rate: of the base.
-        batch_sizes: of the base, and of the base of the sweep over momentum.
-        with_momentum: all sweeps but that over momentum are also run with momentum 0.9.
-        step_sizes: SGLD's ε, and its ε in the sweep over L2.
-    """
-    (batch_size, batch_size_momentum), (step_size, step_size_decay) = batch_sizes, step_sizes
-    found = []
-    for momentum in (0.0, 0.9) if with_momentum else (0.0,):
-        base = {"learning_rate": learning_rate, "batch_size": batch_size, "momentum": momentum, "weight_decay": 0.0}
-        found += [
-            Sweep("learning_rate", values.get("learning_rate", ()), base, step_size),
-            Sweep("batch_size", values.get("batch_size", ()), base, step_size),
-            Sweep("weight_decay", values.get("weight_decay", ()), base, step_size_decay),
-        ]
-        if momentum == 0:
-            held = {**base, "batch_size": batch_size_momentum}
-            found.append(Sweep("momentum", values.get("momentum", ()), held, step_size))
-    return tuple(found)
+
+RATES = (0.005, 0.01, 0.05, 0.1, 0.2)
+SIZES = (16, 32, 64, 128, 256, 512, 1024)
+MOMENTA = tuple(k / 10 for k in range(10))
+PENALTIES = (0.0, 0.01, 0.025, 0.05, 0.075, 0.1)
+PAPER_SWEEPS = (
+    Sweep("learning_rate", RATES, _base(0.01, 512, 0.0), 30_000, 1000, 3000, 2e-7),
+    Sweep("batch_size", SIZES, _base(0.01, 512, 0.0), 100_000, 2500, 2500, 2e-7),
+    Sweep("momentum", MOMENTA, _base(0.05, 512, 0.0), 20_000, 1000, 3000, 2e-7),
+    Sweep("learning_rate", RATES, _base(0.01, 512, 0.9), 30_000, 1000, 3000, 2e-7),
+    Sweep("batch_size", SIZES, _base(0.01, 512, 0.9), 100_000, 2500, 2500, 2e-7),
+    Sweep("l2", PENALTIES, _base(0.0005, 512, 0.9), 15_000, 500, 2000, 5e-8),
+    Sweep("l2", PENALTIES, _base(0.001, 512, 0.0), 50_000, 1000, 2000, 5e-8),
+)
+"""Figure 1 (learning rate, batch size, momentum), then K.1 (the first two again with momentum 0.9) and K.2 (L2)."""
+
+
+def _cpu_sweep(name: str, *values: float) -> Sweep:
+    return Sweep(name, values, _base(0.05, 50, 0.0), 1000, 500, 120, 2e-6)
 
 
 @dataclass(frozen=True)
@@ -79,11 +79,10 @@ class Settings:
         width: channels of the first stage; each later one has twice as many.
         halved: images are 16 × 16.
         stem: "imagenet" (7 × 7, stride 2, max-pool), as the authors ran it, or "cifar" (3 × 3).
-        steps: of training.
-        measured: steps after which λ̂ is estimated; the last one is `steps`.
         seeds: networks a setting.
         sweeps: what is varied.
-        sampling: `SampleConfig`'s fields but the step size, which is a sweep's.
+        kept: share of SGLD's steps that is kept, the last ones.
+        sampling: `SampleConfig`'s fields but those that are a sweep's.
         batch_norm: "eval" (frozen statistics) or "batch" (those of each minibatch) while sampling.
         both_norms: the learning rate, batch size and momentum of the network for which both are estimated.
     """
@@ -94,26 +93,12 @@ class Settings:
     width: int = 64
     halved: bool = False
     stem: str = "imagenet"
-    steps: int = 30_000
-    measured: tuple[int, ...] = (1, 1000, 2500, 5000, 7500, 10_000, 15_000, 20_000, 25_000, 30_000)
     seeds: int = 5
-    sweeps: tuple[Sweep, ...] = _sweeps(
-        {
-            "learning_rate": (0.005, 0.01, 0.05, 0.1, 0.2),
-            "batch_size": (16, 32, 64, 128, 256, 512, 1024),
-            "momentum": (0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-            "weight_decay": (0.0, 0.01, 0.025, 0.05, 0.075, 0.1),
-        },
-        learning_rate=0.01,
-        batch_sizes=(512, 128),
-        with_momentum=True,
-        step_sizes=(2e-7, 5e-8),
-    )
+    sweeps: tuple[Sweep, ...] = PAPER_SWEEPS
+    kept: float = 0.1
     sampling: dict[str, Any] = dataclasses.field(
         default_factory=lambda: {
             "num_chains": 1,
-            "num_draws": 200,
-            "num_burnin_steps": 1800,
             "batch_size": 2048,
             "micro_batch_size": 2048,
             "localization": 1.0,
@@ -122,8 +107,15 @@ class Settings:
     batch_norm: str = "eval"
     both_norms: tuple[float, int, float] = (0.01, 512, 0.0)
 
+    def sample(self, job: Row) -> dict[str, Any]:
+        """`SampleConfig`'s fields for the λ̂ of a job."""
+        draws = round(self.kept * job["chain_steps"])
+        steps = {"num_draws": draws, "num_burnin_steps": job["chain_steps"] - draws}
+        return {**self.sampling, **steps, "step_size": job["step_size"], "seed": job["seed"]}
 
-_TINY = {"num_chains": 1, "localization": 1.0}
+
+def _smoke(name: str, *values: float) -> Sweep:
+    return Sweep(name, values, _base(0.01, 20, 0.0), 6, 3, 8, 2e-6)
 
 
 PRESETS = {
@@ -133,17 +125,10 @@ PRESETS = {
         n_test=60,
         width=4,
         halved=True,
-        steps=6,
-        measured=(3, 6),
         seeds=2,
-        sweeps=_sweeps(
-            {"learning_rate": (0.01, 0.1), "momentum": (0.0, 0.9)},
-            learning_rate=0.01,
-            batch_sizes=(20, 20),
-            with_momentum=False,
-            step_sizes=(2e-6, 2e-6),
-        ),
-        sampling={**_TINY, "num_draws": 4, "num_burnin_steps": 4, "batch_size": 40, "micro_batch_size": 40},
+        sweeps=(_smoke("learning_rate", 0.01, 0.1), _smoke("momentum", 0.0, 0.9)),
+        kept=0.5,
+        sampling={"num_chains": 1, "localization": 1.0, "batch_size": 40, "micro_batch_size": 40},
         both_norms=(0.01, 20, 0.0),
     ),
     "cpu": Settings(  # so few images that networks fit them, as the paper's do: λ̂ tells sharp fits from flat ones
@@ -151,22 +136,15 @@ PRESETS = {
         n_test=2000,
         width=16,
         halved=True,
-        steps=1000,
-        measured=(500, 1000),
         seeds=3,
-        sweeps=_sweeps(
-            {
-                "learning_rate": (0.02, 0.05, 0.2),
-                "batch_size": (50, 125, 250),
-                "momentum": (0.0, 0.5, 0.9),
-                "weight_decay": (0.0, 0.005, 0.02),
-            },
-            learning_rate=0.05,
-            batch_sizes=(50, 50),
-            with_momentum=False,
-            step_sizes=(2e-6, 2e-6),
+        sweeps=(
+            _cpu_sweep("learning_rate", 0.02, 0.05, 0.2),
+            _cpu_sweep("batch_size", 50, 125, 250),
+            _cpu_sweep("momentum", 0.0, 0.5, 0.9),
+            _cpu_sweep("l2", 0.0, 0.0025, 0.01),
         ),
-        sampling={**_TINY, "num_draws": 40, "num_burnin_steps": 80, "batch_size": 125, "micro_batch_size": 125},
+        kept=1 / 3,
+        sampling={"num_chains": 1, "localization": 1.0, "batch_size": 125, "micro_batch_size": 125},
         both_norms=(0.05, 50, 0.0),
     ),
     "paper": Settings(),

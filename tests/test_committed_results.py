@@ -152,10 +152,10 @@ def rescaling_invariance(axes: list[Axes], table: list[Row], rows: list[Row]) ->
 
 
 def resnet_cifar10(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
-    columns = np.array(axes).reshape(4, -1).T
+    columns = np.array(axes).reshape(5, -1).T
     names = [column[0].get_title().split("\n") for column in columns]
     for column, (varied, held) in zip(columns, names, strict=True):
-        key = {"learning rate": "learning_rate", "batch size": "batch_size", "L2": "weight_decay"}.get(varied, varied)
+        key = {"learning rate": "learning_rate", "batch size": "batch_size", "L2": "l2"}.get(varied, varied)
         has_momentum = "momentum 0.9" in held
         mine = [r for r in table if r["sweep"] == key and (key == "momentum" or (r["momentum"] > 0) == has_momentum)]
         values = sorted({r[key] for r in mine})
@@ -165,7 +165,9 @@ def resnet_cifar10(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
         shown = [x for x in column[0].lines if x.get_linestyle() == "None" and x.get_markerfacecolor() != "none"]
         points = [point for line in shown for point in zip(*line.get_data(), strict=True)]
         same(_sorted(points), ((values.index(r[key]), r["llc"]) for r in ends))
-        for panel, name in zip(column[1:], ("llc", "test_accuracy", "train_loss"), strict=True):
+        papers = {"momentum": [6700, 850], "learning_rate": [7900, 7800, 6650, 5350, 3050]}.get(key, [])
+        assert not papers or list(column[1].lines[0].get_ydata()) == papers
+        for panel, name in zip(column[2:], ("llc", "test_accuracy", "train_loss"), strict=True):
             for value in {r[key] for r in ends}:
                 by_step = [[r[name] for r in kept if (r[key], r["step"]) == (value, step)] for step in steps]
                 same(curves(panel)[f"{value:g}"], zip(steps, map(np.mean, by_step), strict=True))

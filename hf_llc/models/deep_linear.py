@@ -178,6 +178,27 @@ class DeepLinearNetwork:
         return values.clamp_min(0).sqrt()[:, None] * vectors.T
 
 
+def _draw(generator: torch.Generator, low: int, high: int) -> int:
+    return int(torch.randint(low, high, (), generator=generator))
+
+
+def _generator_and_widths(size: str, seed: int) -> tuple[torch.Generator, list[int]]:
+    """The generator of a network, and its first draws."""
+    if size not in SIZES:
+        raise InputError("no such size of network", value=size, allowed=", ".join(SIZES))
+    row, generator = SIZES[size], torch.Generator().manual_seed(counter_seed(seed, purpose=f"dln {size}"))
+    return generator, [_draw(generator, *row.widths) for _ in range(_draw(generator, *row.layers) + 1)]
+
+
+def random_widths(size: str, seed: int) -> list[int]:
+    """The widths of `random_network`, without its weights.
+
+    Raises:
+        InputError: there is no such class.
+    """
+    return _generator_and_widths(size, seed)[1]
+
+
 def random_network(size: str, seed: int, *, dtype: torch.dtype = torch.float32) -> DeepLinearNetwork:
     """Draw a network of one of Table 1's classes, as the paper's code does.
 
@@ -193,15 +214,7 @@ def random_network(size: str, seed: int, *, dtype: torch.dtype = torch.float32) 
     Raises:
         InputError: there is no such class.
     """
-    if size not in SIZES:
-        raise InputError("no such size of network", value=size, allowed=", ".join(SIZES))
-    row = SIZES[size]
-    generator = torch.Generator().manual_seed(counter_seed(seed, purpose=f"dln {size}"))
-
-    def draw(low: int, high: int) -> int:
-        return int(torch.randint(low, high, (), generator=generator))
-
-    widths = [draw(*row.widths) for _ in range(draw(*row.layers) + 1)]
+    generator, widths = _generator_and_widths(size, seed)
     with torch.random.fork_rng(devices=[]):  # transformers fills new weights from the global generator
         model = DeepLinearModel(DeepLinearConfig(widths)).eval()
     ranks = []
@@ -210,8 +223,8 @@ def random_network(size: str, seed: int, *, dtype: torch.dtype = torch.float32) 
         weight = torch.empty(parameter.shape, dtype=torch.float64)
         nn.init.trunc_normal_(weight, std=sd, a=-2 * sd, b=2 * sd, generator=generator)
         rank = min(weight.shape)
-        if draw(0, 2):
-            rank -= draw(0, rank)
+        if _draw(generator, 0, 2):
+            rank -= _draw(generator, 0, rank)
             u, s, v = torch.linalg.svd(weight, full_matrices=False)
             weight = (u[:, :rank] * s[:rank]) @ v[:rank]
         ranks.append(rank)
