@@ -22,10 +22,11 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.result import LLCResult
-from hf_llc.studies.calibration import FILES, Calibration, Cell
+from hf_llc.studies.calibration import FILES, UNFIT, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.studies.calibration_report import render
 from hf_llc.studies.explore_settings import calibrate_run, mark_plateau
+from hf_llc.workflow import run as run_module
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import decide_from_data
@@ -92,6 +93,40 @@ def test_no_localization_has_no_neighbours(tmp_path: Path) -> None:
     assert [cell.factor for cell in found.along("localization")] == [1.0] and len(found.along("step_size")) == 5
 
 
+def test_chosen_settings_that_are_not_fit_are_mended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The pilot misjudges ε, tenfold: the grid is around an ε at which chains say that it is not too large."""
+    pilot = run_module.calibrate
+    wrong = lambda *given: (found := pilot(*given)) | {"step_size": 10 * found["step_size"]}  # noqa: E731
+    monkeypatch.setattr(run_module, "calibrate", wrong)
+    given = {"localization": 10.0, "batch_size": 8, "max_steps": 800, "gradient": "plain", "friction": 0.3}
+    problem = shifted_problem(H, num_examples=64, spread=0.1)
+    found = calibrated(problem, tmp_path / "auto", **given)
+    assert found.found is not None and found.is_fit and "not fit" not in render(found)
+    assert found.settings["step_size"] == found.along("step_size")[2].step_size < found.found["step_size"] / 2
+
+
+def test_settings_that_are_not_fit_say_so(tmp_path: Path) -> None:
+    """ε is given, so that nothing can be mended: the text and the file of settings begin with what is wrong."""
+    given = {"localization": 10.0, "batch_size": 8, "max_steps": 400, "gradient": "plain", "friction": 0.3}
+    found = calibrated(shifted_problem(H, num_examples=64, spread=0.1), tmp_path, step_size=0.023, **given)
+    cell = found.along("step_size")[2]
+    assert not found.is_fit and cell.verdict in UNFIT and cell.remedy
+    assert f"not fit   λ̂ of a short run at the chosen settings: {cell.verdict}\n" in render(found)
+    found.save(tmp_path)
+    line = (tmp_path / FILES[2]).read_text().splitlines()[1]
+    assert line.startswith(f'# NOT FIT: λ̂ of a short run at these settings is "{cell.verdict}"')
+
+
+@pytest.mark.parametrize(("axis", "says"), [("step_size", "lower step_size"), ("localization", "only at one γ")])
+def test_large_errors_make_no_plateau(axis: str, says: str) -> None:
+    """Errors that agree with anything: no plateau, and more steps are the advice; else the advice is about λ̂."""
+    cells = [replace(cell, axis=axis) for cell in cells_of(9, 10, 11, 10, 9, llc_se=1.2)]
+    assert not any(cell.is_plateau for cell in mark_plateau(cells))
+    assert "raise max_steps, of which" in render(Calibration(SETTINGS, None, None, mark_plateau(cells), 0))
+    moving = [replace(cell, axis=axis) for cell in cells_of(10, 20, 30, 40, 50, llc_se=0.5)]
+    assert says in render(Calibration(SETTINGS, None, None, mark_plateau(moving), 0))
+
+
 def test_a_sampler_without_friction_starts_again_at_a_smaller_step() -> None:
     asked = SampleConfig(sampler="sgld", nbeta=100.0, batch_size=4)
     settings = ChainSettings.of(replace(asked, step_size=1e-3, localization=1.0, gradient="plain"))
@@ -112,11 +147,11 @@ def cells_of(*llc: float, llc_se: float = 1.0) -> list[Cell]:
 @pytest.mark.parametrize(
     ("llc", "plateau"),
     [
-        ([1, 2, 3, 2, 1], "11111"),
-        ([1, 9, 9, 9, 1], "01110"),
-        ([1, 2, 9, 9, math.nan], "00000"),
-        ([1, 1, 1, 9, 9], "11100"),
-        ([math.nan, 1, 1, 1, math.nan], "01110"),
+        ([11, 12, 13, 12, 11], "11111"),
+        ([11, 19, 19, 19, 11], "01110"),
+        ([11, 12, 19, 19, math.nan], "00000"),
+        ([11, 11, 11, 19, 19], "11100"),
+        ([math.nan, 11, 11, 11, math.nan], "01110"),
         ([], ""),
     ],
 )
@@ -140,13 +175,13 @@ def grid(*llc: float) -> list[Cell]:
 
 
 def test_picture_with_every_kind_of_cell(tmp_path: Path, drawn: list[Figure]) -> None:
-    calibration = Calibration(SETTINGS, None, None, mark_plateau(grid(1.0, 1.25, 1.5, 9.0, math.nan)), 0)
+    calibration = Calibration(SETTINGS, None, None, mark_plateau(grid(10.0, 11.0, 12.0, 90.0, math.nan)), 0)
     plot_calibration(calibration, tmp_path / "picture.png")
     left, right = drawn[0].axes
     assert (left.get_xlabel(), right.get_xlabel(), left.get_ylabel()) == ("ε  (at γ = 20)", "γ  (at ε = 1)", "λ̂")
     expected = (
-        (left, [0.25, 0.5, 1.0, 2.0], [1.0, 1.25, 1.5, 9.0], 0.5),
-        (right, [10, 20, 40], [0.625, 0.75, 4.5], 0.25),
+        (left, [0.25, 0.5, 1.0, 2.0], [10.0, 11.0, 12.0, 90.0], 0.5),
+        (right, [10, 20, 40], [5.5, 6.0, 45.0], 0.25),
     )
     for axes, x, y, error in expected:
         (bars,) = axes.containers
@@ -179,7 +214,7 @@ def test_text_of_a_calibration() -> None:
            "friction": 0.35, "gradient": "control-variate"}  # fmt: skip
     found = {"path": [row], "curvature": 53.0}
     moved = {"loss_before": 2.5, "loss_after": 1.75}
-    calibration = Calibration(SETTINGS, found, moved, mark_plateau(grid(1.0, 1.25, 1.5, 9.0, math.nan)), 24_680)
+    calibration = Calibration(SETTINGS, found, moved, mark_plateau(grid(10.0, 11.0, 12.0, 90.0, math.nan)), 24_680)
     assert [" ".join(line.split()) for line in render(calibration).splitlines() if line] == [
         "steps κ λ̂ so far noise Q controlled ε friction gradient",
         "50 53 2.25 7.5 0.125 0.004 0.35 control-variate",
@@ -188,16 +223,17 @@ def test_text_of_a_calibration() -> None:
         "cost 24,680 gradients",
         "minimize loss 2.5 → 1.75",
         "ε ε_eff λ̂ plateau verdict of the short run",
-        "0.25 ×0.25 2 1.00 ± 0.50 █ trustworthy",
-        "0.5 ×0.5 4 1.25 ± 0.50 █ trustworthy",
-        "1 chosen 8 1.50 ± 0.50 █ trustworthy",
-        "2 ×2 16 9.00 ± 0.50 trustworthy",
+        "0.25 ×0.25 2 10.00 ± 0.50 █ trustworthy",
+        "0.5 ×0.5 4 11.00 ± 0.50 █ trustworthy",
+        "1 chosen 8 12.00 ± 0.50 █ trustworthy",
+        "2 ×2 16 90.00 ± 0.50 trustworthy",
         "4 ×4 32 × diverged",
         "γ ε_eff λ̂ plateau verdict of the short run",
-        "10 ×0.5 8 0.62 ± 0.25 trustworthy",
-        "20 chosen 8 0.75 ± 0.25 trustworthy",
-        "40 ×2 8 4.50 ± 0.25 trustworthy",
-        "no plateau in γ: three neighbours that agree within errors were not found",
+        "10 ×0.5 8 5.50 ± 0.25 trustworthy",
+        "20 chosen 8 6.00 ± 0.25 trustworthy",
+        "40 ×2 8 45.00 ± 0.25 trustworthy",
+        "no plateau in γ: λ̂ is that of its γ; compare results only at one γ, or look further down with a smaller "
+        "localization",
     ]
 
 

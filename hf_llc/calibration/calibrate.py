@@ -39,15 +39,16 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
 
     Returns:
         The settings (step_size, gradient, localization and, with momentum, friction), `num_gradients`, the largest
-        `curvature` κ, and the `path` of the pilot.
+        `curvature` κ, the `path` of the pilot, and whether γ came `from_above`.
     """
     if SAMPLERS[sample.sampler].has_friction:
         pilot = Pilot(posterior, sample)
         pilot.run()
-        if sample.localization != "auto":
-            keep_localization(pilot)
-        elif is_lost(pilot):
+        from_above = sample.localization == "auto" and is_lost(pilot)
+        if from_above:
             come_from_above(pilot)
+        elif sample.localization != "auto":
+            keep_localization(pilot)
         return {
             "step_size": float(f"{pilot.step_size:.3g}"),
             "friction": float(f"{pilot.friction:.3g}"),
@@ -56,6 +57,7 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
             "curvature": pilot.energy_curvature,
             "num_gradients": pilot.num_gradients,
             "path": pilot.path,
+            "from_above": from_above,
         }
     assert isinstance(sample.batch_size, int)
     chosen = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)

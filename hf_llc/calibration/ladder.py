@@ -30,6 +30,10 @@ _STIFFER = 8.0
 _TRIES = 3
 """Runs of a rung, each with a quarter of the step size, before it is said not to hold; runs of a pilot likewise."""
 
+SLOWER = 4
+"""How much more slowly than by `relaxing_localization` flat directions may relax where γ decides what λ̂ is: in a fifth
+of the steps. Chains then run on until they have (`judging.stopping`)."""
+
 _FRICTION = 1.0
 """Least friction of a rung: momentum that lasts carries a chain through a narrow valley before ε can follow."""
 
@@ -64,16 +68,18 @@ def come_from_above(pilot: Pilot) -> None:
     asked = pilot.sample
     pilot.least_llc = _LEAST_LLC
     localization = _weakest_that_holds(pilot)
+    known = pilot.curvature.loss  # not that at w*, or the pilot would be thrown out again
     for _ in range(_TRIES):
         _set_localization(pilot, localization)
         pilot.begin_again()
+        pilot.curvature.loss = known
         pilot.run()
         if not _ends_lost(pilot) or pilot.is_time_up():
             break
         localization *= _FACTOR
     slow = effective_step_size(pilot.step_size, pilot.friction)
-    relaxing = relaxing_localization(slow, asked.steps_allowed)
-    _set_localization(pilot, float(f"{max(pilot.law.localization, relaxing):.2g}"))
+    least = relaxing_localization(slow, asked.steps_allowed) / SLOWER
+    _set_localization(pilot, float(f"{max(pilot.law.localization, least):.2g}"))
     pilot.sample = asked
 
 
@@ -112,12 +118,11 @@ def _weakest_that_holds(pilot: Pilot) -> float:
         _set_localization(pilot, localization)
         if _holds(pilot):
             held = localization
-            weakest = relaxing_localization(
-                effective_step_size(pilot.step_size, kept_friction), pilot.sample.steps_allowed
-            )
-            if held <= weakest or factor == _LAST_FACTOR or pilot.is_time_up():
+            slow = effective_step_size(pilot.step_size, kept_friction)
+            weakest = relaxing_localization(slow, pilot.sample.steps_allowed) / SLOWER
+            if held <= 1.01 * weakest or factor == _LAST_FACTOR or pilot.is_time_up():
                 break
-            localization = max(float(f"{held / factor:.2g}"), weakest)
+            localization = float(f"{max(held / factor, weakest):.2g}")
         elif factor == _FACTOR and localization < held:
             factor = _LAST_FACTOR
             localization = float(f"{held / factor:.2g}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hf_llc.calibration.ladder import SLOWER
 from hf_llc.calibration.pilot import limit_effective_step
 from hf_llc.config import SampleConfig
 from hf_llc.judging.verdict import lower_by
@@ -13,13 +14,16 @@ from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import relaxing_localization, slow_step_size
 
 
-def retry_settings(settings: ChainSettings, asked: SampleConfig, estimate: Estimate) -> ChainSettings | None:
+def retry_settings(
+    settings: ChainSettings, asked: SampleConfig, estimate: Estimate, *, from_above: bool = False
+) -> ChainSettings | None:
     """The settings to start the chains again with; None if changing an "auto" setting would not help.
 
     Args:
         settings: settings of the chains.
         asked: settings asked for. Only those that are "auto" may change.
         estimate: what the chains gave.
+        from_above: γ is the weakest that holds the chains (`ladder`), and is raised as little as can be.
     """
     if asked.step_size == "auto":
         factor = lower_by(estimate)
@@ -27,7 +31,8 @@ def retry_settings(settings: ChainSettings, asked: SampleConfig, estimate: Estim
             has_diverged = estimate.verdict == "diverged"
             lower = replace(settings, **_lower_step(settings, asked, factor, has_diverged=has_diverged))
             if asked.localization == "auto":  # flat directions relax more slowly at a smaller ε_eff
-                lower = replace(lower, localization=max(settings.localization, _relaxing(lower, asked)))
+                least = float(f"{_relaxing(lower, asked) / (SLOWER if from_above else 1):.2g}")
+                lower = replace(lower, localization=max(settings.localization, least))
             return lower
     if asked.localization == "auto":
         localization = float(f"{_retry_localization(settings, asked, estimate.verdict):.2g}")

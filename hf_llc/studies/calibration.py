@@ -18,7 +18,10 @@ JSON_FILE, PICTURE_FILE, SETTINGS_FILE = FILES = ("calibration.json", "calibrati
 
 _LOST = ("diverged", "stuck", "left the basin")
 
-UNFIT = (*_LOST, "not a minimum", "negative", "step size too large")
+_VAGUE = 0.1
+"""Share of λ̂ that its error may be on a plateau: two such that differ by a quarter do so by two errors."""
+
+UNFIT = (*_LOST, "gradient noise dominates", "not a minimum", "negative", "step size too large")
 """Verdicts that longer chains at the same settings would not change."""
 
 
@@ -33,6 +36,9 @@ class Cell:
         localization: γ.
         slow_step_size: ε_eff, the step size that flat directions see.
         llc: λ̂, NaN if a chain diverged.
+        llc_se: its standard error.
+        verdict: of the short run.
+        remedy: what its first reason says to do; empty if it is trustworthy.
         is_plateau: the cell lies on the plateau: its λ̂ agrees with its neighbours' within errors.
     """
 
@@ -45,6 +51,7 @@ class Cell:
     llc_se: float
     verdict: str
     is_plateau: bool = False
+    remedy: str = ""
 
     @property
     def value(self) -> float:
@@ -55,6 +62,11 @@ class Cell:
     def is_lost(self) -> bool:
         """True if there is no λ̂: a chain diverged, stuck or left the basin."""
         return self.verdict in _LOST or not math.isfinite(self.llc)
+
+    @property
+    def is_vague(self) -> bool:
+        """True if the error is so large that a change by a quarter of λ̂ would not be seen."""
+        return not self.llc_se <= _VAGUE * abs(self.llc)
 
 
 @dataclass(frozen=True)
@@ -82,7 +94,12 @@ class Calibration:
     @property
     def is_fit(self) -> bool:
         """True if longer chains at the chosen settings could give a trustworthy λ̂, or if there is no grid."""
-        return not any(cell.verdict in UNFIT for cell in self.cells if cell.factor == 1)
+        return self.unfit is None
+
+    @property
+    def unfit(self) -> Cell | None:
+        """The short run at the chosen settings, if longer chains there would not give a trustworthy λ̂ either."""
+        return next((cell for cell in self.cells if cell.factor == 1 and cell.verdict in UNFIT), None)
 
     def save(self, folder: str | Path) -> None:
         """Write calibrated.yaml and calibration.json into `folder`."""
@@ -90,6 +107,8 @@ class Calibration:
 
         folder = Path(folder)
         text = "# settings of sampling, for hf-llc estimate --config and hf-llc curve --config\n"
+        if self.unfit is not None:
+            text += f'# NOT FIT: λ̂ of a short run at these settings is "{self.unfit.verdict}"; {self.unfit.remedy}\n'
         text += yaml.safe_dump(self.settings, sort_keys=False)
         write_atomically(folder / SETTINGS_FILE, lambda path: path.write_text(text, encoding="utf-8"))
         values = {"schema_version": SCHEMA_VERSION, **asdict(self)}

@@ -11,7 +11,7 @@ from hf_llc.studies.calibration import Calibration, Cell
 
 def render(calibration: Calibration) -> str:
     """The pilot's path, the chosen settings and the grid, as text."""
-    parts = [_path(calibration.found), _chosen(calibration)]
+    parts = [_path(calibration.found), _chosen(calibration), _unfit(calibration)]
     for axis, name in (("step_size", "ε"), ("localization", "γ")):
         cells = calibration.along(axis)
         if cells:
@@ -55,6 +55,16 @@ def _chosen(calibration: Calibration) -> str:
     return "\n".join(lines)
 
 
+def _unfit(calibration: Calibration) -> str:
+    """What is wrong with the chosen settings, and what to do."""
+    cell = calibration.unfit
+    return (
+        ""
+        if cell is None
+        else f"not fit   λ̂ of a short run at the chosen settings: {cell.verdict}\n→         {cell.remedy}"
+    )
+
+
 def _grid(cells: Sequence[Cell], name: str) -> str:
     lines = [f"{name:>10} {'':>6} {'ε_eff':>9} {'λ̂':>17}   plateau  verdict of the short run"]
     for cell in cells:
@@ -67,10 +77,19 @@ def _grid(cells: Sequence[Cell], name: str) -> str:
         )
     centre = next((cell for cell in cells if cell.factor == 1), None)
     if not any(cell.is_plateau for cell in cells):
-        lines.append(f"no plateau in {name}: three neighbours that agree within errors were not found")
+        lines.append(f"no plateau in {name}: {_no_plateau(cells, name)}")
     elif centre is not None and not centre.is_plateau:
         lines.append(f"the chosen {name} is not on the plateau")
     return "\n".join(lines)
+
+
+def _no_plateau(cells: Sequence[Cell], name: str) -> str:
+    """Why there is none, and what to do."""
+    if sum(not (cell.is_lost or cell.is_vague) for cell in cells) < 3:
+        return "too few cells have an error below a tenth of λ̂; raise max_steps, of which each takes a quarter"
+    if name == "γ":
+        return "λ̂ is that of its γ; compare results only at one γ, or look further down with a smaller localization"
+    return "λ̂ moves with the step size; lower step_size, and raise max_steps by as much"
 
 
 def _or_dash(value: float | None) -> str:

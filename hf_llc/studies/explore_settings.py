@@ -11,6 +11,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from hf_llc.backend.torch_modes import own_modes
+from hf_llc.calibration.noise_spectrum import heating_share
+from hf_llc.calibration.repair import retry_settings
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import write_atomically
 from hf_llc.parallel.processes import Processes
@@ -18,13 +20,15 @@ from hf_llc.progress import Watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
+from hf_llc.records.trace import Trace
 from hf_llc.samplers.effective_step import slow_step_size
-from hf_llc.studies.calibration import JSON_FILE, PICTURE_FILE, SETTINGS_FILE, Calibration, Cell
+from hf_llc.studies.calibration import JSON_FILE, PICTURE_FILE, SETTINGS_FILE, UNFIT, Calibration, Cell
 from hf_llc.studies.calibration_plot import plot_calibration
 from hf_llc.workflow.continuations import SampledChains
 from hf_llc.workflow.opened_run import opened_run
-from hf_llc.workflow.run import Run
+from hf_llc.workflow.run import MAX_ATTEMPTS, Run
 from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.summary import chosen_settings
 
 FACTORS = (0.25, 0.5, 1.0, 2.0, 4.0)
 """ε or γ of a cell over the chosen one."""
@@ -76,10 +80,10 @@ def _save(calibration: Calibration, folder: Path) -> None:
 def calibrate_run(run: Run, *, grid: bool) -> Calibration:
     """Calibrate a run that has not begun, and measure the grid around its settings if `grid` is set."""
     run.prepare()
-    kept = as_dict(run.decided)
-    if run.settings.friction is None:
+    cells, chosen = measure_grid(run) if grid else ([], run.settings)
+    kept = as_dict(run.decided) | chosen_settings(chosen)
+    if chosen.friction is None:
         del kept["friction"]  # a sampler without momentum
-    cells = measure_grid(run) if grid else []
     return Calibration(
         settings={name: value for name, value in kept.items() if value is not None},
         found=run.calibration,
@@ -89,42 +93,60 @@ def calibrate_run(run: Run, *, grid: bool) -> Calibration:
     )
 
 
-def measure_grid(run: Run) -> list[Cell]:
-    """λ̂ at `FACTORS` times ε and `FACTORS` times γ of a prepared run.
+def measure_grid(run: Run) -> tuple[list[Cell], ChainSettings]:
+    """λ̂ at `FACTORS` times ε and `FACTORS` times γ of a prepared run, and the settings that these are around.
 
     Each cell takes short runs of few chains. They all continue from chains at the chosen settings, so that the cells
-    differ in their settings but not in their start.
+    differ in their settings but not in their start. Where those chains say that the settings are not fit, they start
+    again at better ones, as those of an estimate do.
     """
-    chosen = run.settings
-    steps = max(chosen.max_steps // _SHARE, 8)
+    steps = max(run.settings.max_steps // _SHARE, 8)
     draws = min(_DRAWS, steps // 2)
     thinning = steps // 2 // draws
     short = replace(
-        chosen,
+        run.settings,
         num_chains=_CHAINS,
         num_draws=draws,
         num_steps_between_draws=thinning,
         num_burnin_steps=steps - draws * thinning,
     )
-    trace, burnin, _ = run.sampling.until_flat(short, "around")
-    chosen_chains = SampledChains(
-        name="around", settings=short, trace=trace, num_burnin_steps=burnin, num_steps_between_draws=thinning
-    )
+    centre, estimate = _fit_settings(run, short)
+    short = centre.settings
     cells, number = [], 0
-    for axis, centre in (("step_size", chosen.step_size), ("localization", chosen.localization)):
+    for axis in ("step_size", "localization"):
+        chosen = getattr(short, axis)
         for factor in FACTORS:
-            if factor != 1 and centre == 0:  # γ = 0: every multiple of it is 0
-                continue
-            chains = chosen_chains
-            if factor != 1:
+            if factor == 1:
+                cells.append(_cell(axis, factor, short, estimate))
+            elif chosen > 0:  # γ = 0: every multiple of it is 0
                 number += 1
-                other = replace(short, **{axis: factor * centre})
-                trace = run.sampling.go_on(other, "around", number=number, steps=steps)
-                chains = replace(chosen_chains, settings=other, trace=trace)
-            cells.append(_cell(axis, factor, chains.settings, run.judge(chains)))
-    return [
-        cell for axis in ("step_size", "localization") for cell in mark_plateau([c for c in cells if c.axis == axis])
-    ]
+                other = replace(short, **{axis: factor * chosen})
+                trace = run.sampling.go_on(other, centre.name, number=number, steps=steps)
+                cells.append(_cell(axis, factor, other, run.judge(_continued(centre, other, trace))))
+    marked = [mark_plateau([cell for cell in cells if cell.axis == axis]) for axis in ("step_size", "localization")]
+    return [cell for axis in marked for cell in axis], replace(run.settings, **chosen_settings(short))
+
+
+def _fit_settings(run: Run, short: ChainSettings) -> tuple[SampledChains, Estimate]:
+    """Short chains at the chosen settings, or at better ones if a verdict of `UNFIT` says that they are not fit."""
+    for attempt in range(MAX_ATTEMPTS):
+        name = f"around-{attempt}" if attempt else "around"
+        chains = run.sample(short, name)
+        estimate = run.judge(chains)
+        is_unfit = estimate.verdict in UNFIT
+        better = retry_settings(short, run.asked, estimate, from_above=run.came_from_above) if is_unfit else None
+        if better is None:
+            break
+        short = better if attempt + 1 < MAX_ATTEMPTS else short
+    return chains, estimate
+
+
+def _continued(centre: SampledChains, settings: ChainSettings, trace: Trace) -> SampledChains:
+    """The chains of a cell. Their heat is scaled as that of the centre; another γ has another minimum."""
+    if centre.spectrum is not None:
+        trace = replace(trace, heat=trace.heat * heating_share(centre.spectrum, settings.localization))
+    descent = centre.descent if settings.localization == centre.settings.localization else None
+    return replace(centre, settings=settings, trace=trace, descent=descent)
 
 
 def _cell(axis: str, factor: float, settings: ChainSettings, estimate: Estimate) -> Cell:
@@ -137,6 +159,7 @@ def _cell(axis: str, factor: float, settings: ChainSettings, estimate: Estimate)
         llc=estimate.llc,
         llc_se=estimate.llc_se,
         verdict=estimate.verdict,
+        remedy=next((reason.remedy for reason in estimate.reasons if reason.name == estimate.verdict), ""),
     )
 
 
@@ -144,7 +167,7 @@ def mark_plateau(cells: Sequence[Cell]) -> list[Cell]:
     """Mark the plateau among the cells of one axis.
 
     The plateau is the longest stretch of three or more cells in which each λ̂ is within three combined standard errors
-    of the λ̂ before it.
+    of the λ̂ before it. A λ̂ whose own error is large agrees with anything, and is on no plateau.
     """
     longest: range = range(0)
     start = 0
@@ -158,6 +181,6 @@ def mark_plateau(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def _agree(one: Cell, other: Cell) -> bool:
-    if one.is_lost or other.is_lost:
+    if one.is_lost or other.is_lost or one.is_vague or other.is_vague:
         return False
     return abs(one.llc - other.llc) <= 3 * math.hypot(one.llc_se, other.llc_se)

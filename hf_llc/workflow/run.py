@@ -47,7 +47,7 @@ from hf_llc.workflow.open_posterior import check_finite, open_posterior
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
 
-_MAX_ATTEMPTS = 3
+MAX_ATTEMPTS = 3
 """Chains whose "auto" settings turn out wrong start again at better ones, so at most twice."""
 
 
@@ -111,6 +111,11 @@ class Run:
         )
 
     @property
+    def came_from_above(self) -> bool:
+        """Whether calibration found γ down the ladder (`hf_llc.calibration.ladder`)."""
+        return self.calibration is not None and self.calibration.get("from_above", False)
+
+    @property
     def num_gradients(self) -> int:
         """Gradient evaluations so far: of minimization, calibration and the chains."""
         before = (part["num_gradients"] for part in (self.minimization, self.calibration) if part is not None)
@@ -125,13 +130,13 @@ class Run:
         self.prepare()
         settings, attempts = self.settings, []
         while True:
-            chains = self._sample(settings, f"attempt-{len(attempts)}")
+            chains = self.sample(settings, f"attempt-{len(attempts)}")
             estimate = self.judge(chains)
             if estimate.verdict == "trustworthy" and self.asked.check_localization and not self._is_over("sample"):
                 check = check_localization(self.sampling, chains, estimate)
                 estimate = estimate if check is None else self.judge(chains, check)
-            better = retry_settings(settings, self.asked, estimate)
-            if better is None or len(attempts) + 1 == _MAX_ATTEMPTS or self._is_over("attempt"):
+            better = retry_settings(settings, self.asked, estimate, from_above=self.came_from_above)
+            if better is None or len(attempts) + 1 == MAX_ATTEMPTS or self._is_over("attempt"):
                 break
             expect_chains(self.posterior, better, self.processes)
             attempts.append(chosen_settings(settings) | {"verdict": estimate.verdict, "llc": estimate.llc})
@@ -162,7 +167,7 @@ class Run:
         """Whether the time for a stage is up, by the main process's clock."""
         return self.processes.main_does(lambda: watch().is_over(stage))
 
-    def _sample(self, settings: ChainSettings, name: str) -> SampledChains:
+    def sample(self, settings: ChainSettings, name: str) -> SampledChains:
         """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂.
 
         Chains record the heat as if all noise were in directions that the loss confines; `noise_spectrum` measures how
