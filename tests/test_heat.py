@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from targets import expected_llc, shifted_problem
 
-from hf_llc.calibration.noise_spectrum import heating_share, noise_spectrum
+from hf_llc.calibration.noise_spectrum import gradients_of, heat_error, heating_share, noise_spectrum
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -28,6 +32,29 @@ def test_share_of_a_quadratic() -> None:
     for localization in (0.0, 0.1, 1.0, 30.0, 1e4):
         exact = float((NBETA * h / (NBETA * h + localization)).mean())
         assert heating_share(spectrum, localization) == pytest.approx(exact, abs=0.05)
+
+
+@pytest.mark.parametrize(("localization", "samples"), [(1.0, 1), (100.0, 4)])
+def test_several_samples_where_much_of_the_noise_does_not_count(localization: float, samples: int) -> None:
+    """One sample where nearly all of it heats λ̂, four where γ holds a half of it; each costs its products."""
+    problem = shifted_problem(torch.ones(100), num_examples=400, spread=1.0)
+    with preserved(problem.model):
+        posterior = Posterior(problem)
+        law = Law(nbeta=NBETA, localization=localization)
+        spectrum = noise_spectrum(posterior, law, posterior.start(1), seed=0, batch_size=4, gradient="plain")
+    assert {number for *_, number in spectrum} == set(range(samples))
+    assert gradients_of(spectrum) == samples * gradients_of([[1.0, 1.0, 0]])
+    assert sum(weight for _, weight, _ in spectrum) == pytest.approx(1.0)
+    assert heating_share(spectrum, localization) == pytest.approx(NBETA / (NBETA + localization), abs=0.02)
+
+
+def test_error_of_the_share_is_its_spread_over_the_samples() -> None:
+    """Two samples of equal power, all and none of which heats λ̂: ω is ½ ± ½, of a heat of 2."""
+    spectrum = [[1e300, 0.5, 0], [0.0, 0.5, 1]]
+    trace: Any = SimpleNamespace(heat=np.array([[9.0, 1.0, np.nan, 3.0]]))
+    assert heating_share(spectrum, 3.0) == 0.5
+    assert heat_error(trace, spectrum, 3.0, num_burnin_steps=1) == pytest.approx(1.0)
+    assert heat_error(trace, spectrum[:1], 3.0, num_burnin_steps=1) == 0.0
 
 
 def test_without_noise_all_of_it_counts() -> None:

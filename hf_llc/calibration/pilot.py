@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.calibration.gradient_noise import gradient_noise
-from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, Spectrum, heating_share, noise_spectrum
+from hf_llc.calibration.noise_spectrum import Spectrum, gradients_of, heating_share, noise_spectrum
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
@@ -253,15 +253,17 @@ class Pilot:
 
     def _measure_spectrum(self) -> Spectrum:
         """The noise spectrum of the pilot's gradients at its position."""
-        self.spent += NUM_GRADIENTS
-        return noise_spectrum(
+        spectrum = noise_spectrum(
             self.posterior,
             self.law,
             self.walk.w,
             seed=self.sample.seed,
             batch_size=self.batch_size,
             gradient=self.gradient,
+            num_samples=1,
         )
+        self.spent += gradients_of(spectrum)
+        return spectrum
 
     def _run_block(self, kernel: BAOAB, start: int) -> float:
         """Run a block; returns the mean paired loss nβ(L_B(w_t) − L_B(w*)), not finite if the chain diverged."""

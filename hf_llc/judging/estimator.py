@@ -56,6 +56,7 @@ def estimate(
     is_full: bool = False,
     trivial_loss: float | None = None,
     descent: dict[str, float] | None = None,
+    heat_error: float = 0.0,
     asked: Asked | None = None,
 ) -> Estimate:
     """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses), judged.
@@ -75,6 +76,7 @@ def estimate(
         is_full: every step saw all examples.
         trivial_loss: L_n of the best constant predictor, or None.
         descent: how far a descent from w* falls, or None.
+        heat_error: standard error of the share of the heat that reaches λ̂, times the heat (`noise_spectrum`).
         asked: the settings asked for, for the remedies; None: they are not known.
     """
     excess = nbeta * (trace.loss - trace.init_loss)
@@ -103,7 +105,9 @@ def estimate(
     kept = slice(num_burnin_steps, None)
     if localization_check is None:
         localization_check = statistics.reweighted(excess[:, kept], trace.sq_distance[:, kept], localization)
-    measured = _measure(trace, kept, evidence, plain, localization_check, init_loss=init_loss, is_full=is_full)
+    measured = _measure(
+        trace, kept, evidence, plain, localization_check, init_loss=init_loss, is_full=is_full, heat_error=heat_error
+    )
     reasons = findings(measured, evidence)
     return Estimate(**vars(measured), verdict=named(reasons), reasons=reasons, descent=descent)
 
@@ -122,6 +126,7 @@ def _measure(
     *,
     init_loss: float,
     is_full: bool,
+    heat_error: float,
 ) -> Measurements:
     """The numbers of the `kept` steps."""
     draws = evidence.draws
@@ -139,7 +144,7 @@ def _measure(
     )
     return Measurements(
         llc=float(llc_per_chain.mean()),
-        llc_se=math.hypot(_error_of_mean(draws, of_heat), formula, evidence.llc_still_missing),
+        llc_se=math.hypot(_error_of_mean(draws, of_heat), formula, heat_error, evidence.llc_still_missing),
         llc_per_chain=llc_per_chain.tolist(),
         llc_uncorrected=float(draws.mean(axis=1).mean()),  # summed as λ̂ is, to the last bit
         llc_plain=float(plain.mean(axis=1).mean()),

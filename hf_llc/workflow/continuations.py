@@ -28,6 +28,7 @@ class SampledChains:
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps averaged into one draw.
         spectrum: of their gradient noise; None if the noise does not heat λ̂ significantly.
+        heat_error: standard error of the heat in λ̂ that comes from the share of it which reaches λ̂.
         descent: how far a descent from w* falls at their γ; None if there was none.
     """
 
@@ -37,6 +38,7 @@ class SampledChains:
     num_burnin_steps: int
     num_steps_between_draws: int
     spectrum: Spectrum | None = None
+    heat_error: float = 0.0
     descent: dict[str, float] | None = None
 
     @property

@@ -15,8 +15,9 @@ from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
 from hf_llc.calibration.minimize import minimize
 from hf_llc.calibration.noise_spectrum import (
-    NUM_GRADIENTS,
     Spectrum,
+    gradients_of,
+    heat_error,
     heating_share,
     is_heat_significant,
     noise_spectrum,
@@ -176,12 +177,13 @@ class Run:
         descent = self._descent(settings, name)
         self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent)
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
-        spectrum = None
+        spectrum, error = None, 0.0
         if is_heat_significant(trace, nbeta=settings.nbeta, num_burnin_steps=burnin):
             work = functools.partial(self._noise_spectrum, settings, name)
             with watch().stage("measure heat"):
                 spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": work()})["spectrum"]
-            self.sampling.num_gradients += NUM_GRADIENTS
+            self.sampling.num_gradients += gradients_of(spectrum)
+            error = heat_error(trace, spectrum, settings.localization, num_burnin_steps=burnin)
             trace = replace(trace, heat=trace.heat * heating_share(spectrum, settings.localization))
         return SampledChains(
             name=name,
@@ -190,6 +192,7 @@ class Run:
             num_burnin_steps=burnin,
             num_steps_between_draws=thinning,
             spectrum=spectrum,
+            heat_error=error,
             descent=descent,
         )
 
@@ -237,6 +240,7 @@ class Run:
             is_full=settings.batch_size == self.posterior.num_examples or settings.draw_loss == "full",
             trivial_loss=self.problem.trivial_loss,
             descent=chains.descent,
+            heat_error=chains.heat_error,
             asked=Asked(self.asked, self.problem.n, self.posterior.num_examples, settings.friction),
         )
         return with_notes(
