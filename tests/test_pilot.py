@@ -194,6 +194,20 @@ class TestRetrySettings:
         settled_again = self._after(found, localization=before, verdict="chains disagree")
         assert (settled_again is None) == (before < 0.5)
 
+    @pytest.mark.parametrize(("before", "expected"), [(0.5, 0.25), (0.3, 0.15), (0.24, None)])
+    def test_localization_from_above_is_weakened_further(
+        self, found: Any, before: float, expected: float | None
+    ) -> None:
+        """Down to where flat directions relax in a fifth of the steps; and a smaller ε raises it only to there."""
+        now = sample(step_size=0.004, friction=0.2, gradient="plain", localization=before)
+        auto = sample(step_size="auto", localization="auto")
+        dominated = replace(found.estimate, verdict="localization dominates")
+        after = retry_settings(ChainSettings.of(now), auto, dominated, from_above=True)
+        assert (None if after is None else after.localization) == expected
+        hot = replace(found.estimate, verdict="step size too large", llc=2.0, llc_se=0.01, step_size_bias=0.5)
+        lower = retry_settings(ChainSettings.of(now), auto, hot, from_above=True)
+        assert lower is not None and lower.localization == pytest.approx(2.5 / 4, rel=0.02)
+
     @pytest.mark.parametrize("verdict", ["trustworthy", "not a minimum", "negative", "stuck"])
     def test_nothing_helps(self, found: Any, verdict: str) -> None:
         assert self._after(found, verdict=verdict) is None

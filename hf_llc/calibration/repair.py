@@ -35,17 +35,18 @@ def retry_settings(
                 lower = replace(lower, localization=max(settings.localization, least))
             return lower
     if asked.localization == "auto":
-        localization = float(f"{_retry_localization(settings, asked, estimate.verdict):.2g}")
+        localization = float(f"{_retry_localization(settings, asked, estimate.verdict, from_above):.2g}")
         if localization != settings.localization:
             return replace(settings, localization=localization)
     return None
 
 
-def _retry_localization(settings: ChainSettings, asked: SampleConfig, verdict: str) -> float:
+def _retry_localization(settings: ChainSettings, asked: SampleConfig, verdict: str, from_above: bool) -> float:
     """Four times γ if the chains leave the basin or do not equilibrate, half of γ if γ makes up λ̂, otherwise γ."""
     # Half of the γ of `relaxing_localization` is the least: flat directions then relax in a tenth of the steps. Chains
     # that do not equilibrate there keep their γ. They need more steps, as their verdict says.
-    is_weakened = settings.localization < 0.99 * _relaxing(settings, asked)
+    least = _relaxing(settings, asked) * (2 / SLOWER if from_above else 1)
+    is_weakened = settings.localization < 0.99 * least
     if verdict == "left the basin" or (verdict in ("drifting", "chains disagree") and not is_weakened):
         return 4 * settings.localization
     if verdict == "localization dominates" and not is_weakened:
