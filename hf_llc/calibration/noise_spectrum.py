@@ -46,6 +46,11 @@ NUM_GRADIENTS = _SAMPLES * _COST
 """Cost of a spectrum, in gradients of a minibatch, at most."""
 
 
+def samples_within(num_gradients: int) -> int:
+    """How many samples chains of `num_gradients` pay for: those that cost a quarter of the chains, but one at least."""
+    return min(max(num_gradients // (4 * _COST), 1), _SAMPLES)
+
+
 Spectrum = list[list[float]]
 """Nodes and weights of the quadrature, and the sample of each: curvatures nβh, and the share of the power at each."""
 

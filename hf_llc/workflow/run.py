@@ -21,6 +21,7 @@ from hf_llc.calibration.noise_spectrum import (
     heating_share,
     is_heat_significant,
     noise_spectrum,
+    samples_within,
 )
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
@@ -179,7 +180,8 @@ class Run:
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
         spectrum, error = None, 0.0
         if is_heat_significant(trace, nbeta=settings.nbeta, num_burnin_steps=burnin):
-            work = functools.partial(self._noise_spectrum, settings, name)
+            num_samples = samples_within(trace.loss.size)
+            work = functools.partial(self._noise_spectrum, settings, name, num_samples)
             with watch().stage("measure heat"):
                 spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": work()})["spectrum"]
             self.sampling.num_gradients += gradients_of(spectrum)
@@ -209,13 +211,19 @@ class Run:
             self._descents[law] = descent
         return self._descents[law]
 
-    def _noise_spectrum(self, settings: ChainSettings, name: str) -> Spectrum:
+    def _noise_spectrum(self, settings: ChainSettings, name: str, num_samples: int) -> Spectrum:
         """The spectrum of the gradient noise where the first chain ended."""
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
         first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
         w = self.sampling.end(name, first)
         return noise_spectrum(
-            self.posterior, law, w[:1], seed=settings.seed, batch_size=settings.batch_size, gradient=settings.gradient
+            self.posterior,
+            law,
+            w[:1],
+            seed=settings.seed,
+            batch_size=settings.batch_size,
+            gradient=settings.gradient,
+            num_samples=num_samples,
         )
 
     def judge(self, chains: SampledChains, localization_check: LocalizationCheck | None = None) -> Estimate:
