@@ -21,7 +21,7 @@ from hf_llc.parallel.processes import outliving_faults
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.result import LLCResult
 from hf_llc.setting_checks import unknown_setting
-from hf_llc.studies.shared_settings import keep_settings, kept_settings, with_settings
+from hf_llc.studies.shared_settings import keep_settings, kept_settings, remedy_for, with_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given, loaded
 
@@ -54,6 +54,8 @@ class LLCCallback(TrainerCallback):
     Training is not changed: losses, weights, gradients, modes, random numbers and the order of the data are bit for bit
     those of a run without the callback. Several processes share the chains out. The model is measured as the Trainer
     runs it: with `bf16=True` the forward pass is autocast here too.
+
+    A bad verdict is a warning of the logger `hf_llc.callback`, once for each kind, with what to do about it.
 
     Training is not ended either. Settings, model and data are tried when the callback is made. What goes wrong later,
     in a measurement, is a warning of the logger `hf_llc.callback`, once; `llc` is NaN then, and `llc_trustworthy` 0.
@@ -148,6 +150,7 @@ class LLCCallback(TrainerCallback):
                 result = estimate_model(load, self._sampling(state), given, progress=False)
             self.results[state.global_step] = result
             self._keep(state, result)
+            self._advise(state, result)
             values = tracked(result)
         except Exception as error:  # not KeyboardInterrupt: training can be stopped
             self._warn(error, state)
@@ -168,6 +171,15 @@ class LLCCallback(TrainerCallback):
         written = Path(str(arguments.output_dir)) / f"checkpoint-{state.global_step}" / "trainer_state.json"
         if is_new and self.every == "save" and arguments.should_save and written.exists():
             state.save_to_json(str(written))
+
+    def _advise(self, state: TrainerState, result: LLCResult) -> None:
+        """Say once in the main process's log what to do about each kind of bad verdict."""
+        remedy = remedy_for(self.evaluator.config, result)
+        line = f"{result.verdict} → {remedy}"
+        if remedy and state.is_world_process_zero and line not in self._said:
+            self._said.add(line)
+            name, step = _named("llc", self.name), state.global_step
+            _log.warning("%s is not to be trusted at step %d: %s (said once)", name, step, line)
 
     def _warn(self, error: Exception, state: TrainerState) -> None:
         """Say once in the main process's log why there is no λ̂; a fault that nobody foresaw with its traceback."""

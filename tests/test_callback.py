@@ -267,6 +267,15 @@ def test_weights_that_become_nan_are_a_warning(tmp_path: Path, caplog: pytest.Lo
     assert "a weight is NaN or infinite" in caplog.text
 
 
+def test_a_bad_verdict_comes_with_what_to_do_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    trainer = train_worker.trainer(tmp_path, max_steps=4)
+    trainer.add_callback(LLCCallback(trainer, every=2, data=train_worker.TEXTS, **train_worker.SETTINGS))
+    trainer.train()
+    assert [entry["llc_trustworthy"] for entry in trainer.state.log_history if "llc" in entry] == [0, 0]
+    (text,) = [each.getMessage() for each in caplog.records if each.name == "hf_llc.callback"]
+    assert "llc is not to be trusted at step 2: not a minimum → not here, because the model has learnt nothing" in text
+
+
 def test_training_can_be_interrupted_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt

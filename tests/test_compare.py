@@ -141,4 +141,5 @@ def test_a_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     points = json.loads(Path("out/curve.json").read_text())["points"]
     assert [row.name for row in found.rows] == ["step2", "step10"]
     assert points[1]["change_se"] == found.rows[1].change_se and points[1]["change"] == found.rows[1].change
-    assert "a change of" in printed.splitlines()[-1] and "nβ 500, γ 100" in printed.splitlines()[-1]
+    (headline,) = [line for line in printed.splitlines() if line.startswith("λ̂ at")]
+    assert "a change of" in headline and "nβ 500, γ 100" in headline

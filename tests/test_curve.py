@@ -7,6 +7,7 @@ import json
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -21,18 +22,21 @@ from launch import ROOT, environment, torchrun
 from PIL import Image
 from safetensors.torch import save_file
 from test_hub_client import put_data, put_model
+from test_result import make_result
 from worker import network, squared_error
 
 from hf_llc import LLCEvaluator, LoadConfig, SampleConfig
 from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import load_problem
+from hf_llc.records.findings import Reason
 from hf_llc.result import LLCResult
 from hf_llc.studies import measure_curve as module
 from hf_llc.studies.checkpoint_series import checkpoint_folders, natural, revisions, steps_of, weight_files
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.measure_curve import measure
+from hf_llc.studies.shared_settings import remedy_for
 from hf_llc.workflow.opened_run import Given
 
 if TYPE_CHECKING:
@@ -105,7 +109,8 @@ def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     assert len({point["weights"] for point in values["points"]}) == 3
     assert not found["step2"].is_trustworthy and code == 3
     table = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in table] == ["step", "2", "10", "100", "λ̂"] and found["step2"].verdict in table[1]
+    assert [line.split()[0] for line in table[:5]] == ["step", "2", "10", "100", "λ̂"]
+    assert found["step2"].verdict in table[1] and f"{found['step2'].verdict} → " in "\n".join(table[5:])
     with Image.open("out/curve.png") as image:
         assert image.size == (960, 576)
 
@@ -382,8 +387,20 @@ def test_picture_of_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
     assert set(handles) == {"λ̂ ± standard error", "λ̂, not trustworthy", "loss (right)"}
     assert handles["loss (right)"].get_color() == loss.get_color() != left.lines[0].get_color()
     assert drawn[0].get_suptitle() == (
-        "n 1,000   nβ 144.8   γ 100   ε 1e-05   batch 32   4 × 200 draws after 200 steps"
+        "n 1,000   nβ 144.8   γ 100   ε 1e-05   batch 32   4 × 200 draws after 200 steps\n"
+        "λ̂ at nβ 144.8, γ 100: 10 → 16, while the loss went 2 → 0.6667"
     )
+
+
+def test_a_curve_says_what_to_do_about_each_kind_of_bad_verdict() -> None:
+    curve = example(["drifting", "trustworthy", "drifting"], [1, 2, 8])
+    remedies = ["raise max_steps from 1 to 2", "", "raise max_steps from 1 to 2"]
+    points = [replace(point, remedy=remedy) for point, remedy in zip(curve.points, remedies, strict=True)]
+    assert "step1, step8: drifting → raise max_steps from 1 to 2" in str(replace(curve, points=points))
+    bad = make_result(verdict="diverged", reasons=[Reason("diverged", "x", "leave …", change={"step_size": "auto"})])
+    assert remedy_for(SampleConfig(step_size=1e-3), bad) == "leave …"
+    assert "measure all like that" in remedy_for(SampleConfig(), bad)
+    assert remedy_for(SampleConfig(), make_result()) == ""
 
 
 @pytest.mark.parametrize(("steps", "scale"), [([0, 64, 512], "symlog"), ([1, 64, 512], "log")])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from curve_factory import series
 from worker import examples, network, squared_error
 
 from hf_llc import LLCEvaluator, LLCResult
@@ -79,3 +80,22 @@ def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["estimate", "--like", "a", "--nbeta", "40", "--output", "c"]) == 2
     assert "nbeta: 50.0 → 40.0" in capsys.readouterr().err and not Path("c").exists()
     assert main(["estimate", "--like", "a", "--max-examples", "10", "--output", "c"]) == 2
+
+
+def test_a_curve_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its points have the settings of that run; what contradicts, and other data, are refused before any work."""
+    files = series(tmp_path, (2, 10))
+    flags = ["--step-size", "2e-4", "--nbeta", "500", "--localization", "100", "--num-draws", "10"]
+    base = ["curve", "--weight-files", *files, "--factory", "curve_factory:make", "--quiet"]
+    assert main([*base, "--data", "data.jsonl", *flags, "--num-burnin-steps", "5", "--output", "one"]) in (0, 3)
+    like_it = [*base, "--data", "data.jsonl", "--like", "one/step10"]
+    assert main([*like_it, "--output", "two"]) in (0, 3)
+    for name in ("step2", "step10"):
+        one, two = (LLCResult.load(f"{folder}/{name}") for folder in ("one", "two"))
+        assert (one.settings, one.llc, one.data) == (two.settings, two.llc, two.data)
+    capsys.readouterr()
+    assert main([*like_it, "--localization", "50", "--output", "three"]) == 2
+    assert "localization: 100.0 → 50.0" in capsys.readouterr().err and not Path("three").exists()
+    Path("other.jsonl").write_text("".join(Path("data.jsonl").read_text().splitlines(True)[:-1]))
+    assert main([*base, "--data", "other.jsonl", "--like", "one/step10", "--output", "four"]) == 2
+    assert not Path("four/curve.json").exists()

@@ -239,6 +239,9 @@ def test_reasons_stand_in_the_order_of_the_verdicts_and_no_remedy_contradicts_an
     assert len(names) == len(set(names)) and reasons[0].change == {"step_size": "auto"}
     assert [bool(reason.remedy) for reason in reasons] == [bool(reason.change) for reason in reasons]
     assert [bool(reason.remedy) for reason in reasons] == [True, True, True, False]  # more draws: said already
+    check = {"halved": 50.0, "halved_se": 1.0, "doubled": -25.0, "doubled_se": 1.0}
+    both = found(GOOD, trace=trace_of(GOOD, accept=0.3), localization_check=check)
+    assert [reason.name for reason in both.reasons][:2] == ["step size too large", "localization dominates"]
     hopeless = found(excess, localization=1e3, trivial_loss=0.9)
     assert [bool(reason.remedy) for reason in hopeless.reasons] == [True] + [False] * (len(hopeless.reasons) - 1)
 

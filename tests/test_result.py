@@ -424,11 +424,15 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
 
 
 def test_picture_takes_the_heat_off(tmp_path: Path, drawn: list[Figure]) -> None:
+    """Each chain's own heat: its curve ends at the λ̂ that the report gives for it."""
     result = make_result()
-    plot_trace(make_result(llc=result.llc - 2.0, trivial_loss=2.03), tmp_path / "picture.png")
+    cooled = [value - heat for value, heat in zip(result.llc_per_chain, (0.5, 1.5, 2.5, 3.5), strict=True)]
+    changes = {"llc": result.llc - 2.0, "llc_per_chain": cooled, "trivial_loss": 2.03}
+    plot_trace(make_result(**changes), tmp_path / "picture.png")
     upper, lower, _ = panels(drawn[0])
     ends = [line.get_ydata()[-1] for line in lines_of(lower, width=1)]
-    assert ends == pytest.approx([value - 2.0 for value in result.llc_per_chain])
+    assert ends == pytest.approx(cooled)
+    assert np.mean(ends) == pytest.approx(result.llc - 2.0)
     assert levels(upper) == [(2.0, "$L_n(w^*)$ = 2"), (2.03, "trivial = 2.03")]  # near the chains: drawn
 
 

@@ -78,6 +78,7 @@ def open_model(given: Any, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         about = {"id": public_name(getattr(given.cfg, "model_name", None)), "revision": None}
     elif processor is None and tokenizer is None and name and isinstance(given, PreTrainedModel):
         processor = processor_of(name, given, config, None, revision=about["revision"])
+    about["in_memory"] = True  # what its config names may be another model by now
     about["fingerprint"] = _fingerprint(given)  # even with a commit: the weights may have been trained since
     if tokenizer is not None or config.tokenizer is not None:
         processor = processor_of("", given, config, tokenizer)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from hf_llc.config import MASKS
 from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import code, counted, escaped, shell_word
-from hf_llc.publishing.headline import estimate_text, law_text, moved_text, remedies_of
+from hf_llc.publishing.headline import curve_text, estimate_text, law_text, moved_text, remedies_of
 from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows
 
 if TYPE_CHECKING:
@@ -63,21 +63,23 @@ def render_section(
 
 def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
     """Return the command line that repeats the estimate; None if model or data were objects in Python."""
-    model, data = result.model.get("id"), result.data.get("id")
-    flags: dict[str, Any] = {}
     if result.weights.startswith(MASKS):
         return None
-    if model != _EMBEDDED:
-        is_on_hub = isinstance(model, str) and "/" in model
-        model = model if is_on_hub else repo_id or model
-        if not model or not data:
+    flags: dict[str, Any] = {}
+    if result.model.get("id") != _EMBEDDED:
+        model, data = _model_named(result, repo_id), result.data.get("id")
+        is_one = data and not (", " in data and result.data.get("revision") is None)  # several local files
+        if model is None or not is_one:
             return None
         flags |= {"model": model, "revision": result.model.get("revision"), "data": data}
         flags |= {"subset": result.data.get("subset"), "split": result.data.get("split")}
         flags |= {"data-revision": result.data.get("revision"), "task": result.task}
+        tokenizer = str(result.model.get("tokenizer"))
+        flags |= {"tokenizer": tokenizer} if "/" in tokenizer and tokenizer != result.model.get("id") else {}
     for name in LOADING:
         flags[name.replace("_", "-")] = result.data.get(name)
     flags["max-examples"] = result.data.get("num_examples")
+    flags |= {} if result.dtype == "float32" else {"dtype": result.dtype}
     flags |= {name.replace("_", "-"): value for name, value in _sampling(result).items()}
     words = [
         f"--{name}" if value is True else f"--{name} {shell_word(str(value))}"
@@ -85,6 +87,16 @@ def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
         if value is not None
     ]
     return " \\\n  ".join(["hf-llc estimate", *words])
+
+
+def _model_named(result: Record, repo_id: str | None) -> str | None:
+    """What --model can name: a Hub id, the repository of the card, or a local folder; None for other modules."""
+    name = result.model.get("id")
+    if result.task == "plain":  # a module and a loss_fn: no folder holds them
+        return None
+    if isinstance(name, str) and "/" in name and not result.model.get("in_memory"):
+        return name
+    return repo_id or (None if result.model.get("in_memory") else name)
 
 
 def _sampling(result: Record) -> dict[str, Any]:
@@ -100,6 +112,8 @@ def _sampling(result: Record) -> dict[str, Any]:
         for name, usual in (("batch_order", "random"), ("draw_loss", "batch"))
         if getattr(result, name) != usual
     }
+    if result.minimize is not None:
+        values["minimize_steps"] = result.minimize.get("steps")
     if result.weights != "all":
         values = {"weights": result.weights, **values}
     return {name: value for name, value in values.items() if value is not None}
@@ -133,17 +147,34 @@ def _meaning(result: Record) -> str:
 
 
 def _points(curve: dict[str, Any], folder: str) -> str:
-    """The points of a curve as a table, or only a link if they are too many for a card."""
+    """The points of a curve as a table below what it says in all, or only a link if they are too many for a card."""
     points = curve["points"]
     where = f"All {len(points)} checkpoints, with the same settings, are in [`curve.csv`]({folder}curve.csv)."
+    first = escaped(curve_text(curve)) + "."
     if len(points) > _MAX_POINTS:
-        return where
+        return f"{first}\n\n{where}"
     axis = "Position" if curve.get("axis") == "position" else "Step"
-    rows = [f"| {axis} | λ̂ | Loss | Verdict |", "|---:|---:|---:|---|"]
-    for point in points:
-        estimate = with_error(*(math.nan if point[name] is None else point[name] for name in ("llc", "llc_se")))
-        rows.append(f"| {point['step']} | {estimate} | {number(point['loss'])} | {escaped(point['verdict'])} |")
-    return "\n".join(rows) + "\n\n" + where
+    columns = {axis: [str(point["step"]) for point in points]}
+    columns["λ̂"] = [with_error(*_pair(point, "llc")) for point in points]
+    columns["Change from the first"] = [_change(point, "change") for point in points]
+    columns["Change at 2γ"] = [_change(point, "doubled") for point in points]
+    columns["Loss"] = [number(point["loss"]) for point in points]
+    known = {name: cells for name, cells in columns.items() if {*cells} != {"–"}}  # an older file has not all
+    verdicts = [escaped(point["verdict"]) for point in points]
+    rows = [f"| {' | '.join(known)} | Verdict |", "|---:" * len(known) + "|---|"]
+    rows += [f"| {' | '.join(cells)} |" for cells in zip(*known.values(), verdicts, strict=True)]
+    return "\n".join([first, "", *rows]) + "\n\n" + where
+
+
+def _pair(point: dict[str, Any], name: str) -> tuple[float, float]:
+    """A number of a point and its error; NaN where the file has none."""
+    one, two = (point.get(key) for key in (name, f"{name}_se"))
+    return math.nan if one is None else one, math.nan if two is None else two
+
+
+def _change(point: dict[str, Any], name: str) -> str:
+    value, error = _pair(point, name)
+    return "–" if math.isnan(value) else with_error(value, error)
 
 
 def _notes(result: Record) -> str:
@@ -163,13 +194,25 @@ def _findings(result: Record, *, are_notes: bool) -> list[str]:
 def _reproduce(result: Record, repo_id: str | None) -> str:
     command = reproduce_command(result, repo_id)
     if command is not None:
-        return f"```bash\n{command}\n```"
-    arguments = {name: "True" if value is True else json.dumps(value) for name, value in _sampling(result).items()}
+        return f"```bash\n{command}\n```" + _where(result, repo_id)
+    settings = {name: "True" if value is True else json.dumps(value) for name, value in _sampling(result).items()}
     if result.weights.startswith(MASKS):
-        arguments["weights"] = "masks"
-    lines = [f"    {name}={text}," for name, text in arguments.items()]
-    call = "\n".join(["LLCEvaluator(", *lines, ").compute(model, data=data, loss_fn=loss_fn)"])
+        settings["weights"] = "masks"
+    lines = [f"    {name}={text}," for name, text in settings.items()]
+    given = "model, data=data, loss_fn=loss_fn" if result.task == "plain" else "model, data=data"
+    call = "\n".join(["LLCEvaluator(", *lines, f").compute({given})"])
     return f"```python\n{call}\n```\n\nThe model or the data were objects in Python, so no command line names them."
+
+
+def _where(result: Record, repo_id: str | None) -> str:
+    """That names in the command are those of local files, of which a result does not tell the path."""
+    if result.model.get("id") == _EMBEDDED:
+        return ""
+    model, data = _model_named(result, repo_id), result.data.get("id")
+    local = [] if model is None or "/" in model else [code(model)]
+    local += [] if result.data.get("revision") else [code(data)]
+    is_one = "is a local name: give its path" if len(local) == 1 else "are local names: give their paths"
+    return f"\n\n{' and '.join(local)} {is_one}, or run the command where they lie." if local else ""
 
 
 def _files(result: Record, folder: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.numerals import number, short, with_error
@@ -13,6 +13,8 @@ from hf_llc.records.findings import NOT_HERE
 if TYPE_CHECKING:
     from hf_llc.records.findings import Reason
     from hf_llc.records.record import Record
+
+_LAW = {"nbeta": "nβ", "localization": "γ"}
 
 
 def estimate_text(result: Record) -> str:
@@ -31,8 +33,13 @@ def law_text(result: Record) -> str:
     change = result.localization_sensitivity.get("doubled", math.nan)
     if not math.isfinite(change) or not math.isfinite(result.llc) or result.llc == 0 or result.localization == 0:
         return text
-    share = round(100 * change / abs(result.llc))
-    return f"{text}; {'no change' if share == 0 else f'{share:+d} %'.replace('-', '−')} at 2γ"
+    return f"{text}; {_share(change, result.llc)} at 2γ"
+
+
+def _share(change: float, llc: float) -> str:
+    """A change as a share of λ̂."""
+    share = round(100 * change / abs(llc))
+    return "no change" if share == 0 else f"{share:+d} %".replace("-", "−")
 
 
 def moved_text(result: Record) -> str | None:
@@ -44,6 +51,24 @@ def moved_text(result: Record) -> str | None:
         return None
     lower = "" if math.isnan(gain) else f", {short(gain)} {result.unit.split(' per ')[0]} lower on this data"
     return f"λ̂ of a point {short(relative)} ‖w*‖ away from the model given{lower}"
+
+
+def curve_text(curve: Mapping[str, Any]) -> str:
+    """How λ̂ and the loss changed along a curve (its file's contents), and to which nβ and γ λ̂ belongs.
+
+    The change has the error of a difference: the points share their noise.
+    """
+    settings, (first, *_), last = curve.get("settings", {}), curve["points"], curve["points"][-1]
+    known = [f"{sign} {number(settings[name])}" for name, sign in _LAW.items() if name in settings]
+    text = f"λ̂{' at ' if known else ''}{', '.join(known)}: {number(first['llc'])} → {number(last['llc'])}"
+    if first is not last and math.isfinite(_float(last.get("change"))):
+        change = with_error(_float(last["change"]), _float(last.get("change_se")))
+        text += f", a change of {change} (paired: the points share their noise)"
+    text += f", while the loss went {number(first['loss'])} → {number(last['loss'])}"
+    doubled, llc = _float(last.get("doubled")), _float(last["llc"])
+    if math.isfinite(doubled) and math.isfinite(llc) and llc != 0:
+        text += f"; {_share(doubled, llc)} at 2γ for the last"
+    return text
 
 
 def remedies_of(reasons: Sequence[Reason]) -> list[str]:

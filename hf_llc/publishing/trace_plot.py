@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -86,21 +87,27 @@ def moving_mean(values: Array, window: int) -> Array:
     return mean
 
 
-def running_llc(trace: Trace, *, nbeta: float, num_burnin_steps: int, heat: float = 0.0) -> tuple[Array, Array]:
-    """λ̂ from the steps so far, nβ·mean[L_B(w_t) − L_B(w*)] − heat.
+def running_llc(
+    trace: Trace, *, nbeta: float, num_burnin_steps: int, llc_per_chain: Sequence[float] = ()
+) -> tuple[Array, Array]:
+    """λ̂ from the steps so far, nβ·mean[L_B(w_t) − L_B(w*)] less the heat of each chain.
 
     Args:
         trace: of all chains.
         nbeta: nβ.
         num_burnin_steps: steps left out at the start; none if the trace is no longer than that (a stopped run).
-        heat: what the noise of minibatch gradients adds to λ̂.
+        llc_per_chain: λ̂ of each chain, less its heat: where its curve ends; without it, no heat is taken off.
 
     Returns:
         The step numbers `[step]`, and the running λ̂ `[chain, step]`.
     """
     start = num_burnin_steps if num_burnin_steps < trace.shape[1] else 0
     excess = nbeta * (trace.loss[:, start:] - trace.init_loss[:, start:])
-    return np.arange(start, trace.shape[1]), moving_mean(excess, excess.shape[1]) - heat
+    running = moving_mean(excess, excess.shape[1])
+    if len(llc_per_chain) == len(running) and running.shape[1]:
+        heat = running[:, -1] - np.array(llc_per_chain)
+        running = running - np.where(np.isfinite(heat), heat, 0.0)[:, None]
+    return np.arange(start, trace.shape[1]), running
 
 
 def _thin(steps: Array, values: Array) -> tuple[Array, Array]:
@@ -184,7 +191,7 @@ def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
         trace,
         nbeta=result.nbeta,
         num_burnin_steps=result.num_burnin_steps,
-        heat=_finite(result.llc_uncorrected - result.llc),
+        llc_per_chain=result.llc_per_chain,
     )
     steps, running = _thin(steps, running)
     marker = "o" if len(steps) == 1 else None
@@ -204,10 +211,6 @@ def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
         _scale(axes, low, high)
     axes.set_ylabel("running λ̂")
     axes.set_xlabel("step")
-
-
-def _finite(value: float) -> float:
-    return value if math.isfinite(value) else 0.0
 
 
 def _title(result: Record) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from hf_llc.files import write_csv
 from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import columns
+from hf_llc.publishing.headline import curve_text
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.seals import run_of, save_sealed_json
 
@@ -27,6 +28,9 @@ class Point:
         weights: the Hub's commit, or a fingerprint of the weights.
         change: λ̂ minus that of the first point; NaN: not known.
         change_se: standard error of `change`. The points share their noise, so it is not that of two separate λ̂.
+        doubled: change of λ̂ when γ is doubled; NaN: not known.
+        doubled_se: its standard error.
+        remedy: what to do first about a bad verdict; "" if it is good.
     """
 
     step: int
@@ -42,6 +46,9 @@ class Point:
     weights: str
     change: float = math.nan
     change_se: float = math.nan
+    doubled: float = math.nan
+    doubled_se: float = math.nan
+    remedy: str = ""
 
     @property
     def is_trustworthy(self) -> bool:
@@ -80,13 +87,16 @@ class Curve:
     @property
     def headline(self) -> str:
         """How λ̂ and the loss changed from the first point to the last, and to which nβ and γ λ̂ belongs."""
-        first, last = self.points[0], self.points[-1]
-        law = f"nβ {number(self.settings['nbeta'])}, γ {number(self.settings['localization'])}"
-        change = "" if math.isnan(last.change) else f", a change of {with_error(last.change, last.change_se)} (paired)"
-        return (
-            f"λ̂ at {law}: {number(first.llc)} → {number(last.llc)}{change}, "
-            f"while the loss went {number(first.loss)} → {number(last.loss)}"
-        )
+        return curve_text(self.to_dict())
+
+    @property
+    def remedies(self) -> list[str]:
+        """What to do first about each kind of bad verdict, and at which checkpoints it was seen."""
+        places: dict[str, list[str]] = {}
+        for point in self.points:
+            if point.remedy:
+                places.setdefault(f"{point.verdict} → {point.remedy}", []).append(point.name)
+        return [f"{', '.join(names)}: {text}" for text, names in places.items()]
 
     def to_dict(self) -> dict[str, Any]:
         """The curve in plain numbers, strings, lists and dictionaries."""
@@ -109,5 +119,6 @@ class Curve:
         rows = [(self.axis, "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
         rows += [(str(p.step), p.name, with_error(p.llc, p.llc_se), number(p.loss), p.verdict) for p in self.points]
         lines = [columns(rows), *([self.headline] if len(self.points) > 1 else [])]
+        lines += self.remedies
         lines += [f"not measured: {name}: {why}" for name, why in self.failed.items()]
         return "\n".join(lines + [f"skipped: {name}: {why}" for name, why in self.skipped.items()])

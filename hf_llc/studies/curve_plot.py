@@ -98,10 +98,11 @@ def _scale(axes: Axes, steps: list[int], x_scale: str) -> None:
 
 
 def _title(curve: Curve) -> str:
-    """The settings that all points share."""
+    """The settings that all points share, and how λ̂ and the loss changed."""
     s = curve.settings
     return (
         f"n {s['n']:,}   nβ {number(s['nbeta'])}   γ {number(s['localization'])}   ε {short(s['step_size'])}   "
         f"batch {s['batch_size']}   {s['num_chains']} × {s['num_draws']} draws after {s['num_burnin_steps']} steps"
         + ("   minimized" if s["minimize"] else "")
+        + f"\n{curve.headline}"
     )

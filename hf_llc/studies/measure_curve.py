@@ -7,6 +7,7 @@ more certain than the error bars of its points.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -25,7 +26,7 @@ from hf_llc.studies.comparison import for_differences
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.series_left import SeriesLeft, faults_of
-from hf_llc.studies.shared_settings import shared_settings
+from hf_llc.studies.shared_settings import remedy_for, shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
@@ -42,6 +43,7 @@ def measure(
     overwrite: bool = False,
     progress: bool = True,
     x_scale: str = "linear",
+    data_fingerprint: str | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Curve:
     """Estimate λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
@@ -60,6 +62,7 @@ def measure(
         overwrite: compute every point again.
         progress: show progress bars on the main process.
         x_scale: "linear" or "log" axis of steps in the picture.
+        data_fingerprint: of the examples that are to be measured on; None: any.
         report: called with a line of text after each checkpoint.
 
     Raises:
@@ -81,7 +84,7 @@ def measure(
         result = estimate_model(
             replace(load, **checkpoint.load),
             settings,
-            Given(model=model, data=dataset, loss_fn=loss_fn),
+            Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint),
             output=folder.folder / checkpoint.folder,
             overwrite=overwrite,
             progress=progress,
@@ -113,7 +116,7 @@ def measure(
                     raise
                 except InputError as error:
                     series.fail({checkpoint.name: str(error)})
-        curve = _curve(series, shared, name, paired)
+        curve = _curve(series, sample, shared, name, paired)
         processes.main_does(lambda: folder.finish(lambda: _save(curve, folder.folder, x_scale)))
     finally:
         folder.unlock()
@@ -153,15 +156,27 @@ def _begin(
     return recorded is None, calibrated_on
 
 
-def _curve(series: SeriesLeft, shared: SampleConfig, calibrated_on: str, paired: dict[str, Measured]) -> Curve:
-    """The curve of the results, in the order of the series; `paired`: for its differences."""
+def _curve(
+    series: SeriesLeft, sample: SampleConfig, shared: SampleConfig, calibrated_on: str, paired: dict[str, Measured]
+) -> Curve:
+    """The curve of the results, in the order of the series.
+
+    Args:
+        series: the results.
+        sample: the settings asked for.
+        shared: the settings of all points.
+        calibrated_on: the checkpoint that decided those left open.
+        paired: for differences.
+    """
     names = [each.name for each in series.left]
     steps = steps_of(names)
     places = zip(range(len(names)) if steps is None else steps, names, strict=True)
     points = []
     for place, name in places:
         change, change_se, _ = difference(paired[names[0]], paired[name])
-        points.append(replace(_point(place, name, series.results[name]), change=change, change_se=change_se))
+        result = series.results[name]
+        point = replace(_point(place, name, result), change=change, change_se=change_se)
+        points.append(replace(point, remedy=remedy_for(sample, result)))
     calibrated = series.results[calibrated_on]
     return Curve(
         points=points,
@@ -187,6 +202,8 @@ def _point(step: int, name: str, result: LLCResult) -> Point:
         r_hat=result.r_hat,
         ess=result.ess,
         verdict=result.verdict,
+        doubled=result.localization_sensitivity.get("doubled", math.nan),
+        doubled_se=result.localization_sensitivity.get("doubled_se", math.nan),
         weights=str(result.model.get("revision") or result.model.get("fingerprint")),
     )
 

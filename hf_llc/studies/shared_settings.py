@@ -44,6 +44,23 @@ def with_settings(sample: SampleConfig, used: dict[str, Any]) -> SampleConfig:
     return replace(sample, **{name: value for name, value in used.items() if value is not None}, beta=None)
 
 
+def remedy_for(sample: SampleConfig, result: LLCResult) -> str:
+    """What to do first about a bad verdict on one of several measurements; "" if it is good.
+
+    Args:
+        sample: the settings asked for all of them. One of theirs that is "auto" was decided on another measurement.
+        result: of this one.
+    """
+    if result.is_trustworthy or not result.reasons:
+        return ""
+    first = result.reasons[0]
+    if any(value == "auto" == getattr(sample, name, None) for name, value in first.change.items()):
+        return (
+            "the settings found at another checkpoint do not suit it: estimate it by itself, and measure all like that"
+        )
+    return first.remedy
+
+
 def kept_settings(sample: SampleConfig, store: dict[str, Any], key: str) -> dict[str, Any]:
     """What an earlier measurement with the settings `sample` has left in `store` (`keep_settings`); else nothing.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
+from hf_llc.cli.arguments import add_like, add_run_options, add_settings, settings_from
 from hf_llc.cli.study import run_study
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
@@ -33,6 +33,7 @@ def add(commands: Any) -> None:
     add_settings(parser)
     options = add_run_options(parser, output="the curve")
     options.add_argument("--output", metavar="DIR", required=True, help="folder of the curve")
+    add_like(options)
     options.add_argument("--x-scale", choices=["linear", "log"], default="linear", help="of the steps in the picture")
     options.add_argument("--resume", action="store_true", help="insist that there is a curve to go on with")
     options.add_argument("--overwrite", action="store_true", help="do all again")
@@ -47,7 +48,14 @@ def run(args: argparse.Namespace) -> int:
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_curve import measure
 
-        return measure(_series(args, load), load, sample, x_scale=args.x_scale, **common)
+        return measure(
+            _series(args, load),
+            load,
+            sample,
+            x_scale=args.x_scale,
+            data_fingerprint=None if args.like is None else args.like.data_fingerprint,
+            **common,
+        )
 
     return run_study(args, "curve", measured)
 
