@@ -292,8 +292,10 @@ def test_curve_goes_along_with_a_result_of_one_of_its_checkpoints(tmp_path: Path
     result.save(run)
     model.mkdir()
     point = {"step": 500, "llc": result.llc, "llc_se": result.llc_se, "loss": 2.5, "verdict": result.verdict}
-    for name, text in {"curve.json": json.dumps({"points": [point]}), "curve.csv": "step\n", "curve.png": "x"}.items():
-        (run.parent / name).write_text(text)
+    curve = {"schema_version": 1, "points": [point], "calibrated_on": "step500"}
+    (run.parent / "curve.json").write_text(json.dumps(curve))
+    (run.parent / "curve.csv").write_text("step,name,llc,llc_se\n")
+    (run.parent / "curve.png").write_bytes(b"\x89PNG hf_llc")
     assert main(["publish", str(run), "--card", str(model)]) == 0
     assert sorted(p.name for p in (model / "llc").iterdir()) == ["curve.csv", "curve.json", "curve.png", "result.json"]
     card = (model / "README.md").read_bytes()
