@@ -4,28 +4,33 @@
     OMP_NUM_THREADS=1 torchrun --nproc-per-node 2 scripts/dln_theory.py
     accelerate launch scripts/dln_theory.py --preset paper   # more networks, more nβ, more chains
 
-1. Figure I.1: exact λ and multiplicity m (Aoyagi 2024) of deep linear networks with 2 to 800 layers. Widths are uniform
-   on 100 … 999, and half of the layers have a lowered rank, as in Figure 4. The claim: λ lies far below d/2, the more
-   so the deeper the network, and m hardly matters.
+1. Figure I.1: exact λ and multiplicity m (Aoyagi 2024) of deep linear networks with 2 to 800 hidden layers. Widths are
+   uniform on 100 … 2000, the rank of the product on 0 … the smallest width, as the paper draws them. The claim: λ lies
+   far below d/2, the more so the deeper the network, and m hardly matters.
 2. Figure 2: the volume V(ε) of {K < ε} near a minimum shrinks as ε^λ (ln 1/ε)^(m−1). V is integrated numerically for
    four landscapes K of two parameters with known λ, under N(w*, I/γ) with γ = 1, which is SGLD's localization. The
    Laplace transform of V gives the exact λ̂ at any nβ: nβ E[K] = ∫ V(x/nβ)(x − 1)e^−x dx / ∫ V(x/nβ) e^−x dx. hf_llc
    samples the same landscapes by HMC and must agree.
-3. Appendix F: one parameter, two minima with loss 0. ŷ = (w + 1)(w − 1)⁸ and K = ŷ²/2 have λ = 1/2 at w = −1 and 1/16
-   at w = 1. λ̂ is checked in the same two ways. The posterior mass moves to w = 1 as n grows, as n^(1/2 − 1/16).
+3. Appendix F: ŷ = w⁸ f₁(x) + (1 − w⁸) f₂(x), with noise. Where f₁ is the truth, K = ½(1 − w⁸)² has λ = 1/2 at w = 1;
+   where f₂ is, K = ½w¹⁶ has λ = 1/16 at w = 0: two truths, two λ. (f₁ and f₂ are a sine and a cosine, of mean squared
+   difference 1.) Both λ are checked in the same two ways.
+4. A polynomial with two minima of loss 0 beside it: K = ½((w + 1)(w − 1)⁸)² has λ = 1/2 at w = −1 and 1/16 at w = 1.
+   The posterior mass moves to w = 1 as n grows, as n^(1/2 − 1/16).
+5. Appendix E, eq. 24: E K under N(w*, σ²I) is ½σ² Tr H, to second order in σ. At half of these minima H is 0, whatever
+   λ is between 1/16 and 1/2. No more of an experiment than that: eq. 24 is an identity of quadratics.
 
-The range of widths, the landscapes and the polynomial are ours, with the λ that the paper names.
+The landscapes, f₁, f₂ and the polynomial are ours, with the λ that the paper names.
 
 Expected of `cpu`:
 
-- median λ/(d/2) is 0.126 up to 10 layers and 0.0001 from 100 layers on: among hundreds of layers one of low rank is
-  enough for a product of rank 1 to 3, which 50 of 72 networks have;
-- m is at most 78, and its term in the free energy at most 0.41 % of λ ln n at n = 10⁶;
-- exponents of the volume are within 0.003 of λ; 18 sampled λ̂ lie −1.4 to +1.3 standard errors off;
-- at nβ = 1000 the minima with λ = 1/2 and 1/16 have λ̂ = 0.502 ± 0.008 and 0.0558 ± 0.0013 (from the volume: 0.5000 and
-  0.0561), and the posterior mass moves as n^0.4382.
+- median λ/(d/2) is 0.056 up to 10 hidden layers and 0.0002 from 100 on, at most 0.361; m is at most 25, and its term in
+  the free energy at most 0.04 % of λ ln n at n = 10⁶;
+- exponents of the volume are within 0.003 of λ; 22 sampled λ̂ lie −1.5 to +1.3 standard errors off;
+- appendix F at nβ = 1000: λ̂ = 0.495 ± 0.007 and 0.0519 ± 0.0014 (from the volume: 0.5008 and 0.0539);
+- the polynomial at nβ = 1000: 0.502 ± 0.008 and 0.0558 ± 0.0013 (0.5000 and 0.0561), its mass moves as n^0.4382.
 
-Time: six minutes of one thread on a busy 2-core machine. `paper` has not been run; an hour of one core by estimate.
+Time: two minutes of one core, six by the clock on a busy machine. `paper` has not been run: half an hour of one core
+(`--dry-run`).
 """
 
 from __future__ import annotations
@@ -57,26 +62,27 @@ matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.colors import LogNorm
 
-WIDTHS = (100, 1000)
-"""Widths of the networks; the upper end is excluded."""
+WIDTHS = (100, 2000)
+"""Widths of the networks, both ends included."""
 
 
 @dataclass(frozen=True)
 class Preset:
     """How many networks, and how long the chains."""
 
-    layers: tuple[int, ...]
+    hidden: tuple[int, ...]
     networks_a_depth: int
     log10_nbetas: tuple[float, ...]
     num_chains: int
     num_steps: int
 
 
-DEPTHS = tuple(sorted({round(2 * 400 ** (k / 24)) for k in range(25)}))
+HIDDEN = tuple(sorted({round(2 * 400 ** (k / 24)) for k in range(25)}))
+"""Hidden layers, 2 to 800, evenly in their logarithm."""
 PRESETS = {
     "smoke": Preset((2, 200), 2, (2.0,), 8, 16),
-    "cpu": Preset(DEPTHS, 8, (1.0, 2.0, 3.0), 200, 300),
-    "paper": Preset(DEPTHS, 40, (1.0, 1.5, 2.0, 2.5, 3.0), 1000, 1000),
+    "cpu": Preset(HIDDEN, 8, (1.0, 2.0, 3.0), 200, 300),
+    "paper": Preset(HIDDEN, 40, (1.0, 1.5, 2.0, 2.5, 3.0), 1000, 1000),
 }
 
 
@@ -121,12 +127,11 @@ def sampled_llc(name: str, nbeta: float, preset: Preset) -> Row:
     }
 
 
-def random_theory(layers: int, seed: int) -> Row:
+def random_theory(hidden: int, seed: int) -> Row:
     """Exact λ and m of one random deep linear network, beside its d/2."""
-    draw = random.Random(f"{layers} {seed}")
-    widths = [draw.randrange(*WIDTHS) for _ in range(layers + 1)]
-    full = [min(pair) for pair in pairwise(widths)]
-    rank = min(k - draw.randrange(k) if draw.random() < 0.5 else k for k in full)
+    draw = random.Random(f"{hidden} {seed}")
+    widths = [draw.randint(*WIDTHS) for _ in range(hidden + 2)]
+    rank = draw.randint(0, min(widths))
     value, multiplicity = deep_linear(widths, rank)
     half = sum(a * b for a, b in pairwise(widths)) / 2
     return {"rank": rank, "lambda": float(value), "multiplicity": multiplicity, "half_d": half}
@@ -135,7 +140,7 @@ def random_theory(layers: int, seed: int) -> Row:
 def work(job: Row, preset: Preset) -> Row:
     """One network's theory, or one landscape's λ̂ at one nβ with what it must be."""
     if job["part"] == "network":
-        return random_theory(job["layers"], job["seed"])
+        return random_theory(job["hidden"], job["seed"])
     nbeta = 10 ** job["log10_nbeta"]
     found = sampled_llc(job["landscape"], nbeta, preset)
     return {**found, "exact": exact_llc(LANDSCAPES[job["landscape"]], nbeta)}
@@ -143,17 +148,16 @@ def work(job: Row, preset: Preset) -> Row:
 
 def claim_of_networks(networks: Sequence[Row]) -> str:
     """Figure I.1: is λ far below d/2, and m negligible?"""
-    share: dict[int, list[float]] = {row["layers"]: [] for row in networks}
-    for row in networks:
-        share[row["layers"]].append(row["lambda"] / row["half_d"])
-    shallow = float(np.median([x for layers, values in share.items() if layers <= 10 for x in values]))
-    deep = float(np.median([x for layers, values in share.items() if layers >= 100 for x in values]))
-    n = 1e6
+    share = [(row["hidden"], row["lambda"] / row["half_d"]) for row in networks]
+    shallow = float(np.median([x for hidden, x in share if hidden <= 10]))
+    deep = float(np.median([x for hidden, x in share if hidden >= 100]))
+    n, largest = 1e6, max(x for _, x in share)
     weight = max((row["multiplicity"] - 1) * math.log(math.log(n)) / (row["lambda"] * math.log(n)) for row in networks)
     return (
         f"λ of deep linear networks far below d/2, the more so the deeper, and m negligible: "
-        f"{_seen(deep < shallow < 1 and weight < 0.01)} (median λ/(d/2) {shallow:.3f} up to 10 layers, {deep:.4f} from "
-        f"100 on; m at most {max(row['multiplicity'] for row in networks)}, its term in the free energy at most "
+        f"{_seen(deep < shallow < 1 and weight < 0.01)} ({len(networks)} networks; median λ/(d/2) {shallow:.3f} up to "
+        f"10 hidden layers, {deep:.4f} from 100 on, largest {largest:.3f}; m at "
+        f"most {max(row['multiplicity'] for row in networks)}, its term in the free energy at most "
         f"{weight:.2%} of λ's at n = 10⁶)."
     )
 
@@ -172,6 +176,27 @@ def claim_of_landscapes(targets: Sequence[Row]) -> str:
     )
 
 
+def claim_of_appendix_f(targets: Sequence[Row]) -> str:
+    """Are both λ of appendix F's own model seen, by quadrature and by λ̂? And what ½σ² Tr H says (appendix E)."""
+    parts = []
+    for name, landscape in list(LANDSCAPES.items())[-2:]:
+        row = max((row for row in targets if row["landscape"] == name), key=lambda row: row["log10_nbeta"])
+        z = (row["llc"] - row["exact"]) / row["llc_se"]
+        exponent = volume_exponent(landscape)
+        is_seen = abs(exponent - landscape.learning_coefficient) < 0.01 and abs(z) < 4
+        parts.append(
+            f"{name[3:]}: λ = {landscape.learning_coefficient:g}, exponent of the volume {exponent:.4f}, λ̂ at nβ = "
+            f"{10 ** row['log10_nbeta']:g} {row['llc']:.4f} ± {row['llc_se']:.4f} ({row['exact']:.4f} by quadrature): "
+            f"{_seen(is_seen) if row['llc_se'] < 0.1 * row['exact'] else 'cannot tell'}"
+        )
+    flat = [item for item in LANDSCAPES.values() if item.half_trace() == 0]
+    values = sorted(item.learning_coefficient for item in flat)
+    return (
+        f"Appendix F, w⁸ f₁ + (1 − w⁸) f₂: {'; '.join(parts)}. ½σ² Tr H (eq. 24) is 0 at {len(flat)} of "
+        f"{len(LANDSCAPES)} minima, with λ from {values[0]:g} to {values[-1]:g}: it cannot tell them apart."
+    )
+
+
 def _seen(is_seen: bool) -> str:
     return "seen" if is_seen else "not seen"
 
@@ -179,16 +204,18 @@ def _seen(is_seen: bool) -> str:
 def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
     """Above: λ against d/2, and multiplicities. Below: volumes, and λ̂ against what they say."""
     figure, ((one, two), (three, four)) = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
-    layers = [row["layers"] for row in networks]
+    layers = [row["hidden"] for row in networks]
     half = np.array([row["half_d"] for row in networks])
     dots = one.scatter(half, [row["lambda"] for row in networks], c=layers, s=8, norm=LogNorm(), cmap="viridis")
-    figure.colorbar(dots, ax=one, label="layers")
+    figure.colorbar(dots, ax=one, label="hidden layers")
     span = np.array([half.min(), half.max()])
     one.plot(span, span, "k--", lw=1, label="λ = d/2: a regular model")
     one.set(xscale="log", yscale="log", xlabel="d/2", ylabel="λ, exact", title="Figure I.1: deep linear networks")
     one.legend(fontsize=8)
     two.scatter(layers, [row["multiplicity"] for row in networks], s=8, c="C0", alpha=0.6)
-    two.set(xscale="log", yscale="log", xlabel="layers", ylabel="multiplicity m", title="Figure I.1: multiplicity")
+    two.set(
+        xscale="log", yscale="log", xlabel="hidden layers", ylabel="multiplicity m", title="Figure I.1: multiplicity"
+    )
     levels = np.geomspace(1e-10, 1, 61)
     nbetas = np.geomspace(3, 1e5, 19)
     for i, (name, landscape) in enumerate(LANDSCAPES.items()):
@@ -235,10 +262,11 @@ def main() -> None:
         {"part": "landscape", "landscape": name, "log10_nbeta": log10_nbeta}
         for name in LANDSCAPES
         for log10_nbeta in preset.log10_nbetas
+        if log10_nbeta >= LANDSCAPES[name].least_log10_nbeta
     ]
     jobs += [
-        {"part": "network", "layers": layers, "seed": seed}
-        for layers in preset.layers
+        {"part": "network", "hidden": hidden, "seed": seed}
+        for hidden in preset.hidden
         for seed in range(preset.networks_a_depth)
     ]
     if args.dry_run:
@@ -250,7 +278,7 @@ def main() -> None:
     names = sorted({name for row in rows for name in row} - {"seconds"})
     numbers = [{name: row.get(name, "") for name in ("part", *(n for n in names if n != "part"))} for row in rows]
     if experiment.processes.is_main:
-        sentence = f"{claim_of_networks(networks)} {claim_of_landscapes(targets)}"
+        sentence = f"{claim_of_networks(networks)} {claim_of_landscapes(targets)} {claim_of_appendix_f(targets)}"
         experiment.finish(draw(networks, targets), numbers, sentence)
 
 

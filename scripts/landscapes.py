@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from scipy import special
 from scipy.optimize import brentq
 from torch import Tensor
@@ -31,6 +32,9 @@ class Landscape:
         leapfrog: leapfrog steps a trajectory, more where one direction is much slower than another.
         section: for d = 2, the half-width of {b: K(a, b) < ε} at a > 0, for arrays a and ε that broadcast.
         edge: for d = 2, the a where that is 0, or one beyond which there is no mass to speak of.
+        edges: for d = 1, both ends of {w: K(w) < ε} in the basin, `[level, 2]`.
+        basin: for d = 1, where the minimum's own basin ends.
+        least_log10_nbeta: where chains leave the basin, or meet other curvatures, at smaller nβ.
     """
 
     loss: Callable[[Tensor], Tensor]
@@ -41,6 +45,15 @@ class Landscape:
     leapfrog: int
     section: Callable[[Array, Array], Array] | None = None
     edge: Callable[[Array], Array] = lambda epsilon: np.full_like(epsilon, 9.0)
+    edges: Callable[[Array], Array] | None = None
+    basin: tuple[float, float] = (-9.0, 9.0)
+    least_log10_nbeta: float = 0.0
+
+    def half_trace(self) -> float:
+        """½ Tr H of K at the minimum: E K under N(w*, σ²I) is σ² times that, to second order in σ."""
+        w = torch.tensor(self.w_star, dtype=torch.float64)
+        hessian: Any = torch.autograd.functional.hessian(self.loss, w)
+        return float(hessian.trace()) / 2
 
 
 def one_parameter(w: Tensor) -> Tensor:
@@ -48,7 +61,47 @@ def one_parameter(w: Tensor) -> Tensor:
     return 0.5 * ((w[..., 0] + 1) * (w[..., 0] - 1) ** 8) ** 2
 
 
+def _polynomial_edges(centre: float, basin: tuple[float, float]) -> Callable[[Array], Array]:
+    """Ends of {`one_parameter` < ε} around one of its minima, by bisection."""
+
+    def level(w: float) -> float:
+        return 0.5 * ((w + 1) * (w - 1) ** 8) ** 2
+
+    def edge(end: float, value: float) -> float:
+        root: Any = end if level(end) <= value else brentq(lambda w: level(w) - value, centre, end, xtol=1e-15)
+        return root
+
+    return lambda epsilon: np.array([[edge(end, value) for end in basin] for value in epsilon])
+
+
+_X = torch.arange(16, dtype=torch.float64) / 8
+F1, F2 = torch.sin(torch.pi * _X), torch.cos(torch.pi * _X)
+"""f₁ and f₂ of appendix F at inputs x over one period, where the mean of (f₁ − f₂)² is 1."""
+
+
+def appendix_f(truth: Tensor) -> Callable[[Tensor], Tensor]:
+    """K of ŷ = w⁸ f₁(x) + (1 − w⁸) f₂(x) and noise of variance 1 where `truth` makes the data, `[…, 1]` → `[…]`."""
+
+    def loss(w: Tensor) -> Tensor:
+        power = w**8
+        return (power * F1 + (1 - power) * F2 - truth).square().mean(-1) / 2
+
+    return loss
+
+
+def _first_edges(epsilon: Array) -> Array:
+    """½(1 − w⁸)² < ε around w = 1."""
+    root = np.sqrt(2 * epsilon)
+    return np.stack([np.maximum(1 - root, 0) ** (1 / 8), (1 + root) ** (1 / 8)], axis=1)
+
+
+def _second_edges(epsilon: Array) -> Array:
+    """½w¹⁶ < ε."""
+    return (2 * epsilon)[:, None] ** (1 / 16) * np.array([-1.0, 1.0])
+
+
 ORIGIN = (0.0, 0.0)
+LEFT, RIGHT = (-9.0, BARRIER), (BARRIER, 9.0)
 
 
 LANDSCAPES = {
@@ -76,10 +129,14 @@ LANDSCAPES = {
     "a⁴b²": Landscape(
         lambda w: (w[..., 0] ** 2 * w[..., 1]) ** 2, ORIGIN, 0.25, 1, 300.0, 150, lambda a, e: np.sqrt(e) / a**2
     ),
-    "w = −1": Landscape(one_parameter, (-1.0,), 0.5, 1, 2.0**16, 6),
-    "w = 1": Landscape(one_parameter, (1.0,), 1 / 16, 1, 100.0, 120),
+    "w = −1": Landscape(one_parameter, (-1.0,), 0.5, 1, 2.0**16, 6, edges=_polynomial_edges(-1.0, LEFT), basin=LEFT),
+    "w = 1": Landscape(one_parameter, (1.0,), 1 / 16, 1, 100.0, 120, edges=_polynomial_edges(1.0, RIGHT), basin=RIGHT),
+    "F: f₁ true": Landscape(
+        appendix_f(F1), (1.0,), 0.5, 1, 100.0, 8, edges=_first_edges, basin=(0.0, 9.0), least_log10_nbeta=2.0
+    ),
+    "F: f₂ true": Landscape(appendix_f(F2), (0.0,), 1 / 16, 1, 30.0, 120, edges=_second_edges, least_log10_nbeta=2.0),
 }
-"""By name; the last two are the minima of the one-parameter model."""
+"""By name; "w = …" are the two minima of the polynomial, "F: …" the two truths of the model of appendix F."""
 
 
 def volume(landscape: Landscape, epsilon: Array) -> Array:
@@ -96,17 +153,8 @@ def volume(landscape: Landscape, epsilon: Array) -> Array:
         density = 4 * t * a * np.exp(-(a**2) / 2) / math.sqrt(2 * math.pi)
         inside = special.erf(landscape.section(a, epsilon[:, None]) / math.sqrt(2))
         return np.trapezoid(density * inside, t, axis=1)
-    (centre,) = landscape.w_star
-    left, right = (-9.0, BARRIER) if centre < BARRIER else (BARRIER, 9.0)
-
-    def level(w: float) -> float:
-        return 0.5 * ((w + 1) * (w - 1) ** 8) ** 2
-
-    def edge(end: float, value: float) -> float:
-        root: Any = end if level(end) <= value else brentq(lambda w: level(w) - value, centre, end, xtol=1e-15)
-        return root
-
-    ends = np.array([[edge(end, value) for end in (left, right)] for value in epsilon]) - centre
+    assert landscape.edges is not None
+    ends = landscape.edges(epsilon) - landscape.w_star[0]
     return special.ndtr(ends[:, 1]) - special.ndtr(ends[:, 0])
 
 

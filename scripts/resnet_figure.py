@@ -157,7 +157,7 @@ def _kinds(rows: Sequence[Row]) -> str:
     """Their verdicts, with how many have each."""
     counts = Counter(row["verdict"] for row in rows)
     shown = [f"“{verdict}”" + (f" ({n})" if len(counts) > 1 else "") for verdict, n in sorted(counts.items())]
-    return " and ".join(shown)
+    return ", ".join(shown)
 
 
 def _settings(row: Row) -> str:

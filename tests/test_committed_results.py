@@ -87,7 +87,7 @@ def dln_theory(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
         "Figure I.1: deep", "Figure I.1: mult", "Figure 2", "λ̂ and what"))  # fmt: skip
     networks = [r for r in rows if r["part"] == "network"]
     same(_sorted(one.collections[0].get_offsets()), ((r["half_d"], r["lambda"]) for r in networks))
-    same(_sorted(two.collections[0].get_offsets()), ((r["layers"], r["multiplicity"]) for r in networks))
+    same(_sorted(two.collections[0].get_offsets()), ((r["hidden"], r["multiplicity"]) for r in networks))
     volume = curves(three)["a² + b²:  λ = 1"]
     same(volume, ((x, -math.expm1(-x / 2)) for x, _ in volume))  # half a χ² of two degrees of freedom
     drawn = [_sorted(zip(*container.lines[0].get_data(), strict=True)) for container in four.containers]
