@@ -12,6 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
 
 from hf_llc.errors import InputError
+from hf_llc.observe_setting import checked_observe, observe_name
 from hf_llc.setting_checks import MOST, check_kinds, check_ranges, setting, unknown_setting
 
 TextTask = Literal[
@@ -173,9 +174,13 @@ class SampleConfig:
         "chains stepped together under vmap; 1: one by one, the same numbers on any number of processes; auto: all "
         "chains of a process, if a short measurement finds that faster",
     )
-    observe: str | None = setting(
-        None, "record these observables along the chains: names, separated by commas (docs/extending.md)"
+    observe: str | dict[str, Any] | None = setting(
+        None,
+        "record these along the chains: NAME=DATA:SPLIT, losses on examples of that data (@data: of the data that are "
+        "sampled on), or a registered NAME, separated by commas; in Python also names with data or callables",
     )
+    observe_examples: int = setting(64, "the first so many examples of each data set of observe")
+    observe_loss: Literal["example", "token"] = setting("example", "observe losses summed over an example, or by token")
     observe_every: int = setting(20, "steps from one record of the observables to the next")
     data_parallel: int = setting(
         1, "processes in a group that steps the same chains, each with its share of every minibatch"
@@ -201,6 +206,7 @@ class SampleConfig:
         if isinstance(self.weights, str):  # one spelling, for one run
             terms = " ".join(self.weights.split()).split("+")
             object.__setattr__(self, "weights", "+".join(term.strip().replace("~ ", "~") for term in terms))
+        object.__setattr__(self, "observe", checked_observe(self.observe))
         if self.localization == 0 and isinstance(self.localization, float):
             object.__setattr__(self, "localization", 0.0)  # −0.0 is the same setting
         if self.sampler != "auto":
@@ -273,7 +279,13 @@ class SampleConfig:
 MASKS = "masks of"
 """How the name of weights begins that were given as masks or slices."""
 
-_YOUNG = {"weights": "all", "batch_order": "random", "draw_loss": "batch"}
+_YOUNG: dict[str, Any] = {
+    "weights": "all",
+    "batch_order": "random",
+    "draw_loss": "batch",
+    "observe_examples": 64,
+    "observe_loss": "example",
+}
 """Settings that older files do not have, with their defaults."""
 
 _OWNERS = {"LLCEvaluator": SampleConfig, "LLCEvaluator.compute": LoadConfig}
@@ -306,7 +318,8 @@ def as_dict(config: Any) -> dict[str, Any]:
     """
     values = {item.name: getattr(config, item.name) for item in fields(config)}
     values = {name: value for name, value in values.items() if name not in _YOUNG or value != _YOUNG[name]}
-    return {**values, "weights": weights_name(values["weights"])} if "weights" in values else values
+    named = {"weights": weights_name, "observe": observe_name}
+    return {name: named[name](value) if name in named else value for name, value in values.items()}
 
 
 def weights_name(weights: str | Mapping[str, Any]) -> str:

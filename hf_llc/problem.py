@@ -53,6 +53,8 @@ class Problem:
         task: name of the task.
         provenance: ids, resolved revisions and fingerprints of model and data, for the result.
         part: what is sampled of the model's weights; None: all with `requires_grad`.
+        token_losses: the loss of each token, nats, `[batch, position]`; None: an example has one loss.
+        processor: the tokenizer or image processor, where there is one.
     """
 
     model: nn.Module
@@ -64,6 +66,8 @@ class Problem:
     task: str = "plain"
     provenance: dict[str, Any] = field(default_factory=dict)
     part: Part | None = None
+    token_losses: Callable[[Forward, Mapping[str, Tensor]], Tensor] | None = None
+    processor: Any = None
 
     @property
     def num_examples(self) -> int:

@@ -34,6 +34,26 @@ class LLCResult(Record):
 
         return load(cls, folder)
 
+    def to_xarray(self) -> Any:
+        """Trace and observations as an `xarray.DataTree`, with devinterp's names (extra `hf_llc[xarray]`).
+
+        Raises:
+            InputError: xarray is not installed, or the trace was not kept.
+        """
+        from hf_llc.publishing.xarray_export import to_xarray
+
+        return to_xarray(self)
+
+    def to_zarr(self, path: str | Path) -> Path:
+        """Write `to_xarray` to a new zarr store at `path`, which is returned.
+
+        Raises:
+            InputError: xarray or zarr is not installed, the trace was not kept, or something is at `path`.
+        """
+        from hf_llc.publishing.xarray_export import to_zarr
+
+        return to_zarr(self, path)
+
     def push_to_hub(self, repo_id: str, **options: Any) -> Published:
         """Put λ̂ on a model's card and the result's files beside it, in one commit.
 

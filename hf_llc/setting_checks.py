@@ -73,7 +73,7 @@ def check_kinds(config: DataclassInstance) -> None:
 
 
 _COUNTS = ("num_chains", "num_draws", "num_steps_between_draws", "num_leapfrog_steps", "minimize_steps", "max_steps")
-_SIZES = ("observe_every", "batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
+_SIZES = ("observe_every", "observe_examples", "batch_size", "micro_batch_size", "data_parallel", "parameter_parallel")
 _STRENGTHS = ("friction", "localization", "nbeta", "beta")
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
@@ -84,7 +84,7 @@ _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {
     **dict.fromkeys(("step_size", "friction"), (lambda value: value > 0, "'auto', or a number above 0")),
     **dict.fromkeys(("target_se", "max_seconds", "nbeta", "beta"), (lambda value: value > 0, "a number above 0")),
     "seed": (lambda value: 0 <= value < 2**63, "0 … 2^63 − 1"),
-    **dict.fromkeys(("max_examples", "max_length"), (lambda value: value >= 2, "2 or more")),
+    **dict.fromkeys(("max_examples", "max_length", "observe_examples"), (lambda value: value >= 2, "2 or more")),
 }
 """The numbers that a setting takes, as a condition and in words."""
 

@@ -19,6 +19,7 @@ FLOORS = (
         "seals",
         "numerals",
         "setting_checks",
+        "observe_setting",
         "config",
         "problem",
         "components",

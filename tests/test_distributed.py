@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import psutil
 import pytest
 from launch import ROOT, accelerate, assert_equal, environment, newest, torchrun, worker
@@ -42,11 +43,15 @@ def test_a_process_leaves_its_group_before_it_ends(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", [torchrun, accelerate], ids=["torchrun", "accelerate"])
 def test_two_processes_give_the_draws_of_one(launcher, tmp_path: Path) -> None:
-    """Three chains on two processes, batches that do not divide the data: equal bit for bit."""
-    one = worker([sys.executable], tmp_path / "one")
-    two = worker(launcher(2), tmp_path / "two")
+    """Three chains on two processes, batches that do not divide the data: equal bit for bit, losses observed too."""
+    observing = {"observe": "train=@data", "observe_examples": 20}
+    one = worker([sys.executable], tmp_path / "one", **observing)
+    two = worker(launcher(2), tmp_path / "two", **observing)
     assert (one.num_processes, two.num_processes) == (1, 2)
     assert_equal(one, two)
+    assert one.observations is not None and two.observations is not None
+    np.testing.assert_array_equal(one.observations.values["train"], two.observations.values["train"])
+    np.testing.assert_array_equal(one.observations.init["train"], two.observations.init["train"])
 
 
 @pytest.mark.slow

@@ -88,6 +88,8 @@ def load_problem(
         trivial_loss=encoded.trivial_loss,
         task=task.name,
         provenance={"model": about, "data": facts},
+        token_losses=encoded.token_losses,
+        processor=None if isinstance(processor, InputError) else processor,
     )
 
 

@@ -52,7 +52,7 @@ class Observer:
         for row in [w] if len(w) == 1 else w.split(1):
             buffer.attach(row)
             for name, observable in self.observables.items():
-                seen[name].append(_checked(name, observable(buffer.model)))
+                seen[name].append(checked(name, observable(buffer.model)))
         buffer.attach(w)
         for name, values in seen.items():
             stacked = torch.stack(values)
@@ -90,7 +90,12 @@ class Observer:
         return self.store.read(self.chains, list(range(0, until, self.every)), known=self._known)
 
 
-def _checked(name: str, value: object) -> Tensor:
+def checked(name: str, value: object) -> Tensor:
+    """What an observable returned, on the host in float32.
+
+    Raises:
+        InputError: it is no tensor of real numbers.
+    """
     if not isinstance(value, Tensor) or value.is_complex():
         kind = "a complex tensor" if isinstance(value, Tensor) else type(value).__name__
         raise InputError(f"the observable {name} returns no tensor of real numbers", value=kind)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,7 @@ from hf_llc.records.arrays import load_arrays, save_arrays
 Array = np.ndarray
 
 _STEPS = "steps"
+_KINDS = ("observable.", "init.", "inputs.")
 
 
 @dataclass
@@ -22,15 +23,22 @@ class Observations:
 
     Attributes:
         steps: the step before which each record was made, int64 `[record]`; burn-in included.
-        values: by the observable's name, float32 `[chain, record, …]`; NaN where the chain had ended.
+        values: by the observable's name, float32 `[chain, record, …]`; NaN where the chain had ended. Of the losses of
+            examples: those at w* are taken off.
+        init: by name, the losses of these examples at w*, float64 `[example]` or `[example, position]`.
+        inputs: by name, the token ids of these examples, `[example, token]`.
     """
 
     steps: Array
     values: dict[str, Array]
+    init: dict[str, Array] = field(default_factory=dict)
+    inputs: dict[str, Array] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> Path:
         """Write all arrays to one safetensors file, atomically."""
-        arrays = {_STEPS: self.steps, **{f"observable.{name}": value for name, value in self.values.items()}}
+        arrays = {_STEPS: self.steps}
+        for kind, named in zip(_KINDS, (self.values, self.init, self.inputs), strict=True):
+            arrays |= {f"{kind}{name}": value for name, value in named.items()}
         return save_arrays(path, arrays)
 
     @classmethod
@@ -42,10 +50,14 @@ class Observations:
         """
         arrays = load_arrays(path, "the file of observations")
         steps = arrays.pop(_STEPS, np.empty(()))
-        if steps.ndim != 1 or any(x.ndim < 2 or x.shape[1] != len(steps) for x in arrays.values()):
+        values, init, inputs = (
+            {name.removeprefix(kind): x for name, x in arrays.items() if name.startswith(kind)} for kind in _KINDS
+        )
+        is_known = len(arrays) == len(values) + len(init) + len(inputs)
+        if steps.ndim != 1 or not is_known or any(x.ndim < 2 or x.shape[1] != len(steps) for x in values.values()):
             remedy = "estimate again, with overwrite"
             raise FolderError("the file of observations is damaged", value=str(path), remedy=remedy)
-        return cls(steps, {name.removeprefix("observable."): value for name, value in arrays.items()})
+        return cls(steps, values, init, inputs)
 
 
 def join_observations(parts: Sequence[Observations]) -> Observations:

@@ -18,6 +18,7 @@ from hf_llc.progress import Watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.publishing.result_folder import check_unread, save
 from hf_llc.result import LLCResult
+from hf_llc.workflow.observed import observables_of
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
@@ -86,4 +87,5 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
         restricted(problem.model, problem.part),
         tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
     ):
-        return Run(problem, sample, RunFolder(temporary), Processes()).result(begun)
+        observed = observables_of(sample, problem, LoadConfig())
+        return Run(problem, sample, RunFolder(temporary), Processes(), observed).result(begun)

@@ -14,7 +14,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
-from hf_llc.observables import observables_named
+from hf_llc.observables import Observable, observables_named
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
@@ -22,6 +22,7 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.progress import watch
 from hf_llc.workflow.identity import identity_of
+from hf_llc.workflow.observed import fingerprints_of, observables_of
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import decide_from_data
@@ -109,18 +110,22 @@ def opened_run(
     sample, processes = arrange_processes(sample, given.model)
     if folder is None and resume:
         raise InputError("resume needs an output folder", remedy="give output")
-    observables_named(sample.observe)  # an unknown name is refused now, not after calibration
+    if isinstance(sample.observe, str):
+        observables_named(sample.observe)  # an unknown name is refused now, before anything is loaded
     if folder is not None:
         processes.main_does(lambda: str(check_writable(folder.folder)))
 
-    def prepared() -> tuple[Problem, SampleConfig, dict[str, Any]]:
+    def prepared() -> tuple[Problem, SampleConfig, dict[str, Observable], dict[str, Any]]:
         problem, decided = loaded(load, sample, given)
-        # without a folder there is nothing to tell apart
-        return problem, decided, {} if folder is None else identity_of(problem, given.loss_fn)
+        observed = observables_of(decided, problem, load, given.loss_fn, given.tokenizer)
+        if folder is None:  # then there is nothing to tell apart
+            return problem, decided, observed, {}
+        observing = {"observed": fingerprints_of(observed)} if isinstance(decided.observe, dict) else {}
+        return problem, decided, observed, {**identity_of(problem, given.loss_fn), **observing}
 
     takes_all = is_sharded(given.model)  # its processes meet inside the work
     with watch().stage("load model and data"):
-        problem, sample, identity = prepared() if takes_all else processes.all_do(prepared)
+        problem, sample, observed, identity = prepared() if takes_all else processes.all_do(prepared)
     asked = {**as_dict(load), **as_dict(sample), **identity}
     asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
     asked |= also_asked or {}
@@ -137,7 +142,7 @@ def opened_run(
             with contextlib.ExitStack() as kept:
                 processes.all_do(lambda: kept.enter_context(preserved(problem.model)))
                 processes.all_do(lambda: kept.enter_context(restricted(problem.model, problem.part)))
-                run = Run(problem, sample, used, processes)
+                run = Run(problem, sample, used, processes, observed)
                 used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
                 yield run
                 processes.main_does(used.close)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -30,7 +30,7 @@ from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
-from hf_llc.observables import observables_named
+from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -45,6 +45,7 @@ from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
 from hf_llc.workflow.forecast import expect_chains, forecast
 from hf_llc.workflow.notes import with_notes
+from hf_llc.workflow.observed import check_room, references_of, start_probes
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
@@ -61,6 +62,7 @@ class Run:
         sample: settings after `decide_from_data`.
         folder: of the run.
         processes: which share the chains out.
+        observables: recorded along the chains.
 
     Attributes:
         asked: `sample`, without what this model or its memory rules out.
@@ -70,11 +72,20 @@ class Run:
         calibration: what calibration found; None if ε was given.
     """
 
-    def __init__(self, problem: Problem, sample: SampleConfig, folder: RunFolder, processes: Processes) -> None:
+    def __init__(
+        self,
+        problem: Problem,
+        sample: SampleConfig,
+        folder: RunFolder,
+        processes: Processes,
+        observables: Mapping[str, Observable] | None = None,
+    ) -> None:
         assert isinstance(sample.batch_size, int)
         self.problem, self.asked, self.folder, self.processes = problem, sample, folder, processes
         self.batch_size = sample.batch_size
+        self.observables = observables or {}
         self.posterior = self._posterior()
+        self._start_observables()
         forecast(self.posterior, self.asked, processes, batch_size=self.batch_size)
         processes.all_do(lambda: check_finite(self.posterior))
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
@@ -89,6 +100,19 @@ class Run:
     def _posterior(self) -> Posterior:
         """The posterior around the model's present weights."""
         return open_posterior(self.problem, self.asked, self.processes, batch_size=self.batch_size)
+
+    def _start_observables(self) -> None:
+        """Show the observables the model at w*, and refuse records that will not fit."""
+        if not self.observables:
+            return
+        model, count = self.posterior.model, self.processes.count
+
+        def start() -> None:
+            start_probes(self.observables, model)
+            check_room(self.observables, model, self.asked, self.folder.folder, processes=count)
+
+        self.posterior.buffer.release()
+        self.processes.all_do(start)
 
     def prepare(self) -> None:
         """Minimize and calibrate, if that was asked for, and fix the settings of the chains."""
@@ -109,7 +133,7 @@ class Run:
             seal=self.folder.seal,
             is_long_enough=is_long_enough,
             describe=describe,
-            observables=observables_named(self.asked.observe),
+            observables=self.observables,
         )
 
     @property
@@ -145,6 +169,9 @@ class Run:
             settings = better
         if self.calibration is not None:
             self.calibration |= {"attempts": attempts}
+        if self.sampling.observations is not None:
+            init, inputs = references_of(self.observables)
+            self.sampling.observations.init, self.sampling.observations.inputs = init, inputs
         if self.asked.extrapolate:
             extrapolated = extrapolate(self.sampling, chains, estimate)
             if extrapolated is not None:
@@ -289,6 +316,7 @@ class Run:
             start += parameter.numel()
         self.posterior = self._posterior()
         self.processes.all_do(lambda: check_finite(self.posterior))
+        self._start_observables()
         return done
 
     def _decided(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:

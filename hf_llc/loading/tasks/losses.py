@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -68,12 +69,12 @@ def check_positions(logits: Tensor, tokens: Tensor) -> None:
         )
 
 
-def token_sums(logits: Tensor, labels: Tensor) -> Tensor:
-    """Σ over predicted tokens of −log p(label), nats, `[batch]`; positions labelled −100 count nothing."""
+def token_losses(logits: Tensor, labels: Tensor) -> Tensor:
+    """−log p(label) of each token, nats, `[batch, position]`; 0 at positions labelled −100."""
     flat = F.cross_entropy(
         logits.reshape(-1, logits.shape[-1]), labels.reshape(-1), reduction="none", ignore_index=IGNORED
     )
-    return flat.view(labels.shape).sum(-1)
+    return flat.view(labels.shape)
 
 
 def entropy(labels: Tensor) -> float:
@@ -84,7 +85,7 @@ def entropy(labels: Tensor) -> float:
 
 
 def per_token(
-    examples: dict[str, Tensor], predicted: Tensor, sums: Losses, config: LoadConfig, facts: dict[str, Any]
+    examples: dict[str, Tensor], predicted: Tensor, tokens: Losses, config: LoadConfig, facts: dict[str, Any]
 ) -> Encoded:
     """The losses of a model of tokens, normalised as `config.loss_normalization` says.
 
@@ -94,13 +95,17 @@ def per_token(
     Args:
         examples: tensors, `[example, …]`.
         predicted: labels of the predicted positions, −100 elsewhere, `[example, position]`.
-        sums: summed losses `[batch]`, nats.
+        tokens: the loss of each position, `[batch, position]`, nats; 0 where none is predicted.
         config: says which normalization.
         facts: provenance so far.
 
     Raises:
         InputError: no example has a predicted token.
     """
+
+    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        return tokens(forward, batch).sum(-1)
+
     counts = (predicted != IGNORED).sum(1)
     empty = counts == 0
     if bool(empty.all()):
@@ -117,10 +122,11 @@ def per_token(
     trivial_loss = entropy(predicted[predicted != IGNORED])
     facts = {**facts, "num_tokens": num_tokens, "loss_normalization": config.loss_normalization}
     if config.loss_normalization == "sequence":
-        return Encoded(examples, sums, len(counts), "nats per sequence", trivial_loss * mean, facts)
-    return Encoded(
-        examples, lambda forward, batch: sums(forward, batch) / mean, num_tokens, "nats per token", trivial_loss, facts
-    )
+        encoded = Encoded(examples, sums, len(counts), "nats per sequence", trivial_loss * mean, facts)
+    else:
+        losses: Losses = lambda forward, batch: sums(forward, batch) / mean  # noqa: E731
+        encoded = Encoded(examples, losses, num_tokens, "nats per token", trivial_loss, facts)
+    return replace(encoded, token_losses=tokens)
 
 
 def token_logits(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
@@ -144,10 +150,10 @@ def labelled_tokens(
     if token_types is not None:
         examples["token_type_ids"] = pad_rows(token_types, 0)
 
-    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        return token_sums(token_logits(forward, batch), batch["labels"])
+    def tokens(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        return token_losses(token_logits(forward, batch), batch["labels"])
 
-    return per_token(examples, examples["labels"], sums, config, facts)
+    return per_token(examples, examples["labels"], tokens, config, facts)
 
 
 def classification(inputs: dict[str, Tensor], labels: Tensor, *, kind: str, facts: dict[str, Any]) -> Encoded:

@@ -34,6 +34,7 @@ class Encoded:
         facts: settings and counts for the result's provenance. `input_column`, `second_input_column` and
             `label_column` are those that were read: another one that the user asks for is refused.
         check: tries on a few examples that the model computes what the task says; None: nothing to try.
+        token_losses: the loss of each token, nats, `[batch, position]`; None: an example has one loss.
     """
 
     examples: dict[str, Tensor]
@@ -43,6 +44,7 @@ class Encoded:
     trivial_loss: float | None
     facts: dict[str, Any] = field(default_factory=dict)
     check: Check | None = None
+    token_losses: Losses | None = None
 
 
 def token_inputs(_: Any, length: int) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from hf_llc.loading.tasks.losses import (
     inputs_of,
     logits_of,
     per_token,
-    token_sums,
+    token_losses,
     without_cache,
 )
 from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
@@ -76,10 +76,10 @@ def encode(model: Any, data: Any, tokenizer: Any, config: LoadConfig) -> Encoded
         check_positions(found, batch["decoder_input_ids"])
         return found
 
-    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
-        return token_sums(logits(forward, batch), batch["labels"])
+    def tokens(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+        return token_losses(logits(forward, batch), batch["labels"])
 
-    encoded = per_token(examples, labels, sums, config, facts)
+    encoded = per_token(examples, labels, tokens, config, facts)
     for ids in (encoded.examples["input_ids"], encoded.examples["decoder_input_ids"], labels.clamp(min=0)):
         check_vocabulary(ids, model)
     return replace(encoded, check=causal_check(logits, "decoder_input_ids"))

@@ -21,7 +21,7 @@ from hf_llc.loading.tasks.losses import (
     inputs_of,
     logits_of,
     per_token,
-    token_sums,
+    token_losses,
     without_cache,
 )
 from hf_llc.loading.tasks.task import Encoded, Task, token_inputs
@@ -215,11 +215,11 @@ def _causal(
         check_positions(found, ids)
         return found
 
-    def sums(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
+    def tokens(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         targets = batch.get("labels", batch["input_ids"])
-        return token_sums(logits(forward, batch)[:, :-1], targets[:, 1:])
+        return token_losses(logits(forward, batch)[:, :-1], targets[:, 1:])
 
-    encoded = per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], sums, config, facts)
+    encoded = per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], tokens, config, facts)
     return replace(encoded, check=causal_check(logits))
 
 
