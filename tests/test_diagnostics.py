@@ -241,3 +241,16 @@ def test_plain_and_paired_estimators_agree_where_batches_are_full() -> None:
     assert found.llc == pytest.approx(found.llc_plain)
     assert found.llc == pytest.approx(np.mean(found.llc_per_chain))
     assert found.llc == pytest.approx(100 * (found.mean_loss - 1))
+
+
+def test_four_noisy_chains_at_a_minimum_hardly_ever_seem_to_fall_below_it() -> None:
+    """Of 50 windows the lowest is one whose four chains happen to agree; a true fall is seen all the same."""
+    rng = np.random.default_rng(0)
+    noise = 10 * rng.standard_normal((400, 4, 500))
+    falls = 20 * np.exp(-np.arange(500) / 20) + 8 * (np.arange(500) < 60)
+
+    def alarms(excess: np.ndarray, llc: float) -> float:
+        return np.mean([statistics.is_dipping(statistics.deepest_dip(x), llc, 1.0) for x in excess])
+
+    assert alarms(noise + 1, 1.0) <= 0.005  # 0.1 by the spread of the lowest window alone
+    assert alarms(noise + 8 - falls, 8.0) >= 0.97

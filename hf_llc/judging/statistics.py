@@ -148,6 +148,10 @@ def stuck_chains(draws: Array) -> list[int]:
     return [int(chain) for chain in np.flatnonzero(np.ptp(draws, axis=1) == 0)] if draws.shape[1] > 1 else []
 
 
+_AROUND = 5
+"""Windows on each side of the lowest that its error is taken from, too."""
+
+
 def deepest_dip(excess: Array) -> dict[str, float]:
     """How far the chains fell below L_n(w*), and when.
 
@@ -158,7 +162,8 @@ def deepest_dip(excess: Array) -> dict[str, float]:
 
     Returns:
         `depth`: the lowest window mean over all chains (negative: below L_n(w*)); `depth_se`: its standard error
-        between chains (NaN for one chain); `step`: the middle of the window.
+        between chains (NaN for one chain), not below that of the windows around it: of 50 windows the lowest is often
+        one whose few chains happen to agree; `step`: the middle of the window.
     """
     size = max(1, excess.shape[1] // 50)
     windows = block_means(excess, size)
@@ -167,7 +172,11 @@ def deepest_dip(excess: Array) -> dict[str, float]:
         return {"depth": math.nan, "depth_se": math.nan, "step": math.nan}
     means = windows.mean(axis=0)
     lowest = int(means.argmin())
-    error = float(windows[:, lowest].std(ddof=1)) / math.sqrt(len(windows)) if len(windows) > 1 else math.nan
+    error = math.nan
+    if len(windows) > 1:
+        variances = windows.var(axis=0, ddof=1)
+        around = variances[max(lowest - _AROUND, 0) : lowest + _AROUND + 1]
+        error = math.sqrt(max(variances[lowest], float(around.mean())) / len(windows))
     return {"depth": float(means[lowest]), "depth_se": error, "step": (lowest + 0.5) * size}
 
 
