@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import stat
@@ -14,7 +15,7 @@ from curve_factory import series
 from test_calibrate_command import SMALL as TINY_TEXT
 from test_components_command import measured as components
 from test_curve import command as curve_command
-from test_run_folder import compute, copy_of, killed, killed_before_its_result, llc_of, one_line, states
+from test_run_folder import Killed, compute, copy_of, killed, killed_before_its_result, llc_of, one_line, states
 
 from hf_llc import LLCResult
 from hf_llc.cli.console import remove_empty
@@ -25,6 +26,7 @@ from hf_llc.our_files import is_ours
 from hf_llc.publishing.hub import publish_to_folder
 from hf_llc.publishing.options import PublishOptions
 from hf_llc.studies import explore_settings, measure_components, measure_curve
+from hf_llc.studies.calibration import Calibration
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
@@ -47,7 +49,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("begun") / "run"
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(RunFolder, "finish", killed)
-        with pytest.raises(BaseException, match=r"^$"):
+        with pytest.raises(Killed):
             compute(folder)
     return folder
 
@@ -114,24 +116,56 @@ def test_a_file_put_there_before_the_run_goes_on_stays(name: str, overwrite: boo
     assert (folder / name).read_bytes() == MINE and states(folder)
 
 
-@pytest.mark.parametrize("name", ["result.json", "trace.png"])
-def test_what_the_run_was_writing_when_it_was_killed_is_its_own(name: str, whole: Path, tmp_path: Path) -> None:
-    """A file of another program that lies there then is not."""
-    folder = killed_before_its_result(tmp_path / "run")
+@pytest.fixture(scope="module")
+def ending(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was killed when it began to write the files that end it."""
+    return killed_before_its_result(tmp_path_factory.mktemp("ending") / "run")
+
+
+@pytest.mark.parametrize(
+    ("name", "contents"), [("result.json", foreign), ("result.json", of_another_run), ("trace.png", foreign)]
+)
+def test_what_the_run_was_writing_when_it_was_killed_is_its_own(
+    name: str, contents: Callable[[str, Path], bytes], whole: Path, ending: Path, tmp_path: Path
+) -> None:
+    """A file of another program or run that lies there then is not."""
+    folder, data = copy_of(ending, tmp_path), contents(name, whole)
     (folder / "trace.png").write_bytes((whole / "trace.png").read_bytes())
-    (folder / name).write_bytes(MINE)
+    (folder / name).write_bytes(data)
     with pytest.raises(InputError, match=f"{name}, which hf_llc did not write"):
         compute(folder)
-    assert (folder / name).read_bytes() == MINE and states(folder)
+    assert (folder / name).read_bytes() == data and states(folder)
     (folder / name).unlink()
     assert llc_of(compute(folder)) == llc_of(LLCResult.load(whole))
+
+
+def test_a_folder_that_ended_before_ends_were_announced_is_read(whole: Path, tmp_path: Path) -> None:
+    folder = copy_of(whole, tmp_path)
+    record = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+    del record["ending"]
+    (folder / "run.json").write_text(json.dumps(record), encoding="utf-8")
+    stamp = (folder / "result.json").stat().st_mtime_ns
+    assert llc_of(compute(folder, observe="parameter_norms")) == llc_of(LLCResult.load(whole))
+    assert (folder / "result.json").stat().st_mtime_ns == stamp
+
+
+def test_what_a_kill_inside_safetensors_leaves_is_swept(begun: Path, tmp_path: Path) -> None:
+    """It writes under a name of its own first."""
+    folder = copy_of(begun, tmp_path)
+    left = states(folder)[0].with_name(".tmpAb1xYz")
+    left.write_bytes(b"half")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Run, "result", killed)
+        with pytest.raises(Killed):
+            compute(folder)
+    assert states(folder) and not left.exists()
 
 
 def test_a_kill_while_clearing_gives_no_leave_to_overwrite(whole: Path, tmp_path: Path) -> None:
     folder = copy_of(whole, tmp_path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Path, "unlink", killed)
-        with pytest.raises(BaseException, match=r"^$"):
+        with pytest.raises(Killed):
             compute(folder, overwrite=True)
     (folder / "card.md").write_bytes(MINE)
     with pytest.raises(InputError, match=r"card\.md, which hf_llc did not write"):
@@ -230,6 +264,8 @@ def test_files_put_there_while_other_commands_work_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
+    found = Calibration(settings={"step_size": 1.0}, found=None, moved=None, cells=[], num_gradients=0)
+    monkeypatch.setattr(explore_settings, "calibrate_run", lambda run, grid: found)  # which takes seconds
     original = getattr(module, last)
     series(tmp_path, (2, 10))
     capsys.readouterr()
@@ -254,6 +290,20 @@ def test_files_put_there_while_other_commands_work_stay(
     assert all(is_ours(tmp_path / "out" / name) for name in names)
     code = run(tmp_path)  # what is finished is no hindrance
     assert code not in (1, 2) and not capsys.readouterr().err
+
+
+def test_a_file_beside_a_finished_curve_is_refused_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A curve that goes on writes its files again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
+    series(tmp_path, (2, 10))
+    _curve(tmp_path)
+    (tmp_path / "out" / "curve.csv").write_bytes(MINE)
+    monkeypatch.setattr(measure_curve, "estimate_model", lambda *_, **__: pytest.fail("work"))
+    assert _curve(tmp_path) == 2 and "curve.csv, which hf_llc did not write" in capsys.readouterr().err
+    assert (tmp_path / "out" / "curve.csv").read_bytes() == MINE
 
 
 def test_a_curve_over_positions_is_ours(tmp_path: Path) -> None:
