@@ -62,10 +62,11 @@ def reason_of(error: BaseException, length: int = 300) -> str:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory is short: torch has several ways to say so."""
+    """Whether an error says that memory is short, or was caused by one that does: torch has several ways to say so."""
     text = str(error).lower()
     return (
         isinstance(error, MemoryError)
+        or (error.__cause__ is not None and is_out_of_memory(error.__cause__))
         or type(error).__name__ == "OutOfMemoryError"
         or (
             isinstance(error, (RuntimeError, OSError, ImportError, SystemError))

@@ -192,6 +192,12 @@ def test_our_fault_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
     assert Two(monkeypatch, [None]).all_do(lambda: 3) == 3
 
 
+def _caused(error: Exception, cause: Exception) -> Exception:
+    """As `raise error from cause` leaves it."""
+    error.__cause__ = cause
+    return error
+
+
 @pytest.mark.parametrize(
     ("error", "expected"),
     [
@@ -202,6 +208,8 @@ def test_our_fault_is_told_to_the_others(monkeypatch: pytest.MonkeyPatch) -> Non
         (OSError(12, "Cannot allocate memory"), True),
         (SystemError("<function f> returned NULL without setting an exception"), True),
         (SystemError("bad argument to internal function"), False),
+        (_caused(ImportError("initialization failed"), MemoryError("interning an attribute name")), True),
+        (_caused(ImportError("initialization failed"), KeyError("x")), False),
         (RuntimeError("shapes do not match"), False),
         (ValueError("out of memory lane"), False),
     ],
