@@ -5,10 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from hf_llc.errors import InputError
 from hf_llc.records.record import SCHEMA_VERSION, Record
 from hf_llc.records.trace import Trace
 
 if TYPE_CHECKING:
+    from hf_llc.judging.influence import Influence
     from hf_llc.publishing.hub import Published
 
 __all__ = ["SCHEMA_VERSION", "LLCResult", "Trace"]
@@ -33,6 +35,32 @@ class LLCResult(Record):
         from hf_llc.publishing.result_folder import load
 
         return load(cls, folder)
+
+    def influence(self, sources: str | None = None, queries: str | None = None) -> Influence:
+        """Bayesian influence of observed examples on others, with standard errors and a verdict.
+
+        Args:
+            sources: name of the losses ℓ_i, in `observe`; None: the first.
+            queries: name of the losses ℓ_j; None: the last. With one name it is the loss kernel of these examples.
+
+        By token, `[example, position]` becomes one row of quantities.
+
+        Raises:
+            InputError: there are no such losses, too few records, or a chain has ended.
+        """
+        from hf_llc.judging.influence import influence
+
+        seen = self.observations
+        names = [] if seen is None else list(seen.init)
+        if seen is None or not names:
+            raise InputError("no losses were observed", remedy='give observe={"train": "@data"}')
+        chosen = [names[0] if sources is None else sources, names[-1] if queries is None else queries]
+        for name in chosen:
+            if name not in names:
+                raise InputError("no losses of that name", value=name, allowed=", ".join(names))
+        kept = seen.steps >= self.num_burnin_steps
+        one, two = (seen.values[name][:, kept].reshape(len(self.llc_per_chain), kept.sum(), -1) for name in chosen)
+        return influence(one, two, nbeta=self.nbeta, n=self.n, chains_verdict=self.verdict)
 
     def to_xarray(self) -> Any:
         """Trace and observations as an `xarray.DataTree`, with devinterp's names (extra `hf_llc[xarray]`).

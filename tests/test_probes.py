@@ -116,7 +116,12 @@ def test_minimize_moves_the_reference() -> None:
     def shift(model: Any) -> torch.Tensor:
         return model[0].bias
 
-    result = estimate(observe={"far": others(), "bias": shift}, minimize=True, minimize_steps=20, batch_size="full")
+    model = network()
+    x, y = examples(model)
+    settings: dict[str, Any] = {"minimize": True, "minimize_steps": 20, "batch_size": "full"}
+    evaluator = LLCEvaluator(**{**FEW, **settings, "observe": {"far": others(), "bias": shift}})
+    result = evaluator.compute(model, (x, y + 0.3), loss_fn=squared_error, progress=False)
+    assert result.minimize is not None and result.minimize["distance"] > 0.01
     assert result.observations is not None and (result.observations.values["far"][:, 0] == 0).all()
     assert result.observations.values["bias"].shape == (3, 6, 8)
 
@@ -202,7 +207,7 @@ def test_tree_with_devinterp_s_names(tmp_path: Path) -> None:
 def test_the_guide_s_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     guide = Path(__file__).parents[1] / "docs" / "influence.md"
-    (block,) = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)
+    block = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), flags=re.DOTALL)[0]
     exec(compile(block, str(guide), "exec"), {})
 
 
