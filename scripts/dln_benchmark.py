@@ -20,7 +20,12 @@ another, local one (a column of the rows). Samplers:
   stayed 17 to 21 % too low: the cause is n. (At that nβ chains stay near w* for longer, and see its local λ.)
 
 Chains start at the true weights; for the first N networks of a size (`--trained N`) also at weights that SGD finds from
-a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps).
+a fresh start (learning rate 0.01, momentum 0.9, 50,000 steps). Gradients are not clipped, as in the paper. `--clip 1`
+clips their norm: the committed rows at trained weights were made so. (None of ten networks of 1k needs it: without it
+all are finite after 1,000 steps, at losses no higher than with it.)
+
+The figure has Figure 4, the same on linear axes (J.1), (λ − λ̂)/λ with the paper's sign and, grey, its range (J.2), MALA
+acceptance by size (J.3), and loss traces at an ε that is too small, right and too large (H.1).
 
 A batch enters the loss through XᵀX/m alone. Its m inputs are replaced by at most H_0 rows with the same XᵀX, which is
 the same function at less cost (tests/test_deep_linear.py compares the two).
@@ -50,6 +55,7 @@ import torch
 from dln_figure import SAMPLERS, draw, sentence, table
 from dry_run import Cost, dense, print_plan
 from experiment import Experiment, Row, parse, start
+from sampling_alone import sample_alone
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.config import SampleConfig
@@ -59,15 +65,32 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
+from hf_llc.samplers import make_kernel
 from hf_llc.workflow.estimate_model import estimate_problem
 from hf_llc.workflow.settings import decide_from_data
 
 PRESETS: dict[str, dict[str, Any]] = {
-    "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100},
-    "cpu": {"sizes": ["1k", "10k"], "networks": 50, "trained": 10, "budgets": [1.0], "trained_steps": 50_000},
-    "paper": {"sizes": list(SIZES), "networks": 100, "trained": 100, "budgets": [1.0], "trained_steps": 50_000},
+    "smoke": {"sizes": ["1k"], "networks": 2, "trained": 1, "budgets": [0.1], "trained_steps": 100, "traces": False},
+    "cpu": {
+        "sizes": ["1k", "10k"],
+        "networks": 50,
+        "trained": 10,
+        "budgets": [1.0],
+        "trained_steps": 50_000,
+        "traces": True,
+    },
+    "paper": {
+        "sizes": list(SIZES),
+        "networks": 100,
+        "trained": 100,
+        "budgets": [1.0],
+        "trained_steps": 50_000,
+        "traces": True,
+    },
 }
 BATCH = 500
+TRACES = (("too small", 1e-8), ("right", 1e-6), ("too large", 1e-5))
+"""ε of Figure H.1's chains, on the first network of 1k; right: where MALA would accept 0.9 to 0.95 of the steps."""
 MORE_DATA = 100
 """`asymptotic` has as many times the nβ of the others."""
 MEASURED = 1.091
@@ -102,8 +125,9 @@ def settings(sampler: str, size: str, budget: float) -> SampleConfig:
     )  # fmt: skip
 
 
-def train(network: DeepLinearNetwork, problem: Problem, steps: int) -> None:
-    """Replace the true weights by those that SGD finds from a fresh start, in place."""
+def train(network: DeepLinearNetwork, problem: Problem, steps: int, *, clip: float | None = None) -> None:
+    """Replace the true weights by those that SGD finds from a fresh start, in place; `clip`: the gradient's largest
+    norm, None: as it is, as in the paper."""
     model, device = network.model, Processes().device
     generator = torch.Generator().manual_seed(network.seed)
     for parameter in model.parameters():
@@ -116,22 +140,25 @@ def train(network: DeepLinearNetwork, problem: Problem, steps: int) -> None:
         optimizer.zero_grad()
         batch = {name: x[index : index + 1].to(device) for name, x in problem.examples.items()}
         problem.losses(model, batch).mean().backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        if clip is not None:
+            torch.nn.utils.clip_grad_norm_(model.parameters(), clip)
         optimizer.step()
 
 
 @functools.lru_cache(maxsize=1)
-def begin(size: str, seed: int, trained_steps: int, group: int) -> tuple[DeepLinearNetwork, Problem]:
+def begin(
+    size: str, seed: int, trained_steps: int, group: int, clip: float | None = None
+) -> tuple[DeepLinearNetwork, Problem]:
     """A network at the w* that samplers start from, and its problem; cached, since samplers leave it as found."""
     network = random_network(size, seed)
     problem = network.problem(SIZES[size].n, group=group)
     problem.model.to(Processes().device)
     if trained_steps:
-        train(network, problem, trained_steps)
+        train(network, problem, trained_steps, clip=clip)
     return network, problem
 
 
-def work(job: Row, *, trained_steps: int) -> Row:
+def work(job: Row, *, trained_steps: int, clip: float | None = None) -> Row:
     """λ̂ of one network by one sampler.
 
     The pilot runs here, and the chains with the settings that it found. `estimate_problem` by itself would restart
@@ -139,7 +166,7 @@ def work(job: Row, *, trained_steps: int) -> Row:
     diverge are restarted all the same: they diverge early, at little cost.
     """
     group = SIZES[job["size"]].n if job["sampler"] == "asymptotic" else BATCH
-    network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group)
+    network, problem = begin(job["size"], job["seed"], trained_steps if job["trained"] else 0, group, clip)
     sample = decide_from_data(settings(job["sampler"], job["size"], job["budget"]), problem)
     if sample.step_size != "auto":
         return found(network, estimate_problem(problem, sample))
@@ -170,6 +197,25 @@ def found(network: DeepLinearNetwork, result: LLCResult) -> Row:
         "heat": result.step_size_bias, "step_size": result.step_size, "friction": result.friction,
         "gradient": result.gradient, "gradients": result.num_gradients - int(descent["num_gradients"]),
     }  # fmt: skip
+
+
+def trace_of(job: Row) -> Row:
+    """Figure H.1: a chain's loss, in means over its hundredths, and its mean MALA acceptance."""
+    network, problem = begin(job["size"], 0, 0, BATCH)
+    row = SIZES[job["size"]]
+    nbeta = row.n / math.log(row.n)
+    how = {"nbeta": nbeta, "localization": 1.0, "batch_size": 1, "num_steps": row.num_steps, "seed": 0}
+    trace = sample_alone(problem, make_kernel("sgld", job["step_size"]), chains=[0], **how)
+    excess = (nbeta * (trace.loss - trace.init_loss))[0].reshape(100, -1)
+    finite = np.isfinite(trace.accept_prob)
+    return {
+        "exact": float(network.coefficient.learning_coefficient),
+        "accept_prob": float(trace.accept_prob[finite].mean()) if finite.any() else math.nan,
+        "trace": {
+            "steps": [(k + 1) * excess.shape[1] for k in range(len(excess))],
+            "llc": [float(x) if math.isfinite(x) else None for x in excess.mean(axis=1)],
+        },
+    }
 
 
 def order_preserved(exact: Sequence[float], llc: Sequence[float]) -> float:
@@ -219,8 +265,15 @@ def jobs_of(preset: Row, samplers: Sequence[str]) -> list[Row]:
     ]
 
 
+def traces_of(preset: Row) -> list[Row]:
+    """The chains of Figure H.1, if the preset has it."""
+    return [{"kind": kind, "size": "1k", "step_size": e} for kind, e in TRACES] if preset["traces"] else []
+
+
 def cost_of(job: Row, *, trained_steps: int) -> Cost:
     """The gradients of table 1, and those of the training. A batch has at most as many rows as there are inputs."""
+    if "kind" in job:
+        job = {**job, "seed": 0, "budget": 1.0, "trained": False}
     widths = random_widths(job["size"], job["seed"])
     gradients = round(job["budget"] * SIZES[job["size"]].num_steps) + job["trained"] * trained_steps
     parameters = sum(one * other for one, other in pairwise(widths))
@@ -235,6 +288,7 @@ def main() -> None:
         parser.add_argument("--networks", type=int)
         parser.add_argument("--samplers", nargs="+", choices=SAMPLERS, default=list(SAMPLERS[:2]))
         parser.add_argument("--budgets", nargs="+", type=float, help="gradients, as multiples of table 1's steps")
+        parser.add_argument("--clip", type=float, metavar="NORM", help="of gradients in training; the paper has none")
         parser.add_argument("--trained", type=int, metavar="N", help="networks a size also at weights found by SGD")
 
     args = parse(__doc__, PRESETS, more=flags)
@@ -242,29 +296,32 @@ def main() -> None:
     for name in ("sizes", "networks", "trained", "budgets"):
         preset[name] = preset[name] if getattr(args, name) is None else getattr(args, name)
     if args.dry_run:
-        shared = {"trained_steps": preset["trained_steps"]}
+        shared = {"trained_steps": preset["trained_steps"], "clip": args.clip}
         cost = functools.partial(cost_of, trained_steps=preset["trained_steps"])
-        print_plan(jobs_of(preset, args.samplers), shared, cost, rate=args.operations_a_second)
+        print_plan(jobs_of(preset, args.samplers) + traces_of(preset), shared, cost, rate=args.operations_a_second)
         return
     asked = preset["sizes"]
     if args.plot_only and args.sizes is None:  # others as far as they are there
         preset["sizes"] = list(SIZES)
-    experiment = Experiment(
-        args.output, {"trained_steps": preset["trained_steps"]}, overwrite=args.overwrite, plot_only=args.plot_only
-    )
+    known = {"trained_steps": preset["trained_steps"], "clip": args.clip}
+    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
     jobs = jobs_of(preset, args.samplers)
     there = experiment.rows()
     jobs = [job for job in jobs if job["size"] in asked or any(job.items() <= row.items() for row in there)]
     rows = experiment.run(
-        jobs, lambda job: work(job, trained_steps=preset["trained_steps"]), unit=("size", "seed", "trained")
+        jobs,
+        lambda job: work(job, trained_steps=preset["trained_steps"], clip=args.clip),
+        unit=("size", "seed", "trained"),
     )
+    has_traces = any("kind" in row for row in there) or (preset["traces"] and "1k" in asked and not args.plot_only)
+    traces = experiment.run(traces_of(preset) if has_traces else [], trace_of)
     groups: dict[tuple[Any, ...], list[Row]] = {}
     for row in rows:
         groups.setdefault(tuple(row[name] for name in ("size", "sampler", "budget", "trained")), []).append(row)
     summaries = [summary(group) for group in groups.values()]
     if experiment.processes.is_main:
         print("\n" + table(summaries))
-    experiment.finish(draw(rows), summaries, sentence(summaries))
+    experiment.finish(draw([*rows, *traces]), summaries, sentence(summaries))
 
 
 if __name__ == "__main__":

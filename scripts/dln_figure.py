@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from experiment import Row
 from matplotlib.figure import Figure
@@ -29,31 +30,77 @@ def _line(s: Row) -> str:
 
 
 def draw(rows: Sequence[Row]) -> Figure:
-    """λ̂ against λ (figures 4, J.1), the relative error (J.2) and its distribution (J.3), by sampler."""
-    samplers = [name for name in SAMPLERS if any(row["sampler"] == name for row in rows)]
-    figure = Figure(figsize=(4.2 * (len(samplers) + 1), 4), layout="constrained")
-    axes = figure.subplots(1, len(samplers) + 1, squeeze=False)[0]
-    sizes = [size for size in SIZES if any(row["size"] == size for row in rows)]
+    """A row of panels for each: λ̂ against λ on logarithmic axes (Figure 4) and on linear ones (J.1), the relative error
+    (λ − λ̂)/λ with the paper's sign (J.2), MALA acceptance (J.3), loss traces at three step sizes (H.1)."""
+    samplers = [name for name in SAMPLERS if any(row.get("sampler") == name for row in rows)]
+    estimates, traces = [r for r in rows if "trace" not in r], [r for r in rows if "trace" in r]
+    sizes = [size for size in SIZES if any(row["size"] == size for row in estimates)]
+    count = max(len(samplers), 3 if traces else 1)
+    tested = [
+        name for name in samplers if any(r["sampler"] == name and r["accept_prob"] is not None for r in estimates)
+    ]
+    count = max(count, 1 + len(tested))
+    figure = Figure(figsize=(4.4 * count, 3.6 * (4 if traces else 3)), layout="constrained")
+    axes = figure.subplots(4 if traces else 3, count, squeeze=False)
+    for line, (is_log, name) in enumerate(((True, "Figure 4"), (False, "J.1"))):
+        for panel, sampler in zip(axes[line], samplers, strict=False):
+            _against_exact(panel, [r for r in estimates if r["sampler"] == sampler], sizes, is_log=is_log)
+            panel.set_title(f"{name}: {sampler}")
+    _errors(axes[2, 0], estimates, sizes, samplers)
+    for panel, sampler in zip(axes[2, 1:], tested, strict=False):  # samplers with momentum have no acceptance
+        _acceptance(panel, [r for r in estimates if r["sampler"] == sampler], sizes)
+        panel.set_title(f"J.3: {sampler}")
+    for panel, row in zip(axes[3] if traces else [], sorted(traces, key=lambda row: row["step_size"]), strict=False):
+        _trace(panel, row)
+    for panel in axes.flat:
+        if not panel.has_data():
+            panel.remove()
+    return figure
+
+
+def _against_exact(panel: Any, rows: Sequence[Row], sizes: Sequence[str], *, is_log: bool) -> None:
     exact = [row["exact"] for row in rows]
-    for column, sampler in enumerate(samplers):
-        panel = axes[column]
-        panel.plot([min(exact), max(exact)], [min(exact), max(exact)], color="black", lw=0.8)
-        for (number, size), is_trained in itertools.product(enumerate(sizes), (False, True)):
-            wanted = (sampler, size, is_trained)
-            part = [r for r in rows if (r["sampler"], r["size"], r["trained"]) == wanted and (r["llc"] or 0) > 0]
-            style = {"marker": "x", "label": f"{size}, trained"} if is_trained else {"marker": ".", "label": size}
-            if part:
-                panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ls="", ms=5, c=f"C{number}", **style)
-        panel.set(xscale="log", yscale="log", xlabel="exact λ", ylabel="λ̂", title=sampler)
-        panel.legend(frameon=False)
+    panel.plot([min(exact), max(exact)], [min(exact), max(exact)], color="black", lw=0.8)
+    for (number, size), is_trained in itertools.product(enumerate(sizes), (False, True)):
+        part = [r for r in rows if (r["size"], r["trained"]) == (size, is_trained) and (r["llc"] or 0) > 0]
+        style = {"marker": "x", "label": f"{size}, trained"} if is_trained else {"marker": ".", "label": size}
+        if part:
+            panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ls="", ms=5, c=f"C{number}", **style)
+    scale = "log" if is_log else "linear"
+    panel.set(xscale=scale, yscale=scale, xlabel="exact λ", ylabel="λ̂")
+    panel.legend(frameon=False, fontsize="small", loc="upper left")
+
+
+def _errors(panel: Any, rows: Sequence[Row], sizes: Sequence[str], samplers: Sequence[str]) -> None:
     groups = [(size, sampler) for size in sizes for sampler in samplers]
     found = [r for r in rows if r["error"] is not None and not r["trained"]]
-    errors = [[100 * r["error"] for r in found if (r["size"], r["sampler"]) == group] for group in groups]
-    axes[-1].boxplot(errors, whis=(5, 95), tick_labels=[f"{size}\n{sampler}" for size, sampler in groups])
-    axes[-1].axhline(0, color="black", lw=0.8)
-    axes[-1].set(ylabel="relative error (%)", title="box: quartiles, whiskers: 5–95 %", yscale="symlog")
-    axes[-1].margins(y=0.08)  # the limits were taken on another scale
-    return figure
+    errors = [[-r["error"] for r in found if (r["size"], r["sampler"]) == group] for group in groups]
+    panel.boxplot(errors, whis=(5, 95), tick_labels=[f"{size}\n{sampler}" for size, sampler in groups])
+    panel.axhline(0, color="black", lw=0.8)
+    panel.axhspan(0, 0.75, color="tab:gray", alpha=0.12, lw=0)
+    panel.axhline(0.15, color="tab:gray", ls="--", lw=1)
+    panel.set(
+        ylabel="(λ − λ̂)/λ", title="J.2: boxes quartiles, whiskers 5–95 %\ngrey: the paper's range, dashed its median"
+    )
+
+
+def _acceptance(panel: Any, rows: Sequence[Row], sizes: Sequence[str]) -> None:
+    bins = [0.5 + k / 40 for k in range(21)]
+    for number, size in enumerate(sizes):
+        found = [max(r["accept_prob"], bins[0]) for r in rows if r["size"] == size and r["accept_prob"] is not None]
+        panel.hist(found, bins, histtype="step", color=f"C{number}", label=f"{size}, {len(found)} chains")
+    panel.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["≤ 0.5", "0.6", "0.7", "0.8", "0.9", "1"])
+    panel.axvspan(0.9, 0.95, color="tab:gray", alpha=0.2, lw=0)
+    panel.set(xlabel="mean MALA acceptance (grey: the advised 0.9 to 0.95)", ylabel="networks")
+    panel.legend(frameon=False, fontsize="small", loc="upper left")
+
+
+def _trace(panel: Any, row: Row) -> None:
+    panel.plot(row["trace"]["steps"], row["trace"]["llc"], lw=0.8)
+    panel.axhline(row["exact"], color="black", ls="--", lw=0.8)
+    acceptance = "–" if row["accept_prob"] is None else f"{row['accept_prob']:.2f}"
+    panel.set(xlabel="step", ylabel="nβ(L_B(w) − L_n(w*))")
+    panel.set_title(f"H.1: {row['kind']}, ε = {row['step_size']:.0e}, acceptance {acceptance}\ndashed: exact λ")
 
 
 def sentence(summaries: Sequence[Row]) -> str:
@@ -62,9 +109,10 @@ def sentence(summaries: Sequence[Row]) -> str:
     for s in summaries:
         name = f"{s['size']} {s['sampler']}{', trained' if s['trained'] else ''}"
         seen = s["median_abs_error"] < 0.1 and s["order_preserved"] > 0.95
+        z = f"z-scores sd {s['z_sd']:.1f} of the {s['certain']} whose local and global λ agree"
         parts.append(
-            f"{name}: median error {s['median_abs_error']:.1%}, order {s['order_preserved']:.3f}"
-            f"{'' if seen else ' (not seen)'}"
+            f"{name}: median error {s['median_abs_error']:.1%}, order {s['order_preserved']:.3f}, {s['networks']} "
+            f"networks, {s['trustworthy']} trustworthy, {s['diverged']} lost, {z}{'' if seen else ' (not seen)'}"
         )
     return "λ̂ follows the exact learning coefficient (median error under 10 %, 95 % of pairs in order): " + "; ".join(
         parts

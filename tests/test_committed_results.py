@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import itertools
 import json
 import math
 import os
@@ -68,18 +69,34 @@ def same(found: Points, expected: Any) -> None:
 
 
 def dln_benchmark(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
-    for panel, sampler in zip(axes, ("paper", "auto"), strict=False):
-        assert panel.get_title() == sampler
+    titled = {panel.get_title().split("\n")[0]: panel for panel in axes}
+    for name, sampler in itertools.product(("Figure 4", "J.1"), ("paper", "auto")):
+        panel = titled[f"{name}: {sampler}"]
+        assert panel.get_xscale() == ("log" if name == "Figure 4" else "linear")
         for size in ("1k", "10k"):
             for is_trained, label in ((False, size), (True, f"{size}, trained")):
-                kind = [r for r in rows if (r["sampler"], r["size"], r["trained"]) == (sampler, size, is_trained)]
+                kind = [
+                    r
+                    for r in rows
+                    if "kind" not in r and (r["sampler"], r["size"], r["trained"]) == (sampler, size, is_trained)
+                ]
                 same(curves(panel)[label], ((r["exact"], r["llc"]) for r in kind if (r["llc"] or 0) > 0))
-    names = [text.get_text() for text in axes[-1].get_xticklabels()]
-    medians = [line.get_ydata()[0] for line in axes[-1].lines if line.get_color() == "C1"]
+    errors_panel = next(panel for title, panel in titled.items() if title.startswith("J.2"))
+    names = [text.get_text() for text in errors_panel.get_xticklabels()]
+    medians = [line.get_ydata()[0] for line in errors_panel.lines if line.get_color() == "C1"]
     for name, median in zip(names, medians, strict=True):
         size, sampler = name.split("\n")
-        errors = [r["error"] for r in rows if (r["size"], r["sampler"]) == (size, sampler) and not r["trained"]]
-        assert median == pytest.approx(100 * np.median([x for x in errors if x is not None]))
+        mine = [r for r in rows if (r["size"], r.get("sampler")) == (size, sampler) and not r["trained"]]
+        errors = [(r["exact"] - r["llc"]) / r["exact"] for r in mine if r["llc"] is not None]
+        assert median == pytest.approx(np.median(errors))  # the paper's sign
+    accepted = [r for r in rows if r.get("sampler") == "paper" and r["accept_prob"] is not None]
+    counts = sum(len(p.patches) for p in [titled["J.3: paper"]])
+    assert counts and sum(x.get_label() != "" for x in titled["J.3: paper"].patches) and accepted
+    for row in (r for r in rows if "kind" in r):
+        panel = next(p for title, p in titled.items() if title.startswith(f"H.1: {row['kind']}"))
+        assert f"acceptance {row['accept_prob']:.2f}" in panel.get_title()
+        shown = [(x, y) for x, y in zip(row["trace"]["steps"], row["trace"]["llc"], strict=True) if y is not None]
+        same([p for p in curves(panel)["_child0"] if not math.isnan(p[1])], shown)
 
 
 def dln_theory(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
