@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 import json
-import os
-import socket
 import subprocess
 import sys
 from dataclasses import fields
 from pathlib import Path
 
+import forked
 import numpy as np
+from forked import ROOT, environment, port
 
 from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
 
-ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 
 
-def port() -> str:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return str(free.getsockname()[1])
-
-
-def environment() -> dict[str, str]:
-    here = os.environ.get("PYTHONPATH")
-    paths = [str(ROOT), str(ROOT / "tests")] + ([here] if here else [])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1"}
-
-
-def torchrun(count: int, *, logs: Path | None = None) -> list[str]:
-    """The launcher's command line; with `logs`, `printed` of that folder is what each process printed."""
-    more = [] if logs is None else ["--log-dir", str(logs), "--tee", "3"]
-    return [str(BIN / "torchrun"), "--nproc-per-node", str(count), "--master-port", port(), *more]
-
-
-def printed(logs: Path) -> list[str]:
-    """What each process of a run under torchrun printed, from its own file: torchrun's own print can tear a line."""
-    files = sorted(logs.glob("*/attempt_0/*/stdout.log"), key=lambda file: int(file.parent.name))
-    return [file.read_text(encoding="utf-8") for file in files]
+def torchrun(count: int) -> list[str]:
+    """The launcher's command line."""
+    return [str(BIN / "torchrun"), "--nproc-per-node", str(count), "--master-port", port()]
 
 
 def accelerate(count: int) -> list[str]:
@@ -57,18 +37,21 @@ def accelerate(count: int) -> list[str]:
     ]
 
 
-def workers(launcher: list[str], output: Path, settings: list[dict[str, object]]) -> list[LLCResult]:
-    """One launch for all these settings, one after the other."""
+def workers(launcher: list[str] | int, output: Path, settings: list[dict[str, object]]) -> list[LLCResult]:
+    """One launch for all these settings, one after the other; a number: so many forked processes."""
     _work(launcher, output, settings)
     return [LLCResult.load(output / str(number)) for number in range(len(settings))]
 
 
-def worker(launcher: list[str], output: Path, **settings: object) -> LLCResult:
+def worker(launcher: list[str] | int, output: Path, **settings: object) -> LLCResult:
     _work(launcher, output, settings)
     return LLCResult.load(output)
 
 
-def _work(launcher: list[str], output: Path, settings: object) -> None:
+def _work(launcher: list[str] | int, output: Path, settings: object) -> None:
+    if isinstance(launcher, int):
+        forked.run(ROOT / "tests" / "worker.py", str(output), json.dumps(settings), processes=launcher)
+        return
     command = [*launcher, str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -1,30 +1,23 @@
-"""Runs an experiment's script as its users do: on one process, or on several under torchrun."""
+"""Runs an experiment's script as its users do: on one process, or on several."""
 
 from __future__ import annotations
 
 import csv
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
-from launch import ROOT, environment, printed, torchrun
+from forked import ROOT, run
 from PIL import Image
 
 
 def run_script(name: str, output: Path, *arguments: str, processes: int = 1) -> tuple[list[dict[str, Any]], list[str]]:
     """Run scripts/NAME.py into `output`; the rows that it left, without their times, and what each process printed."""
-    logs = output.with_name(f"{output.name}-logs")
-    launcher = [sys.executable] if processes == 1 else torchrun(processes, logs=logs)
-    command = [*launcher, str(ROOT / "scripts" / f"{name}.py"), "--output", str(output), *arguments]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=600, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    said = run(ROOT / "scripts" / f"{name}.py", "--output", str(output), *arguments, processes=processes)
     rows = [json.loads(line) for line in (output / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     for row in rows:
         row.pop("seconds")
-    said = [done.stdout] if processes == 1 else printed(logs)
     return sorted(rows, key=lambda row: json.dumps(row, sort_keys=True)), said
 
 

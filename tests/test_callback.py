@@ -5,7 +5,6 @@ from __future__ import annotations
 import doctest
 import json
 import random
-import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import pytest
 import torch
 import train_worker
 import transformers
-from launch import ROOT, environment, torchrun
+from forked import ROOT, run
 from safetensors.torch import load_file
 from worker import examples, network, squared_error
 
@@ -347,18 +346,16 @@ def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None
     assert second == expected != first
 
 
-def _train(launcher: list[str], output: Path, every: str | None, *more: str) -> dict[str, Any]:
-    command = [*launcher, str(ROOT / "tests" / "train_worker.py"), str(output), json.dumps(every), *more]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+def _train(output: Path, every: str | None, *more: str) -> dict[str, Any]:
+    run(ROOT / "tests" / "train_worker.py", str(output), json.dumps(every), *more, processes=2)
     return json.loads((output / "record.json").read_text())
 
 
 @pytest.mark.slow
 def test_two_processes_do_not_notice_either(tmp_path: Path) -> None:
     """DistributedDataParallel on two processes: the same losses and weights, the chains on both."""
-    bare = _train(torchrun(2), tmp_path / "bare", None)
-    measured = _train(torchrun(2), tmp_path / "measured", "epoch")
+    bare = _train(tmp_path / "bare", None)
+    measured = _train(tmp_path / "measured", "epoch")
     assert (bare["num_processes"], measured["num_processes"]) == (2, 2)
     assert measured["wrapped"] == "DistributedDataParallel"
     assert without_llc(measured["log"]) == without_llc(bare["log"])
@@ -374,8 +371,8 @@ def test_two_processes_do_not_notice_either(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_fault_of_one_process_is_one_of_both(tmp_path: Path) -> None:
     """The chains of the second process fail in the first measurement: none waits for the other, and both train on."""
-    bare = _train(torchrun(2), tmp_path / "bare", None)
-    measured = _train(torchrun(2), tmp_path / "measured", "epoch", "fault")
+    bare = _train(tmp_path / "bare", None)
+    measured = _train(tmp_path / "measured", "epoch", "fault")
     assert without_llc(measured["log"]) == without_llc(bare["log"])
     found = [entry["llc"] for entry in measured["log"] if "llc" in entry]
     assert len(found) == 2 and np.isnan(found[0]) and np.isfinite(found[1])

@@ -5,8 +5,6 @@ from __future__ import annotations
 import csv
 import json
 import math
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -17,8 +15,8 @@ import pytest
 import tiny
 import torch
 from curve_factory import series
+from forked import ROOT, Program
 from hub import Hub
-from launch import ROOT, environment, torchrun
 from PIL import Image
 from safetensors.torch import save_file
 from test_hub_client import put_data, put_model
@@ -425,15 +423,15 @@ def test_two_processes_draw_the_curve_of_one(tmp_path: Path) -> None:
     files = series(tmp_path)
     script = str(ROOT / "tests" / "curve_factory.py")
 
-    def run(launcher: list[str], output: str) -> Any:
-        argv = [*launcher, script, *command(files, "--output", output, "--quiet", "--num-chains", "4")]
-        done = subprocess.run(argv, env=environment(), capture_output=True, text=True, timeout=240, check=False)
-        assert (tmp_path / output / "curve.json").exists(), done.stderr[-3000:]
+    def run(processes: int, output: str) -> Any:
+        argv = [script, *command(files, "--output", str(tmp_path / output), "--quiet", "--num-chains", "4")]
+        _, said = Program(*argv, processes=processes).end()
+        assert (tmp_path / output / "curve.json").exists(), said
         curve = json.loads((tmp_path / output / "curve.json").read_text())
         del curve["seal"]  # it has the run's own id
         return curve
 
-    one, two = run([sys.executable], "one"), run(torchrun(2), "two")
+    one, two = run(1, "one"), run(2, "two")
     assert one == two
     assert LLCResult.load(tmp_path / "two" / "step2").num_processes == 2
 

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import random
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
-from launch import ROOT, assert_equal, environment, port, torchrun, worker, workers
+from forked import ROOT, Program
+from launch import assert_equal, worker, workers
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
@@ -54,11 +52,11 @@ def test_a_split_batch_is_the_batch(tmp_path: Path) -> None:
 
     What a group does is the same bit for bit, whatever other groups there are.
     """
-    whole = workers([sys.executable], tmp_path / "whole", list(CASES.values()))
+    whole = workers(1, tmp_path / "whole", list(CASES.values()))
     found: dict[tuple[int, int], list[LLCResult]] = {}
     for processes, k in ((2, 2), (4, 2), (4, 4)):
         cases = [{**case, "data_parallel": k} for case in CASES.values()]
-        found[processes, k] = workers(torchrun(processes), tmp_path / f"{processes}-{k}", cases)
+        found[processes, k] = workers(processes, tmp_path / f"{processes}-{k}", cases)
         for case, one, result in zip(CASES, whole, found[processes, k], strict=True):
             assert (result.num_processes, result.data_parallel) == (processes, k)
             assert_close(one, result, case)
@@ -79,38 +77,27 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
     """
     moments, output = random.Random(0), tmp_path / "killed"
     for attempt, kind in enumerate(("minimize", "chains", "chains", "chains")):
-        group = [_process(rank, output, LONG, where) for where in [port()] for rank in range(2)]
         before = _newest(output, kind)
-        while _newest(output, kind) <= before and all(process.poll() is None for process in group):
+        program = Program(ROOT / "tests" / "worker.py", str(output), json.dumps(LONG), processes=2)
+        while _newest(output, kind) <= before and program.is_running:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 0.3))
-        assert all(process.poll() is None for process in group), "the run was over, or broke, before it could be killed"
+        assert program.is_running, "the run was over, or broke, before it could be killed"
         if attempt < 3:
-            for process in group:
-                process.kill()
+            program.kill()
         else:
-            group[1].send_signal(signal.SIGTERM)
-        for process in group:
-            process.wait(timeout=60)
+            program.processes[1].terminate()
+            for process in program.processes:
+                process.join(timeout=60)
+                assert not process.is_alive()
     assert not (output / "result.json").exists()
-    killed = worker(torchrun(2), output, **LONG)
-    assert_equal(worker(torchrun(2), tmp_path / "whole", **LONG), killed)
+    killed = worker(2, output, **LONG)
+    assert_equal(worker(2, tmp_path / "whole", **LONG), killed)
 
 
 def _newest(output: Path, kind: str) -> float:
     """When a state of this kind was last saved; 0 if none was."""
     return max((path.stat().st_mtime for path in output.rglob(f"{kind}*.safetensors")), default=0.0)
-
-
-def _process(rank: int, output: Path, settings: dict[str, object], where: str) -> subprocess.Popen[bytes]:
-    """One process of two, without a launcher that would end the other one."""
-    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-    return subprocess.Popen(
-        [sys.executable, str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)],
-        env={**environment(), **place, "MASTER_PORT": where},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
 
 
 def test_shares_cover_every_example_once() -> None:

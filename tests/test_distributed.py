@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import random
 import subprocess
@@ -11,8 +10,8 @@ import time
 from pathlib import Path
 
 import numpy as np
-import psutil
 import pytest
+from forked import Program
 from launch import ROOT, accelerate, assert_equal, environment, newest, torchrun, worker
 
 from hf_llc.result import LLCResult
@@ -45,7 +44,7 @@ def test_a_process_leaves_its_group_before_it_ends(tmp_path: Path) -> None:
 def test_two_processes_give_the_draws_of_one(launcher, tmp_path: Path) -> None:
     """Three chains on two processes, batches that do not divide the data: equal bit for bit, losses observed too."""
     observing = {"observe": "train=@data", "observe_examples": 20}
-    one = worker([sys.executable], tmp_path / "one", **observing)
+    one = worker(1, tmp_path / "one", **observing)
     two = worker(launcher(2), tmp_path / "two", **observing)
     assert (one.num_processes, two.num_processes) == (1, 2)
     assert_equal(one, two)
@@ -66,7 +65,7 @@ def test_a_launcher_that_forks(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr[-3000:]
     two = LLCResult.load(tmp_path / "two")
     assert two.num_processes == 2
-    assert_equal(worker([sys.executable], tmp_path / "one"), two)
+    assert_equal(worker(1, tmp_path / "one"), two)
 
 
 @pytest.mark.slow
@@ -80,9 +79,7 @@ def test_everything_automatic_on_three_processes(tmp_path: Path) -> None:
         "max_steps": 400,
         "num_draws": 40,
     }
-    assert_equal(
-        worker([sys.executable], tmp_path / "one", **settings), worker(torchrun(3), tmp_path / "three", **settings)
-    )
+    assert_equal(worker(1, tmp_path / "one", **settings), worker(3, tmp_path / "three", **settings))
 
 
 @pytest.mark.slow
@@ -92,17 +89,6 @@ def test_bad_input_ends_every_process(tmp_path: Path) -> None:
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode != 0
     assert "cannot write to the output folder" in done.stderr
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """kill -9 the launcher and its workers, which are in sessions of their own and would go on without it."""
-    launcher = psutil.Process(process.pid)
-    killed = [launcher, *launcher.children(recursive=True)]
-    for one in killed:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            one.kill()
-    process.wait()
-    psutil.wait_procs(killed[1:], timeout=1)  # an orphan that nobody reaps stays a zombie, without its files
 
 
 @pytest.mark.slow
@@ -122,20 +108,21 @@ def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
     moments = random.Random(0)
     output = tmp_path / "killed"
     for _ in range(10):
-        command = [*torchrun(2), str(ROOT / "tests" / "worker.py"), str(output), json.dumps(settings)]
         before = newest(output)
-        process = subprocess.Popen(
-            command,
-            env=environment(),
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        while newest(output) <= before and process.poll() is None:
+        program = Program(ROOT / "tests" / "worker.py", str(output), json.dumps(settings), processes=2)
+        while newest(output) <= before and program.is_running:
             time.sleep(0.02)
         time.sleep(moments.uniform(0, 1))
-        assert process.poll() is None, "the run was over before it could be killed ten times"
-        _kill(process)
+        assert program.is_running, "the run was over before it could be killed ten times"
+        program.kill()
     assert not (output / "result.json").exists()
     killed = worker(torchrun(2), output, **settings)
-    assert_equal(worker([sys.executable], tmp_path / "whole", **settings), killed)
+    assert_equal(worker(1, tmp_path / "whole", **settings), killed)
+
+
+def test_a_program_that_fails_in_one_forked_process_fails_the_test(tmp_path: Path) -> None:
+    """So that the tests with forked processes can fail: the other process, which waits for it, is ended."""
+    script = tmp_path / "fails.py"
+    script.write_text('import os, time\nassert os.environ["RANK"] == "1", "the first"\ntime.sleep(60)\n')
+    is_well, said = Program(script, processes=2).end()
+    assert not is_well and "AssertionError: the first" in said[0]

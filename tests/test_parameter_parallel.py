@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import re
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from launch import BIN, ROOT, assert_equal, environment, port, torchrun
+from forked import ROOT, Program, environment, port, run
+from launch import BIN, assert_equal
 from tiny import SENTENCES, llama, tokenizer
 from torch import nn
 
@@ -40,11 +40,12 @@ CASES: dict[str, dict[str, object]] = {
 }  # fmt: skip
 
 
-def estimates(launcher: list[str], output: Path, cases: list[dict[str, object]], size: int) -> list[LLCResult]:
+WORKER = ROOT / "tests" / "shard_worker.py"
+
+
+def estimates(processes: int, output: Path, cases: list[dict[str, object]], size: int) -> list[LLCResult]:
     """All these settings in one launch of the small transformer, its weights split over `size` processes."""
-    command = [*launcher, str(ROOT / "tests" / "shard_worker.py"), str(output), json.dumps(cases), str(size)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=400, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(WORKER, str(output), json.dumps(cases), str(size), processes=processes)
     return [LLCResult.load(output / str(number)) for number in range(len(cases))]
 
 
@@ -67,8 +68,8 @@ def test_split_weights_take_the_steps_of_whole_ones(
     """Every sampler, on two and four processes and on two groups of two, with odd sizes, tied and frozen weights."""
     folder, cases = tmp_path_factory.getbasetemp() / "whole", list(CASES.values())
     if not folder.exists():
-        estimates([sys.executable], folder, cases, 1)
-    found = estimates(torchrun(processes), folder.parent / f"split-{processes}-{size}", cases, size)
+        estimates(1, folder, cases, 1)
+    found = estimates(processes, folder.parent / f"split-{processes}-{size}", cases, size)
     for number, (case, result) in enumerate(zip(CASES, found, strict=True)):
         assert (result.num_processes, result.parameter_parallel) == (processes, size)
         assert_close(LLCResult.load(folder / str(number)), result, case)
@@ -78,7 +79,7 @@ def test_split_weights_take_the_steps_of_whole_ones(
 def test_calibrated_together(tmp_path: Path) -> None:
     """The pilot finds the same step size, friction and γ when the processes hold half of the weights each."""
     cases: list[dict[str, object]] = [{"step_size": "auto", "localization": "auto", "max_steps": 400}]
-    one, two = estimates([sys.executable], tmp_path / "a", cases, 1) + estimates(torchrun(2), tmp_path / "b", cases, 2)
+    one, two = estimates(1, tmp_path / "a", cases, 1) + estimates(2, tmp_path / "b", cases, 2)
     for name in ("step_size", "friction", "localization"):
         assert getattr(one, name) == pytest.approx(getattr(two, name), rel=2e-2), name
     assert one.gradient == two.gradient
@@ -93,22 +94,14 @@ LONG: list[dict[str, object]] = [
 def test_killed_and_resumed(tmp_path: Path) -> None:
     """kill -9 while chains run: the state, put together by one process, goes back to both, and the trace is whole."""
     output = tmp_path / "killed"
-    where = port()
-    group = []
-    for rank in range(2):
-        place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        command = [sys.executable, str(ROOT / "tests" / "shard_worker.py"), str(output), json.dumps(LONG), "2"]
-        environ = {**environment(), **place, "MASTER_PORT": where}
-        group.append(subprocess.Popen(command, env=environ, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-    while not list(output.rglob("chains-*.safetensors")) and all(process.poll() is None for process in group):
+    program = Program(WORKER, str(output), json.dumps(LONG), "2", processes=2)
+    while not list(output.rglob("chains-*.safetensors")) and program.is_running:
         time.sleep(0.02)
     time.sleep(0.5)
-    assert all(process.poll() is None for process in group), "the run was over, or broke, before it could be killed"
-    for process in group:
-        process.kill()
-        process.wait()
+    assert program.is_running, "the run was over, or broke, before it could be killed"
+    program.kill()
     assert list(output.rglob("chains-*.safetensors"))
-    killed, whole = (estimates(torchrun(2), folder, LONG, 2)[0] for folder in (output, tmp_path / "whole"))
+    killed, whole = (estimates(2, folder, LONG, 2)[0] for folder in (output, tmp_path / "whole"))
     assert_equal(whole, killed)
 
 
@@ -127,11 +120,11 @@ def test_a_model_by_name_under_accelerate(tmp_path: Path) -> None:
         str(BIN / "accelerate"), "launch", "--config_file", str(ROOT / "scripts" / "accelerate" / "fsdp.yaml"),
         "--num_processes", "2", "--main_process_port", port(),
     ]  # fmt: skip
-    for name, start in (("one", [sys.executable]), ("two", launcher)):
-        environ = {**environment(), "ACCELERATE_USE_CPU": "true"}
-        command = [*start, *arguments, "--output", str(tmp_path / name)]
-        done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240, check=False)
-        assert (tmp_path / name / "result.json").exists(), done.stderr[-3000:]
+    environ = {**environment(), "ACCELERATE_USE_CPU": "true"}
+    command = [*launcher, *arguments, "--output", str(tmp_path / "two")]
+    done = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=240, check=False)
+    assert (tmp_path / "two" / "result.json").exists(), done.stderr[-3000:]
+    Program(*arguments, "--output", str(tmp_path / "one")).end()
     one, two = LLCResult.load(tmp_path / "one"), LLCResult.load(tmp_path / "two")
     assert (two.num_processes, two.parameter_parallel, two.model) == (2, 2, one.model)
     assert_close(one, two, "llama")
@@ -172,15 +165,7 @@ for make, settings in ((of_blocks, {}), (of_two_axes, {}), (of_columns, {}), (la
 def test_what_cannot_be_done_is_refused_on_every_process(tmp_path: Path) -> None:
     script = tmp_path / "refusals.py"
     script.write_text(_REFUSALS, encoding="utf-8")
-    done = subprocess.run(
-        [*torchrun(2), str(script), str(tmp_path)],
-        env=environment(),
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    run(script, str(tmp_path), processes=2)
     said = (
         "not split'; allowed", "on DeviceMesh", r"split as \(_?S", "parameter_parallel does not go with this compile",
         "does not go with this minimize", "parameter_parallel splits models that hf_llc loads",

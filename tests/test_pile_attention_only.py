@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from forked import run
 from hub import Hub
-from launch import environment, printed, torchrun
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_llc.embedded import model_path, text_path
@@ -203,11 +202,8 @@ def test_claim_of_a_single_model_says_what_it_is() -> None:
 # Whole runs
 
 
-def _run(output: Path, *more: str, launcher: Sequence[str] = (sys.executable,)) -> str:
-    command = [*launcher, str(SCRIPT), "--preset", "smoke", "--output", str(output), *more]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    return done.stdout
+def _run(output: Path, *more: str, processes: int = 1) -> list[str]:
+    return run(SCRIPT, "--preset", "smoke", "--output", str(output), *more, processes=processes)
 
 
 def _found(output: Path) -> dict[str, dict[str, Any]]:
@@ -218,14 +214,13 @@ def _found(output: Path) -> dict[str, dict[str, Any]]:
 @pytest.mark.slow
 def test_two_processes_share_the_work_and_find_what_one_finds(tmp_path: Path) -> None:
     one, two = tmp_path / "one", tmp_path / "two"
-    said = _run(one, "--curve")
+    [said] = _run(one, "--curve")
     assert "Figure L.1" in said
     assert {"figure.png", "figure.csv", "claim.txt", "rows.jsonl"} <= {path.name for path in one.iterdir()}
     rows = _found(one)
     assert len(rows) == 2 + 4 + 2
     assert rows["llc seed-0/step-10 paper"]["init_loss"] > rows["llc seed-0/step-20 paper"]["init_loss"]
-    _run(two, "--curve", launcher=torchrun(2, logs=tmp_path / "logs"))
-    first, second = printed(tmp_path / "logs")
+    first, second = _run(two, "--curve", processes=2)
     assert "stage train, seed 0" in first and "stage train, seed 1" in second
     same = [name for name in rows["llc seed-0/step-20 ours"] if name not in ("seconds",)]
     for key, row in _found(two).items():
@@ -233,7 +228,7 @@ def test_two_processes_share_the_work_and_find_what_one_finds(tmp_path: Path) ->
     trace = Path("estimates") / "seed-1-step-20-ours" / "trace.safetensors"
     assert (one / trace).read_bytes() == (two / trace).read_bytes()
     before = (one / "rows.jsonl").read_bytes()
-    assert "Figure L.1" in _run(one, "--curve", "--plot-only")
+    assert "Figure L.1" in _run(one, "--curve", "--plot-only")[0]
     assert (one / "rows.jsonl").read_bytes() == before
 
 

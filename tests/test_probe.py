@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import subprocess
 import threading
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from launch import environment, printed, torchrun
+from forked import run
 from torch import Tensor, nn
 from torch.nn import functional as F
 from worker import squared_error
@@ -357,7 +356,5 @@ except InputError as error:
 def test_all_processes_refuse_what_one_sees(tmp_path: Path) -> None:
     """A model that is noisy on the second process alone: both say so, and none waits for the other."""
     (tmp_path / "noisy.py").write_text(NOISY, encoding="utf-8")
-    command = [*torchrun(2, logs=tmp_path / "logs"), str(tmp_path / "noisy.py")]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert [text.strip() for text in printed(tmp_path / "logs")] == ["refused 0 True", "refused 1 True"]
+    said = run(tmp_path / "noisy.py", processes=2)
+    assert [text.strip() for text in said] == ["refused 0 True", "refused 1 True"]
