@@ -100,7 +100,7 @@ def figure(rows: Sequence[Row]) -> Any:
         left.plot(place + np.linspace(-0.15, 0.15, len(values)), values, "o", color=color, alpha=0.7)
         left.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=color, lw=2)
     left.set(xticks=range(len(columns)), xticklabels=[name for name, _, _ in columns], xlim=(-0.6, len(columns) - 0.4))
-    left.set(ylabel="λ̂", title="after training")
+    left.set(ylabel="λ̂", title="after training\n(the paper: about 1000 for both, d = 1,863,690)")
     for row in rows:
         losses, llcs = ([point[k] for point in row["curve"]] for k in ("train_loss", "llc"))
         color, label = colors[row["optimizer"]], row["optimizer"] if row["seed"] == 0 else None

@@ -190,6 +190,21 @@ def resnet_cifar10(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
                 same(curves(panel)[f"{value:g}"], zip(steps, map(np.mean, by_step), strict=True))
 
 
+def covered(figure: Figure) -> list[str]:
+    """Panels in which a point of a line lies under the legend."""
+    figure.draw_without_rendering()
+    found = []
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        for line in axes.lines if legend is not None else []:
+            points = line.get_transform().transform(np.asarray(line.get_xydata(), dtype=float))
+            box = legend.get_window_extent()
+            inside = [box.contains(x, y) and axes.bbox.contains(x, y) for x, y in points if np.isfinite([x, y]).all()]
+            if any(inside):
+                found.append(f"{axes.get_title()}: {line.get_label()}")
+    return found
+
+
 SHOWN: dict[str, Callable[[list[Axes], list[Row], list[Row]], None]] = {
     each.__name__: each
     for each in (
@@ -219,6 +234,7 @@ def test_plot_only_makes_figure_numbers_and_sentence_again(
     assert sorted(path.name for path in folder.iterdir()) == ["claim.txt", "figure.csv", "figure.png", "rows.jsonl"]
     rows = [json.loads(line) for line in (committed / "rows.jsonl").read_text(encoding="utf-8").splitlines()]
     (figure,) = drawn
+    assert not covered(figure), "a legend lies on a curve"
     SHOWN[name](figure.axes, [dict(zip(table[0], row, strict=True)) for row in table[1:]], rows)
     one, two = (
         np.asarray(Image.open(place / "figure.png").convert("RGB").reduce(8), dtype=float)

@@ -152,3 +152,25 @@ def test_accuracy_and_llc_script(monkeypatch: pytest.MonkeyPatch) -> None:
     results = accuracy_and_llc.main()
     assert results["n"] == 400 and 0.85 < results["accuracy"] <= 1
     assert results["llc"] is not None and results["total_time_in_seconds"] > 0
+
+
+def test_what_the_documents_say_of_evaluates_own_evaluator_is_so(pipe: transformers.Pipeline) -> None:
+    """Under transformers 5 it fails on a pipeline, and works on a model with its tokenizer; docs/paper.md says both."""
+
+    class Accuracy(evaluate.Metric):
+        def _info(self) -> Any:
+            kind = datasets.Value("int32")
+            features = datasets.Features({"predictions": kind, "references": kind})
+            return evaluate.MetricInfo(description="", citation="", features=features)
+
+        def _compute(self, predictions: Any, references: Any) -> dict[str, float]:
+            return {"accuracy": sum(a == b for a, b in zip(predictions, references, strict=True)) / len(references)}
+
+    data, mapping = texts([0, 1]), pipe.model.config.label2id
+    evaluator = evaluate.evaluator("text-classification")
+    how = {"metric": Accuracy(), "label_mapping": mapping}
+    with pytest.raises(AttributeError, match="TFPreTrainedModel"):
+        evaluator.compute(pipe, data, **how)
+    found = evaluator.compute(pipe.model, data, tokenizer=pipe.tokenizer, **how)
+    predictions = [mapping[x["label"]] for x in pipe(list(data["text"]))]
+    assert found["accuracy"] == Accuracy().compute(predictions=predictions, references=list(data["label"]))["accuracy"]
