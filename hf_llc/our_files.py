@@ -78,6 +78,13 @@ def _is_picture(path: Path) -> bool:
     return start.startswith(b"\x89PNG") and b"hf_llc" in start
 
 
+def _is_parquet(path: Path) -> bool:
+    with open(path, "rb") as file:
+        start = file.read(4)
+        file.seek(max(0, path.stat().st_size - 2**16))
+        return start == b"PAR1" and b"hf_llc" in file.read()
+
+
 _SCHEMA = "schema_version"
 
 _RUNS: dict[str, Callable[[Path], bool]] = {
@@ -85,12 +92,18 @@ _RUNS: dict[str, Callable[[Path], bool]] = {
     "curve.json": _json_with(_SCHEMA, "points", "calibrated_on"),
     "calibration.json": _json_with(_SCHEMA, "settings", "cells"),
     "components.json": _json_with(_SCHEMA, "rows", "whole"),
+    "influence.json": _json_with(_SCHEMA, "level", "reliability"),
     "trace.safetensors": _tensors_with("loss", "init_loss", "sq_distance"),
     "observations.safetensors": _tensors_with("steps"),
     "trace.png": _is_picture,
     "curve.png": _is_picture,
     "calibration.png": _is_picture,
     "components.png": _is_picture,
+    "influence.png": _is_picture,
+    "influence.html": _begins_with("<!doctype html><!-- hf_llc influence"),
+    "influence.parquet": _is_parquet,
+    "influence.safetensors": _tensors_with("bif", "bif_se"),
+    "influence.csv": _begins_with("query,rank,effect,source,bif"),
     "components.csv": _begins_with("component,num_parameters,llc"),
     "card.md": _begins_with("## Local learning coefficient"),
     "curve.csv": _begins_with("step,name,llc,llc_se", "position,name,llc,llc_se"),

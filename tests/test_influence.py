@@ -2,17 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import tiny
 import torch
+from datasets import load_dataset
+from safetensors.numpy import load_file
 from torch import nn
 
 from hf_llc import LLCEvaluator, LLCResult
+from hf_llc.cli.arguments import parse, settings_from
+from hf_llc.cli.entry_point import _parser, main
+from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.judging.covariances import covariances
 from hf_llc.judging.influence import influence
+from hf_llc.studies.measure_influence import measure
 
 Array = np.ndarray
 
@@ -173,3 +184,127 @@ def test_of_what_is_not_there() -> None:
     with pytest.raises(InputError, match="no losses were observed"):
         linear_result(observe=None, **few).influence()
     assert result.influence(sources="train").bif.shape == (30, 30)
+
+
+def stories(path: Path) -> Path:
+    """Two kinds of text, and the first row once more at the end."""
+    rows = [*tiny.SENTENCES * 2, "zz yy xx ww vv uu " * 3, tiny.SENTENCES[0]]
+    path.write_text("\n\n".join(rows), encoding="utf-8")
+    return path
+
+
+COMMAND = (
+    *("--packing", "document", "--max-length", "12", "--num-chains", "3", "--num-draws", "60"),
+    *("--num-burnin-steps", "6", "--step-size", "1e-4", "--localization", "100", "--batch-size", "4"),
+    *("--observe-every", "2", "--quiet", "--no-check-localization"),
+)
+
+
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of `hf-llc influence` on a tiny language model, with its model and data beside it."""
+    folder = tmp_path_factory.mktemp("influence")
+    tiny.save_llama(folder / "model")
+    data = str(stories(folder / "data.txt"))
+    code = main(["influence", "--model", str(folder / "model"), "--data", data, "--observe-examples", "18",
+                 "--output", str(folder / "out"), "--top", "3", *COMMAND])  # fmt: skip
+    assert code in (0, 3)
+    return folder
+
+
+def test_the_command_s_files(measured: Path) -> None:
+    out = measured / "out"
+    values = json.loads((out / "influence.json").read_text(encoding="utf-8"))
+    assert values["shape"] == [18, 18] and "negative: the source helps" in values["unit"] and values["verdict"]
+    assert values["settings"]["observe"] == "sources=@data"
+    matrices = load_file(out / "influence.safetensors")
+    n, nbeta = values["settings"]["n"], values["settings"]["nbeta"]
+    np.testing.assert_allclose(matrices["bif"], -nbeta / n * matrices["covariance"], rtol=1e-5)
+    rows = load_dataset("parquet", data_files=str(out / "influence.parquet"), split="train")
+    assert len(rows) == len(values["rows"]) and {"source_text", "query_text", "bif_se"} <= set(rows.column_names)
+    first = next(row for row in values["rows"] if row["query"] == 0)
+    assert (first["rank"], first["effect"], first["bif"] < 0) == (1, "helps", True) and "cat" in first["query_text"]
+    page = (out / "influence.html").read_text(encoding="utf-8")
+    assert page.count("<h2>") == 18 and "influence.png" in page
+    assert (out / "influence.png").stat().st_size > 10_000
+    result = LLCResult.load(out / "chains")
+    assert result.influence().bif.shape == (18, 18)
+
+
+def test_a_duplicate_moves_like_itself(measured: Path) -> None:
+    """The last row is the first one again."""
+    matrices = load_file(measured / "out" / "influence.safetensors")
+    assert matrices["correlation"][0, 17] > 0.9999 and matrices["bif"][0, 0] == pytest.approx(matrices["bif"][17, 0])
+    others = np.delete(matrices["correlation"][0], [0, 8, 17])  # the sentences come twice
+    assert others.max() < 0.99
+
+
+def test_goes_on_where_it_was(measured: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A finished run is read; by token is another run."""
+    model, data = str(measured / "model"), str(measured / "data.txt")
+    command = ["influence", "--model", model, "--data", data, "--observe-examples", "18",
+               "--output", str(measured / "out"), "--top", "3", *COMMAND]  # fmt: skip
+    files = [measured / "out" / name for name in ("influence.csv", "influence.safetensors", "chains/result.json")]
+    before = [path.read_bytes() for path in files]
+    assert main([*command, "--resume"]) in (0, 3)
+    assert [path.read_bytes() for path in files] == before
+    assert main([*command, "--level", "token"]) == 2
+    assert "holds another run" in capfd.readouterr().err
+
+
+def test_by_token(measured: Path) -> None:
+    data = str(measured / "data.txt")
+    out = measured / "token"
+    code = main(["influence", "--model", str(measured / "model"), "--data", data, "--queries", data, "--level", "token",
+                 "--observe-examples", "3", "--output", str(out), "--top", "1", *COMMAND])  # fmt: skip
+    assert code in (0, 3)
+    values = json.loads((out / "influence.json").read_text(encoding="utf-8"))
+    assert values["shape"] == [33, 33] and "⟦" in values["rows"][0]["source_text"]
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--level", "word"], "level is unknown, got 'word'; allowed: example, token"),
+        (["--top", "0"], "top is out of range, got 0"),
+        (["--top", "x"], "top has a value of the wrong kind"),
+        (["--num-draws", "10"], "too short for errors of influence, got '10 steps'; allowed: 16 or more"),
+        (["--observe", "parameter_norms"], "observe is decided by influence"),
+        (["--queries", "no/such_file.txt"], "observe queries: "),
+        (["--queries", ""], "--queries is empty"),
+        (["--observe-examples", "1"], "observe_examples is out of range"),
+        (["--observe-examples", "0.5"], "observe_examples has a value of the wrong kind"),
+        (["--resume"], "nothing to resume there"),
+        (["--resume", "--overwrite"], "resume and overwrite are both given"),
+        (["--parameter-parallel", "2"], "parameter_parallel"),
+        (["--output", "/proc/nowhere"], "cannot write to the output folder"),
+        (["--quries", "x"], "did you mean --queries?"),
+    ],
+)
+def test_bad_input_is_one_line(
+    more: list[str], said: str, measured: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    command = ["influence", "--model", str(measured / "model"), "--data", str(measured / "data.txt"),
+               "--output", str(tmp_path / "new"), *COMMAND, *more]  # fmt: skip
+    assert main(command) == 2
+    printed = capfd.readouterr()
+    assert said in printed.err and len(printed.err.strip().splitlines()) == 1 and not printed.out
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_matrix_too_large_is_refused(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hf_llc.studies.measure_influence._MOST", 100)
+    data, sample = str(measured / "data.txt"), SampleConfig(observe_examples=11)
+    load = LoadConfig(model=str(measured / "model"), data=data, packing="document")
+    with pytest.raises(InputError, match="too large, got '11 × 11'; allowed: 10 × 10; lower observe_examples"):
+        measure(load, sample, output=tmp_path / "new")
+
+
+def test_the_guide_s_commands_are_understood() -> None:
+    """Every `hf-llc` line of docs/influence.md parses, and its settings are allowed."""
+    text = (Path(__file__).parents[1] / "docs" / "influence.md").read_text(encoding="utf-8")
+    commands = [shlex.split(line, comments=True)[1:] for line in re.findall(r"^hf-llc .*$", text, flags=re.MULTILINE)]
+    assert [words[0] for words in commands].count("influence") >= 3
+    for words in commands:
+        load, sample = settings_from(parse(_parser(), words))
+        assert load.data == "ID" and sample.observe_examples >= 2

@@ -24,6 +24,7 @@ from hf_llc.cli.commands import (
     curve,
     doctor,
     estimate,
+    influence,
     publish,
     publish_metric,
     show,
@@ -32,7 +33,20 @@ from hf_llc.cli.commands import (
 from hf_llc.cli.console import BAD_INPUT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
 from hf_llc.errors import InputError, is_out_of_memory
 
-_COMMANDS = (estimate, show, doctor, calibrate, curve, components, compare, publish, publish_metric, theory, benchmark)
+_COMMANDS = (
+    estimate,
+    show,
+    doctor,
+    calibrate,
+    curve,
+    components,
+    influence,
+    compare,
+    publish,
+    publish_metric,
+    theory,
+    benchmark,
+)
 """In the order of `hf-llc --help`. Each module has `add(commands)`, which registers its arguments and `run(args)`."""
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)

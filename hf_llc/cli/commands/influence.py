@@ -1,0 +1,45 @@
+"""`hf-llc influence`: which examples or tokens help and harm which."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hf_llc.cli.arguments import add_run_options, add_settings, convert, settings_from
+from hf_llc.cli.study import run_study
+
+_DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
+influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), its standard error, ρ, and
+whether two halves of the chains agree. Without --queries the examples are their own queries: the loss kernel. Run it
+again to go on. Writes a page (influence.html), the table (parquet, CSV, JSON), the matrices (safetensors), a picture,
+and the chains with λ̂ in the folder chains. Exit code 3 if there are too few draws (the files are saved)."""
+
+
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "influence", help="which examples help and harm which", allow_abbrev=False, description=_DESCRIPTION
+    )
+    group = parser.add_argument_group("influence")
+    group.add_argument("--queries", metavar="DATA:SPLIT", help="Hub id, folder or file; none: the examples themselves")
+    group.add_argument("--level", metavar="example|token", default="example", help="(default: example)")
+    group.add_argument("--top", metavar="N", default="5", help="helpers and harmers of each query (default: 5)")
+    add_settings(parser)
+    options = add_run_options(parser, output="the table")
+    options.add_argument("--output", metavar="DIR", required=True, help="folder of the table")
+    options.add_argument("--resume", action="store_true", help="insist that there is a table to go on with")
+    options.add_argument("--overwrite", action="store_true", help="do all again")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure influence and print the strongest pairs; return the exit code."""
+    load, sample = settings_from(args)
+    top = convert("top", args.top, int)
+
+    def measured(**common: Any) -> Any:
+        from hf_llc.studies.measure_influence import measure
+
+        return measure(load, sample, queries=args.queries, level=args.level, top=top, **common)
+
+    return run_study(args, "influence", measured)

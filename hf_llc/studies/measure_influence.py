@@ -1,0 +1,174 @@
+"""Which examples (or tokens) of the data help and harm which queries, from the chains of one estimate."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hf_llc.config import LoadConfig, SampleConfig, as_dict
+from hf_llc.errors import InputError
+from hf_llc.files import check_writable, write_atomically
+from hf_llc.judging.covariances import FEWEST
+from hf_llc.loading.hub_errors import public_name
+from hf_llc.observe_setting import SAMPLED
+from hf_llc.parallel.processes import Processes
+from hf_llc.problem import Problem
+from hf_llc.result import LLCResult
+from hf_llc.studies.influence_plot import plot_influence
+from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
+from hf_llc.studies.shared_settings import SHARED
+from hf_llc.workflow.estimate_model import estimate_model
+from hf_llc.workflow.opened_run import NOTHING, Given, loaded
+from hf_llc.workflow.run_folder import RunFolder
+
+SOURCES, QUERIES = "sources", "queries"
+
+_RECORDS = 50
+"""Of each chain, at least, where the chains have as many steps."""
+
+_MOST = 2**24
+"""Entries of a matrix; five such matrices are made."""
+
+_BEFORE = 8
+"""Tokens that stand before a token in its text."""
+
+
+def measure(
+    load: LoadConfig,
+    sample: SampleConfig,
+    given: Given = NOTHING,
+    *,
+    queries: Any = None,
+    level: str = "example",
+    top: int = 5,
+    output: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> InfluenceTable:
+    """Sample once, and tell which of the first `observe_examples` examples move with which queries.
+
+    Args:
+        load: model and data.
+        sample: how to sample; how many examples, and how often they are looked at.
+        given: objects in place of names in `load`.
+        queries: data of queries, as a value of `observe`; None: the sources themselves (the loss kernel).
+        level: "example" or "token".
+        top: helpers and harmers of each query in the table.
+        output: folder of the table, with the chains in `chains`.
+        resume: refuse a folder that holds no such table.
+        overwrite: compute everything again.
+        progress: show progress bars on the main process.
+        report: called with a line of text when the chains are done.
+
+    Raises:
+        InputError: bad input, refused before long work.
+    """
+    sample = _observing(sample, queries, level=level, top=top)
+    processes = Processes(sample.data_parallel)
+    processes.main_does(lambda: str(check_writable(Path(output))))
+    problem, decided = processes.all_do(lambda: loaded(load, sample, given))
+    _check_size(problem, decided, level)
+    folder = RunFolder(output, files=INFLUENCE_FILES)
+    asked = {**as_dict(load), **as_dict(sample), "level": level, "top": top}
+    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
+    try:
+        processes.main_does(folder.lock)
+        processes.main_does(lambda: folder.check(asked, resume=resume or None, overwrite=overwrite))
+        processes.main_does(lambda: str(folder.begin(asked, overwrite=overwrite)))
+        result = estimate_model(
+            load,
+            sample,
+            replace(given, problem=problem),
+            output=folder.folder / "chains",
+            overwrite=overwrite,
+            progress=progress,
+            title="influence",
+        )
+        report(f"λ̂ of the chains: {result.verdict}")
+        table = _table(problem, result, sample, level=level, top=top)
+        processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
+    finally:
+        folder.unlock()
+    return table
+
+
+def _observing(sample: SampleConfig, queries: Any, *, level: str, top: int) -> SampleConfig:
+    """The settings with what is to be observed, often enough for errors."""
+    if sample.observe is not None:
+        raise InputError("observe is decided by influence", value=sample.observe, remedy="give queries instead")
+    if level not in ("example", "token"):
+        raise InputError("level is unknown", value=level, allowed="example, token")
+    if not 1 <= top <= 1000:
+        raise InputError("top is out of range", value=top, allowed="1 … 1000")
+    kept = sample.num_draws * sample.num_steps_between_draws
+    needed = FEWEST * max(2, math.ceil(12 / sample.num_chains))
+    if kept < needed:
+        raise InputError(
+            "the chains are too short for errors of influence",
+            value=f"{kept} steps",
+            allowed=f"{needed} or more",
+            remedy="raise num_draws",
+        )
+    every = min(sample.observe_every, max(1, kept // max(_RECORDS, needed)))
+    names = {SOURCES: SAMPLED} if queries is None else {SOURCES: SAMPLED, QUERIES: queries}
+    return replace(sample, observe=names, observe_loss=level, observe_every=every)
+
+
+def _check_size(problem: Problem, sample: SampleConfig, level: str) -> None:
+    """Refuse a matrix that is too large."""
+    positions = problem.num_positions if level == "token" else 1
+    count = min(sample.observe_examples, problem.num_examples) * positions
+    if count**2 > _MOST:
+        raise InputError(
+            "the matrix of influence would be too large",
+            value=f"{count:,} × {count:,}",
+            allowed=f"{math.isqrt(_MOST):,} × {math.isqrt(_MOST):,}",
+            remedy="lower observe_examples or max_length, or take the level example",
+        )
+
+
+def _table(problem: Problem, result: LLCResult, sample: SampleConfig, *, level: str, top: int) -> InfluenceTable:
+    assert result.observations is not None
+    seen = result.observations
+    found = result.influence()
+    names = list(seen.init)
+    sources, queries = (_texts(problem, seen.init[name], seen.inputs.get(name)) for name in (SOURCES, names[-1]))
+    used = {name: getattr(result, name) for name in (*SHARED, "num_chains", "num_draws")}
+    settings = {"n": result.n, **as_dict(sample), **used}
+    return InfluenceTable(
+        rows=strongest(found, sources, queries, top=top),
+        found=found,
+        level=level,
+        settings=settings,
+        llc={name: getattr(result, name) for name in ("llc", "llc_se", "verdict")},
+        model=result.model,
+        data=result.data,
+    )
+
+
+def _texts(problem: Problem, init: np.ndarray, ids: np.ndarray | None) -> Sequence[str]:
+    """What a reader sees of each example, or of each token with some before it."""
+    decode = getattr(problem.processor, "decode", None)
+    if ids is None or decode is None:
+        return [f"example {', position '.join(map(str, place))}" for place in np.ndindex(init.shape)]
+    if init.ndim == 1:
+        return [decode(row.tolist(), skip_special_tokens=True) for row in ids]
+    shift = ids.shape[1] - init.shape[1]  # a decoder's loss at p is of token p + 1
+    return [
+        f"{decode(row[max(0, p + shift - _BEFORE) : p + shift].tolist())} ⟦{decode([int(row[p + shift])])}⟧"
+        for row in ids
+        for p in range(init.shape[1])
+    ]
+
+
+def _save(table: InfluenceTable, folder: Path) -> None:
+    """Write influence.png, then the other files, influence.json last."""
+    write_atomically(folder / PICTURE, lambda path: plot_influence(table, path))
+    table.save(folder)
