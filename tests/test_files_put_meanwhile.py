@@ -20,6 +20,7 @@ from test_run_folder import Killed, compute, copy_of, killed, killed_before_its_
 from hf_llc import LLCResult
 from hf_llc.cli.console import remove_empty
 from hf_llc.cli.entry_point import main
+from hf_llc.config import SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import write_atomically, write_json
 from hf_llc.our_files import is_ours
@@ -207,13 +208,13 @@ def test_something_else_in_place_of_the_folder(
 
 
 def test_a_file_in_place_of_the_folder_while_states_are_saved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder, original = tmp_path / "run", Run._sample
+    folder, original = tmp_path / "run", Run.sample
 
     def sample(run: Run, *arguments: Any) -> Any:
         in_place_of(folder, lambda path: path.write_bytes(MINE))
         return original(run, *arguments)
 
-    monkeypatch.setattr(Run, "_sample", sample)
+    monkeypatch.setattr(Run, "sample", sample)
     with pytest.raises(InputError, match="something else is where the folder") as caught:
         compute(folder, save_seconds=0.0)
     assert one_line(caught.value) and folder.read_bytes() == MINE
@@ -264,7 +265,9 @@ def test_files_put_there_while_other_commands_work_stay(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
-    found = Calibration(settings={"step_size": 1.0}, found=None, moved=None, cells=[], num_gradients=0)
+    chosen = as_dict(SampleConfig(step_size=1.0, localization=1.0, nbeta=1.0))
+    del chosen["friction"]
+    found = Calibration(settings=chosen, found=None, moved=None, cells=[], num_gradients=0)
     monkeypatch.setattr(explore_settings, "calibrate_run", lambda run, grid: found)  # which takes seconds
     original = getattr(module, last)
     series(tmp_path, (2, 10))
