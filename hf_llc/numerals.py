@@ -33,13 +33,18 @@ def signed(value: float) -> str:
 
 
 def with_error(value: float, error: float) -> str:
-    """Value ± error: two significant digits of the error, the value to the same decimal place."""
+    """Value ± error: two significant digits of the error, the value to the same decimal place.
+
+    An error of less than 1 in 50,000 of the value stands beside it with its own power of ten.
+    """
     if not math.isfinite(value):
         return "not a number"
     if not math.isfinite(error):
         return f"{number(value)} (standard error unknown)"
     if error <= 0:
         return f"{number(value)} ± 0"
+    if error < 2e-5 * abs(value):
+        return f"{number(value)} ± {short(error)}"
     decimals = 1 - math.floor(math.log10(float(f"{error:.1e}")))
     if max(abs(value), error) >= 1e7 or decimals > 6:
         exponent = math.floor(math.log10(max(abs(value), error)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import replace
 
@@ -71,3 +72,13 @@ def test_reasons(scale: float) -> None:
     ):
         for reason in estimate.reasons:
             assert not EXPONENT.search(reason.text + reason.remedy), reason
+
+
+@pytest.mark.parametrize("value", [1e-300, 1e-9, 0.37, 1.0, -3.0, 12345.0, 1e12, 1e300])
+@pytest.mark.parametrize("share", [1e-300, 1e-16, 1e-7, 1e-6, 1e-3, 1.0, 1e6, 1e300])
+def test_any_error_beside_any_value_ends_in_a_short_text(value: float, share: float) -> None:
+    error = abs(value) * share
+    if error == 0 or not math.isfinite(error):
+        pytest.skip("not an error of a float")
+    text = with_error(value, error)
+    assert len(text) < 40 and (" ± " in text) and text.count("±") == 1
