@@ -18,7 +18,7 @@ from hf_llc.calibration import minimize as minimizer
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
-from hf_llc.workflow import estimate_model, run_folder
+from hf_llc.workflow import estimate_model, run, run_folder
 from hf_llc.workflow.folder_lock import FolderLock
 
 SHORT = {**SETTINGS, "num_chains": 2, "num_draws": 30, "num_burnin_steps": 30, "chain_batch_size": 1}
@@ -299,12 +299,16 @@ STATES: dict[str, Callable[[Path], Any]] = {
 
 
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES.keys())
-def test_a_changed_state_is_refused(change: Callable[[Path], Any], begun: Path, tmp_path: Path) -> None:
+def test_a_changed_state_is_refused(
+    change: Callable[[Path], Any], begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = copy_of(begun, tmp_path)
     change(folder)
+    monkeypatch.setattr(run, "forecast", killed)  # it is refused before any work, and before anything is said of it
     with pytest.raises(InputError, match=r"a saved state is damaged, or of another run.*; use overwrite") as caught:
         compute(folder)
     assert one_line(caught.value)
+    monkeypatch.undo()
     compute(folder, overwrite=True)
 
 

@@ -15,7 +15,7 @@ import os
 import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -99,7 +99,8 @@ class RunFolder:
         """May the run described by `asked` begin or go on here? Nothing is written.
 
         Raises:
-            FolderError: another run is there, or files that no run wrote, or nothing is and `resume` demands it.
+            FolderError: another run is there, or files that no run wrote, or nothing is and `resume` demands it, or a
+                saved state of the run that would go on is damaged.
         """
         self.refuse_foreign_files()
         if overwrite:
@@ -111,6 +112,7 @@ class RunFolder:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
                 raise FolderError(f"the output folder holds {what}", value=str(self.folder), remedy=_OVERWRITE)
+            self._check_states()
         elif resume:
             raise FolderError("nothing to resume there", value=str(self.folder), remedy="drop resume")
         elif any((self.folder / name).exists() for name in self.files):
@@ -123,7 +125,7 @@ class RunFolder:
         go. A kill in between is known by `clearing`, and the next run goes on with that.
 
         Raises:
-            FolderError: a saved state is damaged.
+            FolderError: a file of our names was put there meanwhile.
         """
         old = None if overwrite else self._record()
         if old is not None and not old.get("clearing"):
@@ -139,9 +141,8 @@ class RunFolder:
             write_json(self.folder / RUN_FILE, record)
             old = record
         self._begun = old
-        self.join(old["id"], f"{old['id']}-{old['digest'][:16]}")
+        self.join(*_names(old))
         self.sweep()
-        self._check_states()
         return self.id, self.seal
 
     def join(self, run: str, seal: str) -> None:
@@ -271,22 +272,33 @@ class RunFolder:
                 shutil.rmtree(path, ignore_errors=True)
 
     def _check_states(self) -> None:
-        """Read every saved state once, before long work that would end at a damaged one.
+        """Read every saved state of the run that began here once, before long work that would end at a damaged one.
 
         Raises:
             FolderError: one is damaged, or another run's.
         """
+        record = self._record()
+        if record is None or record.get("clearing") or self.is_finished:
+            return  # nothing that lies there will be read
+        self.join(*_names(record))
         if os.path.lexists(self.state) and not self.state.is_dir():
             raise broken(self.state)
         for path in sorted(self.state.rglob("*")):
+            if path.name.startswith("."):
+                continue  # what a kill left half-written
             place = path.parent.relative_to(self.state).as_posix()
             seal = self.seal if place == "." else f"{self.seal}/{place}"
             if path.suffix == ".safetensors":
                 load_tensors(path, seal=seal)
             elif path.suffix == ".json":
                 load_value(path, seal=seal)
-            elif not path.is_dir() and not path.name.startswith("."):  # where a folder of states should be
+            elif not path.is_dir():  # where a folder of states should be
                 raise broken(path)
+
+
+def _names(record: Mapping[str, Any]) -> tuple[str, str]:
+    """Id and seal of the run of a record."""
+    return record["id"], f"{record['id']}-{record['digest'][:16]}"
 
 
 def _parsed(path: Path) -> dict[str, Any] | None:
