@@ -15,7 +15,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
-from hf_llc.workflow import run as run_module
+from hf_llc.workflow import heat_share
 from hf_llc.workflow.estimate_model import estimate_problem
 
 NBETA = 100.0
@@ -78,6 +78,6 @@ def test_heat_of_directions_that_localization_holds_is_not_taken_off(monkeypatch
     exact = expected_llc(h.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=20.0)
     result = estimate_problem(problem, asked)
     assert abs(result.llc - exact) < 4 * result.llc_se and result.llc_se < 0.03 * exact
-    monkeypatch.setattr(run_module, "heating_share", lambda spectrum, localization: 1.0)
+    monkeypatch.setattr(heat_share, "heating_share", lambda spectrum, localization: 1.0)
     other = estimate_problem(problem, asked)
     assert other.llc < 0.75 * exact

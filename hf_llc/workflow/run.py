@@ -14,15 +14,6 @@ from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
 from hf_llc.calibration.minimize import minimize
-from hf_llc.calibration.noise_spectrum import (
-    Spectrum,
-    gradients_of,
-    heat_error,
-    heating_share,
-    is_heat_significant,
-    noise_spectrum,
-    samples_within,
-)
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
@@ -31,7 +22,7 @@ from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.observables import Observable
-from hf_llc.parallel.processes import Processes, chain_batches
+from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import sampled_parameters
@@ -44,6 +35,7 @@ from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
 from hf_llc.workflow.forecast import expect_chains, forecast
+from hf_llc.workflow.heat_share import with_heat_that_reaches
 from hf_llc.workflow.notes import with_notes
 from hf_llc.workflow.observed import check_room, references_of, start_probes
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
@@ -197,23 +189,13 @@ class Run:
         return self.processes.main_does(lambda: watch().is_over(stage))
 
     def sample(self, settings: ChainSettings, name: str) -> SampledChains:
-        """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂.
-
-        Chains record the heat as if all noise were in directions that the loss confines; `noise_spectrum` measures how
-        much of it is. That takes gradients, so it is done only if the heat is a significant part of λ̂.
-        """
+        """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂."""
         descent = self._descent(settings, name)
         self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent)
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
-        spectrum, error = None, 0.0
-        if is_heat_significant(trace, nbeta=settings.nbeta, num_burnin_steps=burnin):
-            num_samples = samples_within(trace.loss.size)
-            work = functools.partial(self._noise_spectrum, settings, name, num_samples)
-            with watch().stage("measure heat"):
-                spectrum = self._decided(f"heat-{name}", lambda: {"spectrum": work()})["spectrum"]
-            self.sampling.num_gradients += gradients_of(spectrum)
-            error = heat_error(trace, spectrum, settings.localization, num_burnin_steps=burnin)
-            trace = replace(trace, heat=trace.heat * heating_share(spectrum, settings.localization))
+        trace, spectrum, error = with_heat_that_reaches(
+            trace, self.sampling, settings, name, num_burnin_steps=burnin, decided=self._decided
+        )
         return SampledChains(
             name=name,
             settings=settings,
@@ -237,21 +219,6 @@ class Run:
             self.sampling.num_gradients += int(descent["num_gradients"])
             self._descents[law] = descent
         return self._descents[law]
-
-    def _noise_spectrum(self, settings: ChainSettings, name: str, num_samples: int) -> Spectrum:
-        """The spectrum of the gradient noise where the first chain ended."""
-        law = Law(nbeta=settings.nbeta, localization=settings.localization)
-        first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
-        w = self.sampling.end(name, first)
-        return noise_spectrum(
-            self.posterior,
-            law,
-            w[:1],
-            seed=settings.seed,
-            batch_size=settings.batch_size,
-            gradient=settings.gradient,
-            num_samples=num_samples,
-        )
 
     def judge(self, chains: SampledChains, localization_check: LocalizationCheck | None = None) -> Estimate:
         """λ̂ and its verdict from sampled chains (`hf_llc.judging.estimator.estimate`).
