@@ -23,6 +23,8 @@ from hf_llc.cli.console import default_output
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.publishing.explained import EXPLAINED
+from hf_llc.publishing.lines import SHOW
 from hf_llc.workflow.opened_run import Given
 
 Fake = Callable[[Callable[..., Any]], list[dict[str, Any]]]
@@ -250,6 +252,12 @@ def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     del written["seal"]
     assert json.loads(capsys.readouterr().out) == written
     assert main(["show", "bad"]) == 3
+    capsys.readouterr()
+    assert main(["show", "good", "--explain"]) == 0
+    report, meaning = capsys.readouterr().out.split("\n\n")
+    assert report == str(result) and "The paper takes γ from" in " ".join(meaning.split())
+    assert set(EXPLAINED) == {"λ̂", "verdict", *SHOW}  # every line has its words, and no words are left over
+    assert main(["show", "good", "--explain", "--json"]) == 2
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

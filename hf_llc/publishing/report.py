@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from hf_llc.numerals import with_error
@@ -31,7 +32,11 @@ def render(result: Record, *, encoding: str | None = None) -> str:
     for reason, remedy in zip(result.reasons, remedies_of(result.reasons), strict=True):
         text = f"{reason.name}: {reason.text}" + (f"\n→ {remedy}" if remedy else "")
         rows.append(("  note" if reason.is_note else "  because", text))
-    rows += show_rows(result)
+    return table(rows + show_rows(result), encoding=encoding)
+
+
+def table(rows: Iterable[tuple[str, str]], *, encoding: str | None = None) -> str:
+    """Rows (label, text) as lines of at most 100 columns, the text wrapped beside its label."""
     return "\n".join(
         line for label, text in rows for line in _wrapped(for_encoding(label, encoding), for_encoding(text, encoding))
     )

@@ -20,7 +20,9 @@ def add(commands: Any) -> None:
         description="Print a saved result; the exit code is that of its verdict.",
     )
     parser.add_argument("folder", metavar="DIR", help="folder of a result, or its result.json")
-    parser.add_argument("--json", action="store_true", help="print it as JSON")
+    how = parser.add_mutually_exclusive_group()
+    how.add_argument("--json", action="store_true", help="print it as JSON")
+    how.add_argument("--explain", action="store_true", help="say below it what each line means")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -32,6 +34,10 @@ def run(args: argparse.Namespace) -> int:
     damaged: list[str] = []
     result = load(LLCResult, args.folder, damaged=damaged)
     print_result(result, as_json=args.json)
+    if args.explain:
+        from hf_llc.publishing.explained import explained
+
+        console.print_text(f"\n{explained(result)}")
     for line in damaged:  # the result is whole without its trace, and is shown
         console.end(console.BAD_INPUT, f"error: {line}")
     return console.BAD_INPUT if damaged else console.verdict_code(result.is_trustworthy)
