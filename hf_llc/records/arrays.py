@@ -15,14 +15,14 @@ from hf_llc.files import check_room, remedy_for, write_atomically
 _REMEDY = "estimate again, with overwrite"
 
 
-def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray]) -> Path:
-    """Write arrays to a file, atomically; returns its path.
+def save_arrays(path: str | Path, arrays: Mapping[str, np.ndarray], *, metadata: dict[str, str] | None = None) -> Path:
+    """Write arrays and what is said of them to a file, atomically; returns its path.
 
     They are bytes first: `save_file` makes a temporary file of its own, which a kill would leave behind.
     """
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     check_room(3 * sum(array.nbytes for array in contiguous.values()))
-    data = save(contiguous)
+    data = save(contiguous, metadata)
     return write_atomically(path, lambda temporary: temporary.write_bytes(data))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -14,6 +15,7 @@ from hf_llc.files import write_atomically, write_csv
 from hf_llc.judging.influence import UNIT, Influence
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import columns
+from hf_llc.records.arrays import save_arrays
 from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
@@ -61,7 +63,7 @@ class InfluenceTable:
 
     Attributes:
         rows: of all queries in order.
-        found: the matrices; None if only the table was read.
+        found: the matrices, and their verdict.
         level: "example" or "token".
         settings: n and the sampling settings.
         llc: λ̂ of the same chains, its error and the verdict on it.
@@ -104,7 +106,7 @@ class InfluenceTable:
     def save(self, folder: str | Path) -> Path:
         """Write the matrices, the table as parquet, HTML and CSV, and influence.json, sealed with those."""
         folder = Path(folder)
-        write_atomically(folder / MATRIX, self._save_matrices)
+        self._save_matrices(folder / MATRIX)
         write_atomically(folder / PARQUET, self._save_parquet)
         write_atomically(folder / REPORT, lambda path: path.write_text(render_html(self), encoding="utf-8"))
         write_csv(folder / CSV, _names(), (asdict(row).values() for row in self.rows))
@@ -113,11 +115,9 @@ class InfluenceTable:
         return folder
 
     def _save_matrices(self, path: Path) -> None:
-        from safetensors.numpy import save_file
-
         names = ("bif", "bif_se", "covariance", "correlation", "correlation_se")
-        matrices = {name: np.ascontiguousarray(getattr(self.found, name), dtype=np.float32) for name in names}
-        save_file(matrices, path, metadata={"unit": f"bif = -(nbeta / n) * covariance, in {UNIT}"})
+        matrices = {name: getattr(self.found, name).astype(np.float32) for name in names}
+        save_arrays(path, matrices, metadata={"unit": f"bif = -(nbeta / n) * covariance, in {UNIT}"})
 
     def _save_parquet(self, path: Path) -> None:
         import pyarrow
@@ -185,8 +185,8 @@ def render_html(table: InfluenceTable) -> str:
         f"nβ {number(table.settings['nbeta'])} and γ {number(table.settings['localization'])}.</p>",
         f"<img src='{PICTURE}' alt='the matrix of ρ'>",
     ]
-    for query in dict.fromkeys(row.query for row in table.rows):
-        rows = [row for row in table.rows if row.query == query]
+    for query, group in itertools.groupby(table.rows, key=lambda row: row.query):
+        rows = list(group)
         parts.append(f"<h2>Query {query}</h2><blockquote>{html.escape(rows[0].query_text)}</blockquote>")
         parts.append("<table><tr><th></th><th>source</th><th>BIF</th><th>ρ</th><th>text</th></tr>")
         parts += [
