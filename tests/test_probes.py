@@ -21,7 +21,7 @@ from hf_llc.config import SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.observables.probe import Probe
 from hf_llc.observe_setting import checked_observe, observe_name, split_of
-from hf_llc.workflow.observed import check_room
+from hf_llc.workflow.observed import check_records_fit
 
 FEW: dict[str, Any] = {**SETTINGS, "sampler": "sgld", "num_burnin_steps": 6, "num_draws": 12, "observe_every": 3}
 
@@ -179,11 +179,11 @@ def test_what_will_not_fit_is_refused(tmp_path: Path) -> None:
     probe.start(model)
     sample = SampleConfig(num_chains=4, num_draws=100, num_burnin_steps=100, observe_every=2)
     sizes = {"sample": sample, "folder": tmp_path / "new", "processes": 1}
-    assert check_room({"a": probe}, model, **sizes) == 4 * 50 * 100 * 4
+    assert check_records_fit({"a": probe}, model, **sizes) == 4 * 50 * 100 * 4
     with pytest.raises(InputError, match=r"too large for the disk, got '2 × 7\.45e-05 GiB'.*raise observe_every"):
-        check_room({"a": probe}, model, **sizes, free=lambda folder: 4 * 80_000 - 1)
+        check_records_fit({"a": probe}, model, **sizes, free=lambda folder: 4 * 80_000 - 1)
     with pytest.raises(InputError, match="too large for the memory"):
-        check_room({"a": probe}, model, **{**sizes, "processes": 10**9})
+        check_records_fit({"a": probe}, model, **{**sizes, "processes": 10**9})
 
 
 def test_tree_with_devinterp_s_names(tmp_path: Path) -> None:

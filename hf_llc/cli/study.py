@@ -10,8 +10,22 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import check_resume
+from hf_llc.cli.arguments import add_run_options, check_resume
 from hf_llc.errors import InputError
+
+
+def add_study_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
+    """Add the options of such a command: where it writes, and whether it goes on there; returns their group.
+
+    Args:
+        parser: of the command.
+        output: what the folder is of, e.g. "table".
+    """
+    options = add_run_options(parser, output=f"the {output}")
+    options.add_argument("--output", metavar="DIR", required=True, help=f"folder of the {output}")
+    options.add_argument("--resume", action="store_true", help=f"insist that there is a {output} to go on with")
+    options.add_argument("--overwrite", action="store_true", help="do all again")
+    return options
 
 
 def run_study(args: argparse.Namespace, name: str, measure: Callable[..., Any]) -> int:

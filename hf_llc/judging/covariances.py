@@ -24,7 +24,7 @@ Array = np.ndarray
 _BLOCKS = 12
 """Of all chains together, at least. More would be shorter, and more alike; fewer, too few to tell an error."""
 
-FEWEST = 4
+_FEWEST = 4
 """Draws of a block, at least."""
 
 _TILE = 2**21
@@ -50,21 +50,25 @@ class Covariances:
     num_blocks: int
 
 
-def num_blocks_of(num_chains: int, num_draws: int) -> int:
-    """Blocks of each chain; 0 if there are too few draws for errors."""
-    count = max(2, math.ceil(_BLOCKS / num_chains))
-    return count if num_draws >= count * FEWEST else 0
+def _num_blocks(num_chains: int) -> int:
+    """Blocks of each chain."""
+    return max(2, math.ceil(_BLOCKS / num_chains))
+
+
+def fewest_draws(num_chains: int) -> int:
+    """Draws of each chain without which there are no errors."""
+    return _num_blocks(num_chains) * _FEWEST
 
 
 def covariances(a: Array, b: Array) -> Covariances:
     """Covariances of `a [chain, draw, m]` with `b [chain, draw, q]`, over the draws of all chains.
 
     Raises:
-        ValueError: too few draws (`num_blocks_of`), or one that is not finite.
+        ValueError: too few draws (`fewest_draws`), or one that is not finite.
     """
     chains, draws = a.shape[:2]
-    count = num_blocks_of(chains, draws)
-    if not count or not (np.isfinite(a).all() and np.isfinite(b).all()):
+    count = _num_blocks(chains)
+    if draws < fewest_draws(chains) or not (np.isfinite(a).all() and np.isfinite(b).all()):
         raise ValueError("covariances need finite draws, a few in each of 12 blocks")
     one, two = _blocks(a, count), _blocks(b, count)
     means = [(x.mean(axis=1), np.square(x).mean(axis=1)) for x in (one, two)]

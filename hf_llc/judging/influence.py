@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_llc.errors import InputError
-from hf_llc.judging.covariances import FEWEST, covariances, num_blocks_of
+from hf_llc.judging.covariances import covariances, fewest_draws
 
 Array = np.ndarray
 
@@ -78,12 +78,11 @@ def influence(
         InputError: too few records for errors, or a chain that has ended.
     """
     chains, draws = sources.shape[:2]
-    if not num_blocks_of(chains, draws):
-        needed = FEWEST * max(2, math.ceil(12 / chains))
+    if draws < fewest_draws(chains):
         raise InputError(
             "too few records for an error of influence",
             value=f"{draws} a chain after burn-in",
-            allowed=f"{needed} or more",
+            allowed=f"{fewest_draws(chains)} or more",
             remedy="lower observe_every, or raise num_draws",
         )
     for name, x in (("sources", sources), ("queries", queries)):

@@ -12,7 +12,7 @@ import numpy as np
 
 from hf_llc.numerals import number
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import new_figure, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,15 +47,12 @@ def plot_trace(result: Record, path: str | Path) -> Path:
     Raises:
         ValueError: the result has no trace.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
     trace = result.trace
     if trace is None:
         raise ValueError("the result has no trace to draw")
-    figure = Figure(figsize=(9, 6.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 6.5)
     upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
     _draw_losses(upper, result, trace)
     _draw_acceptance(upper, result, trace)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_llc.numerals import number
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import new_figure, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,12 +30,8 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
     Returns:
         The path.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     s = calibration.settings
-    figure = Figure(figsize=(9, 4.2), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 4.2)
     panels = figure.subplots(1, 2, sharey=True)
     labels = {"step_size": f"ε  (at γ = {number(s['localization'])})",
               "localization": f"γ  (at ε = {number(s['step_size'])})"}  # fmt: skip

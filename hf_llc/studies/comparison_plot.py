@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import new_figure, save_picture
 
 if TYPE_CHECKING:
     from hf_llc.studies.comparison import Comparison
@@ -23,12 +23,8 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
         comparison: the rows.
         path: of the PNG.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     rows = comparison.rows
-    figure = Figure(figsize=(9, 1.6 + 0.45 * len(rows)), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(9, 1.6 + 0.45 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True)
     for place, row in enumerate(rows):
         is_good = row.verdict == "trustworthy"

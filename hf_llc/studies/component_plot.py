@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import short
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import new_figure, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,9 +38,6 @@ def plot_components(table: ComponentTable, path: str | Path) -> Path:
     Returns:
         The path.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     pieces: dict[str, list[Row]] = {}
     bars: list[Row] = []
     for row in table.rows:
@@ -53,8 +50,7 @@ def plot_components(table: ComponentTable, path: str | Path) -> Path:
         [(4.5, 0.28 * min(len(bars), _MOST_BARS) + 1.2)] if bars else []
     )
     width, height = sum(size[0] for size in sizes) + 0.5, max(size[1] for size in sizes) + 0.6
-    figure = Figure(figsize=(max(width, 7), height), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(max(width, 7), height)
     every = figure.subplots(1, len(sizes), squeeze=False, width_ratios=[size[0] for size in sizes])[0]
     for axes, (letter, rows) in zip(every, pieces.items(), strict=False):
         _draw_map(figure, axes, rows, _NAMES[letter])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import number, short
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import new_figure, save_picture
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,11 +32,7 @@ def plot_curve(curve: Curve, path: str | Path, *, x_scale: str = "linear") -> Pa
     Returns:
         The path.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(8, 4.8), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8, 4.8)
     axes = figure.subplots()
     _draw_llc(axes, curve)
     right = axes.twinx()

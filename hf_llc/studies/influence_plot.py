@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import new_figure, save_picture
 
 if TYPE_CHECKING:
     from hf_llc.studies.influence_table import InfluenceTable
@@ -23,12 +23,8 @@ def plot_influence(table: InfluenceTable, path: str | Path) -> Path:
     Returns:
         The path.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     found = table.found
-    figure = Figure(figsize=(11, 5.4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(11, 5.4)
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = found.bif / found.bif_se
     one, two = figure.subplots(1, 2)

@@ -18,7 +18,6 @@ from hf_llc.components.part_of import part_of
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
-from hf_llc.loading.hub_errors import public_name
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
@@ -26,6 +25,7 @@ from hf_llc.studies.component_plot import plot_components
 from hf_llc.studies.component_table import COMPONENT_FILES, PICTURE, ComponentTable, Row
 from hf_llc.studies.shared_settings import COMPARABLE, shared_settings, with_settings
 from hf_llc.workflow.estimate_model import estimate_model
+from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given, loaded
 from hf_llc.workflow.run_folder import RunFolder
 
@@ -83,8 +83,7 @@ def measure(
     names = components_named(problem.model, components)
     complete = check_partition(problem.model, names, is_asked=is_partition)
     folder = RunFolder(output, files=COMPONENT_FILES)
-    asked = {**as_dict(load), **as_dict(sample), "components": names, "calibrates_each": calibrates_each}
-    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
+    asked = {**asked_of(load, sample), "components": names, "calibrates_each": calibrates_each}
 
     def measured(name: str, settings: SampleConfig) -> LLCResult:
         result = estimate_model(

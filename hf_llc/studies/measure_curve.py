@@ -17,7 +17,6 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import FolderError, InputError
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.judging.paired import Measured, difference
-from hf_llc.loading.hub_errors import public_name
 from hf_llc.parallel.processes import Processes
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
@@ -28,6 +27,7 @@ from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.series_left import SeriesLeft, faults_of
 from hf_llc.studies.shared_settings import remedy_for, shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
+from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
@@ -74,8 +74,7 @@ def measure(
     series.fail(processes.main_does(lambda: faults_of(series.left, load)))
     series.skip_without_steps()
     folder = RunFolder(output, files=CURVE_FILES)
-    asked = {**as_dict(load), **as_dict(sample)}
-    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
+    asked = asked_of(load, sample)
 
     paired: dict[str, Measured] = {}
 

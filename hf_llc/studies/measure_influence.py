@@ -13,8 +13,7 @@ import numpy as np
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
-from hf_llc.judging.covariances import FEWEST
-from hf_llc.loading.hub_errors import public_name
+from hf_llc.judging.covariances import fewest_draws
 from hf_llc.observe_setting import SAMPLED
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
@@ -23,6 +22,7 @@ from hf_llc.studies.influence_plot import plot_influence
 from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
 from hf_llc.studies.shared_settings import SHARED
 from hf_llc.workflow.estimate_model import estimate_model
+from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given, loaded
 from hf_llc.workflow.run_folder import RunFolder
 
@@ -76,8 +76,7 @@ def measure(
     problem, decided = processes.all_do(lambda: loaded(load, sample, given))
     _check_size(problem, decided, level)
     folder = RunFolder(output, files=INFLUENCE_FILES)
-    asked = {**as_dict(load), **as_dict(sample), "level": level, "top": top}
-    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
+    asked = {**asked_of(load, sample), "level": level, "top": top}
     try:
         processes.main_does(folder.lock)
         processes.main_does(lambda: folder.check(asked, resume=resume or None, overwrite=overwrite))
@@ -108,7 +107,7 @@ def _observing(sample: SampleConfig, queries: Any, *, level: str, top: int) -> S
     if not 1 <= top <= 1000:
         raise InputError("top is out of range", value=top, allowed="1 … 1000")
     kept = sample.num_draws * sample.num_steps_between_draws
-    needed = FEWEST * max(2, math.ceil(12 / sample.num_chains))
+    needed = fewest_draws(sample.num_chains)
     if kept < needed:
         raise InputError(
             "the chains are too short for errors of influence",

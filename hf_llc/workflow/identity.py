@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from hf_llc.config import LoadConfig, SampleConfig, as_dict
+from hf_llc.loading.hub_errors import public_name
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -23,6 +25,12 @@ LOSSES = "losses"
 _EXAMPLES = 16
 _MOVED = 2**20
 """Weights that are moved for the second half of the losses: small tensors first, one at least."""
+
+
+def asked_of(load: LoadConfig, sample: SampleConfig) -> dict[str, Any]:
+    """The settings as run.json keeps them: without the path of a machine."""
+    asked = {**as_dict(load), **as_dict(sample)}
+    return asked | {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}
 
 
 def identity_of(problem: Problem, loss_fn: Any = None) -> dict[str, Any]:

@@ -122,7 +122,7 @@ def start_probes(observables: Mapping[str, Observable], model: torch.nn.Module) 
             observable.start(model)
 
 
-def check_room(
+def check_records_fit(
     observables: Mapping[str, Observable],
     model: torch.nn.Module,
     sample: SampleConfig,

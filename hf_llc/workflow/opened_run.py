@@ -9,10 +9,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from hf_llc.components.part_of import part_of
-from hf_llc.config import LoadConfig, SampleConfig, as_dict, weights_name
+from hf_llc.config import LoadConfig, SampleConfig, weights_name
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable
-from hf_llc.loading.hub_errors import public_name
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import Observable, observables_named
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
@@ -21,7 +20,7 @@ from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.progress import watch
-from hf_llc.workflow.identity import identity_of
+from hf_llc.workflow.identity import asked_of, identity_of
 from hf_llc.workflow.observed import fingerprints_of, observables_of
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
@@ -126,8 +125,7 @@ def opened_run(
     takes_all = is_sharded(given.model)  # its processes meet inside the work
     with watch().stage("load model and data"):
         problem, sample, observed, identity = prepared() if takes_all else processes.all_do(prepared)
-    asked = {**as_dict(load), **as_dict(sample), **identity}
-    asked |= {name: public_name(asked[name]) for name in ("model", "data", "tokenizer")}  # no path into the file
+    asked = {**asked_of(load, sample), **identity}
     asked |= also_asked or {}
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
         used = RunFolder(temporary) if folder is None else folder

@@ -37,7 +37,7 @@ from hf_llc.workflow.continuations import SampledChains, check_localization, ext
 from hf_llc.workflow.forecast import expect_chains, forecast
 from hf_llc.workflow.heat_share import with_heat_that_reaches
 from hf_llc.workflow.notes import with_notes
-from hf_llc.workflow.observed import check_room, references_of, start_probes
+from hf_llc.workflow.observed import check_records_fit, references_of, start_probes
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
@@ -101,7 +101,7 @@ class Run:
 
         def start() -> None:
             start_probes(self.observables, model)
-            check_room(self.observables, model, self.asked, self.folder.folder, processes=count)
+            check_records_fit(self.observables, model, self.asked, self.folder.folder, processes=count)
 
         self.posterior.buffer.release()
         self.processes.all_do(start)

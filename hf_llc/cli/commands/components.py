@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
-from hf_llc.cli.study import run_study
+from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.cli.study import add_study_options, run_study
 
 _DESCRIPTION = """λ̂ of each component of a model at one nβ and γ, those of the whole model: heads, groups of heads,
 experts, layers, or any weights by name. What is left open (step size, γ, burn-in) is decided on the whole model. Run it
@@ -31,10 +31,7 @@ def add(commands: Any) -> None:
         help="find step size and burn-in for each component, at the same nβ and γ",
     )
     add_settings(parser)
-    options = add_run_options(parser, output="the table")
-    options.add_argument("--output", metavar="DIR", required=True, help="folder of the table")
-    options.add_argument("--resume", action="store_true", help="insist that there is a table to go on with")
-    options.add_argument("--overwrite", action="store_true", help="do all again")
+    add_study_options(parser, output="table")
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.cli.arguments import add_like, add_run_options, add_settings, settings_from
-from hf_llc.cli.study import run_study
+from hf_llc.cli.arguments import add_like, add_settings, settings_from
+from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 
@@ -31,12 +31,9 @@ def add(commands: Any) -> None:
         "--factory", metavar="MODULE:FUNCTION", help="function that returns (module, loss_fn) for --weight-files"
     )
     add_settings(parser)
-    options = add_run_options(parser, output="the curve")
-    options.add_argument("--output", metavar="DIR", required=True, help="folder of the curve")
+    options = add_study_options(parser, output="curve")
     add_like(options)
     options.add_argument("--x-scale", choices=["linear", "log"], default="linear", help="of the steps in the picture")
-    options.add_argument("--resume", action="store_true", help="insist that there is a curve to go on with")
-    options.add_argument("--overwrite", action="store_true", help="do all again")
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from hf_llc.cli.arguments import add_run_options, add_settings, convert, settings_from
-from hf_llc.cli.study import run_study
+from hf_llc.cli.arguments import add_settings, convert, settings_from
+from hf_llc.cli.study import add_study_options, run_study
 
 _DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
 influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), its standard error, ρ, and
@@ -25,10 +25,7 @@ def add(commands: Any) -> None:
     group.add_argument("--level", metavar="example|token", default="example", help="(default: example)")
     group.add_argument("--top", metavar="N", default="5", help="helpers and harmers of each query (default: 5)")
     add_settings(parser)
-    options = add_run_options(parser, output="the table")
-    options.add_argument("--output", metavar="DIR", required=True, help="folder of the table")
-    options.add_argument("--resume", action="store_true", help="insist that there is a table to go on with")
-    options.add_argument("--overwrite", action="store_true", help="do all again")
+    add_study_options(parser, output="table")
     parser.set_defaults(run=run, parser=parser)
 
 
