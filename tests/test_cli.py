@@ -120,7 +120,7 @@ def test_default_folder_is_named_after_the_settings(fake: Fake) -> None:
     ("argv", "message"),
     [
         ([], "required"),
-        (["estimat"], "invalid choice"),
+        (["estimat"], "unknown command"),
         (["estimate", "--num-chains", "0"], "num_chains is out of range"),
         (["estimate", "--config", "no.yaml"], "cannot read the config file"),
         (["estimate", "--resume", "--overwrite"], "both given"),

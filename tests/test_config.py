@@ -10,13 +10,14 @@ from typing import Any, get_type_hints
 
 import pytest
 
-from hf_llc.cli.arguments import GROUPS, Parser, add_settings, kinds_of, parse, settings_from
+from hf_llc.cli.arguments import CONFIGS, add_settings, kinds_of, parse, settings_from
+from hf_llc.cli.help_screen import Parser
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.setting_checks import differences
 
-FIELDS = [(config, item) for _, config in GROUPS for item in fields(config)]
+FIELDS = [(config, item) for config in CONFIGS for item in fields(config)]
 
 
 def settings(*argv: str, config: Path | None = None) -> tuple[LoadConfig, SampleConfig]:

@@ -3,42 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import difflib
-import sys
 from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
 from types import NoneType
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from hf_llc.cli.help_screen import groups_of, nearest
 from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
 
 if TYPE_CHECKING:
     from hf_llc.studies.like import Like
 
-GROUPS: tuple[tuple[str, type], ...] = (("model and data", LoadConfig), ("sampling", SampleConfig))
-"""Title in --help, and the settings under it."""
+CONFIGS: tuple[type, ...] = (LoadConfig, SampleConfig)
+"""The dataclasses of all settings."""
 
 _TRUE, _FALSE, _NONE = ("true", "yes", "on"), ("false", "no", "off"), ("", "~", "null", "none")
-
-
-class Parser(argparse.ArgumentParser):
-    """An argument parser whose errors are one line, without the usage."""
-
-    def _print_message(self, message: str, file: Any = None) -> None:
-        from hf_llc.publishing.formatting import for_encoding
-
-        file = sys.stderr if file is None else file
-        file.write(for_encoding(message, getattr(file, "encoding", None)))
-
-    def error(self, message: str) -> NoReturn:
-        """Raise what argparse would print.
-
-        Raises:
-            InputError: always.
-        """
-        raise InputError(message, remedy=f"see {self.prog} --help")
 
 
 def kinds_of(hint: Any) -> tuple[list[type], list[str]]:
@@ -90,23 +71,31 @@ def _number(text: str) -> int | float | None:
 
 
 def add_settings(parser: argparse.ArgumentParser, *, only: Collection[str] | None = None) -> None:
-    """Add one flag for each field of `LoadConfig` and `SampleConfig`, or for those named."""
-    for title, config in GROUPS:
-        add_fields(parser.add_argument_group(title), config, only=only)
+    """Add one flag for each setting, or for those named, grouped by purpose."""
+    known = {item.name: (item, hint) for config in CONFIGS for item, hint in _typed(config)}
+    for title, names in groups_of([name for name in known if only is None or name in only]):
+        group = parser.add_argument_group(title)
+        for name in names:
+            _add_flag(group, *known[name])
 
 
-def add_fields(parser: Any, config: type, *, only: Collection[str] | None = None) -> None:
-    """Add one flag for each field of a dataclass (or for those named), with the field's help and default."""
+def add_fields(parser: Any, config: type) -> None:
+    """Add one flag for each field of a dataclass, with the field's help and default."""
+    for item, hint in _typed(config):
+        _add_flag(parser, item, hint)
+
+
+def _typed(config: type) -> list[tuple[Field[Any], Any]]:
+    """The fields of a dataclass, each with its annotation."""
     hints = get_type_hints(config)
-    for item in (item for item in fields(config) if only is None or item.name in only):
-        _add_flag(parser, item, hints[item.name])
+    return [(item, hints[item.name]) for item in fields(config)]
 
 
 def add_run_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
     """Add the options of a long run: --config, --json (prints `output`) and --quiet; return their group for more."""
-    group = parser.add_argument_group("run")
-    group.add_argument("--config", metavar="FILE", help="YAML file of settings, `name: value`; flags override it")
-    group.add_argument("--json", action="store_true", help=f"print {output} as JSON, and nothing else, on stdout")
+    group = parser.add_argument_group("run and output")
+    group.add_argument("--config", metavar="FILE", help="YAML file of settings; flags override it")
+    group.add_argument("--json", action="store_true", help=f"print {output} as JSON, and nothing else")
     group.add_argument("--quiet", action="store_true", help="no progress bars and no remarks")
     return group
 
@@ -158,9 +147,12 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
     if unknown:
         first = unknown[0]
         command = getattr(args, "parser", parser)
-        known = [flag for action in command._actions for flag in action.option_strings]
-        near = difflib.get_close_matches(first.split("=")[0], known, n=1)
-        remedy = f"did you mean {near[0]}?" if near else f"see {command.prog} --help"
+        given = first.split("=")[0]
+        near = nearest(given, [flag for action in command._actions for flag in action.option_strings])
+        if near == given:
+            remedy = f"write it after {command.prog}"
+        else:
+            remedy = f"did you mean {near}?" if near and given.startswith("-") else f"see {command.prog} --help"
         raise InputError(f"unknown argument {first}", remedy=remedy)
     return args
 
@@ -220,16 +212,16 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
         InputError: a key is unknown, or a value is not allowed.
     """
     texts: Mapping[str, Any] = {} if args.config is None else read_yaml(args.config)
-    known = {item.name: config for _, config in GROUPS for item in fields(config)}
+    known = {item.name: config for config in CONFIGS for item in fields(config)}
     for key in texts:
         if key not in known:
-            near = difflib.get_close_matches(key.replace("-", "_"), known, n=1)
+            near = nearest(key, known)
             raise InputError(
                 f"unknown setting {key!r} in {args.config}",
-                remedy=f"did you mean {near[0]!r}?" if near else "see hf-llc estimate --help for the names",
+                remedy=f"did you mean {near!r}?" if near else "see hf-llc estimate --help-all for the names",
             )
     configs, other = [], _like(args)
-    for _, config in GROUPS:
+    for config in CONFIGS:
         hints = get_type_hints(config)
         values: dict[str, Any] = {}
         for item in fields(config):

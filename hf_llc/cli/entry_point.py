@@ -15,11 +15,12 @@ import traceback
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import Parser, parse
+from hf_llc.cli.arguments import parse
 from hf_llc.cli.commands import (
     benchmark,
     calibrate,
     compare,
+    completion,
     components,
     curve,
     doctor,
@@ -31,6 +32,7 @@ from hf_llc.cli.commands import (
     theory,
 )
 from hf_llc.cli.console import BAD_INPUT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
+from hf_llc.cli.help_screen import Parser
 from hf_llc.errors import InputError, is_out_of_memory
 
 _COMMANDS = (
@@ -46,6 +48,7 @@ _COMMANDS = (
     publish_metric,
     theory,
     benchmark,
+    completion,
 )
 """In the order of `hf-llc --help`. Each module has `add(commands)`, which registers its arguments and `run(args)`."""
 
@@ -89,12 +92,18 @@ def _parser() -> argparse.ArgumentParser:
         prog="hf-llc",
         description="The local learning coefficient of Hugging Face models.",
         epilog=EXIT_CODES,
-        allow_abbrev=False,
+        examples=(
+            "hf-llc estimate                # the embedded model, without network",
+            "hf-llc estimate --model ID --data ID --split test --output runs/a",
+            "hf-llc show runs/a",
+            "hf-llc COMMAND --help          # what a command takes",
+        ),
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, prog="hf-llc")
     for command in _COMMANDS:
         command.add(commands)
+    parser.set_defaults(root=parser)
     return parser
 
 

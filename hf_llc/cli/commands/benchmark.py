@@ -21,7 +21,10 @@ _FILE = "benchmark.json"
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "benchmark", help="a sampler on targets whose λ̂ is known", allow_abbrev=False, description=_DESCRIPTION
+        "benchmark",
+        help="a sampler on targets whose λ̂ is known",
+        description=_DESCRIPTION,
+        examples=("hf-llc benchmark --sampler sgld --targets quadratic",),
     )
     parser.add_argument("--sampler", metavar="NAME", default="auto", help="as in estimate (default: auto)")
     parser.add_argument("--step-size", metavar="X|auto", default="auto", help="ε on every target (default: auto)")

@@ -11,23 +11,26 @@ from typing import Any
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
 
-_DESCRIPTION = """Choose step size, friction, kind of gradient and localization as estimate does, and show how; then λ̂
-of short runs with ε and γ from a quarter to four times the chosen ones. Writes calibration.json, calibration.png and
-calibrated.yaml, which estimate and curve take as --config: one calibration serves a series of checkpoints. Exit code 3
-if no settings were found at which a chain stays near w* and above its loss (the files are written)."""
+_DESCRIPTION = """Choose settings as estimate does, and show how; then λ̂ of short runs with ε and γ from a quarter to
+four times the chosen. Writes calibration.json, calibration.png and calibrated.yaml, which estimate and curve take as
+--config. Exit code 3 if no settings were found at which a chain stays near w* and above its loss."""
 
 
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "calibrate", help="choose settings, and show λ̂ around them", allow_abbrev=False, description=_DESCRIPTION
+        "calibrate",
+        help="choose settings, and show λ̂ around them",
+        description=_DESCRIPTION,
+        examples=(
+            "hf-llc calibrate --model ID --data ID --output runs/cal",
+            "hf-llc estimate --model ID --data ID --config runs/cal/calibrated.yaml",
+        ),
     )
     add_settings(parser)
     options = add_run_options(parser, output="the calibration")
-    options.add_argument(
-        "--output", metavar="DIR", help="folder of the files (default: runs/calibrate-MODEL-DATA-HASH)"
-    )
-    options.add_argument("--no-grid", action="store_true", help="choose settings only; no short runs around them")
+    options.add_argument("--output", metavar="DIR", help="default: runs/calibrate-MODEL-DATA-HASH")
+    options.add_argument("--no-grid", action="store_true", help="no short runs around the settings chosen")
     options.add_argument("--overwrite", action="store_true", help="do all again")
     parser.set_defaults(run=run, parser=parser)
 

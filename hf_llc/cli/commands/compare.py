@@ -15,7 +15,10 @@ Exit code 3 if a λ̂ is not trustworthy."""
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "compare", help="λ̂ of several runs side by side", allow_abbrev=False, description=_DESCRIPTION
+        "compare",
+        help="λ̂ of several runs side by side",
+        description=_DESCRIPTION,
+        examples=("hf-llc compare runs/a runs/b", "hf-llc compare runs/curve --output runs/compared"),
     )
     parser.add_argument("folders", metavar="DIR", nargs="+", help="folders of results, or of a curve")
     parser.add_argument("--output", metavar="DIR", help="write compare.csv, compare.json and compare.png there")

@@ -8,27 +8,29 @@ from typing import Any
 from hf_llc.cli.arguments import add_settings, settings_from
 from hf_llc.cli.study import add_study_options, run_study
 
-_DESCRIPTION = """λ̂ of each component of a model at one nβ and γ, those of the whole model: heads, groups of heads,
-experts, layers, or any weights by name. What is left open (step size, γ, burn-in) is decided on the whole model. Run it
-again to go on. Writes components.csv, components.json, components.png and a folder a component. Exit code 3 if any λ̂
-is not trustworthy (the files are saved)."""
+_DESCRIPTION = """λ̂ of each component of a model (heads, layers, any weights by name) at one nβ and γ and settings
+decided on the whole model. Run it again to go on. Writes components.csv, .json, .png and a folder a component. Exit
+code 3 if a λ̂ is not trustworthy."""
 
 
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "components", help="λ̂ of heads, layers and other parts", allow_abbrev=False, description=_DESCRIPTION
+        "components",
+        help="λ̂ of heads, layers and other parts",
+        description=_DESCRIPTION,
+        examples=("hf-llc components --model ID --data ID --components heads --output runs/h",),
     )
     group = parser.add_argument_group("components")
     group.add_argument(
         "--components", metavar="NAMES", required=True,
-        help="heads, layers, partition, or names and globs separated by commas, e.g. 'l*h*,l* mlp,embed'",
+        help="heads, layers, partition, or names and globs: 'l*h*,l* mlp'",
     )  # fmt: skip
-    group.add_argument("--partition", action="store_true", help="refuse components that overlap or leave weights out")
+    group.add_argument("--partition", action="store_true", help="refuse overlaps, and weights left out")
     group.add_argument(
         "--calibrate-each",
         action="store_true",
-        help="find step size and burn-in for each component, at the same nβ and γ",
+        help="find step size and burn-in for each",
     )
     add_settings(parser)
     add_study_options(parser, output="table")

@@ -13,27 +13,37 @@ from hf_llc.errors import InputError
 if TYPE_CHECKING:
     from hf_llc.studies.checkpoint_series import Checkpoint
 
-_DESCRIPTION = """λ̂ of every checkpoint of a series, at the same settings: what is left open (step size, burn-in) is
-decided on the last one. Run it again to add what is missing. Writes curve.csv, curve.json, curve.png and a folder a
-checkpoint. Exit code 3 if any point is not trustworthy or could not be measured (the files are saved)."""
+_DESCRIPTION = """λ̂ of every checkpoint of a series, at the settings decided on the last one. Run it again to go on.
+Writes curve.csv, .json, .png and a folder a checkpoint. Exit code 3 if a point is not trustworthy or could not
+be measured."""
 
 
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "curve", help="λ̂ along a series of checkpoints", allow_abbrev=False, description=_DESCRIPTION
+        "curve",
+        help="λ̂ along a series of checkpoints",
+        description=_DESCRIPTION,
+        examples=(
+            "hf-llc curve --model ID --revisions 'step*' --data ID --output runs/c",
+            "hf-llc curve --checkpoints trainer_output --data ID --output runs/c",
+        ),
     )
     series = parser.add_argument_group("series: one of")
     series.add_argument("--revisions", metavar="PATTERN", help="branches and tags of --model, e.g. 'step*'")
-    series.add_argument("--checkpoints", metavar="DIR", help="a folder of model folders (Trainer's checkpoint-500 …)")
-    series.add_argument("--weight-files", metavar="FILE", nargs="+", help="weights of a plain module, with --factory")
-    series.add_argument(
-        "--factory", metavar="MODULE:FUNCTION", help="function that returns (module, loss_fn) for --weight-files"
-    )
+    series.add_argument("--checkpoints", metavar="DIR", help="folder of model folders (checkpoint-500 …)")
+    series.add_argument("--weight-files", metavar="F", nargs="+", help="of a plain module, with --factory")
+    series.add_argument("--factory", metavar="MODULE:NAME", help="returns (module, loss_fn) for --weight-files")
     add_settings(parser)
     options = add_study_options(parser, output="curve")
     add_like(options)
-    options.add_argument("--x-scale", choices=["linear", "log"], default="linear", help="of the steps in the picture")
+    options.add_argument(
+        "--x-scale",
+        metavar="linear|log",
+        choices=["linear", "log"],
+        default="linear",
+        help="of the steps, in the picture",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 

@@ -22,9 +22,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what is installed, what works here, and whether a model fits",
-        allow_abbrev=False,
         description="Say what is installed and what works here. With --model: the bytes that its chains need, by "
         "sampler, whether they fit this machine's memory, and how steps would then be taken; no weights are loaded.",
+        examples=("hf-llc doctor", "hf-llc doctor --model ID --dtype float32 --batch-size 8"),
     )
     add_settings(parser, only=_PLANNED)
     parser.add_argument("--json", action="store_true", help="print it as JSON")

@@ -18,20 +18,25 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "estimate",
         help="estimate λ̂ of a model on data",
-        allow_abbrev=False,
         description="Estimate λ̂ of a model on data; with no arguments, of the embedded "
         "tiny model on the embedded text, without network.",
         epilog=console.EXIT_CODES,
+        examples=(
+            "hf-llc estimate",
+            "hf-llc estimate --model ID --data ID --split test --output runs/a",
+            "hf-llc estimate --config run.yaml --num-chains 8",
+            "hf-llc estimate --model ID --data ID --weights 'l3 mlp+l4h*'",
+        ),
     )
     add_settings(parser)
     options = add_run_options(parser, output="the result")
     options.add_argument(
         "--output",
         metavar="DIR",
-        help="folder of the result (default: runs/MODEL-DATA-HASH); the same command again goes on where it stopped",
+        help="folder of the result, in which the same command goes on (default: runs/MODEL-DATA-HASH)",
     )
     add_like(options)
-    options.add_argument("--resume", action="store_true", help="insist that there is a run to go on with")
+    options.add_argument("--resume", action="store_true", help="insist on a run to go on with")
     options.add_argument("--overwrite", action="store_true", help="discard what is in the output folder")
     parser.set_defaults(run=run, parser=parser)
 

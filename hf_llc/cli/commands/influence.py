@@ -9,16 +9,18 @@ from hf_llc.cli.arguments import add_settings, convert, settings_from
 from hf_llc.cli.study import add_study_options, run_study
 
 _DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
-influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), its standard error, ρ, and
-whether two halves of the chains agree. Without --queries the examples are their own queries: the loss kernel. Run it
-again to go on. Writes a page (influence.html), the table (parquet, CSV, JSON), the matrices (safetensors), a picture,
-and the chains with λ̂ in the folder chains. Exit code 3 if there are too few draws (the files are saved)."""
+influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), with errors. Without --queries
+the examples are their own queries: the loss kernel. Run it again to go on. Writes a page (influence.html), the table,
+the matrices, a picture and the chains. Exit code 3 if there are too few draws."""
 
 
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "influence", help="which examples help and harm which", allow_abbrev=False, description=_DESCRIPTION
+        "influence",
+        help="which examples help and harm which",
+        description=_DESCRIPTION,
+        examples=("hf-llc influence --model ID --data ID --queries ID:test --output runs/bif",),
     )
     group = parser.add_argument_group("influence")
     group.add_argument("--queries", metavar="DATA:SPLIT", help="Hub id, folder or file; none: the examples themselves")

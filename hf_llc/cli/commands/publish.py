@@ -18,9 +18,13 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "publish",
         help="put a saved result on a model's card",
-        allow_abbrev=False,
         description="Put a saved result on a model's card: λ̂ into its metadata, one section into its text, the "
         "result's files beside it, in one commit. All else on the card stays as it is; publishing again replaces.",
+        examples=(
+            "hf-llc publish runs/a --repo me/my-model --dry-run",
+            "hf-llc publish runs/a --repo me/my-model --create-pr",
+            "hf-llc publish runs/a --card path/to/README.md",
+        ),
         epilog="exit codes: 0 published; 2 bad input, or a verdict that forbids it; 1 the Hub failed (the result stays "
         "on disk, and the message says how to try again).",
     )

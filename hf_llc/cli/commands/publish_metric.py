@@ -16,8 +16,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "publish-metric",
         help="upload the evaluate metric to the Hub",
-        allow_abbrev=False,
         description="Upload the llc metric as a space: evaluate.load('NAME/llc') finds it. Needs `hf auth login`.",
+        examples=("hf-llc publish-metric --repo me/llc",),
     )
     parser.add_argument("--repo", metavar="NAME/llc", required=True, help="the space; it is made if it is not there")
     parser.add_argument("--private", action="store_true", help="make it private, if it is new")

@@ -16,8 +16,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "show",
         help="print a saved result",
-        allow_abbrev=False,
         description="Print a saved result; the exit code is that of its verdict.",
+        examples=("hf-llc show runs/a", "hf-llc show runs/a --explain", "hf-llc show runs/a --json"),
     )
     parser.add_argument("folder", metavar="DIR", help="folder of a result, or its result.json")
     how = parser.add_mutually_exclusive_group()

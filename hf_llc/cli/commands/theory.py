@@ -13,15 +13,15 @@ from hf_llc.errors import InputError
 
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers, its one model `dln` under it."""
-    theory = commands.add_parser("theory", help="exact learning coefficients", allow_abbrev=False)
+    theory = commands.add_parser("theory", help="exact learning coefficients", examples=["hf-llc theory dln --help"])
     kinds = theory.add_subparsers(title="models", metavar="{dln}", required=True)
     dln = kinds.add_parser(
         "dln",
         help="deep linear network",
-        allow_abbrev=False,
         description="Learning coefficient λ and multiplicity m of the deep linear network y = W_M … W_1 x (Aoyagi "
         "2024), over all weights with the same product; with --layer-ranks also at weights whose layers have these "
         "ranks.",
+        examples=("hf-llc theory dln --widths 48,17,13,14 --rank 8",),
     )
     dln.add_argument("--widths", metavar="H0,…,HM", required=True, help="widths, inputs first: 48,17,13,14")
     dln.add_argument("--rank", metavar="R", help="rank of the product (default: the smallest layer rank)")
