@@ -117,9 +117,7 @@ PRESETS = {
         batch_size=32,
         curve=(0, 30, 100, 300),
         paper=replace(PAPER, num_chains=4, batch_size=32),
-        ours=SampleConfig(
-            sampler="sgld", minimize=True, minimize_steps=400, localization=1e4, num_chains=2, max_steps=800
-        ),
+        ours=SampleConfig(minimize=True, minimize_steps=3000, localization=1e4, num_chains=2, max_steps=800),
     ),
     "paper": Settings(),
 }

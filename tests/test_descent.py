@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import math
+import re
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -90,7 +92,15 @@ def test_a_point_above_its_minimum_is_named_early_and_its_estimate_mended() -> N
     assert off.descent["loss_drop"] > 0.3 * exact and off.llc < 0.7 * exact
     assert abs(off.llc + off.descent["loss_drop"] - exact) < 4 * off.llc_se
     assert off.num_burnin_steps == 200  # the first look at the chains was the last
-    assert "set minimize" in next(r.remedy for r in off.reasons if r.name == "not a minimum")
+    remedy = next(r.remedy for r in off.reasons if r.name == "not a minimum")
+    assert remedy.startswith("set minimize; or keep w*, and lower nbeta from 100 to ")
+    nbeta, localization = (float(value) for value in re.findall(r"to ([\d.]+)", remedy))
+    near = estimate_problem(quadratic(0.06), replace(SETTINGS, nbeta=nbeta, localization=localization))
+    assert near.verdict == "trustworthy" and near.descent is not None
+    law = {"nbeta": nbeta, "localization": localization}
+    assert abs(
+        near.llc + near.descent["loss_drop"] - expected_llc(H.numpy(), sampler="exact", step_size=0.0, **law)
+    ) < (4 * near.llc_se)
     at = estimate_problem(quadratic(0.0), SETTINGS)
     assert at.verdict == "trustworthy" and abs(at.llc - exact) < 4 * at.llc_se
 

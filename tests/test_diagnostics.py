@@ -221,6 +221,30 @@ def test_localization_that_decides_is_named() -> None:
     assert found.verdict == "localization dominates"
 
 
+@pytest.mark.parametrize(("curvature", "verdict"), [(0.02, "localization dominates"), (1e4, "trustworthy")])
+def test_a_steady_loss_shows_that_localization_holds_the_chains(curvature: float, verdict: str) -> None:
+    """200 directions x = nβh/(nβh + γ) add x/2 each to λ̂ and x²/2 each to the variance of nβL.
+
+    The change at 2γ is said to be −32 % (error 6 %): too near to −40 % and to −50 % to tell.
+    """
+    x = curvature / (curvature + 1.0)
+    excess = 100 * x + math.sqrt(100) * x * ar1(0.9, chains=4, draws=4000)
+    change = -0.32 * 100 * x
+    found = estimate(
+        trace_of(excess),
+        nbeta=100.0,
+        init_loss=1.0,
+        localization=1.0,
+        step_size=1e-3,
+        is_exact=False,
+        num_burnin_steps=0,
+        num_steps_between_draws=1,
+        localization_check={"halved": -change, "halved_se": 6 * x, "doubled": change, "doubled_se": 6 * x},
+    )
+    assert found.verdict == verdict
+    assert any("variance of nβL" in reason.text for reason in found.reasons) == (verdict != "trustworthy")
+
+
 def test_plain_and_paired_estimators_agree_where_batches_are_full() -> None:
     trace = trace_of(relaxing(level=50, time=20))
     found = estimate(

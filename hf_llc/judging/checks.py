@@ -11,6 +11,7 @@ from hf_llc.judging.evidence import Evidence
 from hf_llc.judging.notes import NOTES
 from hf_llc.judging.remedies import (
     Remedy,
+    hotter_at_w_star,
     larger_batches,
     longer,
     more_draws,
@@ -26,8 +27,12 @@ from hf_llc.judging.remedies import (
 )
 from hf_llc.judging.step_bias import does_heat_dominate, is_step_too_large, smaller_step
 from hf_llc.judging.verdict import precedence
-from hf_llc.numerals import number, short, signed
+from hf_llc.numerals import number, short, signed, with_error
 from hf_llc.records.findings import NOT_HERE, Measurements, Reason
+
+_HELD_BY_LOSS = 0.2
+"""The least share of λ̂ that the variance of nβL is where the loss holds the chains: with as much of λ̂ in stiff
+directions, and the rest in flat ones, twice the γ takes 40 % of λ̂."""
 
 
 def findings(measured: Measurements, evidence: Evidence) -> list[Reason]:
@@ -138,8 +143,28 @@ def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
         "not a minimum",
         f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ is {short(measured.llc + drop)} from where it "
         f"ends, {short(measured.llc)} from w*",
-        to_minimum(evidence.asked),
+        _minimum_or_w_star(measured, evidence, drop),
     )
+
+
+def _minimum_or_w_star(measured: Measurements, evidence: Evidence, drop: float) -> Remedy:
+    """Move w* to a minimum; or leave it, and ask at a temperature that does not see how far it lies above one."""
+    moved, from_minimum, gap = to_minimum(evidence.asked), measured.llc + drop, _gap(measured, evidence)
+    if not from_minimum > 0 or evidence.asked.settings.minimize:
+        return moved
+    stay = hotter_at_w_star(
+        evidence.asked,
+        nbeta=evidence.nbeta,
+        localization=evidence.localization,
+        share=drop / from_minimum,
+        lost=from_minimum / (evidence.nbeta * gap) if gap > 0 else 0.0,
+    )
+    return moved if stay is None else replace(moved, text=f"{moved.text}; or keep w*, and {stay.text}")
+
+
+def _gap(measured: Measurements, evidence: Evidence) -> float:
+    """How much better than a constant predictor the model is, in the unit of the loss; 0: not known, or not better."""
+    return max(0.0 if evidence.trivial_loss is None else evidence.trivial_loss - measured.init_loss, 0.0)
 
 
 def _dip(measured: Measurements, evidence: Evidence) -> Reason | None:
@@ -178,14 +203,26 @@ def _enough_draws(measured: Measurements, evidence: Evidence) -> Remedy:
 
 
 def _localization(measured: Measurements, evidence: Evidence) -> Reason | None:
-    """Where γ makes up λ̂, λ̂ ∝ 1/γ, and twice the γ would take a half of it."""
+    """Where γ makes up λ̂, λ̂ ∝ 1/γ, and twice the γ would take a half of it.
+
+    The chains also tell it in another way. A direction of curvature h has x = nβh/(nβh + γ), adds x/2 to λ̂ and x²/2 to
+    the variance of nβL. So that variance is λ̂ where the loss holds the chains, and a small part of it where γ does:
+    that decides where the change at 2γ is too uncertain to.
+    """
+    llc = measured.llc
     change, error = measured.localization_sensitivity["doubled"], measured.localization_sensitivity["doubled_se"]
-    is_flat = not statistics.is_drifting(measured.plateau, measured.llc, measured.llc_se)
-    if not (is_flat and change < -0.4 * abs(measured.llc) and change < -3 * error):
+    is_flat = not statistics.is_drifting(measured.plateau, llc, measured.llc_se)
+    is_steady = measured.heat_capacity + 3 * measured.heat_capacity_se < _HELD_BY_LOSS * llc
+    is_half = change - (2 * error if is_steady else 0.0) < -0.4 * abs(llc)
+    if not (is_flat and is_half and change < -3 * error):
         return None
+    hardly = (
+        f", and the variance of nβL is {with_error(measured.heat_capacity, measured.heat_capacity_se)} where the loss "
+        "alone would make it λ̂"
+    )
     return reason_of(
         "localization dominates",
-        f"λ̂ changes by {signed(change)} when γ is doubled",
+        f"λ̂ changes by {signed(change)} when γ is doubled{hardly if is_steady else ''}",
         principled_nbeta(evidence.asked, evidence.nbeta) or weaker_pull(evidence.asked, evidence.localization),
     )
 

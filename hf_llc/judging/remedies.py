@@ -27,6 +27,19 @@ _MOST_STEPS = 8000
 """The same of chains that γ alone holds."""
 
 
+_CLOSE = 0.05
+"""How far w* may lie above a minimum that is meant to be at w*, as a share of λ̂."""
+
+_LEAST_NBETA = 0.01
+"""A smaller part of nβ makes another question of it."""
+
+_KEPT = 0.5
+"""Of the distance from L_n(w*) to the loss of a constant predictor chains may lose less than this."""
+
+_MOST_TIGHTER = 4.0
+"""γ/nβ may grow by this factor: with more, λ̂ becomes small beside the drop too."""
+
+
 @dataclass(frozen=True)
 class Asked:
     """What a remedy may change, and what bounds it.
@@ -199,6 +212,32 @@ def to_minimum(asked: Asked) -> Remedy:
     if settings.minimize_steps < _MOST_MINIMIZE_STEPS:
         return set_to(asked, minimize_steps=_MOST_MINIMIZE_STEPS)
     return not_here(f"{number(settings.minimize_steps)} steps of minimize found no minimum of this data's loss near w*")
+
+
+def hotter_at_w_star(asked: Asked, *, nbeta: float, localization: float, share: float, lost: float) -> Remedy | None:
+    """The nβ and γ at which w* itself is close to a minimum: one that a smaller nβ makes too shallow to matter.
+
+    On a quadratic loss λ̂ and its minimum depend on γ/nβ alone, and the drop of a descent is proportional to nβ. What
+    chains lose at that nβ is more by the same factor; a larger γ/nβ then keeps them from leaving the basin.
+
+    Args:
+        asked: the settings.
+        nbeta: nβ in use.
+        localization: γ in use.
+        share: the drop of the descent as a share of λ̂ from its end.
+        lost: what chains at this minimum lose of the distance to a constant predictor; 0: not known.
+
+    Returns:
+        None where nothing is known of the settings, or no such nβ keeps the model.
+    """
+    factor = _CLOSE / share
+    if not asked.is_known or not localization > 0 or not _LEAST_NBETA < factor < 1:
+        return None
+    tighter = max(1.0, 2 * lost / (factor * _KEPT))
+    if tighter > _MOST_TIGHTER:
+        return None
+    values = {"nbeta": _rounded(factor * nbeta), "localization": _rounded(tighter * factor * localization)}
+    return set_to(asked, {"nbeta": nbeta, "localization": localization}, **values)
 
 
 def weaker_pull(asked: Asked, localization: float) -> Remedy:

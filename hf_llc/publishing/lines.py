@@ -89,7 +89,8 @@ def _descent(result: Record) -> str | None:
     if result.descent is None:
         return None
     drop = result.descent["loss_drop"]
-    return f"{number(result.llc + drop)}: a descent from w* lowers nβL by {short(drop)}"
+    where = f", {short(distance)} away" if (distance := result.descent.get("distance")) else ""
+    return f"{number(result.llc + drop)}: a descent from w* lowers nβL by {short(drop)}{where}"
 
 
 def _sampler(result: Record) -> str:
