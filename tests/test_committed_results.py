@@ -1,4 +1,4 @@
-"""docs/results: what the README says of the paper's experiments comes from the rows that lie there."""
+"""docs/results: what docs/experiments.md says of the paper's experiments comes from the rows that lie there."""
 
 from __future__ import annotations
 
@@ -244,6 +244,6 @@ def test_plot_only_makes_figure_numbers_and_sentence_again(
     assert (np.abs(one - two).max(axis=-1) > 30).mean() < 1 / 2000
 
 
-def test_the_readme_shows_each_picture() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert set(SHOWN) == set(RESULTS) and all(f"docs/results/{name}/figure.png" in text for name in RESULTS)
+def test_the_page_of_experiments_shows_each_picture() -> None:
+    text = (ROOT / "docs" / "experiments.md").read_text(encoding="utf-8")
+    assert set(SHOWN) == set(RESULTS) and all(f"(results/{name}/figure.png)" in text for name in RESULTS)

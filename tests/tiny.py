@@ -53,14 +53,22 @@ def tokenizer(*, template: bool = False) -> Any:
     )
 
 
-def llama(kind: str = "LlamaForCausalLM", *, attn: str = "eager", tie: bool = False, seed: int = 1, **more: Any) -> Any:
+def llama(
+    kind: str = "LlamaForCausalLM",
+    *,
+    attn: str = "eager",
+    tie: bool = False,
+    layers: int = 2,
+    seed: int = 1,
+    **more: Any,
+) -> Any:
     """A decoder of 16 dimensions, context 64."""
     torch.manual_seed(seed)
     settings = transformers.LlamaConfig(
         vocab_size=320,
         hidden_size=16,
         intermediate_size=24,
-        num_hidden_layers=2,
+        num_hidden_layers=layers,
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=64,
@@ -75,9 +83,9 @@ def llama(kind: str = "LlamaForCausalLM", *, attn: str = "eager", tie: bool = Fa
     return getattr(transformers, kind)(settings).eval()
 
 
-def save_llama(path: Path, *, seed: int = 1) -> Path:
+def save_llama(path: Path, *, seed: int = 1, **more: Any) -> Path:
     """`llama` and its tokenizer in a folder."""
-    llama(seed=seed).save_pretrained(path)
+    llama(seed=seed, **more).save_pretrained(path)
     tokenizer().save_pretrained(path)
     return path
 
