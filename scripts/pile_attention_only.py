@@ -36,8 +36,8 @@ taken (loss 3.23) λ̂ is 564, and its verdict says that this is no minimum: a d
 
 Time: `cpu` 37 minutes of a core that others used too, three quarters of it for hf_llc's λ̂. `paper` has not been run in
 full. On an H200 with six other jobs, on the local documents, in bfloat16, 600 steps took 50 seconds a seed (70 minutes
-for all steps) and ended at 3.378 and 3.367 nats for seeds 0 and 1. After 60 steps of seed 0, at 5.1 nats, one chain with
-the paper's settings gave 89.8 ± 4.9 in 46 seconds, out of the basin at 9.3 nats.
+for all steps) and ended at 3.378 and 3.367 nats for seeds 0 and 1. After 60 steps of seed 0, at 5.1 nats, one chain
+with the paper's settings gave 89.8 ± 4.9 in 46 seconds, out of the basin at 9.3 nats.
 """
 
 from __future__ import annotations
