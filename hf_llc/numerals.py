@@ -1,4 +1,4 @@
-"""How numbers are written for people. A number of 0.0001 or more is never written with an exponent of e."""
+"""How numbers are written for people: with an exponent of e below 0.0001 alone, and then as 2.5e-6."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ def number(value: float | None) -> str:
         return f"{value / 10.0**exponent:.4g}·10^{exponent}"
     if float(value).is_integer() or abs(value) >= 9999.5:
         return f"{value + 0.0:,.0f}"  # + 0.0: no minus before a zero
-    return f"{value:.4g}"
+    return f"{value:.4g}".replace("e-0", "e-")
+
+
+def typed(value: float) -> str:
+    """A number as a setting takes it: six decimals at most, no commas, no power of ten."""
+    return f"{value:.6f}".rstrip("0").rstrip(".")
 
 
 def short(value: float | None) -> str:

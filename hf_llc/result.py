@@ -99,7 +99,13 @@ class LLCResult(Record):
 
         return publish(self, repo_id, PublishOptions(**options))
 
-    def __str__(self) -> str:
+    def details(self) -> str:
+        """Return all that there is to say of the result, as a table. `print(result)` prints the short one."""
         from hf_llc.publishing.report import render
 
         return render(self)
+
+    def __str__(self) -> str:
+        from hf_llc.publishing.report import summary
+
+        return summary(self)

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from test_result import make_result
+from test_result import SHOWN, make_result
 
 import hf_llc
 from hf_llc.cli import console
@@ -25,6 +25,7 @@ from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.publishing.explained import EXPLAINED
 from hf_llc.publishing.lines import SHOW
+from hf_llc.publishing.report import summary
 from hf_llc.workflow.opened_run import Given
 
 Fake = Callable[[Callable[..., Any]], list[dict[str, Any]]]
@@ -105,10 +106,11 @@ def test_json_is_alone_on_stdout(fake: Fake, capsys: pytest.CaptureFixture[str])
     assert "a remark" in err
 
 
-def test_default_folder_is_named_after_the_settings(fake: Fake) -> None:
+def test_default_folder_is_named_after_the_settings(fake: Fake, tmp_path: Path) -> None:
     calls = fake(lambda **_: make_result())
-    main(["estimate", "--model", "me/my model", "--data", "/a/b/text.txt"])
-    main(["estimate", "--model", "me/my model", "--data", "/a/b/text.txt", "--seed", "1"])
+    (tmp_path / "text.txt").write_text("a text")
+    main(["estimate", "--model", "me/my model", "--data", str(tmp_path / "text.txt")])
+    main(["estimate", "--model", "me/my model", "--data", str(tmp_path / "text.txt"), "--seed", "1"])
     names = [call["output"].name for call in calls]
     assert all(name.startswith("my_model-text.txt-") for name in names)
     assert names[0] != names[1]
@@ -246,7 +248,11 @@ def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     result.save(tmp_path / "good")
     make_result(verdict="stuck").save(tmp_path / "bad")
     assert main(["show", "good"]) == 0
-    assert capsys.readouterr().out == f"{result}\n"
+    short = capsys.readouterr().out
+    assert short == summary(result, folder="good") + "\n" and short.count("\n") <= 9
+    assert short.splitlines()[-1].split() == ["details", "hf-llc", "show", "good", "--details"]
+    assert main(["show", "good", "--details"]) == 0
+    assert capsys.readouterr().out == f"{result.details()}\n"
     assert main(["show", "good/result.json", "--json"]) == 0
     written = json.loads((tmp_path / "good" / "result.json").read_text())
     del written["seal"]
@@ -255,9 +261,24 @@ def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     capsys.readouterr()
     assert main(["show", "good", "--explain"]) == 0
     report, meaning = capsys.readouterr().out.split("\n\n")
-    assert report == str(result) and "The paper takes γ from" in " ".join(meaning.split())
+    assert report == result.details() and "The paper takes γ from" in " ".join(meaning.split())
     assert set(EXPLAINED) == {"λ̂", "verdict", *SHOW}  # every line has its words, and no words are left over
     assert main(["show", "good", "--explain", "--json"]) == 2
+    assert main(["show", "good", "--details", "--json"]) == 2
+
+
+@pytest.mark.parametrize("columns", ["30", "40", "80", "200"])
+@pytest.mark.parametrize("how", [[], ["--details"], ["--explain"]])
+def test_show_fits_the_terminal(
+    columns: str, how: list[str], capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_result(**SHOWN).save(tmp_path / "good")
+    capsys.readouterr()
+    monkeypatch.setenv("COLUMNS", columns)
+    main(["show", "good", *how])
+    lines = capsys.readouterr().out.splitlines()
+    too_long = [x for x in lines if len(x.replace("\u0302", "")) > min(int(columns), 100) and len(x.split()) > 2]
+    assert lines and not too_long
 
 
 def test_doctor(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -292,6 +292,10 @@ def test_steps_come_from_the_names(names: list[str], steps: list[int] | None) ->
     assert sorted(["b", "a10", "a9", "10", "9²"], key=natural) == ["9²", "10", "a9", "a10", "b"]
 
 
+PICKLED = (__file__, "--allow-pickle")
+"""A file that is there: whether one is, is looked at before the factory is imported."""
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -303,8 +307,8 @@ def test_steps_come_from_the_names(names: list[str], steps: list[int] | None) ->
         (["--data", "d", "--checkpoints", "nowhere"], "no checkpoints there"),
         (["--data", "d", "--weight-files", "w"], "--weight-files and --factory go together"),
         (["--data", "d", "--weight-files", "w", "--factory", "make"], "not a function's name"),
-        (["--data", "d", "--weight-files", "w", "--factory", "no_such_module:make"], "no such factory"),
-        (["--data", "d", "--weight-files", "w", "--factory", "curve_factory:none"], "no such factory"),
+        (["--data", "d", "--weight-files", *PICKLED, "--factory", "no_such_module:make"], "no such factory"),
+        (["--data", "d", "--weight-files", *PICKLED, "--factory", "curve_factory:none"], "no such factory"),
         (["--data", "d", "--weight-files", "w", "--factory", "curve_factory:make"], "no such weights file"),
         (["--data", "d", "--checkpoints", "c", "--revision", "a"], "revision is for one model"),
         (["--data", "d", "--checkpoints", "c", "--resume", "--overwrite"], "both given"),
@@ -385,7 +389,7 @@ def test_picture_of_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
     assert set(handles) == {"λ̂ ± standard error", "λ̂, not trustworthy", "loss (right)"}
     assert handles["loss (right)"].get_color() == loss.get_color() != left.lines[0].get_color()
     assert drawn[0].get_suptitle() == (
-        "n 1,000   nβ 144.8   γ 100   ε 1e-05   batch 32   4 × 200 draws after 200 steps\n"
+        "n 1,000   nβ 144.8   γ 100   ε 1e-5   batch 32   4 × 200 draws after 200 steps\n"
         "λ̂ at nβ 144.8, γ 100: 10 → 16, while the loss went 2 → 0.6667"
     )
 

@@ -265,7 +265,7 @@ def test_by_token(measured: Path) -> None:
 @pytest.mark.parametrize(
     ("more", "said"),
     [
-        (["--level", "word"], "level is unknown, got 'word'; allowed: example, token"),
+        (["--level", "word"], "--level has no such choice, got 'word'; allowed: example, token"),
         (["--top", "0"], "top is out of range, got 0"),
         (["--top", "x"], "top has a value of the wrong kind"),
         (["--num-draws", "10"], "too short for errors of influence, got '10 steps'; allowed: 16 or more"),

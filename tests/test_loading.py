@@ -17,7 +17,8 @@ from torch.nn import functional as F
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.loading.hub_errors import data_refusal, model_refusal, public_name
+from hf_llc.loading.hub_errors import data_refusal, model_refusal
+from hf_llc.loading.names import public_name
 from hf_llc.loading.problem_loader import load_problem
 
 TEXTS = Dataset.from_dict({"text": tiny.SENTENCES})

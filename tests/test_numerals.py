@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import math
 import re
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,13 +14,14 @@ from test_curve import example
 from test_remedies import GOOD, found, heated
 from test_result import SHOWN, make_result
 
+import hf_llc
 from hf_llc.numerals import number, short, signed, with_error
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.report import render
 from hf_llc.studies.comparison import compare
 
 EXPONENT = re.compile(r"\de\+?\d")
-"""3e+02, but not 3e-05."""
+"""3e+02, but not 3e-5."""
 
 MAGNITUDES = [3.0 * 10.0**k * factor for k in range(-3, 18) for factor in (1.0, 1.0 / 3 - 1e-7, 1.111)]
 
@@ -32,11 +35,36 @@ def test_no_exponent_above_one(write: object) -> None:
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(9999.6, "10,000"), (9999.4, "9999"), (300.0, "300"), (-0.0, "0"), (1.5e7, "15,000,000"), (2.5e-5, "2.5e-05"),
+    [(9999.6, "10,000"), (9999.4, "9999"), (300.0, "300"), (-0.0, "0"), (1.5e7, "15,000,000"), (2.5e-5, "2.5e-5"),
      (1.25e16, "1.25·10^16"), (12345.6, "12,346"), (float("inf"), "inf"), (None, "–")],
 )  # fmt: skip
 def test_number(value: float | None, text: str) -> None:
     assert number(value) == text
+
+
+def _formats_of(tree: ast.AST) -> list[int]:
+    """Lines of f-strings that write a number by the rule of `g`, if it is not read back as a number at once."""
+    read = {id(node.args[0]) for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "float" and node.args}  # fmt: skip
+    return [
+        node.lineno
+        for text in ast.walk(tree)
+        if isinstance(text, ast.JoinedStr) and id(text) not in read
+        for node in text.values
+        if isinstance(node, ast.FormattedValue) and node.format_spec is not None
+        and ast.unparse(node.format_spec).rstrip("'\"").endswith(("g", "e"))
+    ]  # fmt: skip
+
+
+def test_no_text_for_people_has_a_format_of_its_own() -> None:
+    """`:.3g` writes 35000 as 3.5e+04. numerals.py alone knows how to write a number."""
+    root = Path(hf_llc.__file__).parent
+    found = {
+        str(path.relative_to(root)): lines
+        for path in sorted(root.rglob("*.py"))
+        if path.name != "numerals.py" and (lines := _formats_of(ast.parse(path.read_text(encoding="utf-8"))))
+    }
+    assert found == {"loading/probe.py": found.get("loading/probe.py")}  # nine digits, which tell two losses apart
 
 
 def test_signed() -> None:

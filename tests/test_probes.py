@@ -180,7 +180,7 @@ def test_what_will_not_fit_is_refused(tmp_path: Path) -> None:
     sample = SampleConfig(num_chains=4, num_draws=100, num_burnin_steps=100, observe_every=2)
     sizes = {"sample": sample, "folder": tmp_path / "new", "processes": 1}
     assert check_records_fit({"a": probe}, model, **sizes) == 4 * 50 * 100 * 4
-    with pytest.raises(InputError, match=r"too large for the disk, got '2 × 7\.45e-05 GiB'.*raise observe_every"):
+    with pytest.raises(InputError, match=r"too large for the disk, got '2 × 7\.451e-5 GiB'.*raise observe_every"):
         check_records_fit({"a": probe}, model, **sizes, free=lambda folder: 4 * 80_000 - 1)
     with pytest.raises(InputError, match="too large for the memory"):
         check_records_fit({"a": probe}, model, **{**sizes, "processes": 10**9})

@@ -16,7 +16,7 @@ from hf_llc.judging.estimator import estimate
 from hf_llc.numerals import with_error
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.formatting import counted
-from hf_llc.publishing.report import render
+from hf_llc.publishing.report import render, summary
 from hf_llc.publishing.trace_plot import moving_mean, plot_trace
 from hf_llc.records.findings import Reason
 from hf_llc.records.trace import Trace
@@ -286,8 +286,8 @@ def test_print_says_all() -> None:
         "heat variance of nβL 7.50 ± 0.25 kinetic temperature 1.087",
         "loss mean 2.7 at w* 1.9 trivial predictor 5.5 (nats per token)",
         "posterior nβ 512.5 γ 99.5 n 12,345 (tokens)",
-        "sampler baoab, friction 0.35, control-variate gradients ε 2.5e-05 (auto) batch 1,024",
-        "seed 7",
+        "sampler baoab, friction 0.35, control-variate gradients ε 2.5e-5 (auto) batch 1,024 seed",
+        "7",
         "chains 4 × 300 draws × 5 steps, after 1,500 steps of burn-in",
         "evidence n L_n(w*) + λ̂ ln n 23,572 nats n E[L_n] 23,753 nats",
         "minimize steps 2,000 loss before 2.1 loss after 1.9 distance 3.2 relative distance",
@@ -297,7 +297,37 @@ def test_print_says_all() -> None:
         "data some/data split validation fingerprint ffffffffffffffff",
         "run text-generation cuda:1, float64, train mode, 4 processes in groups of 2",
     ]
-    assert str(result) in (text, render(result, encoding="ascii"))
+    assert result.details() in (text, render(result, encoding="ascii"))
+
+
+def test_print_is_short() -> None:
+    """λ̂ at its nβ and γ, the verdict, how λ̂ moves with γ, what to do; every line of it stands in the details too."""
+    lines = [" ".join(line.split()) for line in summary(make_result(**SHOWN), encoding="utf-8").splitlines()]
+    assert lines[0] == "λ̂ 12.35 ± 0.57 at nβ 512.5, γ 99.5; −20 % at 2γ"
+    rest = [line for line in lines if line.split()[0] in ("γ", "mixing", "of", "what", "details")]
+    assert rest[-5:] == [
+        "γ λ̂ changes by +1.5 ± 0.3 at γ/2, -2.5 ± 0.4 at 2γ",
+        "mixing r̂ 1.023 ESS 345.6",
+        "of some/model on some/data, n 12,345",
+        *lines[-2:],
+    ]
+    assert lines[-1] == "details print(result.details())" and len(lines) <= 12
+
+
+def test_print_says_what_to_do() -> None:
+    two = [Reason("drifting", "it has moved", "raise num_burnin_steps"), Reason("too few draws", "only 7", "draw more"),
+           Reason("time was up", "at 7", "give more", is_note=True)]  # fmt: skip
+    lines = [" ".join(line.split()) for line in summary(make_result(verdict="drifting", reasons=two)).splitlines()]
+    assert [line for line in lines if line.startswith(("because", "note", "what"))] == [
+        "because drifting: it has moved",
+        "because too few draws: only 7",
+        "note time was up",
+        "what to do 1. raise num_burnin_steps",
+        "what to do 2. draw more",
+    ]
+    bare = summary(make_result(verdict="stuck", reasons=[Reason("stuck", "it did not move", "")]))
+    assert "nothing is known to help here" in bare
+    assert "compare λ̂ with others at this nβ and γ" in summary(make_result(), encoding="utf-8")
 
 
 def test_print_of_other_cases() -> None:
@@ -314,7 +344,7 @@ def test_print_of_other_cases() -> None:
     assert line("mixing", r_hat=math.nan, accept_prob=math.nan) == "r̂ – ESS 345.6 acceptance –"
     assert line(
         "sampler", calibration=None, friction=None, gradient="plain", sampler="sgld", mixed_precision="bf16"
-    ) == ("sgld ε 2.5e-05 batch 1,024 seed 7, bf16")
+    ) == ("sgld ε 2.5e-5 batch 1,024 seed 7, bf16")
     assert line("by chain", llc_per_chain=[float(i) for i in range(11)]) == "chain 0, 1, 2, 3, 4, 5, 6, 7, … (3 more)"
     assert line("model", num_parameters_total=1000) == "some/model revision 0123456789ab 1,000 parameters"
     assert line("run", num_processes=1, data_parallel=1) == "text-generation cuda:1, float64, train mode"

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from hf_llc import numerals
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.chains.running_estimate import RunningEstimate
@@ -135,7 +136,7 @@ class Sampling:
         """
         store = self._store(f"{name}-{number}")
         origin = self._store(name)
-        where = {"origin": origin, "number": number, "title": f"γ = {settings.localization:.3g}"}
+        where = {"origin": origin, "number": number, "title": f"γ = {numerals.number(settings.localization)}"}
         trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage="check γ", **where)
         self.num_gradients += self._gradients_of(settings, trace)
         return trace
@@ -267,8 +268,10 @@ def _share(ends_at: float, num_batches: int) -> float:
 
 def _title(settings: ChainSettings, name: str) -> str:
     """What chains run for: "attempt 2, γ = 39" for those of attempt-1."""
-    kind, _, number = name.partition("-")
-    return f"attempt {int(number) + 1}, γ = {settings.localization:.3g}" if kind == "attempt" and number != "0" else ""
+    kind, _, tried = name.partition("-")
+    if kind != "attempt" or tried == "0":
+        return ""
+    return f"attempt {int(tried) + 1}, γ = {numerals.number(settings.localization)}"
 
 
 def _too_short(steps: int) -> InputError:

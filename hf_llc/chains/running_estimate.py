@@ -7,6 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from hf_llc.chains.run_chains import Progress
+from hf_llc.numerals import number
 from hf_llc.records.trace import Trace
 
 Array = np.ndarray
@@ -40,7 +41,7 @@ class RunningEstimate:
         kept = [(x[:, burnin:], heat[:, burnin:]) for x, heat in seen if x.shape[1] > burnin]
         if not kept:
             latest = seen[-1][0]
-            said = f"burn-in, nβΔL {latest[:, -20:].mean():.4g}"
+            said = f"burn-in, nβΔL {number(float(latest[:, -20:].mean()))}"
         else:
             steps = min(x.shape[1] for x, _ in kept)
             draws = np.concatenate([x[:, :steps] for x, _ in kept])

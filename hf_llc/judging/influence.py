@@ -14,6 +14,7 @@ import numpy as np
 
 from hf_llc.errors import InputError
 from hf_llc.judging.covariances import covariances, fewest_draws
+from hf_llc.numerals import short
 
 Array = np.ndarray
 
@@ -150,7 +151,7 @@ def _verdict(reliability: float, agreement: float, expected: float, chains_verdi
         return "too few examples", "three pairs or more whose losses vary"
     if reliability < _RELIABLE:
         times = _RELIABLE / (1 - _RELIABLE) * (1 - reliability) / max(reliability, 0.02)
-        return "too few draws", f"about {max(times, 1.5):.2g} times as many draws (num_draws, num_chains)"
+        return "too few draws", f"about {short(max(times, 1.5))} times as many draws (num_draws, num_chains)"
     if agreement < expected - 0.2:
         return "halves disagree", "longer chains: two halves differ by more than their errors say"
     return "trustworthy", ""

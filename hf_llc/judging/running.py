@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from hf_llc.judging import statistics
+from hf_llc.numerals import number, with_error
 
 Array = np.ndarray
 
@@ -22,5 +23,5 @@ def describe(draws: Array, heat: float) -> str:
     if not math.isfinite(llc):
         return "a chain diverged"
     llc_se, r_hat = statistics.standard_error(draws), statistics.r_hat(draws)
-    said = f"λ̂ {llc:.4g}" + (f" ± {llc_se:.2g}" if math.isfinite(llc_se) else "")
+    said = f"λ̂ {with_error(llc, llc_se) if math.isfinite(llc_se) else number(llc)}"
     return said + (f", r̂ {r_hat:.2f}" if math.isfinite(r_hat) else "")

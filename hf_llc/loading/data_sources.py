@@ -14,10 +14,10 @@ from datasets import Dataset, DatasetDict, IterableDataset, IterableDatasetDict
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError, reason_of
-from hf_llc.files import LONGEST_NAME
 from hf_llc.loading.hub_errors import data_refusal, is_of_reading
 from hf_llc.loading.hub_files import commit_of, verified
-from hf_llc.loading.local_files import AS_TABLE, BUILDERS, open_local, refuse_parts
+from hf_llc.loading.local_files import open_local, refuse_parts
+from hf_llc.loading.names import check_data_id, data_paths
 from hf_llc.loading.rows import table_of
 
 _PEEK = 100
@@ -49,7 +49,8 @@ def open_data(
     facts: dict[str, Any] = {"id": None, "subset": config.subset, "split": config.split, "revision": None}
     if all_are(data, dict):
         data = table_of(data)
-    if paths := _paths(data):
+    if isinstance(data, (str, os.PathLike)) or all_are(data, str, os.PathLike):
+        paths = data_paths(data)
         if isinstance(data, (tuple, list)) or paths[0].exists():
             facts["id"] = ", ".join(p.resolve().name for p in paths)
             opened = open_local(paths, config, sample_by)
@@ -89,21 +90,6 @@ def open_data(
     return opened, facts
 
 
-def _paths(data: Any) -> list[Path]:
-    """The paths that a name or a list of names stands for; none if the data are something else.
-
-    Raises:
-        InputError: a name is a text: no file system and no Hub would take it.
-    """
-    names = [data] if isinstance(data, (str, os.PathLike)) else data if all_are(data, str, os.PathLike) else []
-    for name in map(str, names):
-        if not name.strip():
-            raise InputError("the name of data is empty", value=name, remedy="is a shell variable unset?")
-        if "\n" in name or "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in name.split("/")):
-            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=AS_TABLE)
-    return [Path(each) for each in names]
-
-
 def _unformatted(data: Dataset | IterableDataset, max_examples: int | None) -> Dataset | IterableDataset:
     """The data as plain Python rows: without an output format (torch, numpy …), and with its transform carried out."""
     if isinstance(data, IterableDataset):
@@ -134,8 +120,7 @@ def pick_split(splits: list[str], asked: str | None) -> str:
 
 def _from_hub(name: str, config: LoadConfig) -> tuple[Any, str]:
     """A data set of the Hub, and its commit."""
-    if name.startswith((".", "/", "~")) or name.count("/") > 1 or Path(name).suffix.lower() in BUILDERS:
-        raise InputError("no such data file or folder", value=name, remedy="check the path")
+    check_data_id(name)
     builder = None
     try:
         commit = commit_of(name, "dataset", config.data_revision)

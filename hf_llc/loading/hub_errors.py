@@ -3,30 +3,19 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-from pathlib import Path
-from typing import Any
 
 from huggingface_hub import errors
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError, reason_of
+from hf_llc.loading.names import public_name
 
 _AGAIN = "run the same command again"
 _UNREACHABLE = (
     "offline", "connect", "localentrynotfound", "couldn't reach", "timeout", "timed out", "revisionresolution",
 )  # fmt: skip
 _CUT_OFF = ("peer closed", "incomplete message", "incompleteread", "remoteprotocolerror", "consistency check failed")
-
-
-def public_name(name: Any) -> str | None:
-    """A name for the result: a Hub id as it is, a folder by its last part, so that no path leaves this machine."""
-    if not isinstance(name, (str, os.PathLike)) or not str(name):
-        return None
-    path = Path(name)
-    is_local = path.is_absolute() or str(name).startswith(("~", ".")) or path.exists()
-    return (path.resolve().name if path.exists() else path.name) if is_local else str(name)
 
 
 def causes_of(error: BaseException) -> list[BaseException]:

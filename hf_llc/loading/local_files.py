@@ -14,11 +14,7 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.damaged_files import check_data_file, refuse_broken_json, refuse_pointers
 from hf_llc.loading.hub_errors import data_refusal, is_of_content
-
-BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
-"""What reads a file, by its ending."""
-
-AS_TABLE = "give texts as a table: {'text': [one, two]}"
+from hf_llc.loading.names import BUILDERS, check_data_files
 
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -64,25 +60,14 @@ def open_local(paths: Sequence[Path], config: LoadConfig, sample_by: str) -> Any
     path = paths[0]
     if path.is_dir():
         return _open_folder(path, config, sample_by)
-    for each in paths:
-        if not each.is_file():
-            remedy = "check the path" if len(paths) == 1 else f"check the path; or {AS_TABLE}"
-            raise InputError("no such data file", value=each.name, remedy=remedy)
-        refuse_pointers([each])
-        if each.suffix.lower() not in BUILDERS:
-            raise InputError("a file of this kind cannot be read", value=each.name, allowed=", ".join(BUILDERS))
-        if each.stat().st_size == 0:
-            raise InputError("the data file is empty", value=each.name)
+    check_data_files(paths)
     refuse_parts(config, split=config.split)  # files have no subsets; `datasets` would take any name
-    kinds = {each.suffix.lower() for each in paths}
-    if len({BUILDERS[kind] for kind in kinds}) > 1 or kinds == {".csv", ".tsv"}:
-        raise InputError("the data files are of several kinds", value=", ".join(sorted(kinds)), allowed="one kind")
     _check_files(paths)
     builder = BUILDERS[path.suffix.lower()]
     options: dict[str, Any] = _encoding(paths, builder)
     if builder == "text":
         options["sample_by"] = sample_by
-    elif kinds == {".tsv"}:
+    elif path.suffix.lower() == ".tsv":
         options["sep"] = "\t"
     return _load(builder, config, files=paths, name=path.name, data_files=[str(each) for each in paths], **options)
 

@@ -13,12 +13,12 @@ from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.files import LONGEST_NAME
 from hf_llc.loading.checkpoint import check_loaded, refuse_adapter, untied_weights
 from hf_llc.loading.devices import device_of
-from hf_llc.loading.hub_errors import model_refusal, public_name
+from hf_llc.loading.hub_errors import model_refusal
 from hf_llc.loading.hub_files import ask_again, commit_of, fetch_small_files, verified
 from hf_llc.loading.loaded_weights import check_weights
+from hf_llc.loading.names import check_model_name, public_name
 from hf_llc.loading.processors import processor_of
 from hf_llc.loading.quantization import check_checkpoint_config
 from hf_llc.loading.tasks.context_length import is_transformer_lens
@@ -120,19 +120,10 @@ def look_at_named(config: LoadConfig) -> None:
 def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any, dict[str, Any]]:
     """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
-    _check_name(name)
+    check_model_name(name)
     if folder.is_dir():
         refuse_adapter(name, None, public_name(name))
         check_folder(folder, allow_pickle=config.allow_pickle)
-    elif folder.is_file():
-        raise InputError(
-            "the model is a file",
-            value=folder.name,
-            allowed="a Hub id or a folder",
-            remedy="give the folder that holds config.json",
-        )
-    elif name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise InputError("no such model folder", value=name, remedy="check the path")
     about: dict[str, Any] = {"id": public_name(name), "revision": None}
     if folder.is_dir():
         model, unused = _from_pretrained(name, config, None)
@@ -154,16 +145,6 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         processor = processor_of(name, model, config, tokenizer, revision=commit)
     about |= {"unused_weights": unused, "untied_weights": untied_weights(model)}
     return model, processor, {**about, "revision": commit}
-
-
-def _check_name(name: str) -> None:
-    """Check that this may be the name of a model.
-
-    Raises:
-        InputError: it is empty, or no file system would take it.
-    """
-    if not name.strip() or "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in Path(name).parts):
-        raise InputError("this is not the name of a model", value=name, allowed="a Hub id or a folder")
 
 
 def _from_pretrained(name: str, config: LoadConfig, revision: str | None) -> tuple[PreTrainedModel, str | None]:
@@ -214,7 +195,7 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
     import hf_llc.models  # noqa: F401 - registers this package's architectures
 
     name = str(config.model)
-    _check_name(name)
+    check_model_name(name)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     try:
         settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)

@@ -15,11 +15,12 @@ import transformers
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize, open_data
-from hf_llc.loading.hub_errors import data_refusal, is_of_reading, public_name
+from hf_llc.loading.hub_errors import data_refusal, is_of_reading
 from hf_llc.loading.labels import translate_labels
 from hf_llc.loading.loaded_weights import narrow_if_lossless
 from hf_llc.loading.local_files import refuse_parts
 from hf_llc.loading.model_sources import open_model
+from hf_llc.loading.names import check_data_given, public_name
 from hf_llc.loading.nested_columns import with_nested
 from hf_llc.loading.probe import probe
 from hf_llc.loading.tasks.recognition import task_of_model
@@ -53,9 +54,8 @@ def load_problem(
     Raises:
         InputError: anything that cannot be used, in one line, before any long work.
     """
+    check_data_given(model_or_pipeline, data)
     if data is None:
-        if model_or_pipeline is not None:
-            raise InputError("no data given", remedy="give data: a Hub id, a folder or a file")
         from hf_llc.embedded import text_path
 
         data = str(text_path())

@@ -12,8 +12,9 @@ import transformers
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError, reason_of
 from hf_llc.files import is_pointer
-from hf_llc.loading.hub_errors import hub_refusal, public_name
+from hf_llc.loading.hub_errors import hub_refusal
 from hf_llc.loading.hub_files import commit_of, fetch_small_files
+from hf_llc.loading.names import check_tokenizer_name, public_name
 from hf_llc.loading.tasks.recognition import task_of_module
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.weight_files import file_of
@@ -57,8 +58,7 @@ def processor_of(name: str, model: Any, config: LoadConfig, given: Any, *, revis
     revision = (revision or config.revision) if given is None else None
     try:
         if given is not None and not Path(source).exists():
-            if source.startswith((".", "/", "~")) or source.count("/") > 1:
-                raise InputError(f"no such folder of the {kind}", value=source, remedy="check the path")
+            check_tokenizer_name(source, kind)
             revision = commit_of(source, "model", None)
             fetch_small_files(source, revision)
         return auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)

@@ -13,6 +13,7 @@ from huggingface_hub import HfApi, constants, hf_hub_download, try_to_load_from_
 from hf_llc.errors import InputError
 from hf_llc.loading.damaged_files import check_weight_file, refuse_pointers
 from hf_llc.loading.hub_files import SMALL_FILES
+from hf_llc.loading.names import check_model_folder
 
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """The names that transformers gives to weights, the first that is there; or with `.index.json`, of shards."""
@@ -31,11 +32,8 @@ def check_folder(folder: Path, *, allow_pickle: bool) -> None:
     Raises:
         InputError: it does not, or has pointers of git-lfs in their place.
     """
+    check_model_folder(folder)
     files = {path.name for path in folder.iterdir() if path.is_file()}
-    if "config.json" not in files:
-        raise InputError(
-            "the model folder has no config.json", value=folder.name, remedy="is it a transformers folder?"
-        )
     small = [*SMALL_FILES, *(f"{name}.index.json" for name in _WEIGHTS)]
     refuse_pointers(folder / name for name in sorted(files) if any(fnmatch(name, each) for each in small))
     if files.isdisjoint({_WEIGHTS[0], f"{_WEIGHTS[0]}.index.json"}):

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import os
 import re
 import shlex
+import shutil
 import sys
 import unicodedata
 from collections.abc import Sequence
 
-WIDTH = 100
-"""Columns of a table in the terminal, at most."""
+_WIDEST, _NARROWEST = 100, 30
+"""Columns of a table in the terminal, at most and at least."""
 
 _ASCII = {
     "λ̂": "llc", "r̂": "r_hat", "±": "+-", "·": "*", "×": "x", "−": "-", "–": "-", "→": "->", "…": "...", "β": "beta",
@@ -31,6 +33,13 @@ def for_encoding(text: str, encoding: str | None = None) -> str:
     for symbol, plain in _ASCII.items():
         text = text.replace(symbol, plain)
     return text.encode("ascii", "replace").decode("ascii")
+
+
+def width() -> int:
+    """Columns of a table: those of the terminal that it is printed to, or that COLUMNS says; 100 at most."""
+    is_known = os.environ.get("COLUMNS", "").isdigit() or (sys.stdout is not None and sys.stdout.isatty())
+    found = shutil.get_terminal_size().columns if is_known else _WIDEST
+    return min(max(found, _NARROWEST), _WIDEST)
 
 
 def for_stderr(text: str) -> str:

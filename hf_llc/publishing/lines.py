@@ -43,10 +43,10 @@ def card_rows(result: Record, lines: Sequence[Line]) -> list[tuple[str, str]]:
     return [(label, text) for label, text in texts if text is not None]
 
 
-def show_rows(result: Record) -> list[tuple[str, str]]:
-    """The rows (label, text) of `show` below the verdict."""
+def show_rows(result: Record, table: dict[str, tuple[Line, ...]] | None = None) -> list[tuple[str, str]]:
+    """The rows (label, text) of `show` below the verdict; all, if no `table` says which."""
     rows = []
-    for label, lines in SHOW.items():
+    for label, lines in (SHOW if table is None else table).items():
         texts = [(line, line.text(result)) for line in lines]
         said = [line.show.format(text) for line, text in texts if text is not None]
         if said:
@@ -212,6 +212,12 @@ _UNIT = Line(lambda r: r.unit, show="({})")
 
 _NBETA = Line(lambda r: number(r.nbeta), card="Inverse temperature times n, nβ", show="nβ {}")
 _LOCALIZATION = Line(lambda r: number(r.localization), card="Localization γ", show="γ {}")
+_SUBJECT = Line(
+    lambda r: (
+        f"{plain(r.model.get('id') or r.model.get('class') or 'a model')} on "
+        f"{plain(r.data.get('id') or 'data without a name')}, n {r.n:,}"
+    )
+)
 _N = Line(lambda r: f"{r.n:,} ({counted(r.unit)})", card="n", show="n {}")
 _SAMPLER = Line(_sampler, card="Sampler")
 _STEP_SIZE = Line(
@@ -299,4 +305,6 @@ SHOW = {
     "data": (_SHOWN_DATA,),
     "run": (_TASK, _SHOWN_RUN),
 }
-"""Rows of `show`: label → lines, which stand side by side."""
+"""Rows of `show --details`: label → lines, which stand side by side."""
+SHORT = {"γ": (_SENSITIVITY,), "mixing": (_R_HAT, _ESS), "of": (_SUBJECT,)}
+"""Rows of `show` without details."""

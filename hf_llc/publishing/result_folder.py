@@ -70,6 +70,19 @@ def save(result: Record, folder: str | Path, *, run: str | None = None) -> Path:
     return folder
 
 
+def result_file(folder: str | Path) -> Path:
+    """The result.json of a folder, or the one given.
+
+    Raises:
+        FolderError: it is not there.
+    """
+    path = Path(folder)
+    path = path / RESULT if path.is_dir() else path
+    if not path.exists():
+        raise FolderError("no result there", value=str(folder), allowed="a folder with result.json, or that file")
+    return path
+
+
 def load(kind: type[SomeRecord], folder: str | Path, *, damaged: list[str] | None = None) -> SomeRecord:
     """Read a folder written by `save`, or its result.json alone, as a `kind`.
 
@@ -82,10 +95,7 @@ def load(kind: type[SomeRecord], folder: str | Path, *, damaged: list[str] | Non
     Raises:
         FolderError: there is no result, or a file that is not one.
     """
-    path = Path(folder)
-    path = path / RESULT if path.is_dir() else path
-    if not path.exists():
-        raise FolderError("no result there", value=str(folder), allowed="a folder with result.json, or that file")
+    path = result_file(folder)
     values, files = load_sealed_json(path, "result file", _REMEDY)
     try:
         result = kind.from_dict(values)

@@ -69,7 +69,7 @@ def _grid(cells: Sequence[Cell], name: str) -> str:
     lines = [f"{name:>10} {'':>6} {'ε_eff':>9} {'λ̂':>17}   plateau  verdict of the short run"]
     for cell in cells:
         plateau = "█" if cell.is_plateau else ""
-        mark = "chosen" if cell.factor == 1 else f"×{cell.factor:g}"
+        mark = "chosen" if cell.factor == 1 else f"×{number(cell.factor)}"
         llc = "×" if cell.is_lost else with_error(cell.llc, cell.llc_se)
         lines.append(
             f"{number(cell.value):>10} {mark:>6} {number(cell.slow_step_size):>9} {llc:>16}   {plateau:^7}  "

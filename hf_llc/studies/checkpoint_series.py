@@ -10,13 +10,13 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
-
-from torch import nn
+from typing import TYPE_CHECKING, Any
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError, reason_of
-from hf_llc.parallel.processes import Processes
+
+if TYPE_CHECKING:
+    from torch import nn
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,7 @@ def revisions(model: str, pattern: str) -> list[Checkpoint]:
     from huggingface_hub import HfApi
 
     from hf_llc.loading.hub_errors import model_refusal
+    from hf_llc.parallel.processes import Processes
 
     def names() -> list[str]:
         try:
@@ -99,7 +100,8 @@ def weight_files(
     Raises:
         InputError: no such file, function or module; from `Checkpoint.open`, weights that do not fit the module.
     """
-    make = _function(factory) if isinstance(factory, str) else factory
+    if isinstance(factory, str) and not all(factory.partition(":")):
+        raise InputError("factory is not a function's name", value=factory, allowed="module:function")
     paths = sorted(map(Path, files), key=lambda path: natural(path.name))
     for path in paths:
         if not path.is_file():
@@ -108,6 +110,8 @@ def weight_files(
             raise InputError(
                 "a weights file that is not safetensors", value=path.name, remedy="convert it, or give allow_pickle"
             )
+
+    make = _function(factory) if isinstance(factory, str) else factory
 
     def opener(path: Path) -> Callable[[], tuple[nn.Module, Any]]:
         return lambda: _with_weights(make, path)
@@ -118,8 +122,6 @@ def weight_files(
 def _function(name: str) -> Callable[[], Any]:
     """Import the function that `module:function` names, also from the current folder."""
     module, _, function = name.partition(":")
-    if not module or not function:
-        raise InputError("factory is not a function's name", value=name, allowed="module:function")
     sys.path.insert(0, os.getcwd())
     try:
         return getattr(importlib.import_module(module), function)
@@ -134,8 +136,10 @@ def _with_weights(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
     import torch
     from safetensors import SafetensorError
     from safetensors.torch import load_file
+    from torch import nn
 
     from hf_llc.loading.damaged_files import check_weight_file
+    from hf_llc.parallel.processes import Processes
 
     made = make()
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and callable(made[1])):
@@ -169,6 +173,30 @@ def steps_of(names: Sequence[str]) -> list[int] | None:
         if len({int(number) for number in column}) == len(names):
             return [int(number) for number in column]
     return None
+
+
+def result_folders(folders: Sequence[str]) -> list[Path]:
+    """The folders given, with those of its checkpoints, by step, in place of a curve's.
+
+    Raises:
+        InputError: a folder holds no result, or one is given twice.
+    """
+    from hf_llc.publishing.result_folder import RESULT, result_file
+
+    paths: list[Path] = []
+    for folder in map(Path, folders):
+        if (folder / "curve.json").exists() and not (folder / RESULT).exists():
+            inside = {path.parent.name: path.parent for path in folder.glob(f"*/{RESULT}")}
+            steps = steps_of(sorted(inside)) or range(len(inside))
+            paths += [inside[name] for _, name in sorted(zip(steps, sorted(inside), strict=True))]
+        else:
+            paths.append(folder)
+    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    if twice:
+        raise InputError("a run is given twice", value=", ".join(twice), remedy="leave one out")
+    for path in paths:
+        result_file(path)
+    return paths
 
 
 def look_at(checkpoint: Checkpoint, load: LoadConfig) -> None:

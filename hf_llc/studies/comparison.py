@@ -16,7 +16,7 @@ from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import columns
 from hf_llc.publishing.result_folder import RESULT
 from hf_llc.result import LLCResult
-from hf_llc.studies.checkpoint_series import steps_of
+from hf_llc.studies.checkpoint_series import result_folders
 
 SCHEMA_VERSION = 1
 
@@ -166,17 +166,7 @@ def results_in(folders: Sequence[str]) -> tuple[list[LLCResult], list[str]]:
     Raises:
         InputError: a folder holds neither, or one is given twice.
     """
-    paths: list[Path] = []
-    for folder in map(Path, folders):
-        if (folder / "curve.json").exists() and not (folder / RESULT).exists():
-            inside = {path.parent.name: path.parent for path in folder.glob(f"*/{RESULT}")}
-            steps = steps_of(sorted(inside)) or range(len(inside))
-            paths += [inside[name] for _, name in sorted(zip(steps, sorted(inside), strict=True))]
-        else:
-            paths.append(folder)
-    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
-    if twice:
-        raise InputError("a run is given twice", value=", ".join(twice), remedy="leave one out")
+    paths = result_folders(folders)
     short = [path.parent.name if path.name == RESULT else path.resolve().name for path in paths]
     names = [str(path) if short.count(name) > 1 else name for name, path in zip(short, paths, strict=True)]
     return [LLCResult.load(path) for path in paths], names

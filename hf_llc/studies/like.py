@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.errors import InputError
-from hf_llc.loading.hub_errors import public_name
+from hf_llc.loading.names import public_name
 from hf_llc.publishing.card_section import LOADING, SAMPLING
 from hf_llc.publishing.result_folder import RESULT
 from hf_llc.result import LLCResult

@@ -15,7 +15,7 @@ from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.numerals import span
+from hf_llc.numerals import short, span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.progress import watch
@@ -182,8 +182,8 @@ def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, 
         fits = int(posterior.num_examples * limit / 2 / sum(whole.values()))
         ways.append(f"max_examples {max(fits, 1):,}")
     if rest > limit / 2:
-        ways.append(f"a batch of {batch} examples takes {each * batch:.2g} s: shorter ones, fewer chains, a part of the"
-                    " weights, or a GPU")  # fmt: skip
+        takes = f"a batch of {batch} examples takes {short(each * batch)} s"
+        ways.append(f"{takes}: shorter ones, fewer chains, a part of the weights, or a GPU")
     return "; ".join(ways)
 
 

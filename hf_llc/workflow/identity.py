@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.loading.hub_errors import public_name
+from hf_llc.loading.names import public_name
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from hf_llc.numerals import typed
 from hf_llc.records.findings import Estimate, Reason
 
 _LONGER = 4
@@ -30,7 +31,7 @@ def with_notes(
     reasons = list(estimate.reasons)
     if cut_at is not None and max_seconds is not None:
         change = {"max_seconds": _LONGER * max_seconds}
-        remedy = f"give max_seconds {change['max_seconds']:g}"
+        remedy = f"give max_seconds {typed(change['max_seconds'])}"
         if estimate.verdict == "too few draws":  # more draws take more time
             reasons[0] = replace(reasons[0], remedy=remedy, change=change)
         text = f"max_seconds ended the chains after {cut_at:,} steps"

@@ -17,6 +17,7 @@ from hf_llc.backend.memory import available_bytes
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import load_problem
+from hf_llc.numerals import number
 from hf_llc.observables import Observable, observables_named
 from hf_llc.observables.observable import checked
 from hf_llc.observables.probe import Probe
@@ -158,8 +159,8 @@ def check_records_fit(
         if copies * size > _SHARE * limit:
             raise InputError(
                 f"the records of observe are too large for the {what}",
-                value=f"{copies} × {size / 2**30:.3g} GiB",
-                allowed=f"half of the {limit / 2**30:.3g} GiB that are free",
+                value=f"{copies} × {number(size / 2**30)} GiB",
+                allowed=f"half of the {number(limit / 2**30)} GiB that are free",
                 remedy="raise observe_every, lower observe_examples, or observe by example",
             )
     return size

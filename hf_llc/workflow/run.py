@@ -21,6 +21,7 @@ from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
+from hf_llc.numerals import number
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.law import Law
@@ -270,7 +271,7 @@ class Run:
                     state=self.folder.state / "minimize.safetensors",
                     seal=self.folder.seal,
                     save_seconds=self.asked.save_seconds,
-                    report=lambda step, loss: watch().say(lambda: f"loss {loss:.4g}"),
+                    report=lambda step, loss: watch().say(lambda: f"loss {number(loss)}"),
                 )
             return w.cpu(), done
 

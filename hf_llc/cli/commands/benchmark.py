@@ -9,6 +9,8 @@ from typing import Any, get_type_hints
 from hf_llc.cli import console
 from hf_llc.cli.arguments import convert
 from hf_llc.config import SAMPLER_RULES, SampleConfig, from_mapping
+from hf_llc.files import check_writable, write_json
+from hf_llc.our_files import refuse_others
 
 _DESCRIPTION = """A sampler on targets whose λ̂ is known: quadratic, normal crossings, reduced rank, a deep linear
 network, a regression with noisy labels, a tanh and a ReLU net. λ̂ should be the exact value within its standard error.
@@ -16,6 +18,12 @@ Exit code 3 if it is off by more than four of them anywhere, or if a chain diver
 
 
 _FILE = "benchmark.json"
+
+TARGETS = (
+    *("quadratic", "crossing-2-2", "crossing-2-4", "quartic", "reduced-rank", "deep-linear", "noisy-labels", "tanh"),
+    "relu",
+)
+"""Names of `hf_llc.studies.known_targets.TARGETS`: they are checked before torch is imported."""
 
 
 def add(commands: Any) -> None:
@@ -29,7 +37,7 @@ def add(commands: Any) -> None:
     parser.add_argument("--sampler", metavar="NAME", default="auto", help="as in estimate (default: auto)")
     parser.add_argument("--step-size", metavar="X|auto", default="auto", help="ε on every target (default: auto)")
     parser.add_argument("--seed", metavar="N", default="0", help="seed of noise and batch order (default: 0)")
-    parser.add_argument("--targets", metavar="NAME", nargs="+", help="only these (default: all)")
+    parser.add_argument("--targets", metavar="NAME", nargs="+", choices=TARGETS, help="only these (default: all)")
     parser.add_argument("--output", metavar="DIR", help="write benchmark.json there")
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     parser.set_defaults(run=run, parser=parser)
@@ -42,12 +50,10 @@ def run(args: argparse.Namespace) -> int:
     if given["sampler"] != "auto" and SAMPLER_RULES[given["sampler"]].needs_full_batch:
         given["batch_size"] = "full"  # the benchmark sets it anyway, and SampleConfig refuses such a sampler without it
     asked = from_mapping(SampleConfig, given, source="the settings")
-    from hf_llc.files import check_writable, write_json
-    from hf_llc.our_files import refuse_others
-    from hf_llc.studies import sampler_benchmark
-
     if args.output is not None:
         refuse_others(check_writable(args.output), [_FILE])
+    from hf_llc.studies import sampler_benchmark
+
     rows = []
     for row in sampler_benchmark.measure(asked, args.targets or tuple(sampler_benchmark.TARGETS)):
         if not args.json:

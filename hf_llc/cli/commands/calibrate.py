@@ -10,6 +10,7 @@ from typing import Any
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
+from hf_llc.cli.early import check_places
 
 _DESCRIPTION = """Choose settings as estimate does, and show how; then λ̂ of short runs with ε and γ from a quarter to
 four times the chosen. Writes calibration.json, calibration.png and calibrated.yaml, which estimate and curve take as
@@ -40,6 +41,7 @@ def run(args: argparse.Namespace) -> int:
     load, sample = settings_from(args)
     default = console.default_output(load, sample)
     output = default.with_name(f"calibrate-{default.name}") if args.output is None else Path(args.output)
+    check_places(load, sample, output)
     args.run_folder = output
     console.hush(args.quiet)
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the tables alone

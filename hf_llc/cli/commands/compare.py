@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from hf_llc.cli import console
+from hf_llc.files import check_writable, write_atomically
+from hf_llc.our_files import refuse_others
+from hf_llc.studies.checkpoint_series import result_folders
 
 _DESCRIPTION = """λ̂ of several results, or of the checkpoints of a curve, side by side, with the changes from the first
 and their errors. Runs that differ in nβ, γ, data or loss do not compare and are refused; other differences are named.
 Exit code 3 if a λ̂ is not trustworthy."""
+
+_FILES = ("compare.png", "compare.csv", "compare.json")
 
 
 def add(commands: Any) -> None:
@@ -28,15 +34,16 @@ def add(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare and print; return the exit code."""
-    from hf_llc.files import check_writable, write_atomically
-    from hf_llc.our_files import refuse_others
+    if args.output is not None:
+        refuse_others(check_writable(args.output), _FILES)
+    result_folders(args.folders)  # before numpy and scipy are imported
     from hf_llc.studies.comparison import compare, results_in
     from hf_llc.studies.comparison_plot import plot_comparison
 
     found = compare(*results_in(args.folders))
     if args.output is not None:
-        folder = check_writable(args.output)
-        refuse_others(folder, ("compare.png", "compare.csv", "compare.json"))
+        folder = Path(args.output)
+        refuse_others(folder, _FILES)
         write_atomically(folder / "compare.png", lambda path: plot_comparison(found, path))
         found.save(folder)
     if args.json:

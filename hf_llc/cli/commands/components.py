@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 
 _DESCRIPTION = """λ̂ of each component of a model (heads, layers, any weights by name) at one nβ and γ and settings
@@ -40,6 +42,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the components and print the table; return the exit code."""
     load, sample = settings_from(args)
+    check_places(load, sample, Path(args.output))
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_components import measure

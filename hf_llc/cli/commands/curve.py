@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+import contextlib
+import sys
+from pathlib import Path
+from typing import Any
 
-from hf_llc.cli.arguments import add_like, add_settings, settings_from
+from hf_llc.cli import console
+from hf_llc.cli.arguments import add_like, add_settings, check_resume, settings_from
+from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-
-if TYPE_CHECKING:
-    from hf_llc.studies.checkpoint_series import Checkpoint
+from hf_llc.studies import checkpoint_series
 
 _DESCRIPTION = """λ̂ of every checkpoint of a series, at the settings decided on the last one. Run it again to go on.
 Writes curve.csv, .json, .png and a folder a checkpoint. Exit code 3 if a point is not trustworthy or could not
@@ -50,13 +53,18 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the curve and print it; return the exit code."""
     load, sample = settings_from(args)
+    check_resume(args)
     _check_series(args, load)
+    check_places(load, sample, Path(args.output))
+    console.hush(args.quiet)  # the factory of a series imports torch
+    with contextlib.redirect_stdout(sys.stderr):
+        local = None if args.revisions is not None else _local_series(args, load)
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_curve import measure
 
         return measure(
-            _series(args, load),
+            checkpoint_series.revisions(str(load.model), args.revisions) if local is None else local,
             load,
             sample,
             x_scale=args.x_scale,
@@ -87,11 +95,7 @@ def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:
         raise InputError("no data given", remedy="give --data: a Hub id, a folder or a file")
 
 
-def _series(args: argparse.Namespace, load: LoadConfig) -> list[Checkpoint]:
-    from hf_llc.studies import checkpoint_series
-
-    if args.revisions is not None:
-        return checkpoint_series.revisions(str(load.model), args.revisions)
+def _local_series(args: argparse.Namespace, load: LoadConfig) -> list[checkpoint_series.Checkpoint]:
     if args.checkpoints is not None:
         return checkpoint_series.checkpoint_folders(args.checkpoints)
     return checkpoint_series.weight_files(args.weight_files, args.factory, allow_pickle=load.allow_pickle)

@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.loading.names import check_names
 
 _PLANNED = (
     *("model", "revision", "task", "max_length", "dtype", "device", "attn_implementation", "trust_remote_code"),
@@ -35,6 +36,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the checks, or the memory plan of a model; return the exit code."""
     load, sample = settings_from(args)
     if load.model is not None:
+        check_names(load)
         console.hush(True)
         with contextlib.redirect_stdout(sys.stderr):
             from hf_llc.workflow.memory_forecast import plan_without_weights

@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_like, add_run_options, add_settings, check_resume, settings_from
-from hf_llc.cli.commands.show import print_result
+from hf_llc.cli.early import check_places
 
 
 def add(commands: Any) -> None:
@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     load, sample = settings_from(args)
     check_resume(args)
     output = console.default_output(load, sample) if args.output is None else Path(args.output)
+    check_places(load, sample, output)
     args.run_folder = output
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
         from hf_llc import evaluator
@@ -64,7 +65,13 @@ def run(args: argparse.Namespace) -> int:
         )
     if not console.is_main():
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print
-    print_result(result, as_json=args.json)
-    if not args.json and not args.quiet:
-        console.print_text(f"files    {output}/result.json, trace.safetensors\npicture  {output}/trace.png")
+    if args.json:
+        console.print_json(result.to_dict())
+        return console.verdict_code(result.is_trustworthy)
+    from hf_llc.publishing.report import summary, table
+
+    console.print_text(summary(result, folder=output))
+    if not args.quiet:
+        files = [("files", f"{output}/result.json, trace.safetensors"), ("picture", f"{output}/trace.png")]
+        console.print_text(table(files))
     return console.verdict_code(result.is_trustworthy)

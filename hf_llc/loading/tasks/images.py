@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 
 from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.rows import numbers_in, place
+from hf_llc.numerals import number
 
 PICTURE_COLUMNS = ("image", "img")
 """Usual names of a column of pictures, as floats too."""
@@ -130,7 +131,7 @@ class Scale:
         if not least >= 0 or top is None or is_between:
             raise InputError(
                 "a picture has no scale",
-                value=f"{where}: {least:g} … {most:g}",
+                value=f"{where}: {number(least)} … {number(most)}",
                 allowed="0 … 1 (floats), 0 … 255 or 0 … 65535",
                 remedy="scale it, or call a column of model inputs pixel_values",
             )
@@ -139,7 +140,7 @@ class Scale:
             self._tops[kind] = top
             raise _Brighter
         if kind != "uint8":
-            self.seen[kind] = f"{kind} over {before:g}"
+            self.seen[kind] = f"{kind} over {number(before)}"
         return values.astype(np.float32) / np.float32(before)
 
 

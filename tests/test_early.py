@@ -1,0 +1,123 @@
+"""What is refused before torch is imported, which takes seconds: in the words of the code that would meet it later."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from launch import environment
+
+from hf_llc.cli.commands.benchmark import TARGETS
+from hf_llc.config import LoadConfig
+from hf_llc.errors import InputError
+from hf_llc.loading.names import check_names, check_observed
+
+STUDIES = {
+    "estimate": [],
+    "calibrate": [],
+    "components": ["--components", "heads", "--output", "out"],
+    "influence": ["--output", "out"],
+    "curve": ["--checkpoints", "runs", "--output", "out"],
+}
+COMMON = {
+    "--model ./nothing --data text.txt": "no such model folder",
+    "--model text.txt --data text.txt": "the model is a file",
+    "--model empty --data text.txt": "has no config.json",
+    "--model a/b/c --data text.txt": "no such model folder",
+    "--data nothing.txt": "no such data file or folder",
+    "--data ./nothing": "no such data file or folder",
+    "--data zero.csv": "the data file is empty",
+    "--data picture.png": "a file of this kind cannot be read",
+    "--data text.txt --tokenizer ./nothing": "no such folder of the tokenizer",
+    "--data text.txt --observe a=nothing.csv": "observe a: no such data file",
+    "--data text.txt --output text.txt": "cannot write to the output folder",
+    "--data text.txt --output text.txt/x": "cannot write to the output folder",
+    "--config nothing.yaml": "cannot read the config file",
+    "--config bad.yaml": "did you mean 'seed'?",
+    "--num-chains 0": "num_chains is out of range",
+}
+OTHERS = {
+    "estimate --model some/thing": "no data given",
+    "estimate --like nothing": "no result and no calibration there",
+    "curve --checkpoints nothing --data text.txt --output out": "no checkpoints there",
+    "curve --checkpoints runs --data text.txt --output out": "no checkpoints there",
+    "curve --weight-files no.safetensors --factory a:b --data text.txt --output out": "no such weights file",
+    "curve --revisions x --model m --data text.txt --output out --like nothing": "no result and no calibration",
+    "influence --queries nothing.csv:test --output out": "observe queries: no such data file or folder",
+    "influence --level tokn --output out": "did you mean token?",
+    "doctor --model ./nothing": "no such model folder",
+    "compare nothing runs": "no result there",
+    "compare runs runs": "a run is given twice",
+    "compare runs empty --output text.txt": "cannot write to the output folder",
+    "benchmark --output text.txt": "cannot write to the output folder",
+    "benchmark --targets nothing": "no such choice",
+    "show nothing": "no result there",
+    "publish nothing --card .": "no result there",
+    "estimat": "did you mean estimate?",
+}
+PROGRAM = """
+import contextlib, io, json, sys
+from hf_llc.cli.entry_point import main
+said = []
+for argv in json.loads(sys.argv[1]):
+    with contextlib.redirect_stderr(io.StringIO()) as err:
+        code = main(argv)
+    said.append([code, err.getvalue(), sorted({"torch", "transformers", "datasets", "scipy"} & set(sys.modules))])
+print(json.dumps(said))
+"""
+
+
+def _lines() -> dict[str, str]:
+    lines = dict(OTHERS)
+    for command, needed in STUDIES.items():
+        for arguments, message in COMMON.items():
+            if command != "curve" or not arguments.startswith("--model"):  # the series names the models
+                lines[" ".join([command, *needed, arguments])] = message
+    return lines
+
+
+def test_bad_arguments_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "text.txt").write_text("a text\n")
+    (tmp_path / "zero.csv").touch()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG")
+    (tmp_path / "bad.yaml").write_text("seedd: 3\n")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "runs").mkdir()
+    before, lines = sorted(tmp_path.rglob("*")), _lines()
+    command = [sys.executable, "-c", PROGRAM, json.dumps([line.split() for line in lines])]
+    done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)
+    for (line, message), (code, said, heavy) in zip(lines.items(), json.loads(done.stdout), strict=True):
+        assert (code, heavy) == (2, []) and message in said and said.count("\n") == 1, (line, said, heavy)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_the_names_of_the_targets_are_those_of_the_targets() -> None:
+    from hf_llc.studies import known_targets
+
+    assert list(TARGETS) == list(known_targets.TARGETS)
+
+
+@pytest.mark.parametrize("name", ["me/model", "gpt2", "."])
+def test_what_may_be_on_the_hub_or_is_here_is_left_to_loading(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text("{}")
+    check_names(LoadConfig(model=name, data=name, tokenizer=name))
+    check_observed({"a": "me/data:test[:10%]", "b": None, "c": "@data"})
+
+
+def test_loading_uses_the_same_check(tmp_path: Path) -> None:
+    from hf_llc.loading.data_sources import open_data
+    from hf_llc.loading.model_sources import open_model
+
+    for name, work in (("./no", lambda name: open_model(name, LoadConfig(), None)),
+                       ("no.csv", lambda name: open_data(name, LoadConfig()))):  # fmt: skip
+        with pytest.raises(InputError) as later:
+            work(name)
+        with pytest.raises(InputError) as early:
+            check_names(LoadConfig(model=name) if name == "./no" else LoadConfig(data=name))
+        assert str(early.value) == str(later.value)
