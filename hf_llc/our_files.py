@@ -12,9 +12,14 @@ from typing import Any
 from hf_llc.errors import FolderError
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a file with one of our names has contents of ours. A damaged file of ours does not count."""
-    known = {**_RUNS, **_REPORTS}.get(path.name)
+def is_ours(path: Path, *, like: str | None = None) -> bool:
+    """Whether a file with one of our names has contents of ours. A damaged file of ours does not count.
+
+    Args:
+        path: of the file.
+        like: one of our names, if the user has chosen another one for a file of that kind.
+    """
+    known = {**_RUNS, **_REPORTS}.get(like or path.name)
     try:
         return known is not None and path.is_file() and known(path)
     except (ValueError, OSError, RecursionError, AttributeError, struct.error):

@@ -155,7 +155,7 @@ def test_a_row_without_a_number_is_not_right() -> None:
         (["--step-size", "small"], "step_size has a value of the wrong kind, got 'small'"),
         (["--step-size", "-1"], "step_size is out of range, got -1"),
         (["--seed", "-3"], "seed is out of range, got -3"),
-        (["--targets", "cubic"], "no such target, got 'cubic'"),
+        (["--targets", "cubic"], "--targets has no such choice, got 'cubic'"),
         (["--sampler", "rmsprop-sgld"], "rmsprop-sgld has no automatic step_size"),
         (["--sampelr", "sgld"], "unknown argument --sampelr; did you mean --sampler?"),
         (["--output", "/proc/nowhere"], "cannot write to the output folder"),

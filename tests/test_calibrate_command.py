@@ -300,7 +300,7 @@ def test_damaged_calibration_is_refused(tmp_path: Path, capsys: pytest.CaptureFi
         (["--sampler", "x"], "sampler has a value of the wrong kind, got 'x'"),
         (["--config", "nowhere.yaml"], "cannot read the config file, got 'nowhere.yaml'"),
         (["--output", "/proc/nowhere"], "cannot write to the output folder"),
-        (["--model", "nowhere/at-all", "--data", "x.txt"], "nowhere/at-all"),
+        (["--model", "nowhere/at-all", "--data", "some/data"], "nowhere/at-all"),
     ],
 )
 @pytest.mark.usefixtures("_here")

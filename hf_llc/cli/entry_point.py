@@ -19,6 +19,7 @@ from hf_llc.cli.arguments import parse
 from hf_llc.cli.commands import (
     benchmark,
     calibrate,
+    collect,
     compare,
     completion,
     components,
@@ -44,6 +45,7 @@ _COMMANDS = (
     components,
     influence,
     compare,
+    collect,
     publish,
     publish_metric,
     theory,
