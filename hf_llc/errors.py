@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import Any
 
 _LONGEST = 200
 """Characters of a value that a refusal shows."""
@@ -42,6 +43,30 @@ class InputError(ValueError):
         if remedy:
             parts.append(remedy)
         super().__init__(" ".join("; ".join(parts).split()))
+
+
+class OutOfTime(InputError):
+    """`max_seconds` was over before anything could be said of λ̂: no bad input, but no result either (exit code 3).
+
+    Args:
+        stage: in which the time was up.
+        how_far: it got, in words.
+        limit: `max_seconds`.
+        remedy: what the user can do.
+    """
+
+    def __init__(self, stage: str, how_far: str, *, limit: float | None, remedy: str) -> None:
+        super().__init__(f"no draws: max_seconds stopped the run in {stage}, {how_far}", value=limit, remedy=remedy)
+
+    def __reduce__(self) -> tuple[Any, ...]:  # another process raises it too
+        return _same, (OutOfTime, str(self))
+
+
+def _same(kind: type[InputError], text: str) -> InputError:
+    """An error of this kind with this text."""
+    error = kind.__new__(kind)
+    ValueError.__init__(error, text)
+    return error
 
 
 class FolderError(InputError):

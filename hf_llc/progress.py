@@ -9,58 +9,36 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import math
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 
-from tqdm.auto import tqdm
-
+from hf_llc.errors import OutOfTime
 from hf_llc.numerals import span
 from hf_llc.parallel.group import Group
+from hf_llc.progress_display import BAR_SECONDS, Stage, display
 
 ENDS = {
+    "load": 0.9,
     "L_n(w*)": 0.3,
     "minimize": 0.4,
     "calibrate": 0.5,
     "descend": 0.55,
+    "descended": 0.65,
     "sample": 0.92,
+    "measure heat": 0.95,
     "check γ": 0.96,
     "attempt": 0.75,
 }
-"""Share of `max_seconds` by which each stage ends, counted from the beginning of the command; "attempt": after which no
-chains begin again at other settings."""
-
-_LINE_SECONDS = 30.0
-"""Where no terminal shows a bar: seconds between two lines."""
-
-_BAR_SECONDS = 1.0
+"""Share of `max_seconds` by which each stage ends, counted from the beginning of the command; "descended": the last
+pass of a descent; "attempt": after which no chains begin again at other settings."""
 
 _TELLING_SECONDS = 3.0
 """A stage that has worked for so long tells how long a gradient takes."""
 
-_NOTED_SECONDS = 2.0
-"""A stage that took longer leaves a line behind on a terminal."""
 
-
-class Stage:
-    """A part of the work, such as "calibrate".
-
-    Attributes:
-        name: of the stage.
-        total: work that it takes at most, in gradients of one example; 0: not known.
-        done: work done.
-        text: where it stands.
-    """
-
-    def __init__(self, name: str, total: float) -> None:
-        self.name, self.total, self.done, self.text = name, total, 0.0, ""
-        self._begun = time.monotonic()
-
-    @property
-    def seconds(self) -> float:
-        """Time since the stage began."""
-        return time.monotonic() - self._begun
+class TimeIsUp(Exception):
+    """The time is up in the middle of a pass over many examples, or between two gradients; see `Watch.until`."""
 
 
 class Watch:
@@ -92,7 +70,8 @@ class Watch:
         self.plan: dict[str, tuple[float, float]] = {}
         self.seconds_each, self.title = math.nan, title
         self._stage: Stage | None = None
-        self._display = _display(spell) if show else None
+        self._until = math.inf
+        self._display = display(spell) if show else None
 
     @property
     def needs_forecast(self) -> bool:
@@ -111,6 +90,29 @@ class Watch:
             return False
         late = time.monotonic() > self.ends_at(stage)
         return late if group is None else bool(group.max_of(late)[0])
+
+    @contextlib.contextmanager
+    def until(self, stage: str) -> Iterator[None]:
+        """Within, `check` raises TimeIsUp once the time of a stage of `ENDS` is up."""
+        before, self._until = self._until, min(self._until, self.ends_at(stage))
+        try:
+            yield
+        finally:
+            self._until = before
+
+    def check(self) -> None:
+        """Say whether the time is up, between two passes of the model.
+
+        Raises:
+            TimeIsUp: it is.
+        """
+        if time.monotonic() > self._until:
+            raise TimeIsUp
+
+    def out_of_time(self, stage: str, how_far: str, remedy: str = "") -> OutOfTime:
+        """The end of a run that can say nothing within its limit."""
+        again = "run the same command with a larger max_seconds to go on"
+        return OutOfTime(stage, how_far, limit=self.max_seconds, remedy=f"{again}, {remedy}" if remedy else again)
 
     def spend(self, examples: float) -> None:
         """Count gradients of single examples to the stage under way."""
@@ -185,7 +187,7 @@ class Watch:
         ended = threading.Event()
 
         def run() -> None:
-            while not ended.wait(_BAR_SECONDS):
+            while not ended.wait(BAR_SECONDS):
                 self.tick()
 
         thread = threading.Thread(target=run, name="hf_llc progress", daemon=True)
@@ -198,77 +200,22 @@ class Watch:
             self._display.close()
 
 
-class _Lines:
-    """Lines on a stream that is no terminal."""
+class Budget:
+    """The time of a command that makes several estimates.
 
-    def __init__(self, spell: Callable[[str], str]) -> None:
-        self._spell, self._next = spell, time.monotonic() + _LINE_SECONDS
+    Args:
+        max_seconds: of the whole command; None: no limit.
+        begun: `time.monotonic()` at its beginning; None: now.
+    """
 
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() > self._next - 2 * _BAR_SECONDS
+    def __init__(self, max_seconds: float | None, begun: float | None = None) -> None:
+        self.max_seconds, self.begun = max_seconds, time.monotonic() if begun is None else begun
 
-    def draw(self, title: str, stage: Stage, left: str) -> None:
-        if time.monotonic() < self._next:
-            return
-        self._next = time.monotonic() + _LINE_SECONDS
-        share = f"{stage.done / stage.total:.0%}" if stage.total else f"{stage.seconds:.0f} s"
-        self.note(f"{_name(title, stage)} {_state(share, stage, left)}")
-
-    def note(self, text: str) -> None:
-        with contextlib.suppress(OSError, ValueError):  # nobody reads: the work goes on
-            print(self._spell(f"hf_llc: {text}"), file=sys.stderr, flush=True)
-
-    def end(self, title: str, stage: Stage) -> None:
-        pass
-
-    def close(self) -> None:
-        pass
-
-
-class _Bar:
-    """One bar on a terminal, for all stages."""
-
-    def __init__(self, spell: Callable[[str], str]) -> None:
-        self._spell = spell
-        self._bar = tqdm(
-            total=1, file=sys.stderr, bar_format="{desc} {percentage:3.0f}%|{bar:20}| {postfix}", leave=False
-        )
-        self._shown = 0.0
-
-    @property
-    def is_due(self) -> bool:
-        return time.monotonic() > self._shown + _BAR_SECONDS
-
-    def draw(self, title: str, stage: Stage, left: str) -> None:
-        self._shown = time.monotonic()
-        with self._bar.get_lock():
-            self._bar.total, self._bar.n = stage.total or 1, min(stage.done, stage.total or 0)
-            self._bar.desc = self._spell(_name(title, stage))
-            self._bar.postfix = self._spell(_state(f"{stage.seconds:.0f} s", stage, left))
-        self._bar.refresh()
-
-    def note(self, text: str) -> None:
-        self._bar.write(self._spell(text), file=sys.stderr)
-
-    def end(self, title: str, stage: Stage) -> None:
-        if stage.seconds > _NOTED_SECONDS:
-            self.note(f"{_name(title, stage)}: {_state(f'{stage.seconds:.0f} s', stage)}")
-
-    def close(self) -> None:
-        self._bar.close()
-
-
-def _name(title: str, stage: Stage) -> str:
-    return f"{title}: {stage.name}" if title else stage.name
-
-
-def _state(first: str, stage: Stage, left: str = "") -> str:
-    return ", ".join(part for part in (first, stage.text, left and f"{left} left") if part)
-
-
-def _display(spell: Callable[[str], str]) -> _Bar | _Lines:
-    return _Bar(spell) if sys.stderr is not None and sys.stderr.isatty() else _Lines(spell)
+    def share(self, parts: float) -> float | None:
+        """Seconds for the next of `parts` equal parts of what is left; None: no limit."""
+        if self.max_seconds is None:
+            return None
+        return max(self.begun + self.max_seconds - time.monotonic(), 0.0) / max(parts, 1.0)
 
 
 _current: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", default=None)

@@ -454,3 +454,21 @@ def test_fashion_mnist_script(data_folder: Any, monkeypatch: pytest.MonkeyPatch,
     assert code in (0, 3) and [point["step"] for point in points] == list(range(1, 8))
     assert points[0]["loss"] > points[6]["loss"] and 0.1 < points[6]["loss"] < 0.6
     assert sum(p.numel() for p in fashion_mnist_curve.network()[0].parameters()) == 421_642
+
+
+def test_a_limit_is_that_of_the_whole_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first point has twice the share of the others; one without time is not measured, and the curve says so."""
+    limits: list[float] = []
+    inner = module.estimate_model
+
+    def noted(*args: Any, limit: float, **kwargs: Any) -> LLCResult:
+        limits.append(limit)
+        return inner(*args, limit=limit if len(limits) < 3 else 0.0, **kwargs)
+
+    monkeypatch.setattr(module, "estimate_model", noted)
+    files = series(tmp_path)
+    assert main(command(files, "--quiet", "--step-size", "1e-4", "--max-seconds", "600")) == 3
+    assert limits[0] == pytest.approx(300, rel=0.2) and limits[1] > 200  # of three; then two are left
+    failed = json.loads(Path("out/curve.json").read_text())["failed"]
+    assert list(failed) == ["step10"] and failed["step10"].startswith("no draws: max_seconds stopped the run")
+    assert len(results()) == 2

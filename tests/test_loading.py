@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.loading.checkpoint import untied_weights
 from hf_llc.loading.hub_errors import data_refusal, model_refusal
 from hf_llc.loading.names import public_name
 from hf_llc.loading.problem_loader import load_problem
@@ -267,3 +268,9 @@ def test_nothing_is_said_while_loading(folder: Path, capfd: pytest.CaptureFixtur
     load_problem(folder, Dataset.from_dict({"text": [" ".join(tiny.SENTENCES)] * 9}), LoadConfig(max_length=64))
     out, err = capfd.readouterr()
     assert out == "" and err == ""
+
+
+def test_a_model_without_input_embeddings_has_none_that_are_untied() -> None:
+    """The base class of transformers says so of a ResNet by an error."""
+    config = transformers.ResNetConfig(embedding_size=4, hidden_sizes=[4], depths=[1], layer_type="basic")
+    assert untied_weights(transformers.ResNetForImageClassification(config)) is None

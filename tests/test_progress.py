@@ -14,10 +14,11 @@ import torch
 from targets import power_problem, shifted_problem
 
 from hf_llc.config import SampleConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, OutOfTime
 from hf_llc.numerals import duration, span
+from hf_llc.parallel.processes import _sendable
 from hf_llc.problem import Problem
-from hf_llc.progress import Watch, watch, watching
+from hf_llc.progress import Budget, Watch, watch, watching
 from hf_llc.workflow.estimate_model import estimate_problem
 
 H = torch.linspace(0.2, 2.0, 6)
@@ -86,6 +87,45 @@ def test_a_limit_bounds_the_whole_run(case: str, limit: float, clock: Clock) -> 
     assert math.isfinite(result.llc)
 
 
+MANY = {
+    "descent": {},
+    "control variate": {"gradient": "control-variate", "step_size": 1e-3, "localization": 10.0},
+    "minimize": {"minimize": True, "minimize_steps": 50},
+    "L_n at draws": {"draw_loss": "full", "num_steps_between_draws": 5, "step_size": 1e-3, "localization": 10.0},
+    "full batches": {"batch_size": "full", "num_chains": 1, "step_size": 1e-3, "localization": 10.0},
+}
+
+
+@pytest.mark.parametrize("case", MANY)
+def test_a_pass_over_all_examples_is_no_longer_than_the_limit(case: str, clock: Clock) -> None:
+    """Each takes 12 s, a seventh of the limit, and none is begun, or gone on with, that there is no time for."""
+    problem = timed(shifted_problem(H, num_examples=240, spread=0.5), clock)
+    limit = 300.0 if case in ("L_n at draws", "full batches") else 84.0
+    result = estimate_problem(problem, asked(**MANY[case], max_seconds=limit, micro_batch_size=4))
+    assert clock.seconds <= 1.1 * limit + 2 * PASS
+    assert result.trace is not None and result.trace.shape[1] >= 4
+
+
+def test_no_draws_is_said_with_the_stage_and_what_to_do(clock: Clock) -> None:
+    """Passes become slow after the forecast: it is the end, in time, with exit code 3 and no traceback."""
+    problem = shifted_problem(H, num_examples=40, spread=0.5)
+    inner, calls = problem.losses, itertools.count()
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        clock.now += PASS if next(calls) < 8 else 60 * PASS
+        return inner(forward, batch)
+
+    with pytest.raises(OutOfTime, match=r"no draws: .* in calibrate, after .* larger max_seconds"):
+        estimate_problem(replace(problem, losses=losses), asked(max_seconds=60.0))
+    assert clock.seconds < 1.1 * 60 + 60 * PASS
+
+
+def test_a_refusal_for_want_of_time_is_the_same_on_every_process() -> None:
+    error = Watch(max_seconds=3.0).out_of_time("calibrate", "after 2 gradients")
+    copy = _sendable(error)
+    assert type(copy) is OutOfTime and str(copy) == str(error)
+
+
 def test_a_limit_that_is_not_reached_changes_nothing() -> None:
     problem = shifted_problem(H, num_examples=40, spread=0.5)
     config = asked(max_steps=100, target_se=0.5, num_draws=20, check_localization=False)
@@ -106,7 +146,7 @@ def test_a_limit_within_which_nothing_can_be_said_is_refused_at_once(settings: d
 def test_losses_at_w_star_that_take_too_long_are_refused_with_what_fits(clock: Clock) -> None:
     problem = timed(shifted_problem(H, num_examples=4000, spread=0.5), clock)
     config = asked(max_seconds=200.0, step_size=1e-3, localization=10.0, micro_batch_size=4)
-    with pytest.raises(InputError, match=r"L_n\(w\*\)"):
+    with pytest.raises(OutOfTime, match=r"no draws.*L_n\(w\*\), .* of 4,000 examples.* max_examples"):
         estimate_problem(problem, config)
     assert clock.seconds < 70
 
@@ -183,3 +223,12 @@ def test_durations() -> None:
         "1.5 h",
         "24 h",
     ]
+
+
+def test_the_estimates_of_a_command_share_its_time(clock: Clock) -> None:
+    budget = Budget(100.0, begun=clock.now)
+    assert budget.share(4) == 25.0
+    clock.now += 60
+    assert budget.share(2) == 20.0 and budget.share(0) == 40.0
+    clock.now += 60
+    assert budget.share(3) == 0.0 and Budget(None).share(3) is None

@@ -17,6 +17,7 @@ from hf_llc import LLCEvaluator
 from hf_llc.calibration import minimize as minimizer
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.errors import InputError
+from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.result import LLCResult
 from hf_llc.workflow import estimate_model, run, run_folder
 from hf_llc.workflow.folder_lock import FolderLock
@@ -420,3 +421,51 @@ def test_finished_attempts_of_the_minimizer_are_not_repeated(tmp_path: Path, mon
     again = compute(tmp_path / "run", **settings)
     assert again.minimize["num_gradients"] == 60 and len(steps) == 0
     assert again.minimize["learning_rate"] == 0.0
+
+
+def test_an_unfinished_run_goes_on_with_another_limit_and_a_finished_one_does_not(tmp_path: Path) -> None:
+    folder = run_folder.RunFolder(tmp_path / "run")
+    folder.begin({"seed": 1, "max_seconds": 30.0, "save_seconds": 20.0}, overwrite=False)
+    again = run_folder.RunFolder(tmp_path / "run")
+    again.check({"seed": 1, "max_seconds": 300.0, "save_seconds": 1.0}, resume=None, overwrite=False)
+    with pytest.raises(InputError, match=r"another run \(seed"):
+        again.check({"seed": 2, "max_seconds": 300.0, "save_seconds": 20.0}, resume=None, overwrite=False)
+
+
+# L_n(w*)
+
+
+def test_a_kill_within_the_losses_at_w_star_does_not_begin_them_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """203 examples in passes of 10; the kill comes after the eighth. The resumed run has the other 13, and the bits."""
+    settings: dict[str, Any] = {"micro_batch_size": 10, "save_seconds": 0.0}
+    passes: list[int] = []
+    write = KeptLosses.write
+
+    def counted(kept: KeptLosses, parts: Any, *, is_last: bool) -> None:
+        passes.append(len(parts))
+        write(kept, parts, is_last=is_last)
+        if len(passes) == 8:
+            raise Killed
+
+    monkeypatch.setattr(KeptLosses, "write", counted)
+    with pytest.raises(Killed):
+        compute(tmp_path / "run", **settings)
+    assert (tmp_path / "run" / "run.json").exists()
+    again = compute(tmp_path / "run", **settings)
+    assert len(passes) == 8 + 13
+    assert llc_of(again) == llc_of(compute(tmp_path / "whole", **settings))
+
+
+def test_a_loss_that_is_not_finite_leaves_no_folder_behind(tmp_path: Path) -> None:
+    def loss(outputs: Tensor, labels: Tensor) -> Tensor:
+        return squared_error(outputs, labels) / (labels[:, 0] != labels[:, 0].max()).float().clamp_max(1)
+
+    x, y = examples(network())
+    y = torch.cat([y, y[:1] + 100])
+    with pytest.raises(InputError, match="not finite"):
+        LLCEvaluator(**SETTINGS).compute(  # type: ignore[arg-type]
+            network(), data=(torch.cat([x, x[:1]]), y), loss_fn=loss, output=tmp_path / "run"
+        )
+    assert not (tmp_path / "run").exists()

@@ -16,13 +16,15 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.samplers import SAMPLERS, SGLD
 from hf_llc.samplers.effective_step import relaxing_localization
 from hf_llc.samplers.walk import Walk
 
 ACCEPT_TARGET = (0.9, 0.95)
 """Least and largest mean acceptance probability of MALA ([L], appendix H.1)."""
+
+_FASTER = "or give step_size and localization; fewer or shorter examples in a batch; a part of the weights"
 
 _BLOCK = 10
 """Pilot steps at one ε."""
@@ -43,12 +45,7 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
     """
     if SAMPLERS[sample.sampler].has_friction:
         pilot = Pilot(posterior, sample)
-        pilot.run()
-        from_above = sample.localization == "auto" and is_lost(pilot)
-        if from_above:
-            come_from_above(pilot)
-        elif sample.localization != "auto":
-            keep_localization(pilot)
+        from_above = _run(pilot, sample)
         return {
             "step_size": float(f"{pilot.step_size:.3g}"),
             "friction": float(f"{pilot.friction:.3g}"),
@@ -66,6 +63,27 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
         localization = relaxing_localization(chosen["step_size"], sample.steps_allowed)
     gradient = "plain" if sample.gradient == "auto" else sample.gradient
     return {**chosen, "gradient": gradient, "localization": localization}
+
+
+def _run(pilot: Pilot, sample: SampleConfig) -> bool:
+    """Run a pilot, with what a γ that does not hold it asks for; returns whether γ came from above.
+
+    Raises:
+        OutOfTime: the time was up before it had chosen settings.
+    """
+    from_above = False
+    try:
+        with watch().until("attempt"):
+            pilot.run()
+            from_above = sample.localization == "auto" and is_lost(pilot)
+            if from_above:
+                come_from_above(pilot)
+            elif sample.localization != "auto":
+                keep_localization(pilot)
+    except TimeIsUp:  # the settings chosen so far are what there is
+        if not pilot.path:
+            raise watch().out_of_time("calibrate", f"after {pilot.num_gradients} gradients", _FASTER) from None
+    return from_above
 
 
 def with_calibration(sample: SampleConfig, calibration: dict[str, Any]) -> SampleConfig:

@@ -16,7 +16,7 @@ from hf_llc.backend.random_streams import counter_seed
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 
 _GRADIENTS = 30
 """Gradients of a descent at most."""
@@ -97,8 +97,10 @@ class _Enough(Exception):
 
 
 @torch.no_grad()
-def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int) -> dict[str, float]:
+def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int) -> dict[str, float] | None:
     """Minimize U from w* and measure how far it falls. Chains, noise and weights are left as they are.
+
+    None if the time was up before that could be said (`Watch.until`); if it was up on the way, w₁ is where that was.
 
     With all examples the drop is exact, but for rounding. With fewer, w₁ comes from some of them and the drop is
     measured on others, whose gradient at w* is also replaced by that of all.
@@ -113,6 +115,21 @@ def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: in
         `drop`: U(w*) − U(w₁). `loss_drop`, `loss_drop_se`: nβ(L_n(w*) − L_n(w₁)) and its standard error. `distance`:
         ‖w₁ − w*‖. `num_examples`; `num_gradients` in minibatches.
     """
+    try:
+        with watch().until("descended"):
+            return _descend(posterior, law, num_examples=num_examples, batch_size=batch_size)
+    except TimeIsUp:
+        return None
+    finally:
+        posterior.buffer.release()
+
+
+def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int) -> dict[str, float]:
+    """`descend`.
+
+    Raises:
+        TimeIsUp: before anything can be said.
+    """
     total, num_examples = posterior.num_examples, min(num_examples, posterior.num_examples)
     rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
     if num_examples == total:
@@ -125,12 +142,11 @@ def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: in
         fitted, held_out = _two_sets(posterior, num_examples)
         energy = _Energy(posterior, law, fitted, mean)
         w, spent = _lowest(energy, posterior)
-        drops = [-_Energy(posterior, law, part, mean).excess(w)[0] for part in held_out.chunk(_PARTS, dim=1)]
+        drops = _drops(posterior, law, w, mean, held_out)
         values = torch.tensor(drops, dtype=torch.float64)
         loss_drop = float(values.mean())
         loss_drop_se = math.hypot(float(values.std()) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0, rounding)
         seen = total + (spent + 1) * fitted.shape[1] + 2 * held_out.shape[1]
-    posterior.buffer.release()
     return {
         "drop": loss_drop - energy.pull(w),
         "loss_drop": loss_drop,
@@ -139,6 +155,23 @@ def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: in
         "num_examples": num_examples,
         "num_gradients": -(-seen // batch_size),
     }
+
+
+def _drops(posterior: Posterior, law: Law, w: Tensor, mean: Tensor, held_out: Tensor) -> list[float]:
+    """nβ(L(w*) − L(w)) on each part of the examples held out; on two at least, or as many as there is time for.
+
+    Raises:
+        TimeIsUp: before the second.
+    """
+    drops: list[float] = []
+    for part in held_out.chunk(_PARTS, dim=1):
+        try:
+            drops.append(-_Energy(posterior, law, part, mean).excess(w)[0])
+        except TimeIsUp:
+            if len(drops) < 2:
+                raise
+            break
+    return drops
 
 
 def _two_sets(posterior: Posterior, num_examples: int) -> tuple[Tensor, Tensor]:
@@ -172,6 +205,6 @@ def _lowest(energy: _Energy, posterior: Posterior) -> tuple[Tensor, int]:
         [w], max_iter=_GRADIENTS, history_size=history, line_search_fn="strong_wolfe", tolerance_grad=0.0,
         tolerance_change=1e-6,
     )  # fmt: skip
-    with contextlib.suppress(_Enough):
+    with contextlib.suppress(_Enough, TimeIsUp), watch().until("descend"):
         optimizer.step(closure)  # type: ignore[arg-type]
     return best, spent

@@ -15,6 +15,7 @@ from torch import Tensor
 from hf_llc.backend.random_streams import BatchStream
 from hf_llc.parallel.group import Group
 from hf_llc.parallel.pacing import Pacer, deferred_interrupt
+from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import watch
 from hf_llc.seals import load_tensors, save_tensors
@@ -37,6 +38,7 @@ def minimize(
     state: Path,
     seal: str = "",
     save_seconds: float = 20.0,
+    kept: Callable[[float], KeptLosses | None] = lambda rate: None,
     report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[Tensor, dict[str, Any]]:
     """Minimize L_n from w* by Adam (Kingma and Ba 2015) on minibatches, with a cosine learning rate that ends at zero.
@@ -51,6 +53,7 @@ def minimize(
         state: file of the optimizer's state, from which a killed run continues; finished attempts are not repeated.
         seal: of the run, for that file (`hf_llc.seals`).
         save_seconds: time between two writes of `state`, in seconds.
+        kept: first learning rate of an attempt → where ℓ_i at its end are kept.
         report: called with the step and a running mean of the minibatch loss.
 
     Returns:
@@ -77,7 +80,9 @@ def minimize(
             report=report,
         )
         evaluations += taken
-        after = float(posterior.example_losses(w).mean())
+        with watch().until("calibrate"):  # L_n at ŵ must be known
+            losses = posterior.example_losses(w, kept=kept(rate))
+        after = float(losses.mean())
         if after < before:
             break
         w, after, rate = w_star, before, 0.0

@@ -24,7 +24,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 from hf_llc.samplers.walk import Walk
@@ -212,10 +212,9 @@ class Pilot:
             is_harmless = effective_step_size(step_size, _FRICTION[0]) * plain <= 8 * share  # at the least friction
             # a control variate doubles the cost of a step
             kind = "plain" if is_harmless or 2 * controlled >= plain else "control-variate"
-            if kind != self.gradient:
-                self.gradient = kind
-                if kind == "control-variate" and not self.posterior.anchor_gradients.is_mean_known:
-                    self.spent += -(-self.posterior.num_examples // self.batch_size)
+            if kind == "control-variate" and not self._can_control():
+                kind = "plain"
+            self.gradient = kind
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
         ceiling = self._effective_step_ceiling(step_size, 8 * share / noise) if noise > 0 else math.inf
@@ -225,6 +224,17 @@ class Pilot:
             slow = effective_step_size(self.step_size, self.friction)
             self.law = replace(self.law, localization=relaxing_localization(slow, self.sample.steps_allowed))
         self.walk = self._walk(self.walk.w)
+
+    def _can_control(self) -> bool:
+        """Compute ∇L_n(w*) for the control variate, unless it is known; False if there is no time for that."""
+        anchor = self.posterior.anchor_gradients
+        if not anchor.is_mean_known:
+            try:
+                _ = anchor.mean
+            except TimeIsUp:
+                return False
+            self.spent += -(-self.posterior.num_examples // self.batch_size)
+        return True
 
     def _effective_step_ceiling(self, step_size: float, allowed: float) -> float:
         """The largest ε_eff with ε_eff·ω ≤ `allowed`, by bisection: a larger ε_eff allows a smaller γ and raises ω."""

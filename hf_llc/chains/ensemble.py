@@ -14,14 +14,13 @@ from hf_llc import numerals
 from hf_llc.chains.chain_store import ChainStore
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.chains.running_estimate import RunningEstimate
-from hf_llc.errors import InputError
 from hf_llc.observables import Observable
 from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.observations import Observations, join_observations
 from hf_llc.records.trace import Trace, first_steps, join_chains
@@ -32,6 +31,8 @@ Array = np.ndarray
 
 _FEWEST = 4
 """Steps of each chain from which on anything can be said of them."""
+
+_FASTER = "or give shorter or fewer examples in a batch, fewer chains, a smaller part of the weights"
 
 _CONTINUATION = 2**20
 """Added to the chain numbers of the k-th continuation k times: noise of its own. No estimate has as many chains."""
@@ -186,7 +187,7 @@ class Sampling:
         """The trace of all chains up to step `until`, on every process; each runs its share of the chains.
 
         Raises:
-            InputError: the time was up before every chain had four steps.
+            OutOfTime: the time was up before every chain had four steps.
         """
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
         batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
@@ -200,6 +201,8 @@ class Sampling:
             self.new_steps += new_steps
             running.take(progress)
             watch().say(running.text)
+
+        self._know_mean(settings, stage)
 
         def run_batch(chains: list[int], ends_at: float) -> tuple[int, Trace, Observer | None]:
             numbers = [chain + number * _CONTINUATION for chain in chains]
@@ -228,7 +231,7 @@ class Sampling:
         self.seconds += time.monotonic() - begun
         steps = min(self.processes.gather([trace.shape[1] for _, trace, _ in finished]))
         if steps < min(_FEWEST, until) and origin is None:
-            raise _too_short(steps)
+            raise watch().out_of_time(stage, f"when the chains had {steps} steps", _FASTER)
         seen = [(first, first_steps(trace, steps), watched and watched.observations(steps))
                 for first, trace, watched in finished]  # fmt: skip
         gathered = sorted(self.processes.gather(seen), key=lambda item: item[0])
@@ -236,6 +239,21 @@ class Sampling:
             parts = [part for _, _, part in gathered if part is not None]
             self.observations = join_observations(parts) if parts else None
         return join_chains([trace for _, trace, _ in gathered])
+
+    def _know_mean(self, settings: ChainSettings, stage: str) -> None:
+        """Compute ∇L_n(w*) for a control variate now: in the middle of a step nothing may end it.
+
+        Raises:
+            OutOfTime: it takes longer than there is time.
+        """
+        if settings.gradient != "control-variate" or settings.batch_size == self.posterior.num_examples:
+            return
+        try:
+            with watch().until(stage):
+                _ = self.posterior.anchor_gradients.mean
+        except TimeIsUp:
+            remedy = "or give gradient plain, or fewer examples"
+            raise watch().out_of_time(stage, "in the gradient of all examples at w*", remedy) from None
 
     def _cost(self, settings: ChainSettings) -> float:
         """Work of a step of one chain on this process, in gradients of one example."""
@@ -272,11 +290,3 @@ def _title(settings: ChainSettings, name: str) -> str:
     if kind != "attempt" or tried == "0":
         return ""
     return f"attempt {int(tried) + 1}, γ = {numerals.number(settings.localization)}"
-
-
-def _too_short(steps: int) -> InputError:
-    return InputError(
-        f"max_seconds was over when the chains had {steps} steps",
-        value=watch().max_seconds,
-        remedy="give more; or shorter or fewer examples in a batch, fewer chains, a smaller part of the weights",
-    )

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from hf_llc.chains.chain_store import ChainStore
+from hf_llc.errors import OutOfTime
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.pacing import Pacer, deferred_interrupt
 from hf_llc.parallel.shard_spans import Spans
+from hf_llc.progress import watch
 from hf_llc.records.trace import Trace, first_steps, join_steps, padded
 from hf_llc.samplers import Kernel
 from hf_llc.samplers.walk import Walk
@@ -180,7 +182,13 @@ def _advance(
         while step < until and is_alive:
             if observer is not None:
                 observer.look(walk.posterior.buffer, walk.w, step)
-            take_step(walk, kernel, recorder, step)
+            try:
+                with watch().until("sample"):
+                    full_loss = _full_loss(walk, recorder, step)  # before the step, as L_B is
+            except OutOfTime:
+                recorder.flush()
+                return
+            take_step(walk, kernel, recorder, step, full_loss)
             step += 1
             if step == until or pacer.is_due(step, is_interrupted):
                 new_steps = recorder.num_pending
@@ -212,12 +220,11 @@ def _full_loss(walk: Walk, recorder: Recorder, step: int) -> torch.Tensor | None
     return recorder.last_loss(walk.w.device) if step % walk.full_loss_every else walk.full_loss()
 
 
-def take_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int) -> None:
-    """Take one step and record it."""
+def take_step(walk: Walk, kernel: Kernel, recorder: Recorder, step: int, full_loss: torch.Tensor | None = None) -> None:
+    """Take one step and record it, with L_n(w) before it if that is what the draws are of."""
     measure = step % MEASURE_EVERY == 0
     indices = walk.batches.indices(step)
     distance = walk.sq_distance() if measure else None
-    full_loss = _full_loss(walk, recorder, step)  # before the step, as L_B is
     info = kernel.step(walk, indices, step=step, measure=measure)
     recorder.add(
         loss=info.loss if full_loss is None else full_loss,

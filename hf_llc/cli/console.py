@@ -17,8 +17,8 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import finite
 
 OK, FAULT, BAD_INPUT, BAD_VERDICT, INTERRUPTED = 0, 1, 2, 3, 130
-EXIT_CODES = """exit codes: 0 every check passed; 3 a bad verdict (the files are saved); 2 bad input; 130 interrupted;
-1 anything else"""
+EXIT_CODES = """exit codes: 0 every check passed; 3 a bad verdict (the files are saved), or no draws in max_seconds;
+2 bad input; 130 interrupted; 1 anything else"""
 
 _PATIENCE = 3.0
 """Seconds that the other processes wait before they print an error themselves: the main process prints it first."""

@@ -32,9 +32,9 @@ from hf_llc.cli.commands import (
     show,
     theory,
 )
-from hf_llc.cli.console import BAD_INPUT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
+from hf_llc.cli.console import BAD_INPUT, BAD_VERDICT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
 from hf_llc.cli.help_screen import Parser
-from hf_llc.errors import InputError, is_out_of_memory
+from hf_llc.errors import InputError, OutOfTime, is_out_of_memory
 
 _COMMANDS = (
     estimate,
@@ -70,6 +70,8 @@ def main(argv: list[str] | None = None) -> int:
         return args.run(args)
     except SystemExit as stop:  # --help, --version
         return stop.code if isinstance(stop.code, int) else OK
+    except OutOfTime as error:
+        return end(BAD_VERDICT, f"{error}{_kept(args)}")
     except InputError as error:
         return end(BAD_INPUT, f"error: {error}")
     except KeyboardInterrupt:
@@ -130,6 +132,12 @@ def _again(args: argparse.Namespace) -> str:
         return "run it again"
     how = "with --resume" if hasattr(args, "resume") else "again, without --overwrite,"
     return f"run the same command {how} to go on"
+
+
+def _kept(args: argparse.Namespace) -> str:
+    """Say where a run whose time was up has left what it found."""
+    folder = _run_folder(args)
+    return f" (what is done is in {folder}: give it as --output)" if folder and (folder / "run.json").exists() else ""
 
 
 def _on_disk(args: argparse.Namespace) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_run_options, check_resume
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, OutOfTime
 
 
 def add_study_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
@@ -32,9 +32,10 @@ def run_study(args: argparse.Namespace, name: str, measure: Callable[..., Any]) 
     """Run `measure` and print its table; return the exit code. The folder that a refused run has made is removed.
 
     Args:
-        args: of the command; `output`, `resume`, `overwrite`, `quiet` and `json` are read.
+        args: of the command; `output`, `resume`, `overwrite`, `quiet`, `json` and `begun` are read.
         name: of the files: `name`.csv, `name`.json, `name`.png.
-        measure: called with output, resume, overwrite, progress and report; returns a table with `is_trustworthy`.
+        measure: called with output, resume, overwrite, progress, begun and report; returns a table with
+            `is_trustworthy`.
     """
     check_resume(args)
     output = Path(args.output)
@@ -48,8 +49,11 @@ def run_study(args: argparse.Namespace, name: str, measure: Callable[..., Any]) 
                 resume=args.resume,
                 overwrite=args.overwrite,
                 progress=not args.quiet,
+                begun=args.begun,
                 report=lambda line: None if args.quiet or not console.is_main() else console.print_error(line),
             )
+    except OutOfTime:
+        raise  # what it has found is there to go on with
     except InputError:
         if is_new and console.is_main():
             console.remove_empty(output)

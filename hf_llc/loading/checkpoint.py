@@ -119,7 +119,10 @@ def _check_ties(model: PreTrainedModel, shown: str | None) -> None:
 
 def untied_weights(model: PreTrainedModel) -> str | None:
     """Input and output embeddings that are equal, and that config.json does not tie: λ̂ counts both. None if not so."""
-    pair = [model.get_input_embeddings(), model.get_output_embeddings()]
+    try:
+        pair = [model.get_input_embeddings(), model.get_output_embeddings()]
+    except NotImplementedError:  # a model of pictures may have none
+        return None
     weights = [getattr(module, "weight", None) for module in pair]
     one, other = weights
     if not (isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor)) or one is other:

@@ -14,13 +14,18 @@ from hf_llc.backend.global_random import moved_generators, random_numbers_kept, 
 from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.gradient_graph import refuse_other_gradients
 from hf_llc.loading.model_state import changed_part, model_state
+from hf_llc.loading.short_examples import is_costly, shortened
 from hf_llc.loading.tasks.task import Encoded
 from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.weights import preserved
+from hf_llc.progress import watch
 
 _MANY, _FEW = 8, 3
 """Examples of the larger batch, and those of them that every other pass has too."""
+
+_MANY_COSTLY, _FEW_COSTLY = 3, 2
+"""The same where a pass takes long."""
 
 _ROUNDING = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 2e-2}
 """What rounding may move an output by, relative to the largest, where this is the coarsest type of the forward pass. It
@@ -74,9 +79,12 @@ class _Probe:
         self.model, self.encoded, self.is_loss_given = model, encoded, is_loss_given
         parameter = next(model.parameters(), None)
         self.device = torch.device("cpu") if parameter is None else parameter.device
+        is_long = is_costly(model, encoded.examples)
+        self.examples = shortened(encoded.examples) if is_long else encoded.examples
+        most, few = (_MANY_COSTLY, _FEW_COSTLY) if is_long else (_MANY, _FEW)
         count = len(next(iter(encoded.examples.values())))
-        self.many = [i * (count - 1) // (min(_MANY, count) - 1) for i in range(min(_MANY, count))]  # two at least
-        self.few = self.many[:_FEW]
+        self.many = [i * (count - 1) // (min(most, count) - 1) for i in range(min(most, count))]  # two at least
+        self.few = self.many[:few]
         self.random_states = random_states()
 
     def run(self) -> None:
@@ -146,7 +154,7 @@ class _Probe:
     def _batch(self, rows: list[int]) -> dict[str, Tensor]:
         """These examples on the model's device, in memory of their own."""
         index = torch.tensor(rows)
-        return {name: x.index_select(0, index).to(self.device) for name, x in self.encoded.examples.items()}
+        return {name: x.index_select(0, index).to(self.device) for name, x in self.examples.items()}
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._tried(self.model, *args, **kwargs)
@@ -172,6 +180,7 @@ class _Probe:
         Raises:
             InputError: inputs or labels were written, or there is not one loss an example.
         """
+        watch().check()
         batch, self._size = self._batch(rows), len(rows)
         losses: Callable[..., Any] = self.encoded.losses
         if self.is_loss_given:

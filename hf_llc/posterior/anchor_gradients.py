@@ -11,6 +11,7 @@ from torch.nn.functional import embedding_bag
 
 from hf_llc.posterior.chain_buffer import ChainBuffer
 from hf_llc.problem import Problem
+from hf_llc.progress import watch
 
 _KEPT_BYTES = 2 * 2**30
 """Gradients of all examples up to this size are kept, by each process. The limit does not depend on what is free: the
@@ -65,6 +66,7 @@ class AnchorGradients:
         buffer, w = self.buffer, self.buffer.start(1)
         rows = torch.empty(self.num_examples, buffer.num_parameters, dtype=buffer.dtype, device=buffer.device)
         for i, row in enumerate(rows.split(1)):
+            watch().check()
             torch.cat(self._gradient(w, torch.tensor([[i]], device=buffer.device))[1], dim=1, out=row)
         return rows
 

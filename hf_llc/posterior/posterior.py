@@ -20,10 +20,10 @@ from hf_llc.parallel.group import Group
 from hf_llc.posterior.anchor_gradients import AnchorGradients
 from hf_llc.posterior.backward_steps import gradients_handed_over
 from hf_llc.posterior.chain_buffer import ChainBuffer
+from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.minibatches import Minibatches
-from hf_llc.posterior.too_slow import too_slow
 from hf_llc.problem import Problem
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 
 _MOST_RECORDED = 8
 """Forward passes up to which a gradient is recorded as one CUDA graph."""
@@ -51,9 +51,12 @@ class Posterior:
         buffer: where chains lie, and which of them the model holds.
         minibatches: the examples.
         anchor_gradients: ∇L_n(w*), and ∇L_B(w*) of minibatches.
+        kept_losses: where `init_losses` are kept while they are computed; None: nowhere.
+        losses_end: stage by whose time they must be known (`hf_llc.progress.ENDS`).
     """
 
     _BUFFER: ClassVar[type[ChainBuffer]] = ChainBuffer
+    kept_losses: KeptLosses | None
 
     def __init__(
         self,
@@ -79,15 +82,17 @@ class Posterior:
         self._graphs = GradientGraphs() if self.device.type == "cuda" and self.minibatches.is_resident else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.anchor_gradients = AnchorGradients(problem, self.buffer, self.gradient)
+        self.kept_losses, self.losses_end = None, "L_n(w*)"
 
     @functools.cached_property
     def init_losses(self) -> Tensor:
         """ℓ_i(w*) of every example, float64 `[example]`. They are computed when first asked for, by a whole group.
 
         Raises:
-            InputError: that takes longer than `max_seconds` leaves for it.
+            OutOfTime: that takes longer than `max_seconds` leaves for it.
         """
-        losses = self.example_losses(self.start(1), must_end=True)
+        with watch().until(self.losses_end):
+            losses = self.example_losses(self.start(1), kept=self.kept_losses)
         self.buffer.release()
         return losses
 
@@ -185,6 +190,7 @@ class Posterior:
         Returns:
             The losses, float64 `[chain]`, and the gradient in flat pieces `[chain, size of the piece]`.
         """
+        self._check_time()
         watch().spend(len(w) * self.minibatches.size(indices) / self.group.size)
         loss, pieces = self._local_gradient(w, indices)
         if self.group.size > 1:
@@ -203,6 +209,8 @@ class Posterior:
         size = data.size(indices)
         is_gathered_in_graph = self._compiled is not None and data.is_resident and indices is not None
         for batch in (data.parts if is_gathered_in_graph else data.micro_batches)(indices, num_chains):
+            if total is not None:
+                self._check_time()
             loss, pieces = self._value_and_grad(w, batch, size)
             if total is not None:
                 loss, pieces = loss + total[0], [a.add_(b) for a, b in zip(pieces, total[1], strict=True)]
@@ -212,6 +220,11 @@ class Posterior:
             zeros = [torch.zeros(num_chains, k, dtype=self.dtype, device=self.device) for k in self.buffer.pieces]
             total = loss, zeros
         return total
+
+    def _check_time(self) -> None:
+        """Raise TimeIsUp if the time is up. Processes that must agree do not look: their clocks differ."""
+        if self.group.size == 1:
+            watch().check()
 
     def gradient_in_backward(self, w: Tensor, indices: Tensor | None, consume: Callable[[int, Tensor], None]) -> Tensor:
         """L_B(w), float64 `[1]`; ∇L_B(w) is handed over while the backward pass makes it.
@@ -264,25 +277,30 @@ class Posterior:
     # ---- losses alone ----
 
     @torch.no_grad()
-    def example_losses(self, w: Tensor, *, must_end: bool = False) -> Tensor:
+    def example_losses(self, w: Tensor, *, kept: KeptLosses | None = None) -> Tensor:
         """ℓ_i(w) of every example at one point `[1, parameter]`, float64 `[example]`.
 
         Args:
             w: the point.
-            must_end: raise an InputError when the time for L_n(w*) is up.
+            kept: where they are kept while they are computed, by a process alone.
+
+        Raises:
+            OutOfTime: the time is up (`Watch.until`).
         """
         self.buffer.attach(w)
-        parts, size = [], self.minibatches.micro_batch_size
-        share = len(range(*self.group.share(self.num_examples)))
-        begun, done = time.monotonic(), 0
+        size, share = self.minibatches.micro_batch_size, len(range(*self.group.share(self.num_examples)))
+        kept = kept if self.group.size == 1 else None
+        parts = [] if kept is None else [part.to(self.device) for part in kept.read()]
+        begun, done = time.monotonic(), sum(map(len, parts))
         with watch().stage("L_n(w*)", LOSS_COST * share), self._autocast(), self._products(size):
-            for batch in self.minibatches.micro_batches(None, 1):
+            watch().spend(LOSS_COST * done)
+            for batch in self.minibatches.micro_batches(None, 1, start=done):
                 parts.append(self.problem.losses(self.model, batch))
                 done += len(parts[-1])
                 watch().spend(LOSS_COST * len(parts[-1]))
-                is_late = must_end and self.group.size == 1 and watch().is_over("L_n(w*)")
-                if is_late and done < share:
-                    raise too_slow(done, share, time.monotonic() - begun)
+                if kept is not None:
+                    kept.write(parts, is_last=done == share)
+                self._stop_if_late(done, share, begun)
         if self.group.size == 1:
             return torch.cat(parts).to(torch.float64)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
@@ -290,6 +308,15 @@ class Posterior:
             losses[slice(*self.group.share(self.num_examples))] = torch.cat(parts).double()
         self.group.sum_([losses])
         return losses
+
+    def _stop_if_late(self, done: int, share: int, begun: float) -> None:
+        """Raise OutOfTime if the time for the losses is up before the last."""
+        try:
+            if done < share:
+                self._check_time()
+        except TimeIsUp:
+            how_far = f"{done:,} of {share:,} examples in {time.monotonic() - begun:.0f} s"
+            raise watch().out_of_time("L_n(w*)", how_far, f"or give max_examples {max(done // 2, 2):,}") from None
 
     def paired_loss(self, indices: Tensor | None, num_chains: int) -> Tensor:
         """L_B(w*) on the same minibatches, float64 `[chain]`, from the known ℓ_i(w*)."""

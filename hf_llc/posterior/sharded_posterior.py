@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.posterior.chain_buffer import ChainBuffer, ShardedChainBuffer
+from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import watch
 
@@ -46,7 +47,7 @@ class ShardedPosterior(Posterior):
         return False
 
     @torch.no_grad()
-    def example_losses(self, w: Tensor, *, must_end: bool = False) -> Tensor:
+    def example_losses(self, w: Tensor, *, kept: KeptLosses | None = None) -> Tensor:
         """`Posterior.example_losses`; each process runs the model equally often."""
         self.buffer.attach(w)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)

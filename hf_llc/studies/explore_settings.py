@@ -40,7 +40,14 @@ _SHARE = 4
 
 
 def explore(
-    load: LoadConfig, sample: SampleConfig, *, output: str | Path, grid: bool, overwrite: bool, progress: bool
+    load: LoadConfig,
+    sample: SampleConfig,
+    *,
+    output: str | Path,
+    grid: bool,
+    overwrite: bool,
+    progress: bool,
+    begun: float | None = None,
 ) -> Calibration:
     """Load, minimize if asked to, calibrate and measure the grid; the main process writes the files into `output`.
 
@@ -53,6 +60,7 @@ def explore(
         grid: measure λ̂ around the chosen settings.
         overwrite: discard what is in `output`.
         progress: show progress bars on the main process.
+        begun: `time.monotonic()` at the beginning of the command, from which on `max_seconds` counts; None: now.
 
     Raises:
         InputError: bad input, refused before long work.
@@ -61,7 +69,7 @@ def explore(
     also_asked = {"calibrate": True, "grid": grid}
     opened = opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite)
     is_shown = progress and Processes().is_main
-    watch = Watch(show=is_shown, max_seconds=sample.max_seconds, spell=for_stderr)
+    watch = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, spell=for_stderr)
     with own_modes(), watching(watch), opened as run:
         if run is None:
             return Calibration.load(output)
@@ -122,6 +130,8 @@ def measure_grid(run: Run) -> tuple[list[Cell], ChainSettings]:
                 number += 1
                 other = replace(short, **{axis: factor * chosen})
                 trace = run.sampling.go_on(other, centre.name, number=number, steps=steps)
+                if trace.shape[1] < steps:
+                    continue  # the time was up
                 cells.append(_cell(axis, factor, other, run.judge(_continued(centre, other, trace))))
     marked = [mark_plateau([cell for cell in cells if cell.axis == axis]) for axis in ("step_size", "localization")]
     return [cell for axis in marked for cell in axis], replace(run.settings, **chosen_settings(short))

@@ -20,13 +20,15 @@ from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
+from hf_llc.progress import Budget
 from hf_llc.result import LLCResult
 from hf_llc.studies.component_plot import plot_components
 from hf_llc.studies.component_table import COMPONENT_FILES, PICTURE, ComponentTable, Row
+from hf_llc.studies.load_once import load_once
 from hf_llc.studies.shared_settings import COMPARABLE, shared_settings, with_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
-from hf_llc.workflow.opened_run import NOTHING, Given, loaded
+from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder
 
 WHOLE = "all"
@@ -47,6 +49,7 @@ def measure(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> ComponentTable:
     """Estimate λ̂ of all weights and of each component, on every process; the main one writes the files.
@@ -66,6 +69,7 @@ def measure(
         resume: refuse a folder that holds no table.
         overwrite: compute everything again.
         progress: show progress bars on the main process.
+        begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
         report: called with a line of text after each component.
 
     Raises:
@@ -77,9 +81,9 @@ def measure(
         raise InputError("minimize would give each component a w* of its own", remedy="leave it out")
     if sample.parameter_parallel > 1:
         raise InputError("parameter_parallel is not for components", remedy="leave it out, or estimate one by one")
-    processes = Processes(sample.data_parallel)
+    processes, budget = Processes(sample.data_parallel), Budget(sample.max_seconds, begun)
     processes.main_does(lambda: str(check_writable(Path(output))))
-    problem = processes.all_do(lambda: loaded(load, sample, given)[0])
+    problem, _ = load_once(load, sample, given, processes=processes, progress=progress, begun=begun)
     names = components_named(problem.model, components)
     complete = check_partition(problem.model, names, is_asked=is_partition)
     folder = RunFolder(output, files=COMPONENT_FILES)
@@ -94,6 +98,7 @@ def measure(
             overwrite=overwrite,
             progress=progress,
             title=name,
+            limit=budget.share((len(names) + 2) / 2 if name == WHOLE else len(names) - len(results) + 1),
         )
         result.trace = None  # the largest part of a result
         report(

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.errors import FolderError, InputError
+from hf_llc.errors import FolderError, InputError, OutOfTime
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.parallel.processes import Processes
+from hf_llc.progress import Budget
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
@@ -44,6 +45,7 @@ def measure(
     progress: bool = True,
     x_scale: str = "linear",
     data_fingerprint: str | None = None,
+    begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Curve:
     """Estimate λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
@@ -63,11 +65,13 @@ def measure(
         progress: show progress bars on the main process.
         x_scale: "linear" or "log" axis of steps in the picture.
         data_fingerprint: of the examples that are to be measured on; None: any.
+        begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
         report: called with a line of text after each checkpoint.
 
     Raises:
         InputError: bad input. Whatever can be checked before long work is checked before it.
     """
+    budget = Budget(sample.max_seconds, begun)
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
     series = SeriesLeft(checkpoints, report)
     processes.main_does(lambda: str(check_writable(Path(output))))
@@ -88,6 +92,7 @@ def measure(
             overwrite=overwrite,
             progress=progress,
             title=checkpoint.name,
+            limit=budget.share(series.num_open if series.results else (series.num_open + 1) / 2),
         )
         paired[checkpoint.name] = for_differences(result)
         result.trace = None  # the largest part of a result; a curve does not need it
@@ -101,7 +106,7 @@ def measure(
             try:
                 series.add(name, measured(series.named(name), sample))
             except InputError as error:  # one broken checkpoint does not cost the others
-                if isinstance(error, FolderError) or not (is_new and series.may_go_on):
+                if isinstance(error, (FolderError, OutOfTime)) or not (is_new and series.may_go_on):
                     raise
                 series.fail({name: str(error)})
                 series.check()

@@ -20,10 +20,11 @@ from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
 from hf_llc.studies.influence_plot import plot_influence
 from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
+from hf_llc.studies.load_once import load_once
 from hf_llc.studies.shared_settings import SHARED
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
-from hf_llc.workflow.opened_run import NOTHING, Given, loaded
+from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder
 
 SOURCES, QUERIES = "sources", "queries"
@@ -50,6 +51,7 @@ def measure(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> InfluenceTable:
     """Sample once, and tell which of the first `observe_examples` examples move with which queries.
@@ -65,6 +67,7 @@ def measure(
         resume: refuse a folder that holds no such table.
         overwrite: compute everything again.
         progress: show progress bars on the main process.
+        begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
         report: called with a line of text when the chains are done.
 
     Raises:
@@ -73,7 +76,7 @@ def measure(
     sample = _observing(sample, queries, level=level, top=top)
     processes = Processes(sample.data_parallel)
     processes.main_does(lambda: str(check_writable(Path(output))))
-    problem, decided = processes.all_do(lambda: loaded(load, sample, given))
+    problem, decided = load_once(load, sample, given, processes=processes, progress=progress, begun=begun)
     _check_size(problem, decided, level)
     folder = RunFolder(output, files=INFLUENCE_FILES)
     asked = {**asked_of(load, sample), "level": level, "top": top}
@@ -89,6 +92,7 @@ def measure(
             overwrite=overwrite,
             progress=progress,
             title="influence",
+            begun=begun,
         )
         report(f"λ̂ of the chains: {result.verdict}")
         table = _table(problem, result, sample, level=level, top=top)

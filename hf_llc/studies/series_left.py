@@ -39,6 +39,11 @@ class SeriesLeft:
         self._skip({each.name: each.skipped for each in checkpoints if each.skipped})
 
     @property
+    def num_open(self) -> int:
+        """Checkpoints that are still to be measured."""
+        return sum(each.name not in self.results for each in self.left)
+
+    @property
     def may_go_on(self) -> bool:
         """Whether a fault before the first result may be that of one checkpoint, not that of all."""
         return len(self.failed) < _MOST_FAILURES

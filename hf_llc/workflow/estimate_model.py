@@ -36,6 +36,7 @@ def estimate_model(
     progress: bool = True,
     title: str = "",
     begun: float | None = None,
+    limit: float | None = None,
 ) -> LLCResult:
     """λ̂ of a model on data. Every process calls this and gets the result; the main one writes the files.
 
@@ -49,6 +50,7 @@ def estimate_model(
         progress: show on the main process what is done, and how long it still takes.
         title: what is measured, in front of that.
         begun: `time.monotonic()` at the beginning of the command, from which on `max_seconds` counts; None: now.
+        limit: seconds in place of `max_seconds`, where that is for several estimates.
 
     Raises:
         InputError: bad input, refused before long work.
@@ -56,7 +58,8 @@ def estimate_model(
     begun = time.monotonic() if begun is None else begun
     folder = None if output is None else RunFolder(output)
     is_shown = progress and Processes().is_main
-    watch = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, title=title, spell=for_stderr)
+    limit = sample.max_seconds if limit is None else limit
+    watch = Watch(show=is_shown, begun=begun, max_seconds=limit, title=title, spell=for_stderr)
     opened = opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite)
     with own_modes(), watching(watch), opened as run:
         if run is None:
@@ -88,4 +91,6 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
         tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
     ):
         observed = observables_of(sample, problem, LoadConfig())
-        return Run(problem, sample, RunFolder(temporary), Processes(), observed).result(begun)
+        run = Run(problem, sample, RunFolder(temporary), Processes(), observed)
+        run.measure_anchor()
+        return run.result(begun)

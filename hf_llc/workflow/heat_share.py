@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -16,9 +17,10 @@ from hf_llc.calibration.noise_spectrum import (
     samples_within,
 )
 from hf_llc.chains.ensemble import Sampling
+from hf_llc.judging import statistics
 from hf_llc.parallel.processes import chain_batches
 from hf_llc.posterior.law import Law
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace
 
@@ -62,8 +64,12 @@ def with_heat_that_reaches(
         )
         return {"spectrum": spectrum}
 
-    with watch().stage("measure heat"):
-        spectrum = decided(f"heat-{name}", measure)["spectrum"]
+    try:
+        with watch().stage("measure heat"), watch().until("measure heat"):
+            spectrum = decided(f"heat-{name}", measure)["spectrum"]
+    except TimeIsUp:  # any share from nothing to all of it: the mean and standard deviation of a uniform law
+        heat = statistics.mean_of(trace.heat[:, num_burnin_steps:])
+        return replace(trace, heat=trace.heat / 2), None, heat / math.sqrt(12)
     sampling.num_gradients += gradients_of(spectrum)
     error = heat_error(trace, spectrum, settings.localization, num_burnin_steps=num_burnin_steps)
     return replace(trace, heat=trace.heat * heating_share(spectrum, settings.localization)), spectrum, error

@@ -13,16 +13,18 @@ from torch import Tensor, nn
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.loading.names import public_name
+from hf_llc.loading.short_examples import is_costly, shortened
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.progress import watch
 from hf_llc.setting_checks import differences
 from hf_llc.workflow.fingerprints import loss_fingerprint, module_fingerprint
 
 LOSSES = "losses"
 """Key of ℓ_i in `identity_of`. Other numbers are compared as they are; these agree up to rounding."""
 
-_EXAMPLES = 16
+_EXAMPLES, _EXAMPLES_COSTLY = 16, 4
 _MOVED = 2**20
 """Weights that are moved for the second half of the losses: small tensors first, one at least."""
 
@@ -87,11 +89,18 @@ def _losses(problem: Problem) -> list[float | None]:
     """ℓ_i at w* and beside it, of examples from the first to the last; None where it is not finite."""
     model, last = problem.model, problem.num_examples - 1
     device = next(model.parameters()).device
-    indices = sorted({round(k * last / (_EXAMPLES - 1)) for k in range(_EXAMPLES)})
-    batches = [{name: x[i : i + 1].to(device) for name, x in problem.examples.items()} for i in indices]
+    is_long = is_costly(model, problem.examples)
+    count = _EXAMPLES_COSTLY if is_long else _EXAMPLES
+    indices = sorted({round(k * last / (count - 1)) for k in range(count)})
+    examples = shortened(problem.examples) if is_long else problem.examples
+    batches = [{name: x[i : i + 1].to(device) for name, x in examples.items()} for i in indices]
 
     def measured() -> list[Tensor]:
-        return [problem.losses(model, batch).detach().double().flatten() for batch in batches]
+        losses = []
+        for batch in batches:
+            watch().check()
+            losses.append(problem.losses(model, batch).detach().double().flatten())
+        return losses
 
     with preserved(model), torch.no_grad():
         for parameter in model.parameters():

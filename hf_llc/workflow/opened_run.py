@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from hf_llc.components.part_of import part_of
 from hf_llc.config import LoadConfig, SampleConfig, weights_name
-from hf_llc.errors import InputError
+from hf_llc.errors import InputError, OutOfTime
 from hf_llc.files import check_writable
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import Observable, observables_named
@@ -19,12 +19,14 @@ from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.workflow.identity import asked_of, identity_of
 from hf_llc.workflow.observed import fingerprints_of, observables_of
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import decide_from_data
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,6 +81,22 @@ def loaded(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[Proble
     return problem, decide_from_data(replace(sample, weights=weights_name(sample.weights)), problem)
 
 
+def in_time(load: Callable[[], T]) -> T:
+    """What `load` returns.
+
+    Raises:
+        OutOfTime: most of `max_seconds` is over.
+    """
+    try:
+        with watch().until("load"):
+            watch().check()
+            return load()
+    except TimeIsUp:
+        how_far = "while the model was tried on a few examples"
+        remedy = "or give max_length, or a smaller model"
+        raise watch().out_of_time("load model and data", how_far, remedy) from None
+
+
 @contextlib.contextmanager
 def opened_run(
     load: LoadConfig,
@@ -124,7 +142,7 @@ def opened_run(
 
     takes_all = is_sharded(given.model)  # its processes meet inside the work
     with watch().stage("load model and data"):
-        problem, sample, observed, identity = prepared() if takes_all else processes.all_do(prepared)
+        problem, sample, observed, identity = prepared() if takes_all else processes.all_do(lambda: in_time(prepared))
     asked = {**asked_of(load, sample), **identity}
     asked |= also_asked or {}
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
@@ -141,7 +159,14 @@ def opened_run(
                 processes.all_do(lambda: kept.enter_context(preserved(problem.model)))
                 processes.all_do(lambda: kept.enter_context(restricted(problem.model, problem.part)))
                 run = Run(problem, sample, used, processes, observed)
+                is_new = processes.main_does(lambda: used.has_nothing)
                 used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
+                try:
+                    run.measure_anchor()
+                except InputError as error:
+                    if is_new and not isinstance(error, OutOfTime):
+                        processes.main_does(used.retract)
+                    raise
                 yield run
                 processes.main_does(used.close)
         finally:

@@ -24,6 +24,7 @@ from hf_llc.judging.stopping import is_long_enough
 from hf_llc.numerals import number
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import sampled_parameters
@@ -80,7 +81,6 @@ class Run:
         self.posterior = self._posterior()
         self._start_observables()
         forecast(self.posterior, self.asked, processes, batch_size=self.batch_size)
-        processes.all_do(lambda: check_finite(self.posterior))
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)
@@ -88,7 +88,24 @@ class Run:
             self.asked = replace(self.asked, gradient="plain")
         self.minimization: dict[str, Any] | None = None
         self.calibration: dict[str, Any] | None = None
-        self._descents: dict[Law, dict[str, float]] = {}
+        self._descents: dict[Law, dict[str, float] | None] = {}
+
+    def measure_anchor(self) -> None:
+        """Compute ℓ_i(w*), which are kept in the folder on the way.
+
+        Raises:
+            InputError: one of them is not finite.
+            OutOfTime: `max_seconds` is too short for them.
+        """
+        self.posterior.kept_losses = self._kept_losses(0.0)
+        self.processes.all_do(lambda: check_finite(self.posterior))
+
+    def _kept_losses(self, rate: float) -> KeptLosses | None:
+        """Where ℓ_i at w* are kept, or at the end of a minimization at this learning rate; the main process's alone."""
+        if not self.processes.is_main:
+            return None
+        path = self.folder.state / ("losses.safetensors" if rate == 0 else f"losses-{rate:g}.safetensors")
+        return KeptLosses(path, self.folder.seal, self.asked.save_seconds)
 
     def _posterior(self) -> Posterior:
         """The posterior around the model's present weights."""
@@ -114,6 +131,7 @@ class Run:
         if self.asked.step_size == "auto":
             with watch().stage("calibrate"):
                 self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
+            assert self.calibration is not None
             sample = with_calibration(sample, self.calibration)
         if self.asked.chain_batch_size == "auto":
             sample = replace(sample, chain_batch_size=self._decided("batching", self._batching)["chain_batch_size"])
@@ -217,7 +235,7 @@ class Run:
             size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
             with watch().stage("descend"):
                 descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
-            self.sampling.num_gradients += int(descent["num_gradients"])
+            self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
             self._descents[law] = descent
         return self._descents[law]
 
@@ -271,6 +289,7 @@ class Run:
                     state=self.folder.state / "minimize.safetensors",
                     seal=self.folder.seal,
                     save_seconds=self.asked.save_seconds,
+                    kept=self._kept_losses,
                     report=lambda step, loss: watch().say(lambda: f"loss {number(loss)}"),
                 )
             return w.cpu(), done
@@ -283,11 +302,12 @@ class Run:
             parameter.data = values.view(parameter.shape).clone()
             start += parameter.numel()
         self.posterior = self._posterior()
+        self.posterior.kept_losses, self.posterior.losses_end = self._kept_losses(done["learning_rate"]), "descend"
         self.processes.all_do(lambda: check_finite(self.posterior))
         self._start_observables()
         return done
 
-    def _decided(self, name: str, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    def _decided(self, name: str, work: Callable[[], Any]) -> Any:
         """The finding of `work`, which is done once a run; a resumed run reads it from the folder.
 
         The group of the main process does it: gradients are sums over a group.

@@ -35,6 +35,8 @@ SCHEMA = 1
 _ID = re.compile(r"[0-9a-f]{16}")
 _OLD_KEYS = {"sampler", "num_chains", "seed"}
 """Among the settings of which run.json consisted before it had a schema."""
+_FREE = ("max_seconds", "save_seconds")
+"""Settings that may change while a run is unfinished."""
 _OTHER = "use another folder"
 _OVERWRITE = "use another folder, or overwrite"
 
@@ -107,7 +109,10 @@ class RunFolder:
             return
         old = self.recorded()
         if old is not None:
-            changed = changed_settings(old, json.loads(json.dumps(asked)))
+            asked = json.loads(json.dumps(asked))
+            if not self.is_finished:  # a run whose time was up goes on with more
+                old, asked = ({k: v for k, v in each.items() if k not in _FREE} for each in (old, asked))
+            changed = changed_settings(old, asked)
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
@@ -144,6 +149,16 @@ class RunFolder:
         self.join(*_names(old))
         self.sweep()
         return self.id, self.seal
+
+    @property
+    def has_nothing(self) -> bool:
+        """No run has begun here."""
+        return not os.path.lexists(self.folder / RUN_FILE)
+
+    def retract(self) -> None:
+        """Take back `begin` in a folder that had nothing: the run is refused."""
+        self.close()
+        (self.folder / RUN_FILE).unlink(missing_ok=True)
 
     def join(self, run: str, seal: str) -> None:
         """Take the id and the seal that the main process's `begin` returned."""

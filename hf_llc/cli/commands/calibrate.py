@@ -50,7 +50,13 @@ def run(args: argparse.Namespace) -> int:
         from hf_llc.studies.explore_settings import explore
 
         calibration = explore(
-            load, sample, output=output, grid=not args.no_grid, overwrite=args.overwrite, progress=not args.quiet
+            load,
+            sample,
+            output=output,
+            grid=not args.no_grid,
+            overwrite=args.overwrite,
+            progress=not args.quiet,
+            begun=args.begun,
         )
     if not console.is_main():
         return console.OK  # a launcher stops all processes when one fails: the main one must get to print
