@@ -3,6 +3,7 @@
 #   make test     all tests          make fast    all but the slow ones
 #   make check    lint, format, types          make format   put the format right
 #   make bench    speed, memory, scaling and efficiency, beside the peers
+#   make docs     the site, into site/; a warning is an error
 #   make wheel    sdist and wheel into dist/; the wheel installed into an empty environment, and a λ̂ from there
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +13,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test fast check format bench wheel clean
+.PHONY: demo test fast check format docs bench wheel clean
 
 demo: $(VENV)/.stamp-run
 	@echo "demo: the embedded model on the embedded text, with the defaults"
@@ -33,6 +34,10 @@ check: $(VENV)/.stamp-dev
 format: $(VENV)/.stamp-dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.stamp-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	@echo "docs: open $(CURDIR)/site/index.html"
 
 bench: $(VENV)/.stamp-bench
 	mkdir -p runs/bench
@@ -63,10 +68,14 @@ $(VENV)/.stamp-dev: pyproject.toml constraints.txt $(VENV)/.stamp-run
 	$(PIP) --no-build-isolation --editable ".[test,dev,transformer-lens]"
 	touch $@
 
+$(VENV)/.stamp-docs: pyproject.toml constraints.txt $(VENV)/.stamp-run
+	$(PIP) --no-build-isolation --editable ".[docs]"
+	touch $@
+
 $(VENV)/.stamp-bench: pyproject.toml constraints.txt $(VENV)/.stamp-run
 	$(PIP) --no-build-isolation --editable ".[bench]"
 	$(PIP) --no-deps canonical-interp
 	touch $@
 
 clean:
-	rm -rf build dist .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist site .pytest_cache .ruff_cache *.egg-info

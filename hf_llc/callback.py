@@ -72,7 +72,7 @@ class LLCCallback(TrainerCallback):
         InputError: a setting is unknown or out of range, the model cannot be measured on the data, or the Trainer
             shards its weights (FSDP, DeepSpeed).
 
-    Example:
+    Examples:
         >>> trainer.add_callback(LLCCallback(trainer, every=500, data={"text": texts}))  # doctest: +SKIP
 
         A training loop on accelerate needs no callback:

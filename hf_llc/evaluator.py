@@ -30,7 +30,7 @@ class LLCEvaluator:
     Raises:
         InputError: a setting is unknown or out of range, or contradicts `like`.
 
-    Example:
+    Examples:
         >>> from hf_llc import LLCEvaluator
         >>> evaluator = LLCEvaluator(num_chains=4, num_draws=200)
         >>> result = evaluator.compute("roneneldan/TinyStories-1M", data="roneneldan/TinyStories",

@@ -43,11 +43,14 @@ NOT_RUN = {
 }
 """A page, or the beginning of a command or block → why it is not run here."""
 
-SHORT: dict[str, Any] = {"num_chains": 2, "num_draws": 24, "num_steps_between_draws": 1, "max_steps": 60}
+SHORT: dict[str, Any] = {"num_chains": 2, "num_steps_between_draws": 1, "max_steps": 60}
 SHORT |= {"num_burnin_steps": 4, "minimize_steps": 5, "observe_examples": 4, "observe_every": 1}
 """At most so much."""
 
 MOST_EXAMPLES = 16
+
+DRAWS = {"influence.md": 24}
+"""Pages whose commands need more than six draws a chain."""
 
 GIVEN: dict[str, Any] = {"step_size": 1e-6, "localization": 300.0, "num_burnin_steps": 4}
 """In place of "auto"."""
@@ -134,7 +137,7 @@ def furnish(made: Path, place: Path) -> None:
     (place / "run.yaml").write_text(yaml[0], encoding="utf-8")
 
 
-def make_short(monkeypatch: pytest.MonkeyPatch) -> None:
+def make_short(monkeypatch: pytest.MonkeyPatch, *, num_draws: int) -> None:
     """From here on every run is short and believed, and pictures are blank."""
     checked, save = SampleConfig.__post_init__, Figure.savefig
 
@@ -142,7 +145,7 @@ def make_short(monkeypatch: pytest.MonkeyPatch) -> None:
         given = {name: value for name, value in GIVEN.items() if getattr(self, name) == "auto"}
         for name, value in given.items():
             object.__setattr__(self, name, value)
-        for name, most in SHORT.items():
+        for name, most in {**SHORT, "num_draws": num_draws}.items():
             if isinstance(getattr(self, name), int) and getattr(self, name) > most:
                 object.__setattr__(self, name, most)
         object.__setattr__(self, "check_localization", False)

@@ -26,13 +26,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(made: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def place(
+    made: Path, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Path:
     """A working folder with all that the pages name, a Hub where `me` may write, and short runs."""
     from huggingface_hub import constants
 
     monkeypatch.chdir(tmp_path)
     documentation.furnish(made, tmp_path)
-    documentation.make_short(monkeypatch)
+    page = request.node.callspec.params["page"]
+    documentation.make_short(monkeypatch, num_draws=documentation.DRAWS.get(page.name, 6))
     hub.put("me/my-model", tmp_path / "my-model", tags=["step1", "step2"])
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     monkeypatch.setattr(
