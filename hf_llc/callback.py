@@ -21,7 +21,7 @@ from hf_llc.parallel.processes import outliving_faults
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.result import LLCResult
 from hf_llc.setting_checks import unknown_setting
-from hf_llc.studies.shared_settings import keep_settings, kept_settings, remedy_for, with_settings
+from hf_llc.studies.shared_settings import KEPT, keep_settings, kept_settings, remedy_for, with_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given, loaded
 
@@ -31,9 +31,6 @@ _OBJECTS = ("loss_fn", "tokenizer", "feature_extractor", "label_mapping")
 """What `LLCEvaluator.compute` takes besides the settings, and this callback too."""
 
 _log = logging.getLogger(__name__)
-
-_KEPT = "hf_llc"
-"""Key of what the first measurement found, in `TrainerState.stateful_callbacks`."""
 
 
 class LLCCallback(TrainerCallback):
@@ -162,11 +159,11 @@ class LLCCallback(TrainerCallback):
     def _sampling(self, state: TrainerState) -> SampleConfig:
         """The settings of the next measurement: as asked for, with what an earlier one found."""
         config = self.evaluator.config
-        return with_settings(config, kept_settings(config, _store(state), _named(_KEPT, self.name)))
+        return with_settings(config, kept_settings(config, _store(state), _named(KEPT, self.name)))
 
     def _keep(self, state: TrainerState, result: LLCResult) -> None:
         """Keep what the measurement found with the Trainer's state, also in a checkpoint that was just written."""
-        is_new = keep_settings(self.evaluator.config, result, _store(state), _named(_KEPT, self.name))
+        is_new = keep_settings(self.evaluator.config, result, _store(state), _named(KEPT, self.name))
         arguments: Any = self.trainer.args
         written = Path(str(arguments.output_dir)) / f"checkpoint-{state.global_step}" / "trainer_state.json"
         if is_new and self.every == "save" and arguments.should_save and written.exists():

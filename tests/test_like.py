@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,11 @@ from worker import examples, network, squared_error
 
 from hf_llc import LLCEvaluator, LLCResult
 from hf_llc.cli.entry_point import main
+from hf_llc.config import SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.studies.calibration import Calibration
 from hf_llc.studies.like import like
+from hf_llc.studies.shared_settings import SHARED
 
 ONE: dict[str, Any] = {
     "sampler": "baoab", "nbeta": 30.0, "localization": 5.0, "step_size": 1e-3, "friction": 0.3, "num_chains": 2,
@@ -50,6 +53,37 @@ def test_everything_but_the_model_is_taken_over() -> None:
         LLCEvaluator(like="one").compute(model, data=(data[0], data[1] + 1), loss_fn=squared_error)
     with pytest.raises(InputError, match="config and like"):
         LLCEvaluator(again.config, like="one")
+
+
+def trainer_state(store: Any) -> str:
+    checkpoint = Path("checkpoint-5")
+    checkpoint.mkdir(exist_ok=True)
+    (checkpoint / "trainer_state.json").write_text(json.dumps({"global_step": 5, "stateful_callbacks": store}))
+    return str(checkpoint)
+
+
+def test_what_a_callback_found_is_taken_over_from_a_checkpoint() -> None:
+    """So `curve` and `estimate` measure as the training did (`tests/test_callback.py` has what a training writes)."""
+    asked = SampleConfig(num_chains=2, num_draws=12, seed=7, max_steps=50)
+    used = {name: ONE.get(name) for name in SHARED} | {"num_steps_between_draws": 1, "adapt_step_size": False}
+    store = {"hf_llc": {"asked": as_dict(asked), "used": used}}
+    evaluator = LLCEvaluator(like=trainer_state({"TrainerControl": {}, **store}))
+    assert [getattr(evaluator.config, name) for name in ONE] == list(ONE.values())
+    assert not evaluator.config.adapt_step_size and evaluator.config.num_steps_between_draws == 1
+
+
+@pytest.mark.parametrize(
+    ("store", "text"),
+    [
+        ({}, "no LLCCallback measured"),
+        ({"hf_llc/a": {"asked": {}, "used": {}}, "hf_llc/b": {"asked": {}, "used": {}}}, "several LLCCallbacks"),
+        ({"hf_llc": 3}, "not what a Trainer writes"),
+        ([], "not what a Trainer writes"),
+    ],
+)
+def test_a_checkpoint_without_one_callback_is_refused(store: Any, text: str) -> None:
+    with pytest.raises(InputError, match=text):
+        like(trainer_state(store))
 
 
 @pytest.mark.parametrize("source", ["nothing", 3])

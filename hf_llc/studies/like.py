@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,14 @@ from hf_llc.publishing.result_folder import RESULT
 from hf_llc.result import LLCResult
 from hf_llc.setting_checks import differences
 from hf_llc.studies.calibration import JSON_FILE, SETTINGS_FILE, Calibration
+from hf_llc.studies.shared_settings import KEPT, SHARED
 
-_ALLOWED = "a result, its folder, or the folder or calibrated.yaml of a calibration"
+_ALLOWED = (
+    "a result, its folder, the folder or calibrated.yaml of a calibration, or a checkpoint of a training with an "
+    "LLCCallback"
+)
+
+_TRAINER = "trainer_state.json"
 
 _MODES = ("mixed_precision", "adapt_step_size", "batch_order", "draw_loss")
 
@@ -79,10 +86,11 @@ def like(source: LLCResult | str | Path) -> Like:
     """Read what must be equal: nβ, γ, ε, the sampler, chains, draws, minibatches, the seed, the data and the mode.
 
     Args:
-        source: a result, its folder, or the folder or calibrated.yaml of a calibration.
+        source: a result, its folder, the folder or calibrated.yaml of a calibration, or the checkpoint of a Trainer
+            whose `LLCCallback` has found settings.
 
     Raises:
-        InputError: there is neither.
+        InputError: there is none of them.
     """
     if isinstance(source, LLCResult):
         return _like_result(source, str(source.folder or "the other result"))
@@ -93,9 +101,32 @@ def like(source: LLCResult | str | Path) -> Like:
     if (folder / JSON_FILE).exists() and path.name != RESULT:
         settings = Calibration.load(folder).settings
         return Like(str(source), {}, {name: value for name, value in settings.items() if value is not None})
+    if not (folder / RESULT).exists() and (folder / _TRAINER).exists():
+        return Like(str(source), {}, _of_a_training(folder))
     if not (folder / RESULT).exists():
         raise InputError("no result and no calibration there", value=str(source), allowed=_ALLOWED)
     return _like_result(LLCResult.load(folder), str(source))
+
+
+def _of_a_training(checkpoint: Path) -> dict[str, Any]:
+    """What the `LLCCallback` of a training asked for and found, by the state that its Trainer saved.
+
+    Raises:
+        InputError: there was no such callback, or there were several with settings of their own.
+    """
+    path = checkpoint / _TRAINER
+    try:
+        store = json.loads(path.read_text(encoding="utf-8"))["stateful_callbacks"]
+        found = [kept for name, kept in store.items() if name.split("/")[0] == KEPT]
+        parts = [(kept["asked"], {name: kept["used"].get(name) for name in SHARED}) for kept in found]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise InputError("not what a Trainer writes", value=str(path), allowed=_ALLOWED) from error
+    if len(parts) != 1:
+        what = "several LLCCallbacks measured there" if parts else "no LLCCallback measured before this checkpoint"
+        raise InputError(what, value=str(path), allowed=_ALLOWED)
+    asked, used = parts[0]
+    settings = {name: asked.get(name) for name in (*SAMPLING, *_MODES)} | used
+    return {name: value for name, value in settings.items() if value not in (None, "auto")}
 
 
 def _like_result(result: LLCResult, name: str) -> Like:

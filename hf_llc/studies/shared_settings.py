@@ -29,6 +29,9 @@ SHARED = (
 COMPARABLE = ("localization", "nbeta", "batch_size", "sampler")
 """What stays when a step size no longer holds. The others are then found again."""
 
+KEPT = "hf_llc"
+"""Where a training keeps what its first measurement found, among `TrainerState.stateful_callbacks`."""
+
 _LOST = ("diverged", "stuck", "left the basin")
 """Verdicts of chains that say nothing of w*: no settings are taken from them."""
 
