@@ -239,8 +239,8 @@ def add_like(group: Any) -> None:
     group.add_argument(
         "--like",
         metavar="DIR",
-        help="take over nβ, γ, ε, sampler, chains, draws, seed and data of this result or calibration, so that the two "
-        "compare; a setting that contradicts is refused",
+        help="take over nβ, γ, ε, sampler, chains, draws, seed and data of this result or calibration, or of the "
+        "callback of this checkpoint, so that the two compare; a setting that contradicts is refused",
     )
 
 
