@@ -123,7 +123,16 @@ class Sampling:
         self.num_gradients += self._gradients_of(settings, trace)
         return trace, burnin, thinning
 
-    def go_on(self, settings: ChainSettings, name: str, *, number: int, steps: int) -> Trace:
+    def go_on(
+        self,
+        settings: ChainSettings,
+        name: str,
+        *,
+        number: int,
+        steps: int,
+        into: str | None = None,
+        stage: str = "check γ",
+    ) -> Trace:
         """Continue all chains of `name` for `steps` steps at other settings.
 
         Args:
@@ -131,14 +140,16 @@ class Sampling:
             name: of the folder with the states to begin at.
             number: of this continuation, from 1: each has noise and minibatches of its own.
             steps: of each chain.
+            into: name of the folder for their states; None: `name`-`number`.
+            stage: of the watch, by whose end they stop.
 
         Returns:
             The trace of these steps; of fewer if the time was up.
         """
-        store = self._store(f"{name}-{number}")
+        store = self._store(into or f"{name}-{number}")
         origin = self._store(name)
         where = {"origin": origin, "number": number, "title": f"γ = {numerals.number(settings.localization)}"}
-        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage="check γ", **where)
+        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage=stage, **where)
         self.num_gradients += self._gradients_of(settings, trace)
         return trace
 

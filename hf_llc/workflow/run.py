@@ -130,11 +130,11 @@ class Run:
         sample = self.asked
         if self.asked.step_size == "auto":
             with watch().stage("calibrate"):
-                self.calibration = self._decided("calibration", lambda: calibrate(self.posterior, self.asked))
+                self.calibration = self.decided_once("calibration", lambda: calibrate(self.posterior, self.asked))
             assert self.calibration is not None
             sample = with_calibration(sample, self.calibration)
         if self.asked.chain_batch_size == "auto":
-            sample = replace(sample, chain_batch_size=self._decided("batching", self._batching)["chain_batch_size"])
+            sample = replace(sample, chain_batch_size=self.decided_once("batching", self._batching)["chain_batch_size"])
         self.decided, self.settings = sample, ChainSettings.of(sample)
         expect_chains(self.posterior, self.settings, self.processes)
         self.sampling = Sampling(
@@ -209,11 +209,11 @@ class Run:
 
     def sample(self, settings: ChainSettings, name: str) -> SampledChains:
         """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂."""
-        descent = self._descent(settings, name)
+        descent = self.descent(settings, name)
         self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent)
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
         trace, spectrum, error = with_heat_that_reaches(
-            trace, self.sampling, settings, name, num_burnin_steps=burnin, decided=self._decided
+            trace, self.sampling, settings, name, num_burnin_steps=burnin, decided=self.decided_once
         )
         return SampledChains(
             name=name,
@@ -226,7 +226,7 @@ class Run:
             descent=descent,
         )
 
-    def _descent(self, settings: ChainSettings, name: str) -> dict[str, float] | None:
+    def descent(self, settings: ChainSettings, name: str) -> dict[str, float] | None:
         """How far a descent from w* falls at the γ of these chains; None if this process cannot tell."""
         if not can_descend(self.posterior):
             return None
@@ -234,7 +234,7 @@ class Run:
         if law not in self._descents:  # an attempt with another ε has the same minimum
             size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
             with watch().stage("descend"):
-                descent = self._decided(f"descent-{name}", lambda: descend(self.posterior, law, **size))
+                descent = self.decided_once(f"descent-{name}", lambda: descend(self.posterior, law, **size))
             self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
             self._descents[law] = descent
         return self._descents[law]
@@ -307,7 +307,7 @@ class Run:
         self._start_observables()
         return done
 
-    def _decided(self, name: str, work: Callable[[], Any]) -> Any:
+    def decided_once(self, name: str, work: Callable[[], Any]) -> Any:
         """The finding of `work`, which is done once a run; a resumed run reads it from the folder.
 
         The group of the main process does it: gradients are sums over a group.

@@ -1,0 +1,76 @@
+"""`hf-llc profile`: λ̂ over scales γ, beside λ of the Hessian at w*."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from hf_llc.cli.arguments import add_settings, convert, settings_from
+from hf_llc.cli.study import add_study_options, run_study
+from hf_llc.errors import InputError
+
+_DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
+½ Σ h/(h + γ/nβ) of the Hessian at w* (stochastic Lanczos quadrature). Where the two agree the loss is quadratic at that
+scale; where λ̂ lies below λ_Q it is singular. At most the cost of three estimates. Run it again to go on. Writes
+profile.csv, profile.json and profile.png. Exit code 3 if λ̂ at any γ is not trustworthy (the files are saved)."""
+
+_MOST = 100
+
+
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "profile", help="λ̂ over scales γ, beside λ of the Hessian", allow_abbrev=False, description=_DESCRIPTION
+    )
+    group = parser.add_argument_group("profile")
+    group.add_argument(
+        "--localizations", metavar="FROM:TO:COUNT", required=True,
+        help="γ in equal ratios, e.g. 1e2:1e6:9; or numbers separated by commas",
+    )  # fmt: skip
+    group.add_argument("--nbetas", metavar="FROM:TO:COUNT", help="nβ, a profile for each (default: one, n / ln n)")
+    group.add_argument("--hessian-probes", metavar="N", default="8", help="random vectors (default: 8)")
+    group.add_argument("--hessian-iterations", metavar="N", default="40", help="products a vector (default: 40)")
+    group.add_argument(
+        "--hessian-examples", metavar="N", help="examples of a product (default: as many as cost one estimate, or all)"
+    )
+    add_settings(parser)
+    add_study_options(parser, output="profile")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure the profile and print it; return the exit code."""
+    load, sample = settings_from(args)
+    localizations = values_of("localizations", args.localizations)
+    nbetas = None if args.nbetas is None else values_of("nbetas", args.nbetas)
+    names = ("probes", "iterations", "examples")
+    asked = {name: getattr(args, f"hessian_{name}") for name in names}
+    sizes = {name: convert(f"hessian_{name}", text, int) for name, text in asked.items() if text is not None}
+
+    def measured(**common: Any) -> Any:
+        from hf_llc.studies.measure_profile import HessianSettings, measure
+
+        hessian = HessianSettings(**sizes)
+        return measure(load, sample, localizations=localizations, nbetas=nbetas, hessian=hessian, **common)
+
+    return run_study(args, "profile", measured)
+
+
+def values_of(name: str, text: str) -> list[float]:
+    """The numbers of `FROM:TO:COUNT`, in equal ratios, or of a list.
+
+    Raises:
+        InputError: the text is neither.
+    """
+    if ":" not in text:
+        return [convert(name, word.strip(), float) for word in text.split(",")]
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise InputError(f"{name} is no range", value=text, allowed="FROM:TO:COUNT, e.g. 1e2:1e6:9")
+    low, high = (convert(name, part.strip(), float) for part in parts[:2])
+    count = convert(name, parts[2].strip(), int)
+    if not 0 < low < high or not 2 <= count <= _MOST:
+        allowed = f"0 < FROM < TO, and COUNT 2 … {_MOST}"
+        raise InputError(f"{name} is no range", value=text, allowed=allowed)
+    ratio = (high / low) ** (1 / (count - 1))
+    return [float(f"{low * ratio**k:.6g}") for k in range(count)]

@@ -1,0 +1,75 @@
+"""λ of the quadratic form at w*, for every γ/nβ at once, from quadratures of the Hessian's spectrum. Arrays only.
+
+With eigenvalues h of ∇²L_n(w*) and c = γ/nβ,
+
+    λ_Q = ½ Σ h/(h + c)    and    −dλ_Q/d ln γ = ½ Σ hc/(h + c)².
+
+λ_Q is half the effective dimension at the curvature c, and the second sum counts directions about there. Directions of
+negative curvature are left out: at a w* that is no minimum the quadratic form has no law of its own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+Array = np.ndarray
+
+_ROUNDING = 1e-5
+"""Curvature beside the largest that is taken for none."""
+
+
+@dataclass(frozen=True)
+class Quadratic:
+    """The spectrum of a Hessian, as random vectors see it.
+
+    Attributes:
+        num_parameters: d.
+        num_examples: that each product saw.
+        probes: of each vector the `nodes` and their `weights`, which sum to 1 (`posterior.hessian.probe_spectrum`).
+    """
+
+    num_parameters: int
+    num_examples: int
+    probes: Sequence[Mapping[str, Sequence[float]]]
+
+    @property
+    def top(self) -> float:
+        """The largest eigenvalue, of L_n; NaN without probes."""
+        return max((max(probe["nodes"]) for probe in self.probes), default=math.nan)
+
+    @property
+    def negative_share(self) -> float:
+        """Σ|h| over negative h, as a share of Σ|h|: how far w* is from a minimum, or a saddle's share."""
+        total = self._trace(lambda h: np.abs(h))[0]
+        return self._trace(lambda h: np.where(self._is_negative(h), -h, 0.0))[0] / total if total > 0 else 0.0
+
+    def llc(self, scale: float) -> tuple[float, float]:
+        """λ_Q at c = `scale`, and its standard error over the vectors; NaN for fewer than two."""
+        return self._trace(lambda h: np.where(h > 0, 0.5 * h / (np.abs(h) + scale), 0.0))
+
+    def exponent(self, scale: float) -> float:
+        """−d ln λ_Q/d ln γ at c = `scale`; NaN if λ_Q is zero."""
+        value = self.llc(scale)[0]
+        slope = self._trace(lambda h: np.where(h > 0, 0.5 * h * scale / (np.abs(h) + scale) ** 2, 0.0))[0]
+        return slope / value if value > 0 else math.nan
+
+    def negative_directions(self, scale: float) -> float:
+        """How many eigenvalues lie below −c: along these the quadratic form falls faster than γ holds."""
+        return self._trace(lambda h: np.where(self._is_negative(h) & (h < -scale), 1.0, 0.0))[0]
+
+    def _is_negative(self, h: Array) -> Array:
+        return h < -_ROUNDING * max(self.top, 0.0)
+
+    def _trace(self, f: Callable[[Array], Array]) -> tuple[float, float]:
+        """tr f(∇²L) and its standard error."""
+        found = [
+            self.num_parameters * float(np.dot(probe["weights"], f(np.asarray(probe["nodes"]))))
+            for probe in self.probes
+        ]
+        if len(found) < 2:
+            return math.nan, math.nan
+        return float(np.mean(found)), float(np.std(found, ddof=1)) / math.sqrt(len(found))

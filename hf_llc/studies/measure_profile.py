@@ -1,0 +1,374 @@
+"""λ̂ over scales: at many γ by one ladder of chains, beside λ of the Hessian at w* at the same γ.
+
+Chains begin at w* at the strongest γ, where they hardly move, and go down the ladder: at each γ from where they ended
+at the one above, with a burn-in of their own. All γ of one nβ together take at most twice the steps of one estimate.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from hf_llc.backend.torch_modes import own_modes
+from hf_llc.calibration.descent import can_descend
+from hf_llc.config import LoadConfig, SampleConfig, as_dict
+from hf_llc.errors import InputError
+from hf_llc.files import write_atomically
+from hf_llc.judging.quadratic import Quadratic
+from hf_llc.judging.verdict import lower_by, named
+from hf_llc.numerals import with_error
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.curvature import STABLE
+from hf_llc.posterior.hessian import PRODUCT_COST, probe_spectrum
+from hf_llc.progress import Watch, watch, watching
+from hf_llc.publishing.formatting import for_stderr
+from hf_llc.records.chain_settings import ChainSettings
+from hf_llc.records.findings import Estimate
+from hf_llc.records.trace import Trace
+from hf_llc.samplers.effective_step import slow_step_size
+from hf_llc.seals import load_value, save_value
+from hf_llc.studies.profile_plot import plot_profile
+from hf_llc.studies.profile_table import PICTURE, PROFILE_FILES, Profile, Row, with_exponents
+from hf_llc.workflow.continuations import SampledChains
+from hf_llc.workflow.heat_share import with_heat_that_reaches
+from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.summary import subject_of
+
+_ESTIMATES = 2
+"""Steps of all γ of one nβ together, at most, in those of one estimate."""
+
+_RELAXATIONS = 20
+"""Relaxation times of flat directions that a chain spends at a γ, as an estimate's does."""
+
+_BURNIN = 3
+"""A third of the steps at a γ is burn-in: chains come from a γ near by."""
+
+_FEWEST = 60
+"""Steps of a chain at a γ, at least."""
+
+_TRIES = 3
+"""Runs at a γ, with smaller steps, where the step size turns out too large."""
+
+_EXPECTED = "localization dominates"
+"""A check that says of a single λ̂ what a profile is made to show."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class HessianSettings:
+    """How the spectrum of the Hessian is looked at.
+
+    Attributes:
+        probes: random vectors.
+        iterations: Hessian–vector products for each.
+        examples: of each product; None: as many as make all products cost what one estimate's chains do.
+    """
+
+    probes: int = 8
+    iterations: int = 40
+    examples: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, least in (("probes", 2), ("iterations", 1), ("examples", 1)):
+            value = getattr(self, name)
+            if value is not None and not least <= value <= 10**6:
+                raise InputError(f"hessian_{name} is out of range", value=value, allowed=f"{least} … 10^6")
+
+
+def measure(
+    load: LoadConfig,
+    sample: SampleConfig,
+    given: Given = NOTHING,
+    *,
+    localizations: Sequence[float],
+    nbetas: Sequence[float] | None = None,
+    hessian: HessianSettings | None = None,
+    output: str | Path,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: bool = True,
+    report: Callable[[str], None] = lambda line: None,
+) -> Profile:
+    """Estimate λ̂ at every γ and λ_Q beside it, on every process; the main one writes the files.
+
+    The same call continues an unfinished profile, and reads a finished one.
+
+    Args:
+        load: model and data.
+        sample: how to sample; what is "auto" is found at the weakest γ and the largest nβ.
+        given: objects in place of names in `load`.
+        localizations: γ, above 0, in any order.
+        nbetas: nβ, a ladder for each; None: that of `sample`.
+        hessian: how the Hessian is looked at.
+        output: folder of the table.
+        resume: refuse a folder that holds no profile.
+        overwrite: compute everything again.
+        progress: show progress bars on the main process.
+        report: called with a line of text after each γ.
+
+    Raises:
+        InputError: bad input, refused before long work.
+    """
+    ladder = _checked(localizations, "localizations")[::-1]
+    temperatures = None if nbetas is None else _checked(nbetas, "nbetas")[::-1]
+    hessian = HessianSettings() if hessian is None else hessian
+    sample = _one_setting(sample, ladder, temperatures)
+    folder = RunFolder(output, files=PROFILE_FILES)
+    also_asked = {"localizations": ladder, "nbetas": temperatures, "hessian": vars(hessian)}
+    opened = opened_run(load, sample, folder, given, also_asked=also_asked, resume=resume or None, overwrite=overwrite)
+    shown = Watch(show=progress and Processes().is_main, max_seconds=sample.max_seconds, spell=for_stderr)
+    with own_modes(), watching(shown), opened as run:
+        if run is None:
+            return Profile.load(output)
+        run.prepare()
+        used = [run.settings.nbeta] if temperatures is None else temperatures
+        spectrum = _spectrum(run, hessian)
+        rows, descents = [], {}
+        for number, nbeta in enumerate(used):
+            found, descent = _Ladder(run, nbeta, number, report).rows(ladder, spectrum)
+            rows += found
+            descents |= descent
+        profile = _profile(run, rows, descents, spectrum, hessian)
+        run.processes.main_does(lambda: folder.finish(lambda: _save(profile, folder.folder)))
+    return profile
+
+
+def _checked(values: Sequence[float], name: str) -> list[float]:
+    """The values in order, each once.
+
+    Raises:
+        InputError: there is none, or one is not allowed.
+    """
+    found = sorted({float(value) for value in values})
+    if not found:
+        raise InputError(f"{name} is empty", remedy="give numbers above 0")
+    if len(found) < len(values):
+        raise InputError(f"{name} names a value twice", value=list(values), remedy="leave one out")
+    for value in found:
+        if not 1e-18 <= value <= 1e18:
+            raise InputError(f"{name} is out of range", value=value, allowed="numbers above 0, 1e-18 … 1e18")
+    if len(found) > 100:
+        raise InputError(f"{name} has too many values", value=len(found), allowed="100")
+    return found
+
+
+def _one_setting(sample: SampleConfig, ladder: Sequence[float], nbetas: Sequence[float] | None) -> SampleConfig:
+    """`sample` at the weakest γ and the largest nβ.
+
+    Raises:
+        InputError: it says something that a profile decides.
+    """
+    if sample.localization != "auto":
+        raise InputError("localization is for one estimate", value=sample.localization, remedy="give localizations")
+    if nbetas is not None and (sample.nbeta is not None or sample.beta is not None):
+        raise InputError("nbeta and nbetas are both given", remedy="give one of them")
+    if sample.observe is not None:
+        raise InputError("observe is for one estimate", remedy="leave it out")
+    if sample.extrapolate:
+        raise InputError("extrapolate is for one estimate", remedy="leave it out")
+    if sample.parameter_parallel > 1:
+        raise InputError("parameter_parallel is not for a profile", remedy="leave it out")
+    nbeta = sample.nbeta if nbetas is None else max(nbetas)
+    return replace(sample, localization=min(ladder), nbeta=nbeta)
+
+
+def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
+    """The spectrum of the Hessian at w*; processes share the vectors out. Each vector is kept for a resumed run."""
+    posterior, group = run.posterior, run.posterior.group
+    chains = run.asked.num_chains * run.asked.steps_allowed * run.batch_size
+    affordable = int(chains / (PRODUCT_COST * hessian.probes * hessian.iterations))
+    examples = min(hessian.examples or max(affordable, run.batch_size), posterior.num_examples)
+    place, seal = run.folder.state / "hessian", f"{run.folder.seal}/hessian"
+
+    def probe(number: int) -> dict[str, Any]:
+        path = place / f"{number:04d}.json"
+        known = group.all_gather(load_value(path, seal=seal) if group.leads and path.exists() else None)[0]
+        if known is not None:
+            return known
+        size = {"iterations": hessian.iterations, "num_examples": examples}
+        found = probe_spectrum(posterior, seed=run.asked.seed, number=number, **size)
+        if group.leads:
+            save_value(path, found, seal=seal)
+        return found
+
+    def probes() -> list[tuple[int, dict[str, Any]]]:
+        found = []
+        for number in run.processes.share(range(hessian.probes)):
+            if watch().is_over("descend", group):
+                break
+            found.append((number, probe(number)))
+        return found
+
+    work = PRODUCT_COST * examples * hessian.iterations * len(run.processes.share(range(hessian.probes)))
+    with watch().stage("hessian", work / group.size):
+        mine = run.processes.all_do(probes)
+    gathered = sorted(run.processes.gather(mine), key=lambda item: item[0])
+    return Quadratic(posterior.num_parameters, examples, [found for _, found in gathered])
+
+
+class _Ladder:
+    """The chains of one nβ, on their way down.
+
+    Args:
+        run: prepared.
+        nbeta: nβ.
+        number: of this ladder.
+        report: called after each γ.
+    """
+
+    def __init__(self, run: Run, nbeta: float, number: int, report: Callable[[str], None]) -> None:
+        self.run, self.nbeta, self.number, self.report = run, nbeta, number, report
+        self.caution = 1.0  # by which ε is lowered from here on down
+        self.above: str | None = None  # name of the chains at the γ above
+
+    def rows(self, ladder: Sequence[float], spectrum: Quadratic) -> tuple[list[Row], dict[str, float]]:
+        """The rows from the weakest γ on, and how far nβL falls in a descent there."""
+        steps = self._steps([self._settings(localization) for localization in ladder])
+        rows, descent = [], None
+        for number, localization in enumerate(ladder):
+            weakest = number + 1 == len(ladder)
+            if weakest and can_descend(self.run.posterior):
+                descent = self.run.descent(self._settings(localization), f"profile-{self.number}")
+            found = self._rung(number, localization, steps[number], descent)
+            if found is None:  # the time is up
+                break
+            estimate, chains = found
+            rows.append(_row(estimate, chains, spectrum))
+            said = with_error(estimate.llc, estimate.llc_se)
+            self.report(f"γ = {localization:.3g}: λ̂ = {said}, {rows[-1].verdict} ({number + 1} of {len(ladder)})")
+        dropped = {} if descent is None else {f"{self.nbeta:g}": descent["loss_drop"]}
+        return with_exponents(rows[::-1]), dropped
+
+    def _settings(self, localization: float) -> ChainSettings:
+        """Those of the run at this γ and nβ: ε by the largest curvature, and damping that is critical at γ or more."""
+        run, base = self.run, self.run.settings
+        if run.calibration is None:
+            step_size = min(base.step_size, STABLE / localization)
+        else:
+            known = run.calibration["curvature"]
+            here = (known - base.localization) * self.nbeta / base.nbeta + localization
+            step_size = base.step_size * known / max(here, 1e-300)
+        step_size *= self.caution
+        friction = base.friction
+        if friction is not None and run.asked.friction == "auto":
+            friction = max(friction, 2 * math.sqrt(step_size * localization))
+        law = {"nbeta": self.nbeta, "localization": localization}
+        return replace(base, step_size=step_size, friction=friction, **law)
+
+    def _steps(self, settings: Sequence[ChainSettings]) -> list[int]:
+        """Steps of a chain at each γ: until flat directions have relaxed, within the budget."""
+        allowed = self.run.asked.steps_allowed
+        least = min(max(_FEWEST, allowed // 10), allowed)
+        wanted = [2 * _RELAXATIONS / (slow_step_size(each) * each.localization) for each in settings]
+        steps = [min(max(each, least), allowed) for each in wanted]
+        share = min(1.0, _ESTIMATES * allowed / sum(steps))
+        return [max(round(share * each), 8) for each in steps]
+
+    def _rung(
+        self, number: int, localization: float, steps: int, descent: dict[str, float] | None
+    ) -> tuple[Estimate, SampledChains] | None:
+        """λ̂ at one γ, again with smaller steps if they turn out too large; None if the time was up."""
+        is_open = self.run.asked.step_size == "auto"
+        for attempt in range(_TRIES):
+            name = f"nbeta-{self.number}-gamma-{number}" + (f"-{attempt}" if attempt else "")
+            chains = self._sampled(self._settings(localization), name, number, attempt, steps)
+            if chains is None:
+                return None
+            estimate = self.run.judge(replace(chains, descent=descent))
+            factor = lower_by(estimate) if is_open and attempt + 1 < _TRIES else None
+            if factor is None:
+                break
+            self.caution *= factor
+        self.above = name
+        return estimate, chains
+
+    def _sampled(
+        self, settings: ChainSettings, name: str, number: int, attempt: int, steps: int
+    ) -> SampledChains | None:
+        """Chains of `steps` steps at one γ, from the end of those above or from w*."""
+        sampling = self.run.sampling
+        burnin, draws, thinning = _cut(steps, settings.num_draws)
+        cut = {"num_burnin_steps": burnin, "num_draws": draws, "num_steps_between_draws": thinning}
+        settings = replace(settings, **cut)
+        if self.above is None:
+            trace, _, _ = sampling.until_flat(settings, name)
+        else:
+            continued = {"number": number * _TRIES + attempt, "steps": steps, "into": name, "stage": "sample"}
+            trace = sampling.go_on(settings, self.above, **continued)
+        if trace.shape[1] < steps:
+            if trace.shape[1] < 8:
+                return None
+            burnin, draws, thinning = _cut(trace.shape[1], settings.num_draws)
+        return self._with_heat(trace, settings, name, burnin, thinning)
+
+    def _with_heat(self, trace: Trace, settings: ChainSettings, name: str, burnin: int, thinning: int) -> SampledChains:
+        decided = self.run.decided_once
+        trace, spectrum, error = with_heat_that_reaches(
+            trace, self.run.sampling, settings, name, num_burnin_steps=burnin, decided=decided
+        )
+        return SampledChains(
+            name=name,
+            settings=settings,
+            trace=trace,
+            num_burnin_steps=burnin,
+            num_steps_between_draws=thinning,
+            spectrum=spectrum,
+            heat_error=error,
+        )
+
+
+def _cut(steps: int, most: int) -> tuple[int, int, int]:
+    """Burn-in, draws, and steps a draw."""
+    kept = steps - steps // _BURNIN
+    draws = min(most, kept)
+    return steps - draws * (kept // draws), draws, kept // draws
+
+
+def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
+    settings = chains.settings
+    scale = settings.localization / settings.nbeta
+    quadratic, quadratic_se = spectrum.llc(scale)
+    return Row(
+        nbeta=settings.nbeta,
+        localization=settings.localization,
+        llc=estimate.llc,
+        llc_se=estimate.llc_se,
+        llc_quadratic=quadratic,
+        llc_quadratic_se=quadratic_se,
+        exponent=math.nan,
+        exponent_se=math.nan,
+        exponent_quadratic=spectrum.exponent(scale),
+        negative_directions=spectrum.negative_directions(scale),
+        step_size=settings.step_size,
+        num_steps=chains.trace.shape[1],
+        r_hat=estimate.r_hat,
+        ess=estimate.ess,
+        verdict=named([reason for reason in estimate.reasons if reason.name != _EXPECTED]),
+    )
+
+
+def _profile(
+    run: Run, rows: list[Row], descents: dict[str, float], spectrum: Quadratic, hessian: HessianSettings
+) -> Profile:
+    subject = subject_of(run.problem, run.posterior)
+    iterations = max((len(probe["nodes"]) for probe in spectrum.probes), default=0)
+    return Profile(
+        rows=rows,
+        negative_share=spectrum.negative_share if len(spectrum.probes) > 1 else math.nan,
+        top_curvature=spectrum.top,
+        hessian={"probes": len(spectrum.probes), "iterations": iterations, "examples": spectrum.num_examples},
+        descent=descents,
+        settings={"n": run.problem.n, **as_dict(run.decided)},
+        model=subject.model,
+        data=subject.data,
+    )
+
+
+def _save(profile: Profile, folder: Path) -> None:
+    """Write profile.png, then profile.csv and profile.json."""
+    write_atomically(folder / PICTURE, lambda path: plot_profile(profile, path))
+    profile.save(folder)

@@ -1,0 +1,30 @@
+"""A small study as a program of its own, for tests that launch it under several processes.
+
+python study_worker.py profile OUTPUT
+"""
+
+from __future__ import annotations
+
+import sys
+
+from worker import SETTINGS, examples, network, squared_error
+
+from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.studies import measure_profile
+from hf_llc.workflow.opened_run import Given
+
+
+def given() -> Given:
+    model = network()
+    return Given(model=model, data=examples(model), loss_fn=squared_error)
+
+
+def profile(output: str) -> measure_profile.Profile:
+    sample = SampleConfig(**{name: value for name, value in SETTINGS.items() if name != "localization"})
+    hessian = measure_profile.HessianSettings(probes=3, iterations=10, examples=50)
+    values = {"localizations": [5.0, 50.0, 500.0], "hessian": hessian, "output": output, "progress": False}
+    return measure_profile.measure(LoadConfig(), sample, given(), **values)
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](sys.argv[2])
