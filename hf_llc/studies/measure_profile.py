@@ -91,6 +91,7 @@ def measure(
     resume: bool = False,
     overwrite: bool = False,
     progress: bool = True,
+    begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Profile:
     """Estimate λ̂ at every γ and λ_Q beside it, on every process; the main one writes the files.
@@ -108,6 +109,7 @@ def measure(
         resume: refuse a folder that holds no profile.
         overwrite: compute everything again.
         progress: show progress bars on the main process.
+        begun: `time.monotonic()` at the beginning of the command, from which on `max_seconds` counts; None: now.
         report: called with a line of text after each γ.
 
     Raises:
@@ -120,7 +122,8 @@ def measure(
     folder = RunFolder(output, files=PROFILE_FILES)
     also_asked = {"localizations": ladder, "nbetas": temperatures, "hessian": vars(hessian)}
     opened = opened_run(load, sample, folder, given, also_asked=also_asked, resume=resume or None, overwrite=overwrite)
-    shown = Watch(show=progress and Processes().is_main, max_seconds=sample.max_seconds, spell=for_stderr)
+    is_shown = progress and Processes().is_main
+    shown = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, spell=for_stderr)
     with own_modes(), watching(shown), opened as run:
         if run is None:
             return Profile.load(output)

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 from hf_llc.cli.arguments import add_settings, convert, settings_from
+from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.errors import InputError
 
 _DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
-½ Σ h/(h + γ/nβ) of the Hessian at w* (stochastic Lanczos quadrature). Where the two agree the loss is quadratic at that
-scale; where λ̂ lies below λ_Q it is singular. At most the cost of three estimates. Run it again to go on. Writes
-profile.csv, profile.json and profile.png. Exit code 3 if λ̂ at any γ is not trustworthy (the files are saved)."""
+½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic at that scale; where λ̂ lies below λ_Q it
+is singular. At most the cost of three estimates. Run it again to go on. Exit code 3 if λ̂ at any γ is not
+trustworthy."""
 
 _MOST = 100
 
@@ -20,7 +22,10 @@ _MOST = 100
 def add(commands: Any) -> None:
     """Register the command with argparse's subparsers."""
     parser = commands.add_parser(
-        "profile", help="λ̂ over scales γ, beside λ of the Hessian", allow_abbrev=False, description=_DESCRIPTION
+        "profile",
+        help="λ̂ over scales γ, beside λ of the Hessian",
+        description=_DESCRIPTION,
+        examples=("hf-llc profile --model ID --data ID --localizations 1e2:1e6:9 --output runs/profile",),
     )
     group = parser.add_argument_group("profile")
     group.add_argument(
@@ -31,7 +36,7 @@ def add(commands: Any) -> None:
     group.add_argument("--hessian-probes", metavar="N", default="8", help="random vectors (default: 8)")
     group.add_argument("--hessian-iterations", metavar="N", default="40", help="products a vector (default: 40)")
     group.add_argument(
-        "--hessian-examples", metavar="N", help="examples of a product (default: as many as cost one estimate, or all)"
+        "--hessian-examples", metavar="N", help="examples of a product (default: within one estimate's cost)"
     )
     add_settings(parser)
     add_study_options(parser, output="profile")
@@ -41,6 +46,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the profile and print it; return the exit code."""
     load, sample = settings_from(args)
+    check_places(load, sample, Path(args.output))
     localizations = values_of("localizations", args.localizations)
     nbetas = None if args.nbetas is None else values_of("nbetas", args.nbetas)
     names = ("probes", "iterations", "examples")
