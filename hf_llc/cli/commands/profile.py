@@ -12,9 +12,9 @@ from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.errors import InputError
 
 _DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
-½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic at that scale; where λ̂ lies below λ_Q it
-is singular. At most the cost of three estimates. Run it again to go on. Exit code 3 if λ̂ at any γ is not
-trustworthy."""
+½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic at that scale; where λ̂ lies below
+λ_Q it is singular. Costs three estimates at most. Run it again to go on. Exit code 3 if λ̂ at any γ is not to be
+trusted."""
 
 _MOST = 100
 
@@ -35,9 +35,7 @@ def add(commands: Any) -> None:
     group.add_argument("--nbetas", metavar="FROM:TO:COUNT", help="nβ, a profile for each (default: one, n / ln n)")
     group.add_argument("--hessian-probes", metavar="N", default="8", help="random vectors (default: 8)")
     group.add_argument("--hessian-iterations", metavar="N", default="40", help="products a vector (default: 40)")
-    group.add_argument(
-        "--hessian-examples", metavar="N", help="examples of a product (default: within one estimate's cost)"
-    )
+    group.add_argument("--hessian-examples", metavar="N", help="examples of each (default: by cost)")
     add_settings(parser)
     add_study_options(parser, output="profile")
     parser.set_defaults(run=run, parser=parser)
