@@ -11,10 +11,11 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
 
 from hf_llc.errors import OutOfTime
-from hf_llc.numerals import span
+from hf_llc.numerals import duration, span
 from hf_llc.parallel.group import Group
 from hf_llc.progress_display import BAR_SECONDS, Stage, display
 
@@ -37,6 +38,32 @@ _TELLING_SECONDS = 3.0
 """A stage that has worked for so long tells how long a gradient takes."""
 
 
+class Range(NamedTuple):
+    """The least, a guess and the most of some work, or of the seconds that it takes."""
+
+    least: float
+    guess: float
+    most: float
+
+    def times(self, factor: float) -> Range:
+        """Each of them times a factor."""
+        return Range(*(factor * value for value in self))
+
+
+def total(ranges: Iterable[Range]) -> Range:
+    """The sum of ranges."""
+    return Range(*(sum(column) for column in zip(*ranges, strict=True)))
+
+
+def said(seconds: Range) -> str:
+    """A range of seconds in words: "about 4 min (2–13 min)"; "" if it is not known."""
+    if not math.isfinite(seconds.most):
+        return ""
+    about = f"about {duration(seconds.guess)}"
+    between = span(seconds.least, seconds.most)
+    return about if between.startswith("about") else f"{about} ({between})"
+
+
 class TimeIsUp(Exception):
     """The time is up in the middle of a pass over many examples, or between two gradients; see `Watch.until`."""
 
@@ -52,7 +79,9 @@ class Watch:
         spell: a text → the same as the terminal can show it.
 
     Attributes:
-        plan: stage → work that it still takes, the least and the most, in gradients of one example.
+        plan: stage → work that it still takes, in gradients of one example.
+        ended: the stages that are over.
+        foretold: the plan as it was told at first.
         seconds_each: of one such gradient; NaN: not known.
     """
 
@@ -67,10 +96,12 @@ class Watch:
     ) -> None:
         self.max_seconds = max_seconds
         self.begun = time.monotonic() if begun is None else begun
-        self.plan: dict[str, tuple[float, float]] = {}
+        self.plan: dict[str, Range] = {}
+        self.foretold: dict[str, Range] = {}
         self.seconds_each, self.title = math.nan, title
         self._stage: Stage | None = None
         self._until = math.inf
+        self.ended: list[Stage] = []
         self._display = display(spell) if show else None
 
     @property
@@ -119,19 +150,18 @@ class Watch:
         if self._stage is not None:
             self._stage.done += examples
 
-    def time_left(self) -> tuple[float, float]:
-        """Seconds that the rest of the plan takes, the least and the most; NaN: not known."""
+    def time_left(self) -> Range:
+        """Seconds that the rest of the plan takes; NaN: not known."""
         if not self.plan:
-            return math.nan, math.nan
-        least, most = (self.seconds_each * sum(column) for column in zip(*self.plan.values(), strict=True))
+            return Range(math.nan, math.nan, math.nan)
+        work = total(self.plan.values())
         if self._stage is not None and self._stage.name in self.plan:
-            begun = self._stage.done * self.seconds_each
-            here = [self.seconds_each * work for work in self.plan[self._stage.name]]
-            least, most = (whole - min(begun, part) for whole, part in zip((least, most), here, strict=True))
+            here = self.plan[self._stage.name]
+            work = Range(*(all_ - min(self._stage.done, part) for all_, part in zip(work, here, strict=True)))
+        left = math.inf
         if self.max_seconds is not None:
             left = max(self.begun + self.max_seconds - time.monotonic(), 0.0)
-            least, most = min(least, left), min(most, left)
-        return least, most
+        return Range(*(min(self.seconds_each * each, left) for each in work))
 
     # ---- the stages ----
 
@@ -146,11 +176,13 @@ class Watch:
         if self._stage is not None:
             yield self._stage
             return
-        self._stage = stage = Stage(name, total or self.plan.get(name, (0.0, 0.0))[1])
+        self._stage = stage = Stage(name, total or self.plan.get(name, Range(0.0, 0.0, 0.0)).most)
         try:
             yield stage
         finally:
             self._stage = None
+            stage.seconds_taken = stage.seconds
+            self.ended.append(stage)
             self.plan.pop(name, None)
             self._learn(stage)
             if self._display is not None:
@@ -176,7 +208,7 @@ class Watch:
         stage = self._stage
         if self._display is not None and stage is not None:
             self._learn(stage)
-            self._display.draw(self.title, stage, span(*self.time_left()))
+            self._display.draw(self.title, stage, said(self.time_left()))
 
     @contextlib.contextmanager
     def ticking(self) -> Iterator[None]:

@@ -15,8 +15,8 @@ _LINE_SECONDS = 30.0
 BAR_SECONDS = 1.0
 """Between two pictures of a bar."""
 
-_NOTED_SECONDS = 2.0
-"""A stage that took longer leaves a line behind."""
+_NOTED_SECONDS, _LONG_SECONDS = 2.0, 10.0
+"""A stage that took longer leaves a line behind, on a terminal and elsewhere."""
 
 
 class Stage:
@@ -27,11 +27,13 @@ class Stage:
         total: work that it takes at most, in gradients of one example; 0: not known.
         done: work done.
         text: where it stands.
+        seconds_taken: of a stage that is over.
     """
 
     def __init__(self, name: str, total: float) -> None:
         self.name, self.total, self.done, self.text = name, total, 0.0, ""
         self._begun = time.monotonic()
+        self.seconds_taken = 0.0
 
     @property
     def seconds(self) -> float:
@@ -61,7 +63,8 @@ class Lines:
             print(self._spell(f"hf_llc: {text}"), file=sys.stderr, flush=True)
 
     def end(self, title: str, stage: Stage) -> None:
-        pass
+        if stage.seconds > _LONG_SECONDS:
+            self.note(f"{_name(title, stage)}: {_state(f'{stage.seconds:.0f} s', stage)}")
 
     def close(self) -> None:
         pass

@@ -16,10 +16,17 @@ from targets import power_problem, shifted_problem
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 from hf_llc.numerals import duration, span
-from hf_llc.parallel.processes import _sendable
+from hf_llc.parallel.processes import Processes, _sendable
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
-from hf_llc.progress import Budget, Watch, watch, watching
+from hf_llc.progress import Budget, Range, Watch, watch, watching
 from hf_llc.workflow.estimate_model import estimate_problem
+from hf_llc.workflow.forecast import seconds_of_gradient, told
+from hf_llc.workflow.memory_plan import Plan
+from hf_llc.workflow.peak_memory import Passes, peaks
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.settings import decide_from_data
 
 H = torch.linspace(0.2, 2.0, 6)
 PASS = 0.2
@@ -157,8 +164,8 @@ def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:
     inner = problem.losses
 
     def losses(forward: Callable, batch: dict) -> torch.Tensor:
-        if math.isfinite(watch().time_left()[1]):
-            seen.append(watch().time_left()[1])
+        if math.isfinite(watch().time_left().most):
+            seen.append(watch().time_left().most)
         return inner(forward, batch)
 
     config = asked(target_se=0.5, max_steps=800, num_chains=2, check_localization=False, max_seconds=1e6)
@@ -170,7 +177,7 @@ def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:
 
 def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
     new = Watch(show=True, spell=lambda text: text.replace("λ̂", "llc"))
-    new.plan, new.seconds_each = {"sample": (100.0, 400.0)}, 1.0
+    new.plan, new.seconds_each = {"sample": Range(100.0, 150.0, 400.0)}, 1.0
     with new.stage("sample"):
         new.tick()
         assert capsys.readouterr().err == ""
@@ -179,7 +186,8 @@ def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFi
         new.say(lambda: "λ̂ 3 ± 1")
         new.tick()
         new.tick()
-    assert capsys.readouterr().err == "hf_llc: sample 25%, llc 3 ± 1, 0 s–1.6 min left\n"
+    line = "hf_llc: sample 25%, llc 3 ± 1, about 16 s (0 s–1.6 min) left\n"
+    assert capsys.readouterr().err == line + "hf_llc: sample: 31 s, llc 3 ± 1\n"
 
 
 def test_nothing_is_shown_or_computed_for_nobody() -> None:
@@ -232,3 +240,41 @@ def test_the_estimates_of_a_command_share_its_time(clock: Clock) -> None:
     assert budget.share(2) == 20.0 and budget.share(0) == 40.0
     clock.now += 60
     assert budget.share(3) == 0.0 and Budget(None).share(3) is None
+
+
+def test_a_forecast_has_a_guess_between_the_least_and_the_most(clock: Clock) -> None:
+    problem = timed(shifted_problem(H, num_examples=40, spread=0.5), clock)
+    new = Watch(max_seconds=1e6)
+    with watching(new):
+        run = Run(problem, decide_from_data(asked(minimize=True), problem), RunFolder("nowhere"), Processes())
+    assert list(new.foretold) == ["L_n(w*)", "minimize", "calibrate", "descend", "sample", "measure heat", "check γ"]
+    assert all(0 <= each.least <= each.guess <= each.most for each in new.foretold.values())
+    assert new.seconds_each == pytest.approx(PASS / 4)  # of a batch of four
+    text = told(new.foretold, new.seconds_each, 0, {"calibrate": 3 * 2**30})
+    assert text[3].split()[0] == "calibrate" and text[3].endswith(", 3.0 GiB") and text[-1].endswith(", 3.0 GiB")
+    assert run.asked.minimize
+
+
+def test_peaks_by_hand() -> None:
+    """1,000 weights of four bytes; an example keeps 100 bytes and has logits of 30; 8 a batch, 64 a pass."""
+    plan = Plan(1000, "cpu", 4000, 4000, 400, 800, "eight examples", 10**9)
+    found = peaks(plan, Passes(100, 30, 8, 64), SampleConfig(minimize=True, sampler="sgld"), descends=True)
+    kept = found["minimize"] - 6 * 4000 - 800
+    assert found["L_n(w*)"] - kept == 4000 + 64 * (90 + 25)
+    assert found["calibrate"] - kept == 10 * 4000 + 800
+    assert found["descend"] - kept == 64 * 100 + (9 + 2 * 10) * 4000
+    assert found["sample"] - kept == plan.whole("sgld") - 4000
+
+
+def test_a_large_model_is_timed_on_one_example(clock: Clock) -> None:
+    problem = shifted_problem(H, num_examples=40, spread=0.5)
+    seen: list[int] = []
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        found = problem.losses(forward, batch)
+        seen.append(len(found))
+        clock.now += 5.0 * len(found)
+        return found
+
+    posterior = Posterior(replace(problem, losses=losses))
+    assert seconds_of_gradient(posterior, 8) == 40.0 and seen == [1]

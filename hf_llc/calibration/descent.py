@@ -16,10 +16,13 @@ from hf_llc.backend.random_streams import counter_seed
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import Range, TimeIsUp, watch
 
 _GRADIENTS = 30
 """Gradients of a descent at most."""
+
+_USUAL = 28.0
+"""Gradients of most descents, the last one included: few end before they must."""
 
 _SHARE = 5
 """A descent may cost a fifth of the chains' gradients: that decides how many examples each of its gradients sees."""
@@ -49,12 +52,17 @@ def can_descend(posterior: Posterior) -> bool:
     return posterior.buffer.shard_spans() is None and not posterior.step_in_backward
 
 
-def work_of_descent(sample: SampleConfig, posterior: Posterior) -> tuple[float, float]:
-    """Least and most work of a descent, in gradients of one example."""
+def work_of_descent(sample: SampleConfig, posterior: Posterior) -> Range:
+    """Work of a descent, in gradients of one example."""
     total = posterior.num_examples
     seen = min(examples_of_descent(sample, posterior), total)
     around = 0 if seen == total else total + 2 * seen
-    return around + 3.0 * seen, around + (_GRADIENTS + 1.0) * seen
+    return Range(*(around + count * seen for count in (3.0, _USUAL, _GRADIENTS + 1.0)))
+
+
+def history_of_descent(weights: int) -> int:
+    """Steps that L-BFGS remembers, two vectors of the size of the weights each, of so many bytes."""
+    return max(_HISTORY[0], min(_HISTORY[1], _HISTORY_BYTES // (2 * weights)))
 
 
 class _Energy:
@@ -200,7 +208,7 @@ def _lowest(energy: _Energy, posterior: Posterior) -> tuple[Tensor, int]:
             best.copy_(w)
         return value
 
-    history = max(_HISTORY[0], min(_HISTORY[1], _HISTORY_BYTES // (2 * w.nbytes)))
+    history = history_of_descent(w.nbytes)
     optimizer = torch.optim.LBFGS(
         [w], max_iter=_GRADIENTS, history_size=history, line_search_fn="strong_wolfe", tolerance_grad=0.0,
         tolerance_change=1e-6,

@@ -26,7 +26,7 @@ HEAT = -3
 _PRODUCTS = 6
 """Products with the Hessian. Few are enough because f is smooth on the scale of γ."""
 
-_BATCHES = 16
+NUM_BATCHES = 16
 """Minibatches of the Hessian. The Hessian of fewer has sampling noise of the size of γ or above."""
 
 _SIGNIFICANT = 0.02
@@ -39,7 +39,7 @@ one sample is as good as none: 0, 0.25 and 0.81 of it were seen at one place of 
 _SURE = 0.8
 """ω of the first sample from which on it is the only one: what more would change is within the formula's error."""
 
-_COST = 4 + _BATCHES * (_PRODUCTS + 1)
+_COST = 4 + NUM_BATCHES * (_PRODUCTS + 1)
 """Of a sample, in gradients of a minibatch, at most."""
 
 NUM_GRADIENTS = _SAMPLES * _COST
@@ -124,12 +124,12 @@ def noise_spectrum(
         The spectrum. If there is no noise or the loss is not finite, all of it lies at infinity, so that ω = 1.
     """
     walk = Walk(posterior, law, [HEAT], seed=seed, batch_size=batch_size, w=w, gradient=gradient)
-    batches = [walk.batches.indices(2 + step) for step in range(_BATCHES)]
+    batches = [walk.batches.indices(2 + step) for step in range(NUM_BATCHES)]
     indices = torch.cat([batch for batch in batches if batch is not None], dim=1)
     spectra: list[Spectrum] = []
     powers: list[float] = []
     for sample in range(num_samples):
-        at = 2 + _BATCHES + 2 * sample if sample else 0
+        at = 2 + NUM_BATCHES + 2 * sample if sample else 0
         one, other = (walk.gradient(walk.batches.indices(at + step))[1] for step in range(2))
         noise = torch.cat([a - b for a, b in zip(one, other, strict=True)], dim=1)
         spectra.append(_lanczos(posterior, law, w, noise, indices))

@@ -15,15 +15,17 @@ from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.numerals import short, span
+from hf_llc.numerals import duration, short, span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
-from hf_llc.progress import watch
+from hf_llc.progress import Range, said, total, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
+from hf_llc.workflow.memory_plan import plan_of
+from hf_llc.workflow.peak_memory import passes_of, peaks, resident_bytes
 
-Work = dict[str, tuple[float, float]]
-"""Stage → the least and the most that it takes, in gradients of one example on this process."""
+Work = dict[str, Range]
+"""Stage → what it takes, in gradients of one example on this process."""
 
 _START = 21
 """Gradients that find the curvature at w*."""
@@ -31,7 +33,13 @@ _START = 21
 _SHORTEST = _START + 20
 """Gradients of the shortest calibration."""
 
-_PILOT_BLOCKS = (2, 40)
+_CALIBRATE_GUESS = 1.25
+"""Times the least that a pilot usually takes: some look at the spectrum of the noise."""
+
+_CHAIN_GUESS = 1.25
+"""Times the fewest steps that chains usually take: most are long enough then, some double them."""
+
+_PILOT_BLOCKS = (2, 8, 40)
 """Blocks of twenty gradients in which a step size is found for samplers without momentum."""
 
 _FEWEST, _FIRST = 4, 12
@@ -41,6 +49,16 @@ _LONG = 3600.0
 """Seconds from which on a forecast says what would be shorter."""
 
 _MUCH_DISK = 2**28
+
+_SLOW = 1.0
+"""Seconds of one example's gradient from which on no whole minibatch is timed."""
+
+_HEAT_GUESS = 0.15
+"""Share of the largest spectrum that is measured on average: none, or one sample of four."""
+
+_OF_MANY = ("L_n(w*)", "descend", "measure heat")
+_QUICK = 2.0
+"""Seconds of a pass over many examples that the forecast spends on its speed."""
 
 _SAID = 60.0
 """A shorter run needs no forecast."""
@@ -61,30 +79,62 @@ def forecast(posterior: Posterior, sample: SampleConfig, processes: Processes, *
     work = work_before_chains(posterior, sample) | work_of_chains(
         posterior, sample, processes, checks=sample.check_localization
     )
-    watch().plan, watch().seconds_each = work, each
+    work = _at_speed(work, processes.all_do(lambda: _speed_of_passes(posterior, seconds / batch_size)))
+    watch().plan, watch().foretold, watch().seconds_each = work, dict(work), each
     copies = 1 + SAMPLERS[sample.sampler].state_copies
     state_bytes = sample.num_chains * copies * posterior.num_parameters * posterior.dtype.itemsize
-    for line in told(work, each, state_bytes):
+    memory = processes.main_does(lambda: _memory(posterior, sample, processes))
+    for line in told(work, each, state_bytes, memory):
         watch().note(line)
     processes.main_does(lambda: check_limit(posterior, sample, work))
     limit = _LONG if sample.max_seconds is None else sample.max_seconds
-    if seconds_of(work, each)[0] > limit:
+    if seconds_of(work, each).guess > limit:
         watch().note(f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}")
+
+
+def _speed_of_passes(posterior: Posterior, each: float) -> float:
+    """Time of an example's gradient in a pass over many, over that in a minibatch; 1 where that is not worth a look."""
+    size = min(posterior.minibatches.micro_batch_size, posterior.num_examples)
+    if posterior.group.size > 1 or size * each > _QUICK:
+        return 1.0
+    seconds_of_gradient(posterior, size)
+    return min(seconds_of_gradient(posterior, size) / size / each, 1.0)
+
+
+def _at_speed(work: Work, speed: float) -> Work:
+    """The work with stages that pass over many examples at once made shorter."""
+    return {name: amount.times(speed if name in _OF_MANY else 1.0) for name, amount in work.items()}
+
+
+def _memory(posterior: Posterior, sample: SampleConfig, processes: Processes) -> dict[str, int]:
+    """Stage → bytes of the whole process at its peak, on a CPU; of a GPU's memory the stage's own."""
+    sharing = 1 if posterior.device.type == "cuda" else processes.count
+    if posterior.buffer.shard_spans() is not None:
+        return {}
+    assert isinstance(sample.batch_size, int)
+    plan = plan_of(posterior, batch_size=sample.batch_size, processes=sharing)
+    held = resident_bytes() if posterior.device.type == "cpu" else plan.anchor
+    passes = passes_of(posterior, plan, sample.batch_size)
+    found = peaks(plan, passes, sample, descends=can_descend(posterior))
+    return {name: held + size for name, size in found.items()}
 
 
 def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes) -> None:
     """Put chains with these settings, and what follows them, into the plan of the watch, if there was a forecast."""
     if watch().needs_forecast:
         watch().plan |= work_of_chains(posterior, settings, processes, checks="check γ" in watch().plan)
+        left = watch().time_left()
+        if left.most > _SAID:
+            watch().note(f"{said(left)} left, with γ {short(settings.localization)}, ε {short(settings.step_size)}")
 
 
 def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
-    """Seconds of a minibatch's gradient at w*: of a second one, unless the first takes long. A whole group calls it."""
-    size = min(batch_size, posterior.num_examples)
-    indices = torch.arange(size, device=posterior.device)[None]
-    in_backward = posterior.steps_in_backward(num_chains=1, batch_size=size)
+    """Seconds of a minibatch's gradient at w*, as quickly as that can be told. A whole group calls it."""
+    whole = min(batch_size, posterior.num_examples)
 
-    def timed() -> float:
+    def timed(size: int) -> float:
+        indices = torch.arange(size, device=posterior.device)[None]
+        in_backward = posterior.steps_in_backward(num_chains=1, batch_size=size)
         begun = time.monotonic()
         if in_backward:
             posterior.gradient_in_backward(posterior.start(1), indices, lambda number, gradient: None)
@@ -94,9 +144,12 @@ def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
             torch.cuda.synchronize(posterior.device)
         return time.monotonic() - begun
 
-    seconds = timed()
-    is_quick = posterior.group.max_of(seconds < 2.0)[0]
-    seconds = timed() if is_quick else seconds
+    first = timed(posterior.group.size)
+    if posterior.group.max_of(first > _SLOW)[0]:  # a large model: more examples take as many times longer
+        seconds = first * whole / posterior.group.size
+    else:
+        seconds = timed(whole)
+        seconds = timed(whole) if posterior.group.max_of(seconds < 2.0)[0] else seconds
     posterior.buffer.release()
     return seconds
 
@@ -105,17 +158,19 @@ def work_before_chains(posterior: Posterior, sample: SampleConfig) -> Work:
     """Of all stages before the chains."""
     assert isinstance(sample.batch_size, int)
     batch, loss = sample.batch_size, LOSS_COST * posterior.num_examples
-    work: Work = {"L_n(w*)": (loss, loss)}
+    work: Work = {"L_n(w*)": Range(loss, loss, loss)}
     if sample.minimize:
-        work["minimize"] = sample.minimize_steps * batch + loss, 3 * (sample.minimize_steps * batch + loss)
+        one = sample.minimize_steps * batch + loss
+        work["minimize"] = Range(one, one, 3 * one)
     if sample.step_size == "auto":
         if SAMPLERS[sample.sampler].has_friction:
             blocks = num_blocks(sample)
-            least, most = _START + blocks * work_of_block(1), _START + 3 * blocks * work_of_block(2)
-            most += 2 * NUM_GRADIENTS + posterior.num_examples / batch
+            once = blocks * work_of_block(1)
+            most = _START + 3 * blocks * work_of_block(2) + 2 * NUM_GRADIENTS + posterior.num_examples / batch
+            found = Range(_START + once, _START + _CALIBRATE_GUESS * once, most)
         else:
-            least, most = (11 + 20.0 * blocks for blocks in _PILOT_BLOCKS)
-        work["calibrate"] = least * batch, most * batch
+            found = Range(*(11 + 20.0 * blocks for blocks in _PILOT_BLOCKS))
+        work["calibrate"] = found.times(batch)
     if can_descend(posterior):
         work["descend"] = work_of_descent(sample, posterior)
     return _shared(work, posterior)
@@ -130,53 +185,62 @@ def work_of_chains(
     chains = sum(map(len, processes.share(chain_batches(sample.num_chains, size))))
     kept = sample.num_draws * sample.num_steps_between_draws
     if isinstance(sample.num_burnin_steps, int):
-        least = most = sample.num_burnin_steps + kept
+        steps = Range(*[sample.num_burnin_steps + kept] * 3)
     else:
-        least, most = min(2 * kept, sample.max_steps), sample.max_steps
+        least = min(2 * kept, sample.max_steps)
+        steps = Range(least, min(_CHAIN_GUESS * least, sample.max_steps), sample.max_steps)
     one = 1.1 * sample.batch_size * chains
-    twice = {"plain": (1, 1), "control-variate": (2, 2)}.get(sample.gradient, (1, 2))
+    each = posterior.anchor_gradients.per_gradient("control-variate")
+    taken = {"plain": (1, 1, 1), "control-variate": (each, each, each)}.get(sample.gradient, (1, 1, each))
     full = LOSS_COST * posterior.num_examples / sample.num_steps_between_draws * chains
     full = full if sample.draw_loss == "full" else 0.0  # of L_n(w) at the draws
-    work: Work = {"sample": (least * (one * twice[0] + full), most * (one * twice[1] + full))}
-    work["measure heat"] = 0.0, float(NUM_GRADIENTS * sample.batch_size)
-    if checks:
-        work["check γ"] = 0.0, most / 2 * (one * twice[1] + full)
+    costs = [one * times + full for times in taken]
+    work: Work = {"sample": Range(*(step * cost for step, cost in zip(steps, costs, strict=True)))}
+    spectrum = float(NUM_GRADIENTS * sample.batch_size)
+    work["measure heat"] = Range(0.0, _HEAT_GUESS * spectrum, spectrum)
+    if checks:  # reweighted draws tell it as a rule
+        work["check γ"] = Range(0.0, 0.0, steps.most / 2 * costs[2])
     return _shared(work, posterior)
 
 
 def _shared(work: Work, posterior: Posterior) -> Work:
     """The part of this process, if a group shares the examples of every batch."""
     size = posterior.group.size
-    return {name: (least / size, most / size) for name, (least, most) in work.items()}
+    return {name: amount.times(1 / size) for name, amount in work.items()}
 
 
-def seconds_of(work: Work, each: float) -> tuple[float, float]:
-    """The least and the most seconds of all stages, at `each` seconds a gradient of one example."""
-    least, most = (each * sum(column) for column in zip(*work.values(), strict=True))
-    return least, most
+def seconds_of(work: Work, each: float) -> Range:
+    """The seconds of all stages, at `each` seconds a gradient of one example."""
+    return total(work.values()).times(each)
 
 
-def told(work: Work, each: float, state_bytes: int) -> list[str]:
+def told(work: Work, each: float, state_bytes: int, memory: dict[str, int]) -> list[str]:
     """The forecast in lines, one a stage and one for all; empty for a short run."""
-    least, most = seconds_of(work, each)
-    if most < _SAID:
+    seconds = seconds_of(work, each)
+    if seconds.most < _SAID:
         return []
-    lines = [f"  {name:<14}{_said(each * low, each * high)}" for name, (low, high) in work.items()]
+    lines = [f"  {name:<14}{_said(amount.times(each))}{_room(memory.get(name))}" for name, amount in work.items()]
     disk = f"; states of {state_bytes / 2**30:.1f} GiB on disk" if state_bytes > _MUCH_DISK else ""
-    return ["forecast, from the time of one gradient:", *lines, f"  {'all':<14}{span(least, most)}{disk}"]
+    whole = f"  {'all':<14}{said(seconds)}{_room(max(memory.values(), default=None))}{disk}"
+    return ["forecast, from the time of one gradient:", *lines, whole]
 
 
-def _said(least: float, most: float) -> str:
-    text = span(least, most)
-    return f"up to {text.rpartition('–')[2].removeprefix('about ')}" if least == 0 else text
+def _room(size: int | None) -> str:
+    return "" if size is None else f", {size / 2**30:.1f} GiB"
+
+
+def _said(seconds: Range) -> str:
+    if seconds.guess == 0:
+        return f"up to {duration(seconds.most)}"
+    return said(seconds)
 
 
 def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, limit: float) -> str:
     """What would bring a run below `limit` seconds, in a line."""
     assert isinstance(sample.batch_size, int)
     batch = sample.batch_size
-    whole = {name: each * work[name][0] for name in ("L_n(w*)", "descend") if name in work}
-    rest = seconds_of(work, each)[0] - sum(whole.values())
+    whole = {name: each * work[name].least for name in ("L_n(w*)", "descend") if name in work}
+    rest = seconds_of(work, each).least - sum(whole.values())
     ways = []
     if sum(whole.values()) > limit / 2:
         fits = int(posterior.num_examples * limit / 2 / sum(whole.values()))
@@ -199,7 +263,7 @@ def check_limit(posterior: Posterior, sample: SampleConfig, work: Work) -> None:
     assert isinstance(sample.batch_size, int)
     batch = sample.batch_size
     calibration = _SHORTEST * batch if "calibrate" in work else 0.0
-    least = work["L_n(w*)"][0] + calibration + (_FEWEST + _FIRST) * sample.num_chains * batch
+    least = work["L_n(w*)"].least + calibration + (_FEWEST + _FIRST) * sample.num_chains * batch
     if each * least > watch().ends_at("sample") - time.monotonic():
         raise InputError(
             f"max_seconds is too short: L_n(w*), calibration and {_FEWEST} steps of each chain alone take "

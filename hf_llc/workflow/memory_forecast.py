@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -14,10 +15,16 @@ from hf_llc.loading.tasks.task import Task
 from hf_llc.posterior.minibatches import auto_micro_batch_size, logits_per_token
 from hf_llc.problem import Forward, auto_batch_size
 from hf_llc.workflow.memory_plan import Plan, _largest, loss_bytes
+from hf_llc.workflow.peak_memory import IMPORTED, Passes, peaks
 
 
 def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
-    """The plan of a checkpoint whose config alone is read.
+    """The plan of a checkpoint whose config alone is read."""
+    return forecast_without_weights(load, sample)[0]
+
+
+def forecast_without_weights(load: LoadConfig, sample: SampleConfig) -> tuple[Plan, dict[str, int]]:
+    """The plan of a checkpoint whose config alone is read, and what a whole process takes by stage (`peak_memory`).
 
     Its forward pass runs on fake tensors, which have shapes but no values, and takes neither memory nor time.
 
@@ -41,7 +48,7 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
         one, what = None, f"the forward pass needs values ({type(error).__name__}): add them yourself"
     wide = torch.float64 if load.dtype == "float64" else torch.float32
     sampled = sum(p.numel() for p in model.parameters())
-    return Plan(
+    plan = Plan(
         num_parameters=sampled,
         device=str(device),
         weights=wide.itemsize * sampled,
@@ -51,6 +58,13 @@ def plan_without_weights(load: LoadConfig, sample: SampleConfig) -> Plan:
         activations_of=what + (f", {length:,} tokens each" if length > 1 and one is not None else ""),
         available=available_bytes(device),
     )
+    if sample.sampler == "auto":
+        sample = replace(sample, sampler="baoab")
+    many = sample.micro_batch_size or auto_micro_batch_size(length, logits)
+    passes = Passes((plan.activations or 0) // examples, 4 * length * logits, batch, many)
+    descends = not plan.step_in_backward(sample.sampler)
+    held = plan.anchor if device.type == "cuda" else IMPORTED + plan.anchor
+    return plan, {stage: held + size for stage, size in peaks(plan, passes, sample, descends=descends).items()}
 
 
 def _activations(model: nn.Module, task: Task, length: int, layers: list[nn.Module]) -> int:

@@ -18,7 +18,7 @@ _GIB = 2**30
 _SHARE = 0.85
 """Share of the available memory that a chain may take. Operations need some more, and so do other programs."""
 
-_PILOT_COPIES = 10
+PILOT_COPIES = 10
 """Tensors as large as the weights that calibration holds at its peak (measured): momentum, a direction, differences of
 gradients, moved weights, products of the power iteration."""
 
@@ -61,7 +61,7 @@ class Plan:
 
     def calibration(self) -> int:
         """Bytes of the pilot chain of calibration."""
-        return self._base("sgld") + _PILOT_COPIES * self.weights
+        return self._base("sgld") + PILOT_COPIES * self.weights
 
     def _base(self, sampler: str) -> int:
         return self.weights + self.anchor + (self.activations or 0) + self.state(sampler)

@@ -39,13 +39,14 @@ def run(args: argparse.Namespace) -> int:
         check_names(load)
         console.hush(True)
         with contextlib.redirect_stdout(sys.stderr):
-            from hf_llc.workflow.memory_forecast import plan_without_weights
+            from hf_llc.workflow.memory_forecast import forecast_without_weights
+            from hf_llc.workflow.peak_memory import render_peaks
 
-            plan = plan_without_weights(load, sample)
+            plan, stages = forecast_without_weights(load, sample)
         if args.json:
-            console.print_json(plan.as_dict())
+            console.print_json({**plan.as_dict(), "stages": stages})
         else:
-            console.print_text(plan.render())
+            console.print_text(f"{plan.render()}\n\n{render_peaks(stages)}")
         return console.OK
     from hf_llc.cli.doctor_checks import examine, render
 
