@@ -189,8 +189,8 @@ def given_step(**changes: Any) -> SampleConfig:
         (lambda: found(broken(GOOD, math.nan), given_step()), "diverged", {"step_size": "auto"},
          "leave step_size at 'auto' (it was 0.001)"),
         (lambda: found(broken(GOOD, math.nan)), "diverged", {"localization": 10.0}, "raise localization from 1 to 10"),
-        (lambda: found(GOOD, trivial_loss=1.7), "left the basin", {"localization": 10.0},
-         "raise localization from 1 to 10"),
+        (lambda: found(GOOD, trivial_loss=1.7), "left the basin", {"localization": 4.4},
+         "raise localization from 1 to 4.4"),
         (lambda: found(GOOD, n=2000, trivial_loss=1.7), "left the basin", {"nbeta": None, "beta": None},
          "leave nbeta at n / ln n, 263.1 (it was 100)"),
         (lambda: found(GOOD, given_step(), trivial_loss=1.7), "left the basin", {"step_size": "auto"},
@@ -223,6 +223,29 @@ def test_remedies_as_settings_and_as_text(
     first = estimate.reasons[0]
     assert (estimate.verdict, first.name, first.change, first.remedy) == (verdict, verdict, change, text)
     SampleConfig(**follow({"sampler": "baoab"}, change))  # settings that there are
+
+
+HALF = {"halved": 50.0, "halved_se": 1.0, "doubled": -25.0, "doubled_se": 1.0}
+
+
+@pytest.mark.parametrize(
+    ("localization", "trivial_loss", "change"),
+    [
+        ("auto", 2.5, {"max_steps": 8000}),
+        (2e3, None, {"localization": "auto"}),
+        (2e3, 101.0, {"localization": "auto"}),  # chains lose 0.5 % of the way: far too strong
+        (2e3, 11.0, {"localization": 400.0}),  # 5 %: where λ̂ ∝ 1/γ, a fifth of γ loses 25 %
+        (2e3, 3.5, {}),  # 20 %: less γ would destroy the model
+    ],
+)
+def test_a_localization_that_makes_up_the_estimate_is_weakened_as_far_as_the_model_lasts(
+    localization: Any, trivial_loss: float | None, change: dict[str, Any]
+) -> None:
+    """Or "left the basin" and "localization dominates" send a user to and fro."""
+    given = asked(localization=localization)
+    estimate = found(GOOD, given, localization=2e3, trivial_loss=trivial_loss, localization_check=HALF)
+    assert (estimate.verdict, estimate.reasons[0].change) == ("localization dominates", change)
+    assert estimate.reasons[0].remedy.startswith(NOT_HERE) == (not change)
 
 
 def test_reasons_stand_in_the_order_of_the_verdicts_and_no_remedy_contradicts_an_earlier_one() -> None:

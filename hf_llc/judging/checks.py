@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from hf_llc.judging import statistics
+from hf_llc.judging.basin import minimum_or_w_star, trivial, weaker
 from hf_llc.judging.evidence import Evidence
 from hf_llc.judging.notes import NOTES
 from hf_llc.judging.remedies import (
     Remedy,
-    hotter_at_w_star,
     larger_batches,
     longer,
     more_draws,
@@ -20,10 +20,8 @@ from hf_llc.judging.remedies import (
     principled_nbeta,
     pull_of,
     reason_of,
-    set_to,
     stronger_pull,
     to_minimum,
-    weaker_pull,
 )
 from hf_llc.judging.step_bias import does_heat_dominate, is_step_too_large, smaller_step
 from hf_llc.judging.verdict import precedence
@@ -83,43 +81,6 @@ def _stuck(evidence: Evidence) -> Reason | None:
     return reason_of("stuck", text, flat if is_hopeless else remedy)
 
 
-def _trivial(measured: Measurements, evidence: Evidence) -> Reason | None:
-    """Is the model better than a constant predictor, at w* and at the draws?"""
-    init_loss, mean_loss, trivial_loss = measured.init_loss, measured.mean_loss, evidence.trivial_loss
-    if trivial_loss is None:
-        return None
-    if not trivial_loss > init_loss:
-        return reason_of(
-            "not a minimum",
-            f"the loss {number(init_loss)} at w* is no better than {number(trivial_loss)} of a constant predictor",
-            not_here("the model has learnt nothing of this data: use data that it was trained on"),
-        )
-    lost = (mean_loss - init_loss) / (trivial_loss - init_loss)
-    if not lost > 0.5:
-        return None
-    how = "above" if lost >= 1 else f"{lost:.0%} of the way to"
-    return reason_of(
-        "left the basin",
-        f"the mean loss {number(mean_loss)}, from {number(init_loss)} at w*, is {how} the "
-        f"{number(trivial_loss)} of a constant predictor: the model is destroyed",
-        _colder(measured, evidence, lost),
-    )
-
-
-def _colder(measured: Measurements, evidence: Evidence, lost: float) -> Remedy:
-    """Against chains that left the basin: the principled nβ first, then ε and γ of the pilot, then more γ."""
-    asked = evidence.asked
-    if not asked.is_known:
-        return Remedy("raise nbeta, to n / ln n, or localization")
-    if remedy := principled_nbeta(asked, evidence.nbeta):
-        return remedy
-    if not asked.is_auto("step_size"):
-        return own_step_size(asked, evidence.step_size, 0.25)
-    if not asked.is_auto("localization") and evidence.localization < 5 * evidence.relaxed_curvature:
-        return set_to(asked, {"localization": evidence.localization}, localization="auto")
-    return stronger_pull(asked, evidence.localization, 30 if lost >= 1 else 10)
-
-
 def _heat(measured: Measurements, evidence: Evidence) -> Reason | None:
     """A correction larger than what it corrects: more examples a gradient make it smaller, a minimum does not."""
     if not does_heat_dominate(measured):
@@ -143,28 +104,8 @@ def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
         "not a minimum",
         f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ is {short(measured.llc + drop)} from where it "
         f"ends, {short(measured.llc)} from w*",
-        _minimum_or_w_star(measured, evidence, drop),
+        minimum_or_w_star(measured, evidence, drop),
     )
-
-
-def _minimum_or_w_star(measured: Measurements, evidence: Evidence, drop: float) -> Remedy:
-    """Move w* to a minimum; or leave it, and ask at a temperature that does not see how far it lies above one."""
-    moved, from_minimum, gap = to_minimum(evidence.asked), measured.llc + drop, _gap(measured, evidence)
-    if not from_minimum > 0 or evidence.asked.settings.minimize:
-        return moved
-    stay = hotter_at_w_star(
-        evidence.asked,
-        nbeta=evidence.nbeta,
-        localization=evidence.localization,
-        share=drop / from_minimum,
-        lost=from_minimum / (evidence.nbeta * gap) if gap > 0 else 0.0,
-    )
-    return moved if stay is None else replace(moved, text=f"{moved.text}; or keep w*, and {stay.text}")
-
-
-def _gap(measured: Measurements, evidence: Evidence) -> float:
-    """How much better than a constant predictor the model is, in the unit of the loss; 0: not known, or not better."""
-    return max(0.0 if evidence.trivial_loss is None else evidence.trivial_loss - measured.init_loss, 0.0)
 
 
 def _dip(measured: Measurements, evidence: Evidence) -> Reason | None:
@@ -223,7 +164,7 @@ def _localization(measured: Measurements, evidence: Evidence) -> Reason | None:
     return reason_of(
         "localization dominates",
         f"λ̂ changes by {signed(change)} when γ is doubled{hardly if is_steady else ''}",
-        principled_nbeta(evidence.asked, evidence.nbeta) or weaker_pull(evidence.asked, evidence.localization),
+        principled_nbeta(evidence.asked, evidence.nbeta) or weaker(measured, evidence),
     )
 
 
@@ -292,7 +233,7 @@ def _few_draws(measured: Measurements, evidence: Evidence) -> Reason | None:
 
 
 _CHECKS: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
-    *(_trivial, _heat, _not_a_minimum, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
+    *(trivial, _heat, _not_a_minimum, _negative, _localization),  # is w* a minimum, and did the chains stay near it?
     _step_size,
     *(_drifting, _disagreement, _few_draws),  # have the chains mixed?
     *NOTES,
