@@ -36,7 +36,7 @@ format: $(VENV)/.stamp-dev
 	$(BIN)/ruff format .
 
 docs: $(VENV)/.stamp-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build
 	@echo "docs: open $(CURDIR)/site/index.html"
 
 bench: $(VENV)/.stamp-bench
