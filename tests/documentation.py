@@ -44,7 +44,7 @@ NOT_RUN = {
 """A page, or the beginning of a command or block → why it is not run here."""
 
 SHORT: dict[str, Any] = {"num_chains": 2, "num_steps_between_draws": 1, "max_steps": 60}
-SHORT |= {"num_burnin_steps": 4, "minimize_steps": 5, "observe_examples": 4, "observe_every": 1}
+SHORT |= {"num_burnin_steps": 4, "minimize_steps": 5, "observe_examples": 4, "observe_every": 1, "batch_size": 8}
 """At most so much."""
 
 MOST_EXAMPLES = 16
