@@ -87,19 +87,19 @@ def settings_page() -> str:
     for title, names in groups_of(SETTINGS):
         rows = [(f"`{name}`", _default(known[name][1].default), known[name][1].metadata["help"]) for name in names]
         owners = " and ".join(sorted({f"`{known[name][0]}`" for name in names}))
-        parts.append(f"## {title[0].upper()}{title[1:]}\n\nOf {owners}.\n\n" + table(("Setting", "Default", ""), rows))
+        parts.append(f"## {title[0].upper()}{title[1:]}\n\nOf {owners}.\n\n" + table(("Setting", "Default", "What it is"), rows))
     return "\n\n".join(parts)
 
 
 def _default(value: Any) -> str:
-    return "" if value is None else f"`{value!r}`"
+    return "none" if value is None else f"`{value!r}`"
 
 
 def commands_page() -> str:
     """Each command: what it does, its own arguments, its examples."""
     parser = _parser()
     parts = [f"## hf-llc {name}\n\n{_command(each)}" for name, each in _subparsers(parser).items()]
-    summary = table(("Command", ""), [(_link(name), line) for name, line in _lines(parser)])
+    summary = table(("Command", "What it does"), [(_link(name), line) for name, line in _lines(parser)])
     return "\n\n".join([summary, EXIT_CODES.replace("\n", " "), *parts])
 
 
@@ -127,7 +127,7 @@ def _command(parser: argparse.ArgumentParser) -> str:
     actions = [action for action in parser._actions if action.dest not in ("help", "help_all")]
     own = [action for action in actions if action.dest not in SETTINGS and action.help != argparse.SUPPRESS]
     rows = [(_flags(action), (action.help or "").replace("%%", "%")) for action in own]
-    parts = [(parser.description or "").strip(), table(("Argument", ""), rows) if rows else ""]
+    parts = [(parser.description or "").strip(), table(("Argument", "What it is"), rows) if rows else ""]
     if len(own) < len(actions):
         every = "All" if len(actions) - len(own) == len(SETTINGS) else f"{len(actions) - len(own)} of the"
         parts.append(f"{every} [settings](settings.md) are flags of it.")
