@@ -87,7 +87,8 @@ def settings_page() -> str:
     for title, names in groups_of(SETTINGS):
         rows = [(f"`{name}`", _default(known[name][1].default), known[name][1].metadata["help"]) for name in names]
         owners = " and ".join(sorted({f"`{known[name][0]}`" for name in names}))
-        parts.append(f"## {title[0].upper()}{title[1:]}\n\nOf {owners}.\n\n" + table(("Setting", "Default", "What it is"), rows))
+        head = f"## {title[0].upper()}{title[1:]}\n\nOf {owners}.\n\n"
+        parts.append(head + table(("Setting", "Default", "What it is"), rows))
     return "\n\n".join(parts)
 
 

@@ -18,7 +18,7 @@ import functools
 import re
 import shlex
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -47,10 +47,16 @@ SHORT: dict[str, Any] = {"num_chains": 2, "num_steps_between_draws": 1, "max_ste
 SHORT |= {"num_burnin_steps": 4, "minimize_steps": 5, "observe_examples": 4, "observe_every": 1, "batch_size": 8}
 """At most so much."""
 
+FEWER = {"1e2:1e6:9": "1e3:1e5:2", "1e3,1e4,1e5": "1e5", "100,1000": "1000"}
+"""Words of commands in place of which fewer values of γ and nβ stand."""
+
 MOST_EXAMPLES = 16
 
 DRAWS = {"influence.md": 24}
 """Pages whose commands need more than six draws a chain."""
+
+LEFT_OPEN = {"profile.md": ("localization",)}
+"""Pages whose commands refuse what is given in place of "auto"."""
 
 GIVEN: dict[str, Any] = {"step_size": 1e-6, "localization": 300.0, "num_burnin_steps": 4}
 """In place of "auto"."""
@@ -103,8 +109,8 @@ def why_not_run(page: Path, text: str) -> str | None:
 
 
 def with_names(words: list[str]) -> list[str]:
-    """A command with `ID` replaced by what is in the working folder, as a model or as data."""
-    models, data = {"--model", "--base-model"}, {"ID": "my-data.txt", "ID:test": "my-data.txt"}
+    """A command with `ID` replaced by what is in the working folder, as a model or as data; and with fewer values."""
+    models, data = {"--model", "--base-model"}, {"ID": "my-data.txt", "ID:test": "my-data.txt", **FEWER}
     kept = list(words)
     for place, word in enumerate(kept):
         if word == "ID" and kept[place - 1] in models:
@@ -137,14 +143,14 @@ def furnish(made: Path, place: Path) -> None:
     (place / "run.yaml").write_text(yaml[0], encoding="utf-8")
 
 
-def make_short(monkeypatch: pytest.MonkeyPatch, *, num_draws: int) -> None:
+def make_short(monkeypatch: pytest.MonkeyPatch, *, num_draws: int, left_open: Collection[str] = ()) -> None:
     """From here on every run is short and believed, and pictures are blank."""
     checked, save = SampleConfig.__post_init__, Figure.savefig
 
     def shortened(self: SampleConfig) -> None:
-        given = {name: value for name, value in GIVEN.items() if getattr(self, name) == "auto"}
-        for name, value in given.items():
-            object.__setattr__(self, name, value)
+        names = [name for name in GIVEN if getattr(self, name) == "auto" and name not in left_open]
+        for name in names:
+            object.__setattr__(self, name, GIVEN[name])
         for name, most in {**SHORT, "num_draws": num_draws}.items():
             if isinstance(getattr(self, name), int) and getattr(self, name) > most:
                 object.__setattr__(self, name, most)

@@ -35,7 +35,8 @@ def place(
     monkeypatch.chdir(tmp_path)
     documentation.furnish(made, tmp_path)
     page = request.node.callspec.params["page"]
-    documentation.make_short(monkeypatch, num_draws=documentation.DRAWS.get(page.name, 6))
+    draws, left_open = documentation.DRAWS.get(page.name, 6), documentation.LEFT_OPEN.get(page.name, ())
+    documentation.make_short(monkeypatch, num_draws=draws, left_open=left_open)
     hub.put("me/my-model", tmp_path / "my-model", tags=["step1", "step2"])
     monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
     monkeypatch.setattr(
