@@ -12,7 +12,7 @@ import tiny
 import torch
 from datasets import Dataset, Features, Image, Value
 
-from hf_llc import LLCResult
+from hf_llc import LLCEvaluator, LLCResult
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig
 from hf_llc.loading.problem_loader import load_problem
@@ -90,3 +90,35 @@ def test_classifier_by_the_command_line(kind: str, tmp_path: Path, capsys: pytes
     assert result.task == ("image-classification" if kind == "image" else "text-classification")
     assert result.init_loss <= loss < 0.7 * (result.trivial_loss or 0)
     assert values["llc"] == result.llc and values["data"]["num_examples"] == 600
+
+
+def _destroyed(kind: str) -> dict[str, Any]:
+    """What `LLCEvaluator.compute` takes: a model that has learnt its data, of one task."""
+    if kind == "causal-lm":
+        return {"max_examples": 64, "max_length": 32}  # the model and text of the package
+    if kind == "regression":
+        x = torch.randn(200, 3, generator=torch.Generator().manual_seed(0))
+        model = torch.nn.Linear(3, 2)
+        y = model(x).detach() + 0.1
+        return {"model_or_pipeline": model, "data": (x, y), "loss_fn": lambda o, t: ((o - t) ** 2).sum(-1)}
+    is_image = kind == "image-classification"
+    model, processor = (
+        tiny.vit() if is_image else (tiny.bert("BertForSequenceClassification"), tiny.tokenizer(template=True))
+    )
+    data, _ = _images() if is_image else _texts()
+    data = data.select(range(0, 600, 10))
+    _train(model, processor, data, 20)
+    return {"model_or_pipeline": model, "data": data, "tokenizer": processor}
+
+
+@pytest.mark.parametrize("kind", ["causal-lm", "text-classification", "image-classification", "regression"])
+def test_a_destroyed_model_is_not_trustworthy(kind: str) -> None:
+    """nβ = 2 and γ = 0.3 are no posterior of this model: chains forget all that it has learnt, in a flat trace."""
+    hot = LLCEvaluator(
+        sampler="baoab", nbeta=2.0, localization=0.3, step_size=0.05, friction=1.0, num_chains=2, num_draws=60,
+        num_burnin_steps=60, batch_size=8, check_localization=False,
+    )  # fmt: skip
+    result = hot.compute(**_destroyed(kind), progress=False)
+    assert result.trivial_loss is not None and result.init_loss < result.trivial_loss
+    assert result.verdict == "left the basin" and "the model is destroyed" in result.reasons[0].text
+    assert result.reasons[0].change == {"nbeta": None, "beta": None}
