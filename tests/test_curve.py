@@ -30,10 +30,11 @@ from hf_llc.loading.problem_loader import load_problem
 from hf_llc.records.findings import Reason
 from hf_llc.result import LLCResult
 from hf_llc.studies import measure_curve as module
-from hf_llc.studies.checkpoint_series import checkpoint_folders, natural, revisions, steps_of, weight_files
+from hf_llc.studies.checkpoint_series import Checkpoint, checkpoint_folders, natural, revisions, steps_of, weight_files
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
 from hf_llc.studies.measure_curve import measure
+from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import remedy_for
 from hf_llc.workflow.opened_run import Given
 
@@ -472,3 +473,30 @@ def test_a_limit_is_that_of_the_whole_curve(tmp_path: Path, monkeypatch: pytest.
     failed = json.loads(Path("out/curve.json").read_text())["failed"]
     assert list(failed) == ["step10"] and failed["step10"].startswith("no draws: max_seconds stopped the run")
     assert len(results()) == 2
+
+
+@pytest.mark.parametrize(
+    ("word", "name"), [("first", "step2"), ("middle", "step10"), ("10", "step10"), ("step2", "step2")]
+)
+def test_the_checkpoint_to_calibrate_on_is_a_choice(word: str, name: str) -> None:
+    left = SeriesLeft([Checkpoint(each, {}) for each in ("step2", "step10", "step100")], print)
+    assert left.meant_by(word) == name and left.meant_by("last") == "step100"
+    with pytest.raises(InputError, match=r"no checkpoint .*, got '7'; allowed: first, middle, last, 2, 10, 100"):
+        left.meant_by("7")
+
+
+def test_a_name_without_a_number_is_left_out_and_never_first() -> None:
+    names = ("epoch_1", "epoch_2", "epoch_3", "epoch_init")
+    left = SeriesLeft([Checkpoint(each, {}) for each in names], print)
+    left.skip_without_steps()
+    assert left.skipped == {"epoch_init": "no step in its name"} and left.meant_by("last") == "epoch_3"
+
+
+def test_a_curve_calibrated_on_its_first_checkpoint_goes_on_with_it(tmp_path: Path) -> None:
+    files = series(tmp_path)
+    main(command(files, "--quiet", "--step-size", "1e-4", "--calibrate-on", "first"))
+    assert json.loads(Path("out/curve.json").read_text())["calibrated_on"] == "step2"
+    before = stamps()
+    main(command(files, "--quiet", "--step-size", "1e-4"))
+    assert stamps() == before and json.loads(Path("out/curve.json").read_text())["calibrated_on"] == "step2"
+    assert main(command(files, "--quiet", "--step-size", "1e-4", "--calibrate-on", "last")) == 2

@@ -44,13 +44,14 @@ def measure(
     overwrite: bool = False,
     progress: bool = True,
     x_scale: str = "linear",
+    calibrate_on: str | None = None,
     data_fingerprint: str | None = None,
     begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> Curve:
     """Estimate λ̂ of every checkpoint, on every process; the main one writes curve.csv, curve.json and curve.png.
 
-    All checkpoints are looked at first. The last one is estimated first; it decides the settings that are "auto". One
+    All checkpoints are looked at first. One of them is estimated first; it decides the settings that are "auto". One
     that cannot be measured is left out, and the curve says why. Each checkpoint's result has a folder of its own in
     `output`. A finished result is read, not computed again.
 
@@ -64,6 +65,8 @@ def measure(
         overwrite: compute every point again.
         progress: show progress bars on the main process.
         x_scale: "linear" or "log" axis of steps in the picture.
+        calibrate_on: the checkpoint that decides: "first", "middle", "last", its step or its name; None: the last one,
+            or that of the curve which goes on.
         data_fingerprint: of the examples that are to be measured on; None: any.
         begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
         report: called with a line of text after each checkpoint.
@@ -101,7 +104,9 @@ def measure(
     try:
         processes.main_does(folder.lock)
         processes.main_does(lambda: _check_points(folder.folder, series, overwrite=overwrite))
-        is_new, name = processes.main_does(lambda: _begin(folder, asked, series, resume=resume, overwrite=overwrite))
+        is_new, name = processes.main_does(
+            lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=resume, overwrite=overwrite)
+        )
         while name not in series.results:
             try:
                 series.add(name, measured(series.named(name), sample))
@@ -110,7 +115,9 @@ def measure(
                     raise
                 series.fail({name: str(error)})
                 series.check()
-                _, name = processes.main_does(lambda: _begin(folder, asked, series, resume=False, overwrite=True))
+                _, name = processes.main_does(
+                    lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=False, overwrite=True)
+                )
         shared = shared_settings(sample, series.results[name])
         for checkpoint in series.left:
             if checkpoint.name != name:
@@ -141,7 +148,13 @@ def _check_points(folder: Path, series: SeriesLeft, *, overwrite: bool) -> None:
 
 
 def _begin(
-    folder: RunFolder, asked: dict[str, Any], series: SeriesLeft, *, resume: bool, overwrite: bool
+    folder: RunFolder,
+    asked: dict[str, Any],
+    series: SeriesLeft,
+    *,
+    calibrate_on: str | None,
+    resume: bool,
+    overwrite: bool,
 ) -> tuple[bool, str]:
     """Begin a curve in `folder`, or continue the one in it.
 
@@ -153,7 +166,9 @@ def _begin(
     """
     recorded = None if overwrite else folder.recorded()
     # A checkpoint added later does not become the calibrated one: finished points keep their settings.
-    calibrated_on = (recorded or {}).get("calibrated_on", series.left[-1].name)
+    calibrated_on = (recorded or {}).get("calibrated_on")
+    if calibrated_on is None or calibrate_on is not None:
+        calibrated_on = series.meant_by(calibrate_on or "last")
     asked = {**asked, "calibrated_on": calibrated_on}
     folder.check(asked, resume=resume or None, overwrite=overwrite)
     folder.begin(asked, overwrite=overwrite)

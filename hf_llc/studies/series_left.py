@@ -77,6 +77,23 @@ class SeriesLeft:
             )
         return found[0]
 
+    def meant_by(self, word: str) -> str:
+        """The name of the checkpoint that a word means: first, middle, last, a step or a name.
+
+        Raises:
+            InputError: it means none.
+        """
+        names = [each.name for each in self.left]
+        places = {"first": 0, "middle": len(names) // 2, "last": -1}
+        if word in places:
+            return names[places[word]]
+        steps = [str(step) for step in steps_of(names) or []]
+        found = names.index(word) if word in names else steps.index(word) if word in steps else None
+        if found is None:
+            allowed = "first, middle, last, " + ", ".join(steps or names)
+            raise InputError("calibrate_on is no checkpoint of the curve", value=word, allowed=allowed)
+        return names[found]
+
     def add(self, name: str, result: LLCResult) -> None:
         """Take a result."""
         self.results[name] = result

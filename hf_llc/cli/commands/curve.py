@@ -16,7 +16,7 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.studies import checkpoint_series
 
-_DESCRIPTION = """λ̂ of every checkpoint of a series, at the settings decided on the last one. Run it again to go on.
+_DESCRIPTION = """λ̂ of every checkpoint of a series, at the settings decided on one of them. Run it again to go on.
 Writes curve.csv, .json, .png and a folder a checkpoint. Exit code 3 if a point is not trustworthy or could not
 be measured."""
 
@@ -47,6 +47,11 @@ def add(commands: Any) -> None:
         default="linear",
         help="of the steps, in the picture",
     )
+    options.add_argument(
+        "--calibrate-on",
+        metavar="first|middle|last|STEP",
+        help="the checkpoint that decides the settings left open (default: last)",
+    )
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -68,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
             load,
             sample,
             x_scale=args.x_scale,
+            calibrate_on=args.calibrate_on,
             data_fingerprint=None if args.like is None else args.like.data_fingerprint,
             **common,
         )
