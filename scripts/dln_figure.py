@@ -10,6 +10,8 @@ from experiment import Row
 from matplotlib.figure import Figure
 
 from hf_llc.models.deep_linear import SIZES
+from hf_llc.numerals import number
+from hf_llc.publishing.picture import COLOURS, WIDTH, legend_below
 
 SAMPLERS = ("paper", "auto", "asymptotic")
 
@@ -35,40 +37,44 @@ def draw(rows: Sequence[Row]) -> Figure:
     samplers = [name for name in SAMPLERS if any(row.get("sampler") == name for row in rows)]
     estimates, traces = [r for r in rows if "trace" not in r], [r for r in rows if "trace" in r]
     sizes = [size for size in SIZES if any(row["size"] == size for row in estimates)]
-    count = max(len(samplers), 3 if traces else 1)
     tested = [
         name for name in samplers if any(r["sampler"] == name and r["accept_prob"] is not None for r in estimates)
     ]
-    count = max(count, 1 + len(tested))
-    figure = Figure(figsize=(4.4 * count, 3.6 * (4 if traces else 3)), layout="constrained")
-    axes = figure.subplots(4 if traces else 3, count, squeeze=False)
+    lines = 4 if traces else 3
+    figure = Figure(figsize=(WIDTH, 2.8 * lines), layout="constrained")
+    rest = [1 + len(tested)] + ([len(traces)] if traces else [])
+    parts: Any = figure.subfigures(lines, 1)
+    axes = [
+        part.subplots(1, count, squeeze=False)[0] for part, count in zip(parts, [len(samplers)] * 2 + rest, strict=True)
+    ]
     for line, (is_log, name) in enumerate(((True, "Figure 4"), (False, "J.1"))):
-        for panel, sampler in zip(axes[line], samplers, strict=False):
+        for panel, sampler in zip(axes[line], samplers, strict=True):
             _against_exact(panel, [r for r in estimates if r["sampler"] == sampler], sizes, is_log=is_log)
             panel.set_title(f"{name}: {sampler}")
-    _errors(axes[2, 0], estimates, sizes, samplers)
-    for panel, sampler in zip(axes[2, 1:], tested, strict=False):  # samplers with momentum have no acceptance
+    _errors(axes[2][0], estimates, sizes, samplers)
+    for panel, sampler in zip(axes[2][1:], tested, strict=True):  # samplers with momentum have no acceptance
         _acceptance(panel, [r for r in estimates if r["sampler"] == sampler], sizes)
         panel.set_title(f"J.3: {sampler}")
-    for panel, row in zip(axes[3] if traces else [], sorted(traces, key=lambda row: row["step_size"]), strict=False):
+    for panel, row in zip(axes[3] if traces else [], sorted(traces, key=lambda row: row["step_size"]), strict=True):
         _trace(panel, row)
-    for panel in axes.flat:
-        if not panel.has_data():
-            panel.remove()
     return figure
 
 
 def _against_exact(panel: Any, rows: Sequence[Row], sizes: Sequence[str], *, is_log: bool) -> None:
     exact = [row["exact"] for row in rows]
     panel.plot([min(exact), max(exact)], [min(exact), max(exact)], color="black", lw=0.8)
-    for (number, size), is_trained in itertools.product(enumerate(sizes), (False, True)):
+    for (index, size), is_trained in itertools.product(enumerate(sizes), (False, True)):
         part = [r for r in rows if (r["size"], r["trained"]) == (size, is_trained) and (r["llc"] or 0) > 0]
         style = {"marker": "x", "label": f"{size}, trained"} if is_trained else {"marker": ".", "label": size}
         if part:
-            panel.plot([r["exact"] for r in part], [r["llc"] for r in part], ls="", ms=5, c=f"C{number}", **style)
+            errors = [r.get("llc_se") or 0.0 for r in part]
+            panel.errorbar(
+                [r["exact"] for r in part], [r["llc"] for r in part], errors,
+                ls="", ms=4, capsize=0, elinewidth=0.6, color=COLOURS[index], **style,
+            )  # fmt: skip
     scale = "log" if is_log else "linear"
     panel.set(xscale=scale, yscale=scale, xlabel="exact λ", ylabel="λ̂")
-    panel.legend(frameon=False, fontsize="small", loc="upper left")
+    legend_below(panel, ncols=3)
 
 
 def _errors(panel: Any, rows: Sequence[Row], sizes: Sequence[str], samplers: Sequence[str]) -> None:
@@ -79,20 +85,18 @@ def _errors(panel: Any, rows: Sequence[Row], sizes: Sequence[str], samplers: Seq
     panel.axhline(0, color="black", lw=0.8)
     panel.axhspan(0, 0.75, color="tab:gray", alpha=0.12, lw=0)
     panel.axhline(0.15, color="tab:gray", ls="--", lw=1)
-    panel.set(
-        ylabel="(λ − λ̂)/λ", title="J.2: boxes quartiles, whiskers 5–95 %\ngrey: the paper's range, dashed its median"
-    )
+    panel.set(ylabel="(λ − λ̂)/λ", title="J.2: quartiles, whiskers 5–95 %\ngrey: the paper's range and median")
 
 
 def _acceptance(panel: Any, rows: Sequence[Row], sizes: Sequence[str]) -> None:
     bins = [0.5 + k / 40 for k in range(21)]
-    for number, size in enumerate(sizes):
+    for index, size in enumerate(sizes):
         found = [max(r["accept_prob"], bins[0]) for r in rows if r["size"] == size and r["accept_prob"] is not None]
-        panel.hist(found, bins, histtype="step", color=f"C{number}", label=f"{size}, {len(found)} chains")
+        panel.hist(found, bins, histtype="step", color=COLOURS[index], label=f"{size}, {len(found)} chains")
     panel.set_xticks([0.5, 0.6, 0.7, 0.8, 0.9, 1.0], ["≤ 0.5", "0.6", "0.7", "0.8", "0.9", "1"])
     panel.axvspan(0.9, 0.95, color="tab:gray", alpha=0.2, lw=0)
-    panel.set(xlabel="mean MALA acceptance (grey: the advised 0.9 to 0.95)", ylabel="networks")
-    panel.legend(frameon=False, fontsize="small", loc="upper left")
+    panel.set(xlabel="MALA acceptance (grey: the advised)", ylabel="networks")
+    legend_below(panel, ncols=2)
 
 
 def _trace(panel: Any, row: Row) -> None:
@@ -100,7 +104,7 @@ def _trace(panel: Any, row: Row) -> None:
     panel.axhline(row["exact"], color="black", ls="--", lw=0.8)
     acceptance = "–" if row["accept_prob"] is None else f"{row['accept_prob']:.2f}"
     panel.set(xlabel="step", ylabel="nβ(L_B(w) − L_n(w*))")
-    panel.set_title(f"H.1: {row['kind']}, ε = {row['step_size']:.0e}, acceptance {acceptance}\ndashed: exact λ")
+    panel.set_title(f"H.1: {row['kind']}\nε = {number(row['step_size'])}, acceptance {acceptance}\n(dashed: exact λ)")
 
 
 def sentence(summaries: Sequence[Row]) -> str:

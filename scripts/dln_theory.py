@@ -55,6 +55,7 @@ from hf_llc.backend.random_streams import counter_seed
 from hf_llc.judging.estimator import llc_draws
 from hf_llc.judging.statistics import standard_error
 from hf_llc.problem import Problem
+from hf_llc.publishing.picture import COLOURS, WIDTH, legend_below
 from hf_llc.samplers import HMC
 from hf_llc.theory import deep_linear
 
@@ -203,7 +204,7 @@ def _seen(is_seen: bool) -> str:
 
 def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
     """Above: λ against d/2, and multiplicities. Below: volumes, and λ̂ against what they say."""
-    figure, ((one, two), (three, four)) = plt.subplots(2, 2, figsize=(10, 7.5), layout="constrained")
+    figure, ((one, two), (three, four)) = plt.subplots(2, 2, figsize=(WIDTH, 7.6), layout="constrained")
     layers = [row["hidden"] for row in networks]
     half = np.array([row["half_d"] for row in networks])
     dots = one.scatter(half, [row["lambda"] for row in networks], c=layers, s=8, norm=LogNorm(), cmap="viridis")
@@ -211,8 +212,8 @@ def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
     span = np.array([half.min(), half.max()])
     one.plot(span, span, "k--", lw=1, label="λ = d/2: a regular model")
     one.set(xscale="log", yscale="log", xlabel="d/2", ylabel="λ, exact", title="Figure I.1: deep linear networks")
-    one.legend(fontsize=8)
-    two.scatter(layers, [row["multiplicity"] for row in networks], s=8, c="C0", alpha=0.6)
+    legend_below(one)
+    two.scatter(layers, [row["multiplicity"] for row in networks], s=8, color=COLOURS[0], alpha=0.6)
     two.set(
         xscale="log", yscale="log", xlabel="hidden layers", ylabel="multiplicity m", title="Figure I.1: multiplicity"
     )
@@ -231,17 +232,14 @@ def draw(networks: Sequence[Row], targets: Sequence[Row]) -> Any:
             [2 * row["llc_se"] for row in mine],
             fmt=f"C{i}o",
             ms=4,
-            capsize=2,
         )
     three.set(xscale="log", yscale="log", xlabel="ε", ylabel="V(ε): probability of K < ε", title="Figure 2: volumes")
-    three.legend(fontsize=8)
+    legend_below(three)
     four.plot([], [], "ko", ms=4, label="λ̂, sampled (±2 standard errors)")
     four.plot([], [], "k", lw=1, label="from the volume, exactly")
     four.plot([], [], "k:", lw=1, label="λ: the limit")
-    four.set(xscale="log", xlabel="nβ", ylabel="nβ E[K]", title="λ̂ and what the volume says", ylim=(0, 1.5))
-    four.legend(fontsize=8, ncols=2, loc="upper center")
-    for axes in (one, two, three, four):
-        axes.grid(alpha=0.3)
+    four.set(xscale="log", xlabel="nβ", ylabel="nβ E[K]", title="λ̂ and what the volume says", ylim=(0, 1.1))
+    legend_below(four, ncols=1)
     return figure
 
 

@@ -22,6 +22,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
 from hf_llc.loading.hub_errors import hub_refusal
 from hf_llc.parallel.processes import Processes, alone
+from hf_llc.publishing.picture import save_picture, styled
 
 Row = dict[str, Any]
 T = TypeVar("T")
@@ -31,7 +32,8 @@ def start(main: Callable[[], None]) -> None:
     """Run `main()`. Bad input and Ctrl-C end in one line, from one process, with hf-llc's exit codes."""
     name = Path(sys.argv[0]).name
     try:
-        main()
+        with styled():
+            main()
     except InputError as error:
         sys.exit(end(BAD_INPUT, str(error), name=name))
     except KeyboardInterrupt:
@@ -188,7 +190,7 @@ class Experiment:
         """
         if not self.processes.is_main:
             return
-        figure.savefig(self.folder / "figure.png", dpi=150, bbox_inches="tight")
+        save_picture(figure, self.folder / "figure.png")
 
         def write(temporary: Path) -> None:
             with open(temporary, "w", newline="", encoding="utf-8") as file:

@@ -44,6 +44,7 @@ from sampling_alone import sample_alone
 
 from hf_llc.judging.estimator import estimate
 from hf_llc.parallel.processes import Processes
+from hf_llc.publishing.picture import WIDTH, legend_below
 from hf_llc.samplers import make_kernel
 
 matplotlib.use("Agg")
@@ -162,7 +163,7 @@ def claim_of_verdicts(rows: list[Row]) -> str:
 
 def draw(table: list[Row]) -> Any:
     """λ̂ (left) and seconds a chain (right) against n."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 4.0), layout="constrained")
     sizes = [line["n"] for line in table]
     for shift, (sampler, name) in zip((0.97, 1.03), SAMPLERS.items(), strict=True):
         color, marker = ("C0", "o") if sampler == "sgld" else ("C1", "s")
@@ -171,7 +172,6 @@ def draw(table: list[Row]) -> Any:
             [line[sampler] for line in table],
             [2 * line[f"{sampler}_se"] for line in table],
             fmt=f"{color}{marker}",
-            capsize=3,
             label=f"{name}, ±2 standard errors",
         )
         authors = [AUTHORS[n][sampler == "mala"] for n in AUTHORS]
@@ -181,10 +181,10 @@ def draw(table: list[Row]) -> Any:
         right.plot(sizes, [line[f"{sampler}_seconds"] for line in table], f"{color}{marker}-", label=name)
     left.set(xscale="log", xlabel="examples n", ylabel="λ̂", ylim=(0, None))
     right.set(xscale="log", yscale="log", xlabel="examples n", ylabel=f"seconds a chain on {Processes().device.type}")
-    left.legend(fontsize=7.5)
-    right.legend(fontsize=7.5)
-    for axes in (left, right):
-        axes.grid(alpha=0.3)
+    for which in (right.yaxis.set_major_formatter, right.yaxis.set_minor_formatter):
+        which(lambda value, _: f"{value:.0f}" if round(value, 6) in (2, 3, 5, 10, 20, 30, 50, 100, 300, 1000) else "")
+    legend_below(left, ncols=1)
+    legend_below(right, ncols=1)
     return figure
 
 

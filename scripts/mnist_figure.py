@@ -9,7 +9,10 @@ import numpy as np
 from claims import tiny_part, verdicts
 from classifiers import judged
 from experiment import Row
+from resnet_figure import band
 from scipy import stats
+
+from hf_llc.publishing.picture import COLOURS, WIDTH, legend_below
 
 OPTIMIZERS = ("sgd", "entropy-sgd")
 
@@ -88,26 +91,45 @@ def table(rows: Sequence[Row]) -> list[Row]:
 
 
 def figure(rows: Sequence[Row]) -> Any:
-    """λ̂ of the trained networks, and λ̂ against training loss on the way."""
+    """λ̂ of the trained networks, and λ̂ against training loss on the way.
+
+    A point has the standard error of its chains, and is hollow if they are not to be trusted; a bar is the mean over
+    repetitions with its 95 % interval.
+    """
     from matplotlib import pyplot as plt
 
-    fig, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), width_ratios=(1, 1.2))
-    colors = dict(zip(OPTIMIZERS, ("tab:blue", "tab:orange"), strict=True))
-    columns = [(name, [row["llc"] for row in rows if row["optimizer"] == name], colors[name]) for name in OPTIMIZERS]
-    columns.append(("sgd at the loss\nof entropy-sgd", [pair[1] for pair in at_equal_loss(rows)], "tab:cyan"))
+    fig, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9), width_ratios=(1, 1.2), layout="constrained")
+    colors = dict(zip(OPTIMIZERS, COLOURS[:2], strict=True))
+    columns = [(name, [row for row in rows if row["optimizer"] == name], colors[name]) for name in OPTIMIZERS]
+    pairs = zip(at_equal_loss(rows), at_equal_loss(rows, "llc_se"), strict=True)
+    between = [{"llc": llc, "llc_se": error, "verdict": "interpolated"} for (_, llc), (_, error) in pairs]
+    columns.append(("sgd at\nthat loss", between, COLOURS[2]))
     columns = [column for column in columns if column[1]]
-    for place, (_, values, color) in enumerate(columns):
-        left.plot(place + np.linspace(-0.15, 0.15, len(values)), values, "o", color=color, alpha=0.7)
-        left.plot([place - 0.3, place + 0.3], [np.mean(values)] * 2, color=color, lw=2)
-    left.set(xticks=range(len(columns)), xticklabels=[name for name, _, _ in columns], xlim=(-0.6, len(columns) - 0.4))
-    left.set(ylabel="λ̂", title="after training\n(the paper: about 1000 for both, d = 1,863,690)")
+    for place, (_, mine, color) in enumerate(columns):
+        values = [row["llc"] for row in mine]
+        _points(left, (place + np.linspace(-0.2, 0.2, len(mine))).tolist(), mine, color)
+        mean, half = band(values)
+        left.plot([place - 0.35, place + 0.35], [mean] * 2, color=color, lw=2)
+        left.fill_between([place - 0.35, place + 0.35], mean - half, mean + half, color=color, alpha=0.25, lw=0)
+    left.set_xticks(range(len(columns)), [name for name, _, _ in columns], fontsize=8)
+    left.set(xlim=(-0.6, len(columns) - 0.4), ylabel="λ̂")
+    left.set_title("after training; means and 95 % intervals\n(the paper: about 1000, of 1,863,690 weights)")
     for row in rows:
         losses, llcs = ([point[k] for point in row["curve"]] for k in ("train_loss", "llc"))
         color, label = colors[row["optimizer"]], row["optimizer"] if row["seed"] == 0 else None
         right.plot(losses, llcs, ".-", color=color, alpha=0.6, lw=1, label=label)
-        right.plot(losses[-1], llcs[-1], "o", color=color, mec="black", zorder=3)
-    right.set(xscale="log", xlabel="training loss (nats), falling", ylabel="λ̂", title="on the way (end: black rim)")
+        _points(right, [losses[-1]], [row], color)
+    right.set(xscale="log", xlabel="training loss (nats), falling", ylabel="λ̂")
+    right.set_title("on the way; large: the end\n(hollow: not trustworthy)")
     right.invert_xaxis()
-    right.legend(frameon=False)
-    fig.tight_layout()
+    legend_below(right)
     return fig
+
+
+def _points(axes: Any, places: Sequence[float], rows: Sequence[Row], color: str) -> None:
+    """Each row's λ̂ with the error of its chains."""
+    has_good = any(row["verdict"] == "trustworthy" for row in rows)
+    axes.errorbar(
+        places, [row["llc"] for row in rows], [row["llc_se"] for row in rows],
+        fmt="o", capsize=0, elinewidth=0.6, color=color, mfc=color if has_good else "white", zorder=3,
+    )  # fmt: skip

@@ -12,7 +12,8 @@ from claims import tiny_part
 from experiment import Row
 from scipy.stats import chi2
 
-from hf_llc.numerals import number
+from hf_llc.numerals import number, short
+from hf_llc.publishing.picture import BAD, COLOURS, GOOD, GREY, WIDTH
 
 AGREE = 0.1
 """Seeds agree where the standard deviation of λ̂ over them is below this share of its mean."""
@@ -82,30 +83,29 @@ def _damage(rows: Sequence[Row]) -> str:
     return f"the chains' mean loss is {mean}, {first} at w*, {trivial} of a constant predictor"
 
 
-BLUE, ORANGE, GREY = "#0072b2", "#d55e00", "#777777"
-
-
 def draw(rows: Sequence[Row]) -> Any:
-    """Training losses, λ̂ of each seed in both ways, and along the training of seed 0."""
+    """Training losses, λ̂ of each seed in both ways, and λ̂ and the loss along the training of seed 0."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     trained = [row for row in rows if row["stage"] == "train"]
     along = [row for row in rows if row["stage"] == "llc" and row["settings"] == "paper" and row["seed"] == 0]
-    count = bool(trained) + len(_used(rows)) + (len(along) > 1)
-    figure = Figure(figsize=(3.7 * count, 3.5), layout="constrained")
+    count = bool(trained) + len(_used(rows)) + 2 * (len(along) > 1)
+    lines = math.ceil(count / 2)
+    figure = Figure(figsize=(WIDTH, 2.7 * lines), layout="constrained")
     FigureCanvasAgg(figure)
-    panels = list(np.atleast_1d(figure.subplots(1, count)))
+    panels = list(figure.subplots(lines, 2, squeeze=False).flat)
+    for spare in panels[count:]:
+        spare.remove()
     if trained:
         axes = panels.pop(0)
         for row in trained:
-            axes.plot(*zip(*row["curve"], strict=True), lw=1, alpha=0.7)
-        axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)")
-        axes.set_title(f"{len(trained)} trainings", fontsize=9)
+            axes.plot(*zip(*row["curve"], strict=True), lw=1, alpha=0.8)
+        axes.set(xscale="log", xlabel="step", ylabel="training loss (nats a token)", title=f"{len(trained)} trainings")
     for way, name in _used(rows).items():
         _draw_seeds(panels.pop(0), last(rows, way), name)
     if len(along) > 1:
-        _draw_curve(panels.pop(0), sorted(along, key=lambda row: row["step"]))
+        _draw_curve(panels[:2], sorted(along, key=lambda row: row["step"]))
     return figure
 
 
@@ -116,36 +116,47 @@ def _draw_seeds(axes: Any, rows: Sequence[Row], name: str) -> None:
         axes.plot([i] * len(chains), chains, ls="none", marker="_", ms=9, color=GREY, alpha=0.5)
         good = row["verdict"] == "trustworthy"
         if row["llc"] is not None:
-            error = row["llc_se"] if good else None
-            axes.errorbar(i, row["llc"], error, fmt="o", ms=5, color=BLUE, mfc=BLUE if good else "white", capsize=3)
+            colour = GOOD if good else BAD
+            axes.errorbar(
+                i, row["llc"], row["llc_se"] if good else None, fmt="o", color=colour, mfc=GOOD if good else "white"
+            )
     values = [row["llc"] for row in rows if row["llc"] is not None]
+    over = ""
     if len(values) > 1:
         mean, sd = np.mean(values), np.std(values, ddof=1)
-        axes.axhspan(mean - sd, mean + sd, color=BLUE, alpha=0.15, lw=0)
-        axes.axhline(mean, color=BLUE, lw=0.8)
-        axes.text(
-            0.03, 0.05, f"mean {mean:.4g}\nsd {sd:.2g}, {sd / abs(mean):.1%}", fontsize=9, transform=axes.transAxes
-        )
+        axes.axhspan(mean - sd, mean + sd, color=GREY, alpha=0.2, lw=0)
+        axes.axhline(mean, color=GREY, lw=0.8)
+        over = f"   (mean {mean:.4g}, sd {sd:.2g}, {sd / abs(mean):.1%})"
     verdicts, row = ", ".join(dict.fromkeys(row["verdict"] for row in rows)), rows[0]
-    settings = f"nβ {number(row['nbeta'])}   γ {number(row['localization'])}   ε {row['step_size']:.2g}"
-    axes.set_title(f"{name}: {verdicts}\n{settings}", fontsize=9)
+    settings = f"nβ {number(row['nbeta'])}   γ {number(row['localization'])}   ε {short(row['step_size'])}"
+    axes.set_title(f"{name}: {verdicts}\n{settings}")
     axes.set_xticks(range(len(rows)), [str(row["model"] if row["seed"] is None else row["seed"]) for row in rows])
-    axes.set(xlabel="" if row["seed"] is None else "seed of the training", ylabel="λ̂", xlim=(-0.5, len(rows) - 0.5))
+    label = "" if row["seed"] is None else "seed"
+    axes.set(xlabel=label + over, ylabel="λ̂", xlim=(-0.5, len(rows) - 0.5))
     shown = [value for row in rows for value in [*row["llc_per_chain"], 0.0] if value is not None]
     axes.set_ylim(min(shown), 1.2 * max([1e-9, *shown]))
 
 
-def _draw_curve(axes: Any, rows: Sequence[Row]) -> None:
+def _draw_curve(panels: Sequence[Any], rows: Sequence[Row]) -> None:
+    """λ̂ and the loss along the training, in panels of their own."""
+    axes, lower = panels
     steps = [row["step"] for row in rows]
-    axes.plot(steps, [row["llc"] for row in rows], "o-", color=BLUE, mfc="white")
-    axes.set_xscale("symlog", linthresh=min(step for step in steps if step))
-    axes.set_xlabel("step")
-    axes.set_title("along the training of seed 0, the paper's settings", fontsize=9)
-    axes.set_ylabel("λ̂", color=BLUE)
-    axes.set_ylim(bottom=0)
-    right = axes.twinx()
-    right.plot(steps, [row["init_loss"] for row in rows], "s--", color=ORANGE, ms=4)
-    right.set_ylabel("held-out loss at w* (nats a token)", color=ORANGE)
+    good = [row["verdict"] == "trustworthy" for row in rows]
+    axes.plot(steps, [row["llc"] for row in rows], "o", color=BAD, mfc="white")
+    kept = [row for row, is_good in zip(rows, good, strict=True) if is_good]
+    if kept:
+        values = ([row[name] for row in kept] for name in ("step", "llc", "llc_se"))
+        axes.errorbar(*values, fmt="o-", color=GOOD)
+    kinds = ", ".join(dict.fromkeys(row["verdict"] for row in rows))
+    axes.set_title(f"along the training, the paper's settings\n({kinds})")
+    axes.set(ylabel="λ̂", ylim=(0, None))
+    lower.plot(steps, [row["init_loss"] for row in rows], "s-", color=COLOURS[2], ms=4)
+    lower.set(ylabel="held-out loss at w*\n(nats a token)")
+    for each in panels:
+        first = min(step for step in steps if step)
+        each.set_xscale("symlog", linthresh=first)
+        each.set_xlim(-0.3 * first, 1.4 * max(steps))
+        each.set_xlabel("step")
 
 
 NUMBERS = (

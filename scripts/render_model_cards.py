@@ -8,12 +8,18 @@ the cards again and compares.
 
 from __future__ import annotations
 
+import math
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 from hf_llc.files import write_atomically
 from hf_llc.publishing.card import merge_card
 from hf_llc.publishing.result_folder import read_curve
+from hf_llc.publishing.trace_plot import plot_trace
 from hf_llc.result import LLCResult
+from hf_llc.studies.curve import Curve, Point
+from hf_llc.studies.curve_plot import plot_curve
 
 FOLDER = Path(__file__).resolve().parents[1] / "model_cards"
 
@@ -68,9 +74,24 @@ def render(name: str) -> str:
     )
 
 
+def _curve(values: dict[str, Any]) -> Curve:
+    """The curve of a curve.json."""
+    kept = {item.name for item in fields(Curve)} - {"points"}
+    points: list[dict[str, Any]] = [
+        {name: math.nan if value is None else value for name, value in each.items()} for each in values["points"]
+    ]
+    return Curve([Point(**each) for each in points], **{name: value for name, value in values.items() if name in kept})
+
+
 def main() -> None:
-    """Write them all."""
+    """Write them all, with their pictures."""
     for name in READMES:
+        llc = FOLDER / name / "llc"
+        result, curve = LLCResult.load(llc), read_curve(llc)
+        write_atomically(llc / "trace.png", lambda path, result=result: plot_trace(result, path))
+        if curve is not None:
+            drawn = _curve(curve)
+            write_atomically(llc / "curve.png", lambda path, drawn=drawn: plot_curve(drawn, path))
         text = render(name)
         write_atomically(FOLDER / name / "README.md", lambda path, text=text: path.write_text(text, encoding="utf-8"))
 

@@ -11,6 +11,8 @@ from experiment import Row
 from matplotlib import pyplot as plt
 from scipy import stats
 
+from hf_llc.publishing.picture import WIDTH, legend_below
+
 NETWORKS = {"10-20-10": 166, "20-30-20": 537, "30-40-30": 1110}
 """Widths, and λ̂ of the authors' networks of these widths: ours are drawn anew."""
 
@@ -105,24 +107,23 @@ def claim(table: Sequence[Row]) -> str:
 
 def draw(table: Sequence[Row]) -> Any:
     """Left: the paper's figure, three networks. Right: one network, all preconditioners."""
-    figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.8), layout="constrained")
+    figure, (left, right) = plt.subplots(1, 2, figsize=(WIDTH, 3.9), layout="constrained")
     for i, (name, authors) in enumerate(NETWORKS.items()):
         lines = lines_of(table, name, "known")
         if lines:
             _curve(left, lines, f"C{i}o-", name)
             left.axhline(authors, color=f"C{i}", ls=":", lw=1)
     left.plot([], [], "k:", lw=1, label="the authors' networks of these widths")
-    left.set_title("A = c²: the preconditioner knows α", fontsize=10)
+    left.set_title("A = c²: the preconditioner knows α")
     for i, (preconditioner, name) in enumerate(PRECONDITIONERS.items()):
         lines = lines_of(table, FIRST, preconditioner)
         if lines:
             _curve(right, lines, f"C{(0, 3, 4, 5)[i]}{'osD^'[i]}-", name)
-    right.set_title(f"{FIRST}: other preconditioners", fontsize=10)
+    right.set_title(f"{FIRST}: other preconditioners")
     for axes in (left, right):
         axes.set(xscale="log", xlabel="α", ylabel="λ̂, ±2 standard errors")
-        axes.set_ylim(0, 1.3 * axes.get_ylim()[1])
-        axes.legend(fontsize=7.5, ncols=2, loc="upper center")
-        axes.grid(alpha=0.3)
+        axes.set_ylim(bottom=0)
+        legend_below(axes, ncols=1)
     return figure
 
 
@@ -134,6 +135,5 @@ def _curve(axes: Any, lines: Sequence[Row], style: str, label: str) -> None:
         fmt=style,
         ms=4,
         lw=1,
-        capsize=2,
         label=label,
     )

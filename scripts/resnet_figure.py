@@ -12,6 +12,9 @@ from classifiers import judged
 from experiment import Row
 from scipy import stats
 
+from hf_llc.numerals import short
+from hf_llc.publishing.picture import BAD, GOOD, GREY, WIDTH, legend_below
+
 Sweeps = Sequence[tuple[Any, Sequence[Row]]]
 """Each sweep with its rows."""
 
@@ -180,18 +183,23 @@ def table(sweeps: Sweeps) -> list[Row]:
 
 
 def figure(sweeps: Sweeps) -> Any:
-    """A column a sweep: λ̂ at the end against what varies, the paper's, and λ̂, accuracy and loss on the way.
+    """Two lines a sweep: λ̂ at the end against what varies, and the paper's; below λ̂, accuracy and loss on the way.
 
     Means over seeds with their 95 % intervals, or, of few seeds, with every seed. Legends stand below their panels.
     """
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import MaxNLocator
 
-    fig, axes = plt.subplots(5, len(sweeps), figsize=(3.3 * len(sweeps), 14), squeeze=False, layout="constrained")
-    for column, (sweep, rows) in zip(axes.T, sweeps, strict=True):
-        _ends(column[0], sweep, rows)
-        _papers(column[1], sweep)
+    fig = plt.figure(figsize=(WIDTH, 5.0 * len(sweeps)), layout="constrained")
+    parts: Any = fig.subfigures(len(sweeps), 1, squeeze=False)
+    for part, (sweep, rows) in zip(parts.flat, sweeps, strict=True):
+        above, below = part.subfigures(2, 1, height_ratios=[1.15, 1])
+        ends, papers = above.subplots(1, 2)
+        _ends(ends, sweep, rows)
+        _papers(papers, sweep)
         colors = plt.get_cmap("viridis")(np.linspace(0, 0.9, len(sweep.values)))
-        for axis, (name, label) in zip(column[2:], PANELS, strict=True):
+        panels = below.subplots(1, len(PANELS))
+        for axis, (name, label) in zip(panels, PANELS, strict=True):
             for color, value in zip(colors, sweep.values, strict=True):
                 mine = [row for row in sound(rows) if row[sweep.name] == value]
                 if not mine:
@@ -204,30 +212,27 @@ def figure(sweeps: Sweeps) -> Any:
                     axis.plot(steps, curves.T, "-", color=color, lw=0.7, alpha=0.6)
                 else:
                     axis.fill_between(steps, mean - half, mean + half, color=color, alpha=0.2, lw=0)
-            axis.set(xlabel="training step", yscale="log" if name == "train_loss" else "linear")
+            axis.set(xlabel="training step", ylabel=label, yscale="log" if name == "train_loss" else "linear")
+            axis.xaxis.set_major_locator(MaxNLocator(3, integer=True))
             _keep_in_view(axis)
-            if axis.get_subplotspec().is_first_col():
-                axis.set_ylabel(label)
-        _legend_below(column[2], columns=3, title=NAMES[sweep.name])
+        _legend_below(panels[1], columns=len(sweep.values), title=NAMES[sweep.name])
     return fig
 
 
 def _legend_below(axis: Any, *, columns: int, **how: Any) -> None:
     """A legend under the axis label, where it covers no curve."""
-    style = {"fontsize": "x-small", "title_fontsize": "x-small", "frameon": False}
-    axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2), ncols=columns, **style, **how)
+    legend_below(axis, ncols=columns, title_fontsize="small", **how)
 
 
 def _papers(axis: Any, sweep: Any) -> None:
     """The paper's λ̂ after training, of its own network and data."""
     known = {} if sweep.base["momentum"] else PAPER[sweep.name]
-    axis.set_title("the paper, read off its figures" if known else "the paper: no number given", fontsize="small")
-    axis.plot(range(len(known)), list(known.values()), "s--", color="tab:gray")
+    axis.set_title("the paper, read off its figures" if known else "the paper: no number given")
+    axis.plot(range(len(known)), list(known.values()), "s--", color=GREY)
     axis.set(xticks=range(len(known)), xticklabels=[f"{value:g}" for value in known], xlabel=NAMES[sweep.name])
-    if axis.get_subplotspec().is_first_col():
-        axis.set_ylabel("the paper's λ̂ after training")
+    axis.set_ylabel("the paper's λ̂")
     if not known:
-        axis.set(yticks=[])
+        axis.set_axis_off()
     else:
         axis.set_ylim(0, 1.1 * max(known.values()))
 
@@ -249,25 +254,29 @@ def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
     mine = sound(rows)
     other = [(places[row[sweep.name]], row["llc_other_norm"]) for row in mine if row.get("llc_other_norm") is not None]
     if other:
-        axis.plot(*zip(*other, strict=True), "o", mfc="none", color="tab:gray", label="BatchNorm's other mode")
+        axis.plot(*zip(*other, strict=True), "o", mfc="none", color=GREY, label="BatchNorm's other mode")
     kept, off = valid(rows), [row for row in mine if row["verdict"] in OFF]
-    axis.plot([places[row[sweep.name]] for row in kept], [row["llc"] for row in kept], "o", color="tab:blue", alpha=0.6)
+    for is_good, label in ((True, "λ̂ ± standard error"), (False, "not trustworthy")):
+        some = [row for row in kept if (row["verdict"] == "trustworthy") == is_good]
+        if some:
+            color = GOOD if is_good else BAD
+            axis.errorbar(
+                [places[row[sweep.name]] for row in some], [row["llc"] for row in some],
+                [row["llc_se"] for row in some] if is_good else None,
+                fmt="o", capsize=0, color=color, mfc=color if is_good else "white", label=label,
+            )  # fmt: skip
     if off:
         at = [places[row[sweep.name]] for row in off]
-        axis.plot(at, [row["llc"] for row in off], "x", color="tab:red", label="not a minimum, or basin left")
+        axis.plot(at, [row["llc"] for row in off], "x", color=BAD, label="not a minimum, or basin left")
     means = [band([row["llc"] for row in kept if row[sweep.name] == value])[0] for value in sweep.values]
-    axis.plot(range(len(means)), means, "-", color="tab:blue")
-    if other or off:
-        _legend_below(axis, columns=1)
+    axis.plot(range(len(means)), means, "-", color=GREY, lw=1, label="mean over seeds")
+    _legend_below(axis, columns=2)
     for value, place in places.items():
         lost = sum(row["diverged"] is not None for row in rows if row[sweep.name] == value)
         if lost:
-            axis.annotate(
-                f"{lost} diverged", (place, 0.02), xycoords=("data", "axes fraction"), color="tab:red", ha="center"
-            )
+            axis.annotate(f"{lost} diverged", (place, 0.02), xycoords=("data", "axes fraction"), color=BAD, ha="center")
     rho, p = trend(sweep, kept)
     axis.set(xticks=range(len(sweep.values)), xticklabels=[f"{value:g}" for value in sweep.values])
-    axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {rho:.2f}, p = {p:.2g})")
-    axis.set_title(title(sweep), fontsize="small")
-    if axis.get_subplotspec().is_first_col():
-        axis.set_ylabel("λ̂ after training")
+    axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {rho:.2f}, p = {short(p)})")
+    axis.set_title(title(sweep))
+    axis.set_ylabel("λ̂ after training")

@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from hf_llc.publishing.picture import COLOURS
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -128,11 +130,14 @@ def mala_vs_sgld(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
 def mnist_entropy_sgd(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
     left, right = axes
     assert [text.get_text() for text in left.get_xticklabels()][:2] == ["sgd", "entropy-sgd"]
-    for place, (name, colour) in enumerate((("sgd", "tab:blue"), ("entropy-sgd", "tab:orange"))):
+    for place, (name, colour) in enumerate((("sgd", COLOURS[0]), ("entropy-sgd", COLOURS[1]))):
         dots, mean = (line for line in left.lines if line.get_color() == colour)
         mine = [r for r in rows if r["optimizer"] == name]
         assert sorted(dots.get_ydata()) == pytest.approx(sorted(r["llc"] for r in mine))
         assert mean.get_ydata()[0] == pytest.approx(np.mean([r["llc"] for r in mine]))
+        (bars,) = (each for each in left.containers if each.lines[0] is dots)
+        heights = [np.diff(segment[:, 1])[0] for segment in bars.lines[2][0].get_segments()]
+        assert sorted(heights) == pytest.approx(sorted(2 * r["llc_se"] for r in mine))
         assert np.mean(dots.get_xdata()) == pytest.approx(place)
         ways = [line for line in right.lines if line.get_color() == colour and line.get_linestyle() == "-"]
         for row, line in zip(mine, [w for w in ways if len(w.get_xdata()) > 1], strict=True):
@@ -169,7 +174,7 @@ def rescaling_invariance(axes: list[Axes], table: list[Row], rows: list[Row]) ->
 
 
 def resnet_cifar10(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
-    columns = np.array(axes).reshape(5, -1).T
+    columns = np.array(axes).reshape(-1, 5)  # one sweep after the other
     names = [column[0].get_title().split("\n") for column in columns]
     for column, (varied, held) in zip(columns, names, strict=True):
         key = {"learning rate": "learning_rate", "batch size": "batch_size", "L2": "l2"}.get(varied, varied)
@@ -180,6 +185,8 @@ def resnet_cifar10(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
         steps = sorted({r["step"] for r in kept})
         ends = [r for r in kept if r["step"] == steps[-1]]
         shown = [x for x in column[0].lines if x.get_linestyle() == "None" and x.get_markerfacecolor() != "none"]
+        bad = [x for x in shown if x.get_markerfacecolor() == "white" or x.get_marker() == "x"]
+        assert sum(len(x.get_xdata()) for x in bad) == sum(r["verdict"] != "trustworthy" for r in ends)
         points = [point for line in shown for point in zip(*line.get_data(), strict=True)]
         same(_sorted(points), ((values.index(r[key]), r["llc"]) for r in ends))
         papers = {"momentum": [6700, 850], "learning_rate": [7900, 7800, 6650, 5350, 3050]}.get(key, [])

@@ -103,7 +103,7 @@ def test_table_files_and_picture(pair: list[LLCResult], capsys: pytest.CaptureFi
     values = json.loads(Path("out/compare.json").read_text())
     assert [row["name"] for row in values["rows"]] == ["a", "b"] and values["remarks"] == []
     with Image.open("out/compare.png") as image:
-        assert image.width == 1080
+        assert image.width == 1008
     assert main(["compare", "a", "a"]) == 2 and main(["compare", "a"]) == 2 and main(["compare", "a", "none"]) == 2
 
 

@@ -27,6 +27,7 @@ from hf_llc import LLCEvaluator, LoadConfig, SampleConfig
 from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import load_problem
+from hf_llc.publishing.picture import BAD, steady_range
 from hf_llc.records.findings import Reason
 from hf_llc.result import LLCResult
 from hf_llc.studies import measure_curve as module
@@ -111,7 +112,7 @@ def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     assert [line.split()[0] for line in table[:5]] == ["step", "2", "10", "100", "λ̂"]
     assert found["step2"].verdict in table[1] and f"{found['step2'].verdict} → " in "\n".join(table[5:])
     with Image.open("out/curve.png") as image:
-        assert image.size == (960, 576)
+        assert image.size == (1008, 748)
 
 
 def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
@@ -372,27 +373,59 @@ def example(verdicts: list[str], steps: list[int]) -> Curve:
 
 
 def test_picture_of_a_curve(tmp_path: Path, drawn: list[Figure]) -> None:
-    """λ̂ on the left, hollow and without an error bar where it is not to be trusted; the loss on the right."""
-    plot_curve(example(["trustworthy", "drifting", "trustworthy"], [1, 2, 8]), tmp_path / "curve.png")
+    """λ̂ above, hollow, joined to none and without an error bar where it is not to be trusted; the loss below."""
+    plot_curve(example(["trustworthy"] * 2 + ["drifting", "trustworthy"], [1, 2, 4, 8]), tmp_path / "curve.png")
     left, right = drawn[0].axes
     (bars,) = left.containers
-    assert [tuple(line.get_xydata().flatten()) for line in left.lines[:1]] == [(1, 10, 2, 13, 8, 16)]
-    assert bars.lines[0].get_xydata().tolist() == [[1, 10], [8, 16]]
-    assert [segment.tolist() for segment in bars.lines[2][0].get_segments()] == [[[1, 9.5], [1, 10.5]],
-                                                                                  [[8, 15.5], [8, 16.5]]]  # fmt: skip
+    joined = [line for line in left.lines if line.get_linestyle() == "-" and line.get_marker() == "None"]
+    assert [line.get_xydata().tolist() for line in joined] == [[[1, 10], [2, 13]]]
+    assert bars.lines[0].get_xydata().tolist() == [[1, 10], [2, 13], [8, 19]]
+    assert [segment.tolist() for segment in bars.lines[2][0].get_segments()] == [
+        [[1, 9.5], [1, 10.5]], [[2, 12.5], [2, 13.5]], [[8, 18.5], [8, 19.5]]
+    ]  # fmt: skip
     hollow = [line for line in left.lines if line.get_markerfacecolor() == "white"]
-    assert [line.get_xydata().tolist() for line in hollow] == [[[2, 13]]]
+    assert [line.get_xydata().tolist() for line in hollow] == [[[4, 16]]] and hollow[0].get_color() == BAD
+    low, high = left.get_ylim()
+    assert high - low >= 20 * 0.5 and left.get_position().y0 > right.get_position().y1
     (loss,) = right.lines
-    assert loss.get_xydata().flatten().tolist() == pytest.approx([1, 2, 2, 1, 8, 2 / 3])
-    assert (left.get_ylabel(), right.get_ylabel(), left.get_xlabel()) == ("λ̂", "loss (nats per token)", "step")
+    assert loss.get_xydata().flatten().tolist() == pytest.approx([1, 2, 2, 1, 4, 2 / 3, 8, 0.5])
+    assert (left.get_ylabel(), right.get_ylabel(), right.get_xlabel()) == ("λ̂", "loss\n(nats per token)", "step")
     legend = left.get_legend()
     handles = dict(zip([text.get_text() for text in legend.get_texts()], legend.legend_handles, strict=True))
-    assert set(handles) == {"λ̂ ± standard error", "λ̂, not trustworthy", "loss (right)"}
-    assert handles["loss (right)"].get_color() == loss.get_color() != left.lines[0].get_color()
+    assert set(handles) == {"λ̂ ± standard error", "λ̂, not trustworthy"}
     assert drawn[0].get_suptitle() == (
         "n 1,000   nβ 144.8   γ 100   ε 1e-5   batch 32   4 × 200 draws after 200 steps\n"
-        "λ̂ at nβ 144.8, γ 100: 10 → 16, while the loss went 2 → 0.6667"
+        "λ̂ at nβ 144.8, γ 100: 10 → 19, while the loss went 2 → 0.5"
     )
+
+
+def test_a_lambda_far_off_stands_at_the_rim_and_does_not_set_the_scale(tmp_path: Path, drawn: list[Figure]) -> None:
+    curve = example(["trustworthy", "drifting", "diverged", "trustworthy", "drifting"], [1, 2, 3, 4, 5])
+    values = [10.0, 9e4, math.nan, 11.0, -9e4]
+    points = [replace(point, llc=value) for point, value in zip(curve.points, values, strict=True)]
+    plot_curve(replace(curve, points=points), tmp_path / "curve.png")
+    axes = drawn[0].axes[0]
+    assert 0 <= axes.get_ylim()[0] < 10 and 11 < axes.get_ylim()[1] < 30
+    found = {
+        line.get_marker(): line.get_xydata().tolist() for line in axes.lines if line.get_markerfacecolor() == "white"
+    }
+    assert found == {"^": [[2, axes.get_ylim()[1]]], "v": [[5, axes.get_ylim()[0]]]}
+
+
+@pytest.mark.parametrize(
+    ("values", "errors"),
+    [([10.0], [0.1]), ([35.0, 32.4], [0.9, 0.8]), ([1e5, 1.001e5], [5.0, 5.0]), ([0.1, 100.0], [0.1, 1.0]),
+     ([-5.0, 5.0], [1.0, math.nan]), ([3.0, 3.0], [0.0, 0.0]), ([0.0], [math.nan]), ([math.nan], [1.0])],
+)  # fmt: skip
+def test_an_axis_of_lambda_holds_all_and_makes_no_noise_steep(values: list[float], errors: list[float]) -> None:
+    low, high = steady_range(values, errors)
+    assert low < high
+    known = [(v, e) for v, e in zip(values, errors, strict=True) if math.isfinite(v)]
+    assert all(
+        low <= v - (e if math.isfinite(e) else 0) and v + (e if math.isfinite(e) else 0) <= high for v, e in known
+    )
+    middle = sorted(e if math.isfinite(e) else 0.0 for _, e in known)[len(known) // 2] if known else 0.0
+    assert high - low >= (20 * middle if low < 0 or low > 0 else high)
 
 
 def test_a_curve_says_what_to_do_about_each_kind_of_bad_verdict() -> None:
@@ -411,9 +444,9 @@ def test_log_axis_with_and_without_a_step_0(tmp_path: Path, steps: list[int], sc
     """A step 0 is a place of its own left of the others, which are as far apart as their logarithms."""
     path = plot_curve(example(["trustworthy"] * 3, steps), tmp_path / "curve.png", x_scale="log")
     with Image.open(path) as image:
-        assert image.size == (960, 576)
+        assert image.size == (1008, 748)
     axes = drawn[0].axes[0]
-    assert axes.get_xscale() == scale and list(axes.lines[0].get_xdata()) == steps
+    assert axes.get_xscale() == scale and list(axes.containers[0].lines[0].get_xdata()) == steps
     places = axes.transData.transform([(step, 10.0) for step in (*steps, 4096)])[:, 0]
     assert places[0] < places[1] < places[2] and places[3] - places[2] == pytest.approx(places[2] - places[1])
 

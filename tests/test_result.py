@@ -384,7 +384,7 @@ def test_print_survives_missing_numbers() -> None:
 
 
 def panels(figure: Figure) -> tuple[Axes, Axes, Axes | None]:
-    """Losses, running λ̂, acceptance."""
+    """Losses, running λ̂, and acceptance if it was measured."""
     upper, lower, *right = figure.axes
     return upper, lower, right[0] if right else None
 
@@ -406,6 +406,10 @@ def bands(axes: Axes) -> list[tuple[float, float, float, float]]:
     """Shaded rectangles as x0, x1, y0, y1; what runs over the whole width or height is 0 … 1 there."""
     corners = [patch.get_path().transformed(patch.get_patch_transform()).vertices for patch in axes.patches]
     return [(*v[:, 0][[0, 2]], *v[:, 1][[0, 2]]) for v in corners]
+
+
+STEP = "step   (4 × 300 draws after 300 steps of burn-in; n 12,345 tokens)"
+"""The caption of the picture of `make_result`."""
 
 
 def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
@@ -435,21 +439,25 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     assert len({line.get_color() for line in running}) == 4
     assert levels(upper) == [(2.0, "$L_n(w^*)$ = 2")] and [level for level, _ in levels(lower)] == [result.llc]
     assert bands(upper) == [(-0.5, 299.5, 0, 1)]
-    span = (0, 1, result.llc - result.llc_se, result.llc + result.llc_se)
-    assert bands(lower) == [pytest.approx(span), (-0.5, 299.5, 0, 1)]
+    assert bands(lower) == [(-0.5, 299.5, 0, 1)]
+    (band,) = [patch.get_paths()[0].get_extents() for patch in lower.collections]
+    after = (299.5, result.llc - result.llc_se, 599.5, result.llc + result.llc_se)  # not over the burn-in
+    assert (band.x0, band.y0, band.x1, band.y1) == pytest.approx(after)
+    (level,) = [line for line in lower.lines if line.get_color() == "black"]
+    assert list(level.get_xdata()) == [299.5, 599.5]
     assert right is not None
     (points,) = right.lines
     np.testing.assert_array_equal(points.get_xdata(), np.arange(0, 600, 20))
     np.testing.assert_allclose(points.get_ydata(), trace.accept_prob[:, ::20].mean(axis=0))
-    assert right.get_ylim() == (0, 1.02)
-    labels = (upper.get_ylabel(), lower.get_ylabel(), lower.get_xlabel(), right.get_ylabel())
-    assert labels == ("loss (nats per token)", "running λ̂", "step", "MALA acceptance")
+    assert right.get_ylim() == (0, 1.05) and right.get_position().y1 < lower.get_position().y0  # a panel of its own
+    labels = (upper.get_ylabel(), lower.get_ylabel(), right.get_xlabel(), right.get_ylabel())
+    assert labels == ("loss (nats per token)", "running λ̂", STEP, "acceptance")
     assert drawn[0].get_suptitle().splitlines() == [
         "λ̂ = 12.03 ± 0.14 at nβ 500, γ 100; −3 % at 2γ   trustworthy",
         "λ̂ of a point 0.1 ‖w*‖ away from the model given, 0.1 nats lower on this data",
     ]
     assert [text.get_text() for text in upper.get_legend().get_texts()] == [
-        "chains (moving mean)", "$L_n(w^*)$ = 2", "acceptance (right)", "burn-in",
+        "chains (moving mean)", "$L_n(w^*)$ = 2", "burn-in",
     ]  # fmt: skip
 
 

@@ -49,16 +49,40 @@ def render_section(
         folder: the folder of the result's files, relative to the card, e.g. `llc/`.
         curve: contents of the curve.json in `folder`, if there is one; curve.png and curve.csv lie beside it.
     """
-    parts = ["## Local learning coefficient", _warning(result), _headline(result), _meaning(result)]
-    if result.trace is not None:
-        parts.append(f"![The chains' loss above, the running λ̂ below]({folder}trace.png)")
+    parts = ["## Local learning coefficient", _warning(result), _badges(result), _headline(result)]
     if curve is not None:
-        parts += ["### Over training", f"![λ̂ and loss over checkpoints]({folder}curve.png)", _points(curve, folder)]
-    parts += ["### Diagnostics", _table("Diagnostic", card_rows(result, CARD_DIAGNOSTICS)), _notes(result)]
-    parts += ["### Settings", _table("Setting", card_rows(result, CARD_SETTINGS))]
-    parts += ["### Reproduce", _reproduce(result, repo_id), _files(result, folder)]
-    parts += ["### Citation", _CITATION]
+        parts += [f"![λ̂ and loss over checkpoints]({folder}curve.png)", escaped(curve_text(curve)) + "."]
+        parts.append(_folded("λ̂ of each checkpoint", _points(curve, folder)))
+    elif result.trace is not None:
+        parts.append(_trace_picture(folder))
+    parts.append(_meaning(result))
+    diagnostics = [_table("Diagnostic", card_rows(result, CARD_DIAGNOSTICS)), _notes(result)]
+    diagnostics += [_trace_picture(folder)] if curve is not None and result.trace is not None else []
+    parts.append(_folded("Diagnostics", *diagnostics))
+    parts.append(_folded("Settings", _table("Setting", card_rows(result, CARD_SETTINGS))))
+    parts.append(_folded("Reproduce", _reproduce(result, repo_id), _files(result, folder)))
+    parts.append(_folded("Citation", _CITATION))
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _folded(title: str, *parts: str) -> str:
+    """A part of the section that opens at a click; Markdown goes on within it, since blank lines stand around it."""
+    inner = "\n\n".join(part for part in parts if part)
+    return f"<details>\n<summary>{title}</summary>\n\n{inner}\n\n</details>"
+
+
+def _badges(result: Record) -> str:
+    """λ̂, the verdict, nβ and γ at a glance: code spans, which need no picture of another site.
+
+    The metric has its name in letters: many fonts of code put the hat of λ̂ beside it.
+    """
+    verdict = result.verdict if result.is_trustworthy else f"not to be trusted: {result.verdict}"
+    law = [f"nβ {number(result.nbeta)}", f"γ {number(result.localization)}"]
+    return " ".join(map(code, (f"llc {with_error(result.llc, result.llc_se)}", verdict, *law)))
+
+
+def _trace_picture(folder: str) -> str:
+    return f"![The chains' loss above, the running λ̂ below]({folder}trace.png)"
 
 
 def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
@@ -147,12 +171,11 @@ def _meaning(result: Record) -> str:
 
 
 def _points(curve: dict[str, Any], folder: str) -> str:
-    """The points of a curve as a table below what it says in all, or only a link if they are too many for a card."""
+    """The points of a curve as a table, or only a link if they are too many for a card."""
     points = curve["points"]
     where = f"All {len(points)} checkpoints, with the same settings, are in [`curve.csv`]({folder}curve.csv)."
-    first = escaped(curve_text(curve)) + "."
     if len(points) > _MAX_POINTS:
-        return f"{first}\n\n{where}"
+        return where
     axis = "Position" if curve.get("axis") == "position" else "Step"
     columns = {axis: [str(point["step"]) for point in points]}
     columns["λ̂"] = [with_error(*_pair(point, "llc")) for point in points]
@@ -163,7 +186,7 @@ def _points(curve: dict[str, Any], folder: str) -> str:
     verdicts = [escaped(point["verdict"]) for point in points]
     rows = [f"| {' | '.join(known)} | Verdict |", "|---:" * len(known) + "|---|"]
     rows += [f"| {' | '.join(cells)} |" for cells in zip(*known.values(), verdicts, strict=True)]
-    return "\n".join([first, "", *rows]) + "\n\n" + where
+    return "\n".join(rows) + "\n\n" + where
 
 
 def _pair(point: dict[str, Any], name: str) -> tuple[float, float]:

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import number
+from hf_llc.publishing.formatting import counted
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
-from hf_llc.publishing.picture import new_figure, save_picture
+from hf_llc.publishing.picture import COLOURS, GREY, drawn, legend_above
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 Array = np.ndarray
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
-"""The palette of Okabe and Ito, which colour-blind readers can tell apart."""
-_ACCEPT_COLOUR = "#777777"
 _MAX_POINTS = 4000
 """Points of a curve, at most: more cannot be seen, and a picture of 10^6 steps must not take minutes."""
 _MAX_FAINT_CHAINS = 12
@@ -35,10 +33,10 @@ def plot_trace(result: Record, path: str | Path) -> Path:
     """Draw the trace of `result` into a PNG; return its path.
 
     Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
-    trivial predictor's loss if the chains come near it, burn-in shaded, and MALA acceptance on the right axis. The loss
+    trivial predictor's loss if the chains come near it, and burn-in shaded. The loss
     shown is L_n(w*) + L_B(w_t) − L_B(w*). The difference on one minibatch removes the noise of which examples it holds,
     which all chains share and which would hide the climb. Below: the running λ̂ of each chain, from the same
-    differences after burn-in, and the band λ̂ ± standard error.
+    differences after burn-in, and the band λ̂ ± standard error. At the foot, where it was measured, MALA's acceptance.
 
     Args:
         result: with its trace.
@@ -52,20 +50,21 @@ def plot_trace(result: Record, path: str | Path) -> Path:
     trace = result.trace
     if trace is None:
         raise ValueError("the result has no trace to draw")
-    figure = new_figure(9, 6.5)
-    upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=[3, 2])
-    _draw_losses(upper, result, trace)
-    _draw_acceptance(upper, result, trace)
-    _draw_running_llc(lower, result, trace)
-    for axes in (upper, lower):
-        if result.num_burnin_steps > 0:
-            axes.axvspan(-0.5, result.num_burnin_steps - 0.5, color="black", alpha=0.06, lw=0, label="burn-in")
-    upper.set_xlim(-0.5, trace.shape[1] - 0.5)
-    lower.xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
-    # Outside the axes: with many chains no place inside is free.
-    upper.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=6, fontsize=8, frameon=False)
-    figure.suptitle(_title(result), fontsize=10, color="black" if result.is_trustworthy else "#a00000")
-    save_picture(figure, path)
+    heights = [3.0, 2.0] + ([0.9] if _has_acceptance(trace) else [])
+    with drawn(path, height=1 + 0.9 * sum(heights)) as figure:
+        panels = figure.subplots(len(heights), 1, sharex=True, height_ratios=heights)
+        _draw_losses(panels[0], result, trace)
+        _draw_running_llc(panels[1], result, trace)
+        if _has_acceptance(trace):
+            _draw_acceptance(panels[2], trace)
+        for axes in panels:
+            if result.num_burnin_steps > 0:
+                axes.axvspan(-0.5, result.num_burnin_steps - 0.5, color="black", alpha=0.06, lw=0, label="burn-in")
+        panels[0].set_xlim(-0.5, trace.shape[1] - 0.5)
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+        panels[-1].set_xlabel(_caption(result))
+        legend_above(panels[0], ncols=5)
+        figure.suptitle(_title(result), color="black" if result.is_trustworthy else "#a00000")
     return Path(path)
 
 
@@ -114,7 +113,7 @@ def _thin(steps: Array, values: Array) -> tuple[Array, Array]:
 
 
 def _colour(chain: int) -> str:
-    return _COLOURS[chain % len(_COLOURS)]
+    return COLOURS[chain % len(COLOURS)]
 
 
 def _draw_losses(axes: Axes, result: Record, trace: Trace) -> None:
@@ -166,21 +165,20 @@ def _scale(axes: Axes, low: float, high: float) -> None:
     axes.set_ylim(low - margin, high + margin)
 
 
-def _draw_acceptance(axes: Axes, result: Record, trace: Trace) -> None:
-    """Draw the mean acceptance of the chains on the right axis, neighbouring steps averaged to at most 100 points."""
+def _has_acceptance(trace: Trace) -> bool:
+    return bool(np.isfinite(trace.accept_prob).any())
+
+
+def _draw_acceptance(axes: Axes, trace: Trace) -> None:
+    """Draw the mean acceptance of the chains, neighbouring steps averaged to at most 100 points."""
     values = trace.accept_prob
     measured = np.flatnonzero(np.isfinite(values).any(axis=0))
-    if not measured.size:
-        return
-    right = axes.twinx()
     groups = np.array_split(measured, min(100, measured.size))
     steps = [group.mean() for group in groups]
     means = [float(np.nanmean(values[:, group])) for group in groups]
-    right.plot(steps, means, ls="none", marker=".", ms=4, color=_ACCEPT_COLOUR, alpha=0.8)
-    axes.plot([], [], ls="none", marker=".", color=_ACCEPT_COLOUR, label="acceptance (right)")
-    right.set_ylim(0, 1.02)
-    right.set_ylabel("MALA acceptance", color=_ACCEPT_COLOUR)
-    right.tick_params(axis="y", colors=_ACCEPT_COLOUR)
+    axes.plot(steps, means, ls="none", marker=".", ms=4, color=GREY)
+    axes.set_ylim(0, 1.05)
+    axes.set_ylabel("acceptance")
 
 
 def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
@@ -195,10 +193,12 @@ def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
     alpha = 0.9 if len(running) <= _MAX_FAINT_CHAINS else 0.45
     for chain, values in enumerate(running):
         axes.plot(steps, values, color=_colour(chain), lw=1, alpha=alpha, marker=marker)
-    if math.isfinite(result.llc):
-        axes.axhline(result.llc, color="black", lw=1)
+    if math.isfinite(result.llc) and len(steps):
+        ends = [steps[0] - 0.5, steps[-1] + 0.5]  # λ̂ is of the draws: what stands here does not cross the burn-in
+        axes.plot(ends, [result.llc] * 2, color="black", lw=1)
         if math.isfinite(result.llc_se):
-            axes.axhspan(result.llc - result.llc_se, result.llc + result.llc_se, color="black", alpha=0.15, lw=0)
+            low, high = result.llc - result.llc_se, result.llc + result.llc_se
+            axes.fill_between(ends, low, high, color="black", alpha=0.15, lw=0)
     late = running[:, len(steps) // 10 :]  # means over the first few steps would set the scale for all the rest
     error = result.llc_se if math.isfinite(result.llc_se) else 0.0
     low, high = _range(late, result.llc - error, result.llc + error)
@@ -207,7 +207,11 @@ def _draw_running_llc(axes: Axes, result: Record, trace: Trace) -> None:
     else:
         _scale(axes, low, high)
     axes.set_ylabel("running λ̂")
-    axes.set_xlabel("step")
+
+
+def _caption(result: Record) -> str:
+    draws = f"{result.num_chains:,} × {result.num_draws:,} draws after {result.num_burnin_steps:,} steps of burn-in"
+    return f"step   ({draws}; n {result.n:,} {counted(result.unit)})"
 
 
 def _title(result: Record) -> str:
@@ -215,5 +219,5 @@ def _title(result: Record) -> str:
     text = f"{estimate_text(result)} at {law_text(result)}   {result.verdict}"
     reasons = [reason.text for reason in result.reasons if not reason.is_note]
     moved = moved_text(result)
-    lines = [text, *([] if moved is None else [moved]), *textwrap.wrap("; ".join(reasons[:1]), 110)[:3]]
+    lines = [text, *([] if moved is None else [moved]), *textwrap.wrap("; ".join(reasons[:1]), 90)[:3]]
     return "\n".join(line.replace("$", r"\$") for line in lines)

@@ -7,15 +7,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_llc.numerals import number
-from hf_llc.publishing.picture import new_figure, save_picture
+from hf_llc.publishing.picture import BAD, COLOURS, GOOD, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
     from hf_llc.studies.calibration import Calibration, Cell
-
-_COLOUR, _LOST_COLOUR, _PLATEAU_COLOUR = "#0072b2", "#d55e00", "#009e73"
-"""From the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 
 
 def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
@@ -31,26 +28,24 @@ def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
         The path.
     """
     s = calibration.settings
-    figure = new_figure(9, 4.2)
-    panels = figure.subplots(1, 2, sharey=True)
     labels = {"step_size": f"ε  (at γ = {number(s['localization'])})",
               "localization": f"γ  (at ε = {number(s['step_size'])})"}  # fmt: skip
-    for axes, (axis, label) in zip(panels, labels.items(), strict=True):
-        _draw(axes, calibration.along(axis))
-        axes.set_xlabel(label)
-    panels[0].set_ylabel("λ̂")
-    handles, names = panels[0].get_legend_handles_labels()
-    for handle, name in zip(*panels[1].get_legend_handles_labels(), strict=True):
-        if name not in names:
-            handles.append(handle)
-            names.append(name)
-    figure.legend(handles, names, loc="outside lower center", ncols=5, fontsize=8, frameon=False)
-    friction = f", friction {number(s['friction'])}" if "friction" in s else ""
-    figure.suptitle(
-        f"{s['sampler']}{friction}, {s['gradient']} gradients   nβ {number(s['nbeta'])}   batch {s['batch_size']}",
-        fontsize=9,
-    )
-    save_picture(figure, path)
+    with drawn(path, height=3.8) as figure:
+        panels = figure.subplots(1, 2, sharey=True)
+        for axes, (axis, label) in zip(panels, labels.items(), strict=True):
+            _draw(axes, calibration.along(axis))
+            axes.set_xlabel(label)
+        panels[0].set_ylabel("λ̂")
+        handles, names = panels[0].get_legend_handles_labels()
+        for handle, name in zip(*panels[1].get_legend_handles_labels(), strict=True):
+            if name not in names:
+                handles.append(handle)
+                names.append(name)
+        figure.legend(handles, names, loc="outside lower center", ncols=3)
+        friction = f", friction {number(s['friction'])}" if "friction" in s else ""
+        figure.suptitle(
+            f"{s['sampler']}{friction}, {s['gradient']} gradients   nβ {number(s['nbeta'])}   batch {s['batch_size']}",
+        )
     return Path(path)
 
 
@@ -62,7 +57,7 @@ def _draw(axes: Axes, cells: Sequence[Cell]) -> None:
     lost = [cell for cell in cells if cell.is_lost]
     flat = [cell.value for cell in cells if cell.is_plateau]
     if flat:
-        axes.axvspan(min(flat) / 1.19, max(flat) * 1.19, color=_PLATEAU_COLOUR, alpha=0.15, lw=0, label="plateau")
+        axes.axvspan(min(flat) / 1.19, max(flat) * 1.19, color=COLOURS[2], alpha=0.15, lw=0, label="plateau")
     for cell in cells:
         if cell.factor == 1:
             axes.axvline(cell.value, color="black", lw=1, ls="--", label="chosen")
@@ -70,11 +65,9 @@ def _draw(axes: Axes, cells: Sequence[Cell]) -> None:
         [cell.value for cell in good],
         [cell.llc for cell in good],
         [cell.llc_se for cell in good],
-        color=_COLOUR,
+        color=GOOD,
         marker="o",
-        ms=5,
         lw=1,
-        capsize=3,
         label="λ̂ ± standard error",
     )
     if lost:
@@ -82,7 +75,7 @@ def _draw(axes: Axes, cells: Sequence[Cell]) -> None:
             [cell.value for cell in lost],
             [0.96] * len(lost),
             transform=axes.get_xaxis_transform(),
-            color=_LOST_COLOUR,
+            color=BAD,
             marker="x",
             ms=9,
             mew=2,
@@ -94,4 +87,4 @@ def _draw(axes: Axes, cells: Sequence[Cell]) -> None:
         axes.set_xticks([cell.value for cell in cells], [number(cell.value) for cell in cells], fontsize=8)
         axes.xaxis.set_minor_locator(NullLocator())
         axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.grid(axis="y", alpha=0.2)
+    axes.grid(visible=False, axis="x")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import short
-from hf_llc.publishing.picture import new_figure, save_picture
+from hf_llc.publishing.picture import BAD, GOOD, WIDTH, drawn
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,8 +20,6 @@ if TYPE_CHECKING:
 
     from hf_llc.studies.component_table import ComponentTable, Row
 
-_COLOUR = "#0072b2"
-"""From the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _PIECE = re.compile(r"l(\d+)([hgxe])(\d+)")
 _NAMES = {"h": "head", "g": "group of heads", "x": "head of cross-attention", "e": "expert"}
 _MOST_BARS = 80
@@ -50,14 +49,13 @@ def plot_components(table: ComponentTable, path: str | Path) -> Path:
         [(4.5, 0.28 * min(len(bars), _MOST_BARS) + 1.2)] if bars else []
     )
     width, height = sum(size[0] for size in sizes) + 0.5, max(size[1] for size in sizes) + 0.6
-    figure = new_figure(max(width, 7), height)
-    every = figure.subplots(1, len(sizes), squeeze=False, width_ratios=[size[0] for size in sizes])[0]
-    for axes, (letter, rows) in zip(every, pieces.items(), strict=False):
-        _draw_map(figure, axes, rows, _NAMES[letter])
-    if bars:
-        _draw_bars(every[-1], bars[:_MOST_BARS], len(bars))
-    figure.suptitle(table.headline, fontsize=9, wrap=True)
-    save_picture(figure, path)
+    with drawn(path, width=max(width, WIDTH), height=height) as figure:
+        every = figure.subplots(1, len(sizes), squeeze=False, width_ratios=[size[0] for size in sizes])[0]
+        for axes, (letter, rows) in zip(every, pieces.items(), strict=False):
+            _draw_map(figure, axes, rows, _NAMES[letter])
+        if bars:
+            _draw_bars(every[-1], bars[:_MOST_BARS], len(bars))
+        figure.suptitle(textwrap.fill(table.headline, int(13 * max(width, WIDTH))))
     return Path(path)
 
 
@@ -80,6 +78,7 @@ def _draw_map(figure: Figure, axes: Axes, rows: Sequence[Row], what: str) -> Non
     for row in rows:
         layer, number = _place(row)
         values[layers.index(layer), numbers.index(number)] = row.llc if math.isfinite(row.llc) else np.nan
+    axes.grid(visible=False)
     image = axes.imshow(values, cmap="viridis", aspect="auto")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2 if np.isfinite(values).any() else 0.0
     for row in rows if len(layers) * len(numbers) <= 400 else ():
@@ -97,11 +96,13 @@ def _draw_bars(axes: Axes, rows: Sequence[Row], total: int) -> None:
     for y, row in enumerate(rows):
         error = row.llc_se if math.isfinite(row.llc_se) else 0.0
         value = row.llc if math.isfinite(row.llc) else 0.0
+        edge = GOOD if row.is_trustworthy else BAD
         axes.barh(
-            y, value, xerr=error, color=_COLOUR if row.is_trustworthy else "none", edgecolor=_COLOUR, ecolor="black",
-            capsize=2, height=0.7,
+            y, value, xerr=error, color=edge if row.is_trustworthy else "none", edgecolor=edge, ecolor="black",
+            height=0.7,
         )  # fmt: skip
     axes.set_yticks(range(len(rows)), [row.component[:28] for row in rows], fontsize=8)
     axes.invert_yaxis()
+    axes.grid(visible=False, axis="y")
     axes.axvline(0, color="black", lw=0.6)
     axes.set_xlabel("λ̂" + (f" (first {len(rows)} of {total})" if total > len(rows) else ""))

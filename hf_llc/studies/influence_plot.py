@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.picture import new_figure, save_picture
+from hf_llc.publishing.picture import drawn
 
 if TYPE_CHECKING:
     from hf_llc.studies.influence_table import InfluenceTable
@@ -24,20 +25,20 @@ def plot_influence(table: InfluenceTable, path: str | Path) -> Path:
         The path.
     """
     found = table.found
-    figure = new_figure(11, 5.4)
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = found.bif / found.bif_se
-    one, two = figure.subplots(1, 2)
-    for axes, values, limit, label in (
-        (one, found.correlation, 1.0, "ρ (positive: the losses fall together)"),
-        (two, sure, 6.0, "BIF / its standard error (negative: helps)"),
-    ):
-        shown = float(np.nanquantile(np.abs(values), 0.98)) if np.isfinite(values).any() else limit
-        bound = min(limit, max(shown, 0.05))
-        image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
-        axes.set_xlabel(f"query ({table.level})")
-        axes.set_ylabel(f"source ({table.level})")
-        figure.colorbar(image, ax=axes, label=label, pad=0.02)
-    figure.suptitle(table.headline, fontsize=9, wrap=True)
-    save_picture(figure, path)
+    with drawn(path, height=4.2) as figure:
+        one, two = figure.subplots(1, 2)
+        for axes, values, limit, label in (
+            (one, found.correlation, 1.0, "ρ (positive: the losses fall together)"),
+            (two, sure, 6.0, "BIF / its standard error (negative: helps)"),
+        ):
+            shown = float(np.nanquantile(np.abs(values), 0.98)) if np.isfinite(values).any() else limit
+            bound = min(limit, max(shown, 0.05))
+            image = axes.imshow(values, cmap="RdBu_r", vmin=-bound, vmax=bound, aspect="auto", interpolation="nearest")
+            axes.grid(visible=False)
+            axes.set_xlabel(f"query ({table.level})")
+            axes.set_ylabel(f"source ({table.level})")
+            figure.colorbar(image, ax=axes, label=label, location="bottom", pad=0.02)
+        figure.suptitle(textwrap.fill(table.headline, 95))
     return Path(path)
