@@ -25,7 +25,7 @@ def add(commands: Any) -> None:
         "profile",
         help="λ̂ over scales γ, beside λ of the Hessian",
         description=_DESCRIPTION,
-        examples=("hf-llc profile --model ID --data ID --localizations 1e2:1e6:9 --output runs/profile",),
+        examples=("hf-llc profile --model ID --data ID --localizations 1e2:1e6:9 --output runs/p",),
     )
     group = parser.add_argument_group("profile")
     group.add_argument(
