@@ -24,6 +24,13 @@ import matplotlib
 
 from hf_llc.files import write_atomically
 
+
+class Printed(io.StringIO):
+    """What a cell prints. As a notebook does, it takes every letter: reports then have λ̂ and γ."""
+
+    encoding = "utf-8"
+
+
 FOLDER = Path(__file__).parents[1] / "notebooks"
 
 
@@ -39,7 +46,7 @@ def run(notebook: dict[str, Any]) -> None:
     names: dict[str, Any] = {"__name__": "__main__"}
     code = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
     for count, cell in enumerate(code, start=1):
-        printed = io.StringIO()
+        printed = Printed()
         try:
             with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(io.StringIO()):
                 exec(compile("".join(cell["source"]), f"cell {count}", "exec"), names)

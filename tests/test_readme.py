@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pkgutil
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hf_llc.result import LLCResult
 
@@ -42,6 +44,13 @@ def test_file_map_names_every_module() -> None:
     for folder in ("hf_llc", "scripts", "benchmarks", "tests", "docs"):
         there |= {path.name if path.is_file() else f"{path.name}/" for path in (ROOT / folder).rglob("*")}
     assert named - there == set()
+
+
+def test_one_version() -> None:
+    """CITATION.cff has the version of pyproject.toml."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
 
 
 def test_the_readme_stays_short() -> None:
