@@ -11,6 +11,7 @@ import torch
 
 from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
+from hf_llc.presets import preset as preset_named
 from hf_llc.result import LLCResult
 from hf_llc.studies.like import Like
 from hf_llc.studies.like import like as read_like
@@ -25,6 +26,7 @@ class LLCEvaluator:
         config: all settings at once, or
         like: a result, its folder, or a calibration's folder or calibrated.yaml: nβ, γ, ε, sampler, chains, draws, seed
             and data are taken over from there, so that the two λ̂ compare. A setting that contradicts is refused.
+        preset: "timaeus" or "paper-lm", settings of published work (`hf_llc.presets`); others by name override them.
         **settings: any of `SampleConfig`'s fields by name.
 
     Raises:
@@ -38,8 +40,17 @@ class LLCEvaluator:
     """
 
     def __init__(
-        self, config: SampleConfig | None = None, *, like: LLCResult | str | Path | None = None, **settings: Any
+        self,
+        config: SampleConfig | None = None,
+        *,
+        like: LLCResult | str | Path | None = None,
+        preset: str | None = None,
+        **settings: Any,
     ) -> None:
+        if preset is not None:
+            if config is not None:
+                raise InputError("config and preset are both given", remedy="give one, and other settings by name")
+            settings = {**preset_named(preset), **settings}
         if like is not None and config is not None:
             raise InputError("config and like are both given", remedy="give one, and other settings by name")
         self.like = None if like is None else read_like(like)

@@ -21,6 +21,7 @@ FLOORS = (
         "setting_checks",
         "observe_setting",
         "config",
+        "presets",
         "problem",
         "components",
         "theory",

@@ -10,10 +10,12 @@ from typing import Any, get_type_hints
 
 import pytest
 
+from hf_llc import LLCEvaluator
 from hf_llc.cli.arguments import CONFIGS, add_settings, kinds_of, parse, settings_from
 from hf_llc.cli.help_screen import Parser
 from hf_llc.config import LoadConfig, SampleConfig, as_dict, from_mapping
 from hf_llc.errors import InputError
+from hf_llc.presets import PRESETS
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.setting_checks import differences
 
@@ -267,3 +269,19 @@ def test_an_unset_shell_variable_is_refused(flag: str, command: str, capsys: pyt
     if flag[2:] in ("model", "data", "split", "task", "device"):
         with pytest.raises(InputError, match=r"empty|wrong kind"):
             from_mapping(LoadConfig, {flag[2:]: ""}, source="the test")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_is_overridden_by_what_is_given(name: str) -> None:
+    settings = LLCEvaluator(preset=name, num_chains=2).config
+    assert settings.num_chains == 2 and settings.step_size == 1e-3 and settings.sampler == "sgld"
+    assert settings.nbeta == PRESETS[name]["nbeta"] and settings.num_burnin_steps == 0
+    args = argparse.Namespace(config=None, preset=name, num_chains="2")
+    assert settings_from(args)[1] == settings
+
+
+def test_an_unknown_preset_is_refused_with_those_that_there_are() -> None:
+    with pytest.raises(InputError, match="preset is unknown, got 'x'; allowed: timaeus, paper-lm"):
+        LLCEvaluator(preset="x")
+    with pytest.raises(InputError, match="config and preset"):
+        LLCEvaluator(SampleConfig(), preset="timaeus")

@@ -56,7 +56,7 @@ def test_every_setting_stands_in_the_whole_help_once(capsys: pytest.CaptureFixtu
     assert [flag for flag in flags if firsts.count(flag) != 1] == []
     shown = [flag for flag in flags if f"  {flag} " in screen]
     assert shown == ["--" + name.replace("_", "-") for name in SETTINGS if name in COMMON] and len(shown) >= 10
-    hidden = len(flags) - len(shown) + 1  # --resume
+    hidden = len(flags) - len(shown) + 2  # --resume, --preset
     assert f"{hidden} more: hf-llc estimate --help-all" in screen and "more:" not in whole
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 from hf_llc.cli.help_screen import groups_of, nearest
 from hf_llc.config import LoadConfig, SampleConfig, from_mapping
 from hf_llc.errors import InputError
+from hf_llc.presets import PRESETS, preset
 
 if TYPE_CHECKING:
     from hf_llc.studies.like import Like
@@ -77,6 +78,9 @@ def add_settings(parser: argparse.ArgumentParser, *, only: Collection[str] | Non
         group = parser.add_argument_group(title)
         for name in names:
             _add_flag(group, *known[name])
+    if only is None:
+        group = parser.add_argument_group("presets")
+        group.add_argument("--preset", metavar="|".join(PRESETS), help="sampling settings of published work")
 
 
 def add_fields(parser: Any, config: type) -> None:
@@ -220,10 +224,12 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
                 f"unknown setting {key!r} in {args.config}",
                 remedy=f"did you mean {near!r}?" if near else "see hf-llc estimate --help-all for the names",
             )
+    name = getattr(args, "preset", None)
+    chosen = {} if name is None else preset(name)
     configs, other = [], _like(args)
     for config in CONFIGS:
         hints = get_type_hints(config)
-        values: dict[str, Any] = {}
+        values: dict[str, Any] = dict(chosen) if config is SampleConfig else {}
         for item in fields(config):
             text = getattr(args, item.name, texts.get(item.name))
             if text is not None:

@@ -17,8 +17,7 @@ from hf_llc.errors import InputError
 from hf_llc.studies import checkpoint_series
 
 _DESCRIPTION = """λ̂ of every checkpoint of a series, at the settings decided on one of them. Run it again to go on.
-Writes curve.csv, .json, .png and a folder a checkpoint. Exit code 3 if a point is not trustworthy or could not
-be measured."""
+Writes curve.csv, .json, .png and a folder a checkpoint. Exit code 3 if a point is missing or not trustworthy."""
 
 
 def add(commands: Any) -> None:
@@ -49,8 +48,8 @@ def add(commands: Any) -> None:
     )
     options.add_argument(
         "--calibrate-on",
-        metavar="first|middle|last|STEP",
-        help="the checkpoint that decides the settings left open (default: last)",
+        metavar="WHERE",
+        help="first, middle, last or a step (default: last)",
     )
     parser.set_defaults(run=run, parser=parser)
 
