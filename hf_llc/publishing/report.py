@@ -82,7 +82,7 @@ def _wrapped(label: str, text: str) -> list[str]:
     """The lines of one row: the label, and the text wrapped beside it."""
     lines = []
     for part in text.split("\n"):
-        lines += textwrap.wrap(part, width() - _LABEL_WIDTH, break_on_hyphens=False) or [""]
+        lines += textwrap.wrap(part, width() - _LABEL_WIDTH, break_on_hyphens=False, break_long_words=False) or [""]
     # A combining mark, such as the hat of λ̂, is a character but takes no column.
     combining = sum(0x300 <= ord(char) < 0x370 for char in label)
     first = label.ljust(_LABEL_WIDTH + combining)
