@@ -19,7 +19,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.judging.verdict import lower_by, named
-from hf_llc.numerals import with_error
+from hf_llc.numerals import short, with_error
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.curvature import STABLE
 from hf_llc.posterior.hessian import PRODUCT_COST, probe_spectrum
@@ -242,7 +242,7 @@ class _Ladder:
             estimate, chains = found
             rows.append(_row(estimate, chains, spectrum))
             said = with_error(estimate.llc, estimate.llc_se)
-            self.report(f"γ = {localization:.3g}: λ̂ = {said}, {rows[-1].verdict} ({number + 1} of {len(ladder)})")
+            self.report(f"γ = {short(localization)}: λ̂ = {said}, {rows[-1].verdict} ({number + 1} of {len(ladder)})")
         dropped = {} if descent is None else {f"{self.nbeta:g}": descent["loss_drop"]}
         return with_exponents(rows[::-1]), dropped
 
