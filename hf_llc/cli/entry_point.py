@@ -31,6 +31,7 @@ from hf_llc.cli.commands import (
     publish,
     publish_metric,
     show,
+    susceptibility,
     theory,
 )
 from hf_llc.cli.console import BAD_INPUT, BAD_VERDICT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
@@ -45,6 +46,7 @@ _COMMANDS = (
     curve,
     components,
     influence,
+    susceptibility,
     profile,
     compare,
     collect,

@@ -87,6 +87,17 @@ def covariances(a: Array, b: Array) -> Covariances:
     return Covariances(found[0], errors[0], found[1], errors[1], chains * count)
 
 
+def mean_errors(x: Array) -> Array:
+    """The standard error of the mean over all draws of each quantity, `x [chain, draw, m]` → `[m]`.
+
+    By the same blocks as `covariances`, which a caller has checked are there.
+    """
+    count = _num_blocks(len(x))
+    means = _blocks(x, count).mean(axis=1)
+    spread, neighbours = _spread(lambda k: means[k], len(x), count)
+    return spread * _widening(neighbours, len(x), count)
+
+
 def _blocks(x: Array, count: int) -> Array:
     """Centred draws as `[block, draw, quantity]`; draws at the beginning that do not fill a block are dropped."""
     size = x.shape[1] // count

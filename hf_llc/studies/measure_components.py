@@ -94,7 +94,7 @@ def measure(
             load,
             replace(settings, weights=name),
             replace(given, problem=problem),
-            output=folder.folder / _folder(name),
+            output=folder.folder / folder_of(name),
             overwrite=overwrite,
             progress=progress,
             title=name,
@@ -184,7 +184,7 @@ def check_partition(model: Any, names: Sequence[str], *, is_asked: bool) -> bool
     return not left
 
 
-def _folder(name: str) -> str:
+def folder_of(name: str) -> str:
     """The folder of a component: its name in characters that every file system takes, apart from other names."""
     return re.sub(r"[^\w.+~-]", lambda match: f"_{ord(match[0]):x}_" if match[0] != " " else "_", name)
 

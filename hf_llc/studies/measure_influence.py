@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
-from hf_llc.judging.covariances import fewest_draws
 from hf_llc.observe_setting import SAMPLED
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
@@ -21,6 +18,7 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.influence_plot import plot_influence
 from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
 from hf_llc.studies.load_once import load_once
+from hf_llc.studies.observing import observing, texts_of
 from hf_llc.studies.shared_settings import SHARED
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
@@ -29,14 +27,8 @@ from hf_llc.workflow.run_folder import RunFolder
 
 SOURCES, QUERIES = "sources", "queries"
 
-_RECORDS = 50
-"""Of each chain, at least, where the chains have as many steps."""
-
 _MOST = 2**24
 """Entries of a matrix; five such matrices are made."""
-
-_BEFORE = 8
-"""Tokens that stand before a token in its text."""
 
 
 def measure(
@@ -103,25 +95,12 @@ def measure(
 
 
 def _observing(sample: SampleConfig, queries: Any, *, level: str, top: int) -> SampleConfig:
-    """The settings with what is to be observed, often enough for errors."""
-    if sample.observe is not None:
-        raise InputError("observe is decided by influence", value=sample.observe, remedy="give queries instead")
-    if level not in ("example", "token"):
-        raise InputError("level is unknown", value=level, allowed="example, token")
+    """The settings with what is to be observed."""
+    names = {SOURCES: SAMPLED} if queries is None else {SOURCES: SAMPLED, QUERIES: queries}
+    sample = observing(sample, names, level=level, study="influence", instead="queries")
     if not 1 <= top <= 1000:
         raise InputError("top is out of range", value=top, allowed="1 … 1000")
-    kept = sample.num_draws * sample.num_steps_between_draws
-    needed = fewest_draws(sample.num_chains)
-    if kept < needed:
-        raise InputError(
-            "the chains are too short for errors of influence",
-            value=f"{kept} steps",
-            allowed=f"{needed} or more",
-            remedy="raise num_draws",
-        )
-    every = min(sample.observe_every, max(1, kept // max(_RECORDS, needed)))
-    names = {SOURCES: SAMPLED} if queries is None else {SOURCES: SAMPLED, QUERIES: queries}
-    return replace(sample, observe=names, observe_loss=level, observe_every=every)
+    return sample
 
 
 def _check_size(problem: Problem, sample: SampleConfig, level: str) -> None:
@@ -142,7 +121,7 @@ def _table(problem: Problem, result: LLCResult, sample: SampleConfig, *, level: 
     seen = result.observations
     found = result.influence()
     names = list(seen.init)
-    sources, queries = (_texts(problem, seen.init[name], seen.inputs.get(name)) for name in (SOURCES, names[-1]))
+    sources, queries = (texts_of(problem, seen.init[name], seen.inputs.get(name)) for name in (SOURCES, names[-1]))
     used = {name: getattr(result, name) for name in (*SHARED, "num_chains", "num_draws")}
     settings = {"n": result.n, **as_dict(sample), **used}
     return InfluenceTable(
@@ -154,21 +133,6 @@ def _table(problem: Problem, result: LLCResult, sample: SampleConfig, *, level: 
         model=result.model,
         data=result.data,
     )
-
-
-def _texts(problem: Problem, init: np.ndarray, ids: np.ndarray | None) -> Sequence[str]:
-    """What a reader sees of each example, or of each token with some before it."""
-    decode = getattr(problem.processor, "decode", None)
-    if ids is None or decode is None:
-        return [f"example {', position '.join(map(str, place))}" for place in np.ndindex(init.shape)]
-    if init.ndim == 1:
-        return [decode(row.tolist(), skip_special_tokens=True) for row in ids]
-    shift = ids.shape[1] - init.shape[1]  # a decoder's loss at p is of token p + 1
-    return [
-        f"{decode(row[max(0, p + shift - _BEFORE) : p + shift].tolist())} ⟦{decode([int(row[p + shift])])}⟧"
-        for row in ids
-        for p in range(init.shape[1])
-    ]
 
 
 def _save(table: InfluenceTable, folder: Path) -> None:

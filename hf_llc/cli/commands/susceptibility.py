@@ -1,0 +1,52 @@
+"""`hf-llc susceptibility`: how components of a model answer to single tokens."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from hf_llc.cli.arguments import add_settings, kinds_of, settings_from
+from hf_llc.cli.early import check_places
+from hf_llc.cli.study import add_study_options, run_study
+from hf_llc.config import SampleConfig
+
+_DESCRIPTION = """χ of each component (heads, layers, any weights) to each token of the first --observe-examples
+examples of the data and of probes, from a run of all weights and one a component, with errors: which tokens a component
+serves. Run it again to go on. Writes a page of coloured text, the table, a picture. Exit code 3: too few draws."""
+
+_LEVELS = kinds_of(get_type_hints(SampleConfig)["observe_loss"])[1]
+
+
+def add(commands: Any) -> None:
+    """Register the command with argparse's subparsers."""
+    parser = commands.add_parser(
+        "susceptibility",
+        help="how components answer to single tokens",
+        description=_DESCRIPTION,
+        examples=("hf-llc susceptibility --model ID --data ID --components heads --output chi",),
+    )
+    group = parser.add_argument_group("susceptibility")
+    group.add_argument(
+        "--components", metavar="NAMES", required=True, help="heads, layers, partition, or names and globs"
+    )
+    group.add_argument("--probe", metavar="NAME=DATA:SPLIT", help="other data, separated by commas")
+    group.add_argument("--level", metavar="token|example", choices=_LEVELS, default="token", help="(default: token)")
+    group.add_argument("--control", action="store_true", help="the same at nβ ≈ 0 too: what blind noise shows")
+    add_settings(parser)
+    add_study_options(parser, output="table")
+    parser.set_defaults(run=run, parser=parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure susceptibilities and print a line a component; return the exit code."""
+    load, sample = settings_from(args)
+    check_places(load, sample, Path(args.output))
+
+    def measured(**common: Any) -> Any:
+        from hf_llc.studies.measure_susceptibility import measure
+
+        asked = {"components": args.components, "probe": args.probe, "level": args.level, "control": args.control}
+        return measure(load, sample, **asked, **common)
+
+    return run_study(args, "susceptibility", measured)
