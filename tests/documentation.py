@@ -52,7 +52,7 @@ FEWER = {"1e2:1e6:9": "1e3:1e5:2", "1e3,1e4,1e5": "1e5", "100,1000": "1000"}
 
 MOST_EXAMPLES = 16
 
-DRAWS = {"influence.md": 24}
+DRAWS = {"influence.md": 24, "susceptibilities.md": 24}
 """Pages whose commands need more than six draws a chain."""
 
 LEFT_OPEN = {"profile.md": ("localization",)}
