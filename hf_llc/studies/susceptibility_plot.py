@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from hf_llc.publishing.picture import new_figure, save_picture
+from hf_llc.publishing.picture import COLOURS, drawn
 
 if TYPE_CHECKING:
     from hf_llc.studies.susceptibility_table import SusceptibilityTable
 
 Array = np.ndarray
 
-_COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")
-"""From the palette of Okabe and Ito, which colour-blind readers can tell apart."""
 _MOST = 4000
 """Points of a probe."""
 
@@ -27,29 +26,28 @@ def plot_susceptibility(table: SusceptibilityTable, path: str | Path) -> Path:
     places = np.pad(places, ((0, 0), (0, 2 - places.shape[1])))
     directions = np.pad(directions, ((0, 2 - len(directions)), (0, 0)))
     shares = [*shares, 0.0][:2]
-    figure = new_figure(10, 4.8)
-    left, right = figure.subplots(1, 2)
-    start = 0
-    for k, each in enumerate(table.tokens):
-        here = places[start : start + len(each.text)]
-        start += len(each.text)
-        step = max(1, len(here) // _MOST)
-        left.scatter(*here[::step].T, s=6, alpha=0.5, lw=0, color=_COLOURS[k % len(_COLOURS)], label=each.probe)
-    left.legend(fontsize=8, frameon=False)
-    left.set_title(f"{table.level}s", fontsize=9)
-    right.axhline(0, color="black", lw=0.4)
-    right.axvline(0, color="black", lw=0.4)
-    for column, x, y in zip(table.columns, *directions, strict=True):
-        colour = "black" if column.is_trustworthy else "#999999"
-        right.plot([0, x], [0, y], color=colour, lw=0.8)
-        right.annotate(column.component, (x, y), fontsize=7, color=colour)
-    right.margins(0.15)
-    right.set_title("components (grey: not to be trusted)", fontsize=9)
-    for axes in (left, right):
-        axes.set_xlabel(f"first principal component ({shares[0]:.0%})")
-        axes.set_ylabel(f"second ({shares[1]:.0%})")
-    figure.suptitle(table.headline, fontsize=8)
-    save_picture(figure, path)
+    with drawn(path, height=4.2) as figure:
+        left, right = figure.subplots(1, 2)
+        start = 0
+        for k, each in enumerate(table.tokens):
+            here = places[start : start + len(each.text)]
+            start += len(each.text)
+            step = max(1, len(here) // _MOST)
+            left.scatter(*here[::step].T, s=6, alpha=0.5, lw=0, color=COLOURS[k % len(COLOURS)], label=each.probe)
+        left.legend()
+        left.set_title(f"{table.level}s")
+        right.axhline(0, color="black", lw=0.4)
+        right.axvline(0, color="black", lw=0.4)
+        for column, x, y in zip(table.columns, *directions, strict=True):
+            colour = "black" if column.is_trustworthy else "#999999"
+            right.plot([0, x], [0, y], color=colour, lw=0.8)
+            right.annotate(column.component, (x, y), fontsize=7, color=colour)
+        right.margins(0.15)
+        right.set_title("components (grey: not to be trusted)")
+        for axes in (left, right):
+            axes.set_xlabel(f"first principal component ({shares[0]:.0%})")
+            axes.set_ylabel(f"second ({shares[1]:.0%})")
+        figure.suptitle(textwrap.fill(table.headline, 95))
     return Path(path)
 
 
