@@ -5,10 +5,10 @@
     python benchmarks/limits.py --models smol --limits 120 --command "estimate --max-examples 64"
 
 Each run is `hf-llc estimate` (or a plain module through `LLCEvaluator`) in a process of its own, with random weights
-but for the embedded model and stories260K (the folder HF_LLC_DATA names it). Written down for each: the limit, the wall
-time of the whole process with its imports, the overshoot, its peak of memory as the system counts it beside that of the
-forecast, the forecast of the whole and of the stages that ended beside the time they took, the last stage, the exit
-code, and the load of the machine. Ratios are what counts: the seconds are this machine's.
+but for the embedded model and stories260K (the folder HF_LLC_DATA names it). Written down for each, as a line of JSON:
+the limit, the wall time of the whole process with its imports, the overshoot, its time on the processor, the peak
+of its memory as the system counts it beside that of the forecast, the forecast of the whole beside the time that each
+stage of ten seconds or more took, the last line, the exit code and the load of the machine. The seconds are this machine's.
 """
 
 from __future__ import annotations
@@ -177,16 +177,20 @@ def one(name: str, limit: float | None, more: list[str], *, kept: Path | None) -
             given = [] if name == "embedded" else _made(name, folder)
             command = ["-m", "hf_llc", *(more or ["estimate"]), *given, "--output", str(folder / "out"), *bound]
         load, begun = os.getloadavg()[0], time.monotonic()
-        process = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-            env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
-        )  # fmt: skip
-        out, err = process.communicate()
+        with open(folder / "out.txt", "w") as out_file, open(folder / "err.txt", "w") as err_file:
+            process = subprocess.Popen(
+                [sys.executable, *command], stdout=out_file, stderr=err_file,
+                env={**os.environ, "PYTHONPATH": str(ROOT)}, cwd=ROOT,
+            )  # fmt: skip
+            _, status, usage = os.wait4(process.pid, 0)
         wall = time.monotonic() - begun
+        out, err = ((folder / name).read_text(encoding="utf-8") for name in ("out.txt", "err.txt"))
     if kept is not None:
         (kept / f"{name}-{limit}.txt").write_text(f"{err}\n----\n{out}", encoding="utf-8")
     return {
-        "model": name, "limit": limit, "wall": wall, "code": process.returncode, "load": load, **_read(err, out)
+        "model": name, "limit": limit, "wall": wall, "overshoot": wall / limit - 1 if limit else None,
+        "code": os.waitstatus_to_exitcode(status), "cpu": usage.ru_utime + usage.ru_stime,
+        "peak_gib": usage.ru_maxrss / 2**20, "load": load, **_read(err, out),
     }  # fmt: skip
 
 
@@ -204,7 +208,13 @@ def _made(name: str, folder: Path) -> list[str]:
 def _read(err: str, out: str) -> dict[str, Any]:
     """What a run said."""
     verdict = re.search(r"^verdict\s+(.*)$", out, re.MULTILINE)
-    return {"verdict": verdict and verdict[1], "said": err.splitlines()[-1:]}
+    told = re.search(r"^hf_llc:   all\s+(.*?)(?:, ([\d.]+) GiB)?(?:;.*)?$", err, re.MULTILINE)
+    stages = re.findall(r"^hf_llc: ([^:]+): (\d+) s", err, re.MULTILINE)
+    return {
+        "verdict": verdict and verdict[1], "foretold": told and told[1],
+        "foretold_gib": float(told[2]) if told and told[2] else None, "stages": dict(stages),
+        "last": err.splitlines()[-1:],
+    }  # fmt: skip
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from hf_llc.records.trace import empty_trace, padded
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import efficiency
 import known
+import limits
 import memory
 import running
 import running_peers
@@ -261,3 +262,14 @@ def test_accelerate_configs(name: str, kind: str, machines: int, processes: int)
 def test_every_accelerate_config_is_tested() -> None:
     names = {path.stem for path in (ROOT / "scripts" / "accelerate").glob("*.yaml")}
     assert names == {"one_gpu", "eight_gpus", "two_nodes", "fsdp"}
+
+
+def test_what_a_run_said_of_its_limit_is_read() -> None:
+    err = "hf_llc:   all           about 9 min (4–33 min), 1.4 GiB; states of 4.0 GiB on disk\n"
+    err += "hf_llc: descend: 80 s\nhf-llc: end"
+    found = limits._read(err, "verdict       too few draws\n")
+    assert found == {
+        "verdict": "too few draws", "foretold": "about 9 min (4–33 min)", "foretold_gib": 1.4,
+        "stages": {"descend": "80"}, "last": ["hf-llc: end"],
+    }  # fmt: skip
+    assert limits._read("", "")["foretold"] is None
