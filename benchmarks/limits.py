@@ -8,7 +8,7 @@ Each run is `hf-llc estimate` (or a plain module through `LLCEvaluator`) in a pr
 but for the embedded model and stories260K (the folder HF_LLC_DATA names it). Written down for each, as a line of JSON:
 the limit, the wall time of the whole process with its imports, the overshoot, its time on the processor, the peak
 of its memory as the system counts it beside that of the forecast, the forecast of the whole beside the time that each
-stage of ten seconds or more took, the last line, the exit code and the load of the machine. The seconds are this machine's.
+stage of ten seconds or more took, the last line, the exit code and the load of the machine.
 """
 
 from __future__ import annotations
