@@ -16,7 +16,7 @@ import torch
 from launch import environment
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import read_yaml
+from hf_llc.cli.arguments import convert, read_yaml
 from hf_llc.cli.entry_point import _COMMANDS, main
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, is_out_of_memory
@@ -126,6 +126,18 @@ def test_values_of_a_config_stay_texts(tmp_path: Path) -> None:
     }  # fmt: skip
     (tmp_path / "run.yaml").write_text("")
     assert read_yaml(tmp_path / "run.yaml") == {}
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("8,000", 8000), ("1,234,567.5", 1234567.5), ("1,5", None), ("12,00", None), ("1,2000", None)]
+)
+def test_a_number_is_read_as_a_remedy_writes_it(text: str, value: float | None) -> None:
+    hint = int | float
+    if value is not None:
+        assert convert("max_steps", text, hint) == value
+        return
+    with pytest.raises(InputError, match="max_steps"):
+        convert("max_steps", text, hint)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import Field, fields
 from pathlib import Path
@@ -61,7 +62,9 @@ def convert(name: str, text: str, hint: Any) -> Any:
 
 
 def _number(text: str) -> int | float | None:
-    """Read a finite number; return None if it is none."""
+    """Read a finite number, also one with the commas that reports write: 12,000; return None if it is none."""
+    if re.fullmatch(r"\d{1,3}(,\d{3})+(\.\d+)?", text):
+        text = text.replace(",", "")
     for kind in (int, float):
         try:
             number = kind(text)
