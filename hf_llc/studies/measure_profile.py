@@ -13,49 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.backend.torch_modes import own_modes
-from hf_llc.calibration.descent import can_descend
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
-from hf_llc.judging.verdict import lower_by, named
-from hf_llc.numerals import short, with_error
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.curvature import STABLE
 from hf_llc.posterior.hessian import PRODUCT_COST, probe_spectrum
 from hf_llc.progress import Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
-from hf_llc.records.chain_settings import ChainSettings
-from hf_llc.records.findings import Estimate
-from hf_llc.records.trace import Trace
-from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.seals import load_value, save_value
+from hf_llc.studies.profile_ladder import Ladder
 from hf_llc.studies.profile_plot import plot_profile
-from hf_llc.studies.profile_table import PICTURE, PROFILE_FILES, Profile, Row, with_exponents
-from hf_llc.workflow.continuations import SampledChains
-from hf_llc.workflow.heat_share import with_heat_that_reaches
+from hf_llc.studies.profile_table import PICTURE, PROFILE_FILES, Profile, Row
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import subject_of
-
-_ESTIMATES = 2
-"""Steps of all γ of one nβ together, at most, in those of one estimate."""
-
-_RELAXATIONS = 20
-"""Relaxation times of flat directions that a chain spends at a γ, as an estimate's does."""
-
-_BURNIN = 3
-"""A third of the steps at a γ is burn-in: chains come from a γ near by."""
-
-_FEWEST = 60
-"""Steps of a chain at a γ, at least."""
-
-_TRIES = 3
-"""Runs at a γ, with smaller steps, where the step size turns out too large."""
-
-_EXPECTED = "localization dominates"
-"""A check that says of a single λ̂ what a profile is made to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +105,7 @@ def measure(
         spectrum = _spectrum(run, hessian)
         rows, descents = [], {}
         for number, nbeta in enumerate(used):
-            found, descent = _Ladder(run, nbeta, number, report).rows(ladder, spectrum)
+            found, descent = Ladder(run, nbeta, number, report).rows(ladder, spectrum)
             rows += found
             descents |= descent
         profile = _profile(run, rows, descents, spectrum, hessian)
@@ -211,147 +184,6 @@ def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
         mine = run.processes.all_do(probes)
     gathered = sorted(run.processes.gather(mine), key=lambda item: item[0])
     return Quadratic(posterior.num_parameters, examples, [found for _, found in gathered])
-
-
-class _Ladder:
-    """The chains of one nβ, on their way down.
-
-    Args:
-        run: prepared.
-        nbeta: nβ.
-        number: of this ladder.
-        report: called after each γ.
-    """
-
-    def __init__(self, run: Run, nbeta: float, number: int, report: Callable[[str], None]) -> None:
-        self.run, self.nbeta, self.number, self.report = run, nbeta, number, report
-        self.caution = 1.0  # by which ε is lowered from here on down
-        self.above: str | None = None  # name of the chains at the γ above
-
-    def rows(self, ladder: Sequence[float], spectrum: Quadratic) -> tuple[list[Row], dict[str, float]]:
-        """The rows from the weakest γ on, and how far nβL falls in a descent there."""
-        steps = self._steps([self._settings(localization) for localization in ladder])
-        rows, descent = [], None
-        for number, localization in enumerate(ladder):
-            weakest = number + 1 == len(ladder)
-            if weakest and can_descend(self.run.posterior):
-                descent = self.run.descent(self._settings(localization), f"profile-{self.number}")
-            found = self._rung(number, localization, steps[number], descent)
-            if found is None:  # the time is up
-                break
-            estimate, chains = found
-            rows.append(_row(estimate, chains, spectrum))
-            said = with_error(estimate.llc, estimate.llc_se)
-            self.report(f"γ = {short(localization)}: λ̂ = {said}, {rows[-1].verdict} ({number + 1} of {len(ladder)})")
-        dropped = {} if descent is None else {f"{self.nbeta:g}": descent["loss_drop"]}
-        return with_exponents(rows[::-1]), dropped
-
-    def _settings(self, localization: float) -> ChainSettings:
-        """Those of the run at this γ and nβ: ε by the largest curvature, and damping that is critical at γ or more."""
-        run, base = self.run, self.run.settings
-        if run.calibration is None:
-            step_size = min(base.step_size, STABLE / localization)
-        else:
-            known = run.calibration["curvature"]
-            here = (known - base.localization) * self.nbeta / base.nbeta + localization
-            step_size = base.step_size * known / max(here, 1e-300)
-        step_size *= self.caution
-        friction = base.friction
-        if friction is not None and run.asked.friction == "auto":
-            friction = max(friction, 2 * math.sqrt(step_size * localization))
-        law = {"nbeta": self.nbeta, "localization": localization}
-        return replace(base, step_size=step_size, friction=friction, **law)
-
-    def _steps(self, settings: Sequence[ChainSettings]) -> list[int]:
-        """Steps of a chain at each γ: until flat directions have relaxed, within the budget."""
-        allowed = self.run.asked.steps_allowed
-        least = min(max(_FEWEST, allowed // 10), allowed)
-        wanted = [2 * _RELAXATIONS / (slow_step_size(each) * each.localization) for each in settings]
-        steps = [min(max(each, least), allowed) for each in wanted]
-        share = min(1.0, _ESTIMATES * allowed / sum(steps))
-        return [max(round(share * each), 8) for each in steps]
-
-    def _rung(
-        self, number: int, localization: float, steps: int, descent: dict[str, float] | None
-    ) -> tuple[Estimate, SampledChains] | None:
-        """λ̂ at one γ, again with smaller steps if they turn out too large; None if the time was up."""
-        is_open = self.run.asked.step_size == "auto"
-        for attempt in range(_TRIES):
-            name = f"nbeta-{self.number}-gamma-{number}" + (f"-{attempt}" if attempt else "")
-            chains = self._sampled(self._settings(localization), name, number, attempt, steps)
-            if chains is None:
-                return None
-            estimate = self.run.judge(replace(chains, descent=descent))
-            factor = lower_by(estimate) if is_open and attempt + 1 < _TRIES else None
-            if factor is None:
-                break
-            self.caution *= factor
-        self.above = name
-        return estimate, chains
-
-    def _sampled(
-        self, settings: ChainSettings, name: str, number: int, attempt: int, steps: int
-    ) -> SampledChains | None:
-        """Chains of `steps` steps at one γ, from the end of those above or from w*."""
-        sampling = self.run.sampling
-        burnin, draws, thinning = _cut(steps, settings.num_draws)
-        cut = {"num_burnin_steps": burnin, "num_draws": draws, "num_steps_between_draws": thinning}
-        settings = replace(settings, **cut)
-        if self.above is None:
-            trace, _, _ = sampling.until_flat(settings, name)
-        else:
-            continued = {"number": number * _TRIES + attempt, "steps": steps, "into": name, "stage": "sample"}
-            trace = sampling.go_on(settings, self.above, **continued)
-        if trace.shape[1] < steps:
-            if trace.shape[1] < 8:
-                return None
-            burnin, draws, thinning = _cut(trace.shape[1], settings.num_draws)
-        return self._with_heat(trace, settings, name, burnin, thinning)
-
-    def _with_heat(self, trace: Trace, settings: ChainSettings, name: str, burnin: int, thinning: int) -> SampledChains:
-        decided = self.run.decided_once
-        trace, spectrum, error = with_heat_that_reaches(
-            trace, self.run.sampling, settings, name, num_burnin_steps=burnin, decided=decided
-        )
-        return SampledChains(
-            name=name,
-            settings=settings,
-            trace=trace,
-            num_burnin_steps=burnin,
-            num_steps_between_draws=thinning,
-            spectrum=spectrum,
-            heat_error=error,
-        )
-
-
-def _cut(steps: int, most: int) -> tuple[int, int, int]:
-    """Burn-in, draws, and steps a draw."""
-    kept = steps - steps // _BURNIN
-    draws = min(most, kept)
-    return steps - draws * (kept // draws), draws, kept // draws
-
-
-def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
-    settings = chains.settings
-    scale = settings.localization / settings.nbeta
-    quadratic, quadratic_se = spectrum.llc(scale)
-    return Row(
-        nbeta=settings.nbeta,
-        localization=settings.localization,
-        llc=estimate.llc,
-        llc_se=estimate.llc_se,
-        llc_quadratic=quadratic,
-        llc_quadratic_se=quadratic_se,
-        exponent=math.nan,
-        exponent_se=math.nan,
-        exponent_quadratic=spectrum.exponent(scale),
-        negative_directions=spectrum.negative_directions(scale),
-        step_size=settings.step_size,
-        num_steps=chains.trace.shape[1],
-        r_hat=estimate.r_hat,
-        ess=estimate.ess,
-        verdict=named([reason for reason in estimate.reasons if reason.name != _EXPECTED]),
-    )
 
 
 def _profile(

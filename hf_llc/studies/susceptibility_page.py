@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from hf_llc.numerals import number, short
+
 if TYPE_CHECKING:
     from hf_llc.studies.susceptibility_table import SusceptibilityTable, Tokens
 
@@ -48,7 +50,7 @@ def render_html(table: SusceptibilityTable) -> str:
         "components": [column.component for column in table.columns],
         "z": [np.round(np.nan_to_num(column.found.z[shown]), 2).tolist() for column in table.columns],
         "chi": [
-            [[f"{a:.3g}", f"{b:.1g}"] for a, b in zip(c.found.chi[shown], c.found.chi_se[shown], strict=True)]
+            [[number(a), short(b)] for a, b in zip(c.found.chi[shown], c.found.chi_se[shown], strict=True)]
             for c in table.columns
         ],
     }

@@ -186,12 +186,8 @@ class SusceptibilityTable:
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:
     llc = with_error(row["llc"], row["llc_se"])
-    numbers = _tiny(row["sd"]), _tiny(row["median_se"]), f"{row['signal']:.0%}", short(row["reliability"])
+    numbers = short(row["sd"]), short(row["median_se"]), f"{row['signal']:.0%}", short(row["reliability"])
     return (row["component"], f"{row['num_parameters']:,}", llc, *numbers, row["verdict"])
-
-
-def _tiny(value: float) -> str:
-    return f"{value:.2g}" if value == 0 or abs(value) >= 1e-3 else f"{value:.1e}"
 
 
 def _correlation(one: Array, two: Array) -> float:
