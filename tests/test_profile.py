@@ -23,7 +23,7 @@ from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.loading.problem_loader import load_problem
-from hf_llc.posterior.hessian import HessianProducts, lanczos, probe_spectrum
+from hf_llc.posterior.hessian import HessianProducts, lanczos, probe_spectrum, slope_spectrum
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
@@ -49,10 +49,10 @@ class Form(nn.Module):
         return 0.5 * self.w @ self.hessian @ self.w + slopes @ self.w
 
 
-def form(hessian: Array, examples: int = 8) -> Problem:
+def form(hessian: Array, examples: int = 8, *, slope: float = 0.0) -> Problem:
     h = torch.tensor(hessian)
     slopes = torch.randn(examples, len(h), dtype=h.dtype, generator=torch.Generator().manual_seed(1))
-    data = {"slopes": slopes - slopes.mean(0)}
+    data = {"slopes": slopes - slopes.mean(0) + slope}
     return Problem(Form(h), data, lambda forward, batch: forward(batch["slopes"]), n=examples, unit="nats")
 
 
@@ -66,7 +66,8 @@ def spectrum_of(problem: Problem, *, probes: int, iterations: int = 60, part: Pa
         posterior = Posterior(replace(problem, part=part))
         size = {"iterations": iterations, "num_examples": problem.num_examples}
         found = [probe_spectrum(posterior, seed=0, number=k, **size) for k in range(probes)]
-        return Quadratic(posterior.num_parameters, problem.num_examples, found)
+        slope = slope_spectrum(posterior, seed=0, **size)
+        return Quadratic(posterior.num_parameters, problem.num_examples, found, slope)
 
 
 def exact(eigenvalues: Array, scale: float) -> float:
@@ -107,6 +108,38 @@ def test_errors_over_vectors_and_negative_curvature() -> None:
     assert found.negative_share == pytest.approx(3.5 / np.abs(h).sum(), rel=0.3)
     assert found.negative_directions(1.0) == pytest.approx(1, abs=0.3)
     assert found.negative_directions(5.0) == 0
+
+
+def mean_excess(hessian: Array, slope: Array, nbeta: float, localization: float) -> float:
+    """E[nβ(b·w + ½wᵀHw)] of the Gaussian with this energy and γ/2‖w‖²."""
+    energy = nbeta * hessian + localization * np.eye(len(hessian))
+    mean = -np.linalg.solve(energy, nbeta * slope)
+    spread = np.trace(np.linalg.solve(energy, nbeta * hessian)) / 2
+    return float(nbeta * (slope @ mean + mean @ hessian @ mean / 2) + spread)
+
+
+def test_what_the_slope_at_w_star_takes_off() -> None:
+    hessian = rotated(np.concatenate([np.logspace(-3, 1, 20), np.zeros(4)]))
+    found = spectrum_of(form(hessian, slope=0.05), probes=2)
+    for scale in (1e-2, 1.0, 50.0):
+        fallen = mean_excess(hessian, np.zeros(24), 100.0, 100 * scale) - mean_excess(
+            hessian, np.full(24, 0.05), 100.0, 100 * scale
+        )
+        assert 100 * found.fall(scale) == pytest.approx(fallen, rel=1e-6)
+    assert spectrum_of(form(hessian), probes=2).fall(1.0) == pytest.approx(0, abs=1e-20)
+
+
+def test_a_slope_is_said_and_not_taken_for_a_singularity(tmp_path: Path) -> None:
+    """At strong γ the slope's part of λ̂ is the same as at weak γ: without it λ̂ would lie below λ_Q everywhere."""
+    hessian = np.diag(np.logspace(-1, 1, 12))
+    profile = measured(
+        form(hessian, slope=0.06), tmp_path, [30.0, 3e3], num_draws=200, max_steps=2000, friction=1.0, step_size=2e-5
+    )
+    for row in profile.rows:
+        whole = mean_excess(hessian, np.full(12, 0.06), row.nbeta, row.localization)
+        assert row.expected == pytest.approx(whole, rel=1e-3) and row.slope > 0.1 * row.llc_quadratic
+        assert abs(row.llc - whole) < 4 * row.llc_se
+    assert profile.has_slope and "w* is no minimum" in profile.headline and "below" not in profile.headline
 
 
 def test_no_curvature_at_all() -> None:

@@ -6,6 +6,12 @@ With eigenvalues h of ∇²L_n(w*) and c = γ/nβ,
 
 λ_Q is half the effective dimension at the curvature c, and the second sum counts directions about there. Directions of
 negative curvature are left out: at a w* that is no minimum the quadratic form has no law of its own.
+
+Where w* has a slope g, λ̂ of the same quadratic form, from w*, is less than λ_Q by
+
+    nβ Σ (½h + c)/(h + c)² (gᵀe_h)²,
+
+for its mean lies at −(H + c)⁻¹g. At strong γ both go as 1/γ: no γ makes up for a slope.
 """
 
 from __future__ import annotations
@@ -30,11 +36,13 @@ class Quadratic:
         num_parameters: d.
         num_examples: that each product saw.
         probes: of each vector the `nodes` and their `weights`, which sum to 1 (`posterior.hessian.probe_spectrum`).
+        slope: the same of the gradient at w*, and its `square` (`posterior.hessian.slope_spectrum`); None: not known.
     """
 
     num_parameters: int
     num_examples: int
     probes: Sequence[Mapping[str, Sequence[float]]]
+    slope: Mapping[str, Sequence[float]] | None = None
 
     @property
     def top(self) -> float:
@@ -50,6 +58,13 @@ class Quadratic:
     def llc(self, scale: float) -> tuple[float, float]:
         """λ_Q at c = `scale`, and its standard error over the vectors; NaN for fewer than two."""
         return self._trace(lambda h: np.where(h > 0, 0.5 * h / (np.abs(h) + scale), 0.0))
+
+    def fall(self, scale: float) -> float:
+        """By how much λ̂ from w* is less than λ_Q at c = `scale`, over nβ: what the slope at w* does; NaN: not known."""
+        if self.slope is None:
+            return math.nan
+        h = np.maximum(np.asarray(self.slope["nodes"]), 0.0)
+        return self.slope["square"][0] * float(np.dot(self.slope["weights"], (h / 2 + scale) / (h + scale) ** 2))
 
     def exponent(self, scale: float) -> float:
         """−d ln λ_Q/d ln γ at c = `scale`; NaN if λ_Q is zero."""

@@ -130,6 +130,35 @@ def probe_spectrum(
     """
     generator = torch.Generator().manual_seed(counter_seed(seed, number, purpose="hessian"))
     signs = torch.randint(2, (posterior.num_parameters,), generator=generator).double() * 2 - 1
+    return _seen(posterior, signs, generator, iterations=iterations, num_examples=num_examples)
+
+
+@torch.no_grad()
+def slope_spectrum(posterior: Posterior, *, seed: int, iterations: int, num_examples: int) -> dict[str, list[float]]:
+    """What the gradient g of L_n at w* sees of that spectrum: `nodes`, `weights`, and `square`, ‖g‖² alone.
+
+    ‖g‖²·Σ weight_k f(node_k) ≈ gᵀ f(∇²L) g. g is of all examples.
+
+    Args:
+        posterior: model at w* and examples; a whole group calls this.
+        seed: of the examples.
+        iterations: products at most.
+        num_examples: that each product sees.
+    """
+    pieces = posterior.gradient(posterior.start(1), None)[1]
+    slope = torch.cat(pieces, dim=1)[0].double()
+    square = float(slope @ slope)
+    if square == 0:
+        return {"nodes": [0.0], "weights": [1.0], "square": [0.0]}
+    generator = torch.Generator().manual_seed(counter_seed(seed, purpose="hessian"))
+    found = _seen(posterior, slope, generator, iterations=iterations, num_examples=num_examples)
+    return {**found, "square": [square]}
+
+
+def _seen(
+    posterior: Posterior, start: Tensor, generator: torch.Generator, *, iterations: int, num_examples: int
+) -> dict[str, list[float]]:
+    """Nodes and weights that `start` sees, over as many examples that the generator chooses."""
     indices = None
     if num_examples < posterior.num_examples:
         order = torch.randperm(posterior.num_examples, generator=generator)
@@ -137,6 +166,6 @@ def probe_spectrum(
     precision = _ROUNDING * torch.finfo(posterior.dtype).eps
     product = HessianProducts(posterior, indices)
     steps = min(iterations, posterior.num_parameters)
-    nodes, weights = lanczos(product, signs.to(posterior.device), iterations=steps, precision=precision)
+    nodes, weights = lanczos(product, start.to(posterior.device), iterations=steps, precision=precision)
     posterior.buffer.release()
     return {"nodes": nodes, "weights": weights}

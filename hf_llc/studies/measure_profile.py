@@ -18,7 +18,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.hessian import PRODUCT_COST, probe_spectrum
+from hf_llc.posterior.hessian import PRODUCT_COST, probe_spectrum, slope_spectrum
 from hf_llc.progress import Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.seals import load_value, save_value
@@ -153,10 +153,13 @@ def _one_setting(sample: SampleConfig, ladder: Sequence[float], nbetas: Sequence
 
 
 def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
-    """The spectrum of the Hessian at w*; processes share the vectors out. Each vector is kept for a resumed run."""
+    """The spectrum of the Hessian at w*, as random vectors and the slope see it; processes share the vectors out.
+
+    Each vector is kept for a resumed run.
+    """
     posterior, group = run.posterior, run.posterior.group
     chains = run.asked.num_chains * run.asked.steps_allowed * run.batch_size
-    affordable = int(chains / (PRODUCT_COST * hessian.probes * hessian.iterations))
+    affordable = int(chains / (PRODUCT_COST * (hessian.probes + 1) * hessian.iterations))
     examples = min(hessian.examples or max(affordable, run.batch_size), posterior.num_examples)
     place, seal = run.folder.state / "hessian", f"{run.folder.seal}/hessian"
 
@@ -165,25 +168,28 @@ def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
         known = group.all_gather(load_value(path, seal=seal) if group.leads and path.exists() else None)[0]
         if known is not None:
             return known
-        size = {"iterations": hessian.iterations, "num_examples": examples}
-        found = probe_spectrum(posterior, seed=run.asked.seed, number=number, **size)
+        size = {"seed": run.asked.seed, "iterations": hessian.iterations, "num_examples": examples}
+        is_slope = number == hessian.probes
+        found = slope_spectrum(posterior, **size) if is_slope else probe_spectrum(posterior, number=number, **size)
         if group.leads:
             save_value(path, found, seal=seal)
         return found
 
     def probes() -> list[tuple[int, dict[str, Any]]]:
         found = []
-        for number in run.processes.share(range(hessian.probes)):
+        for number in run.processes.share(range(hessian.probes + 1)):
             if watch().is_over("descend", group):
                 break
             found.append((number, probe(number)))
         return found
 
-    work = PRODUCT_COST * examples * hessian.iterations * len(run.processes.share(range(hessian.probes)))
+    work = PRODUCT_COST * examples * hessian.iterations * len(run.processes.share(range(hessian.probes + 1)))
     with watch().stage("hessian", work / group.size):
         mine = run.processes.all_do(probes)
     gathered = sorted(run.processes.gather(mine), key=lambda item: item[0])
-    return Quadratic(posterior.num_parameters, examples, [found for _, found in gathered])
+    slope = next((found for number, found in gathered if number == hessian.probes), None)
+    probes_found = [found for number, found in gathered if number < hessian.probes]
+    return Quadratic(posterior.num_parameters, examples, probes_found, slope)
 
 
 def _profile(

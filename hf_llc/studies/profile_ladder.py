@@ -168,6 +168,7 @@ def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
         llc_se=estimate.llc_se,
         llc_quadratic=quadratic,
         llc_quadratic_se=quadratic_se,
+        slope=settings.nbeta * spectrum.fall(scale),
         exponent=math.nan,
         exponent_se=math.nan,
         exponent_quadratic=spectrum.exponent(scale),

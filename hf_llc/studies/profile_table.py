@@ -31,6 +31,7 @@ class Row:
         nbeta, localization: nβ and γ.
         llc, llc_se: λ̂ and its standard error.
         llc_quadratic, llc_quadratic_se: λ_Q = ½ Σ h/(h + γ/nβ) of the Hessian at w*, and its error over vectors.
+        slope: what the gradient at w* takes off λ̂, where the loss is quadratic; NaN: not known.
         exponent, exponent_se: −d ln λ̂/d ln γ between the neighbouring γ.
         exponent_quadratic: the same of λ_Q, at this γ.
         negative_directions: eigenvalues of the Hessian below −γ/nβ, which λ_Q leaves out.
@@ -44,6 +45,7 @@ class Row:
     llc_se: float
     llc_quadratic: float
     llc_quadratic_se: float
+    slope: float
     exponent: float
     exponent_se: float
     exponent_quadratic: float
@@ -60,10 +62,15 @@ class Row:
         return self.verdict == "trustworthy"
 
     @property
+    def expected(self) -> float:
+        """λ̂ from w* if the loss were its quadratic form there: λ_Q less what the slope takes."""
+        return self.llc_quadratic - (0.0 if math.isnan(self.slope) else self.slope)
+
+    @property
     def difference(self) -> float:
-        """λ̂ − λ_Q in their standard errors."""
+        """λ̂ less what the quadratic form at w* has, λ_Q − slope, in their standard errors."""
         error = math.hypot(self.llc_se, self.llc_quadratic_se)
-        gap = self.llc - self.llc_quadratic
+        gap = self.llc - self.expected
         return gap / error if error > 0 else math.copysign(math.inf, gap) if gap else 0.0
 
 
@@ -97,16 +104,24 @@ class Profile:
         return all(row.is_trustworthy for row in self.rows)
 
     @property
+    def has_slope(self) -> bool:
+        """True if the gradient at w* takes more than a fiftieth off λ̂ at some γ."""
+        return any(row.slope > 0.02 * row.llc_quadratic > 0 for row in self.rows)
+
+    @property
     def headline(self) -> str:
         """Where the loss is quadratic and where it is singular, a line an nβ, and the share of negative curvature."""
-        lines = []
+        lines, less = [], " less the slope's" if self.has_slope else ""
         for nbeta in dict.fromkeys(row.nbeta for row in self.rows):
             rows = [row for row in self.rows if row.nbeta == nbeta and math.isfinite(row.difference)]
             kinds = {"below": [row for row in rows if row.difference < -_APART],
                      "above": [row for row in rows if row.difference > _APART],
                      "equal to": [row for row in rows if abs(row.difference) <= _APART]}  # fmt: skip
-            said = [f"{kind} λ_Q at γ {_list(found)}" for kind, found in kinds.items() if found]
+            said = [f"{kind} λ_Q{less} at γ {_list(found)}" for kind, found in kinds.items() if found]
             lines.append(f"nβ {number(nbeta)}: λ̂ is " + ("; ".join(said) or "not known beside λ_Q"))
+        if self.has_slope:
+            most = max(row.slope / row.llc_quadratic for row in self.rows if row.llc_quadratic > 0)
+            lines.append(f"w* is no minimum: its slope takes up to {most:.0%} off λ̂; --minimize goes to one")
         lines.append(f"negative curvature: {short(100 * self.negative_share)} % of Σ|h|, left out of λ_Q")
         return "\n".join(lines)
 
@@ -142,12 +157,13 @@ class Profile:
             raise InputError("the profile is damaged", value=str(path), remedy="use overwrite") from error
 
     def __str__(self) -> str:
-        table = [("nβ", "γ", "λ̂", "λ_Q", "exponent", "of λ_Q", "h < −γ/nβ", "verdict")]
+        table = [("nβ", "γ", "λ̂", "λ_Q", "slope", "exponent", "of λ_Q", "h < −γ/nβ", "verdict")]
         for row in self.rows:
             quadratic = with_error(row.llc_quadratic, row.llc_quadratic_se)
             exponent = with_error(row.exponent, row.exponent_se) if math.isfinite(row.exponent) else "–"
             table.append((
-                number(row.nbeta), number(row.localization), with_error(row.llc, row.llc_se), quadratic, exponent,
+                number(row.nbeta), number(row.localization), with_error(row.llc, row.llc_se), quadratic,
+                short(-row.slope), exponent,
                 short(row.exponent_quadratic), short(row.negative_directions), row.verdict,
             ))  # fmt: skip
         return f"{columns(table)}\n{self.headline}"
