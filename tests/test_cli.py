@@ -243,7 +243,8 @@ def test_other_processes_wait_before_they_complain(
     assert capsys.readouterr().err == "hf-llc: process 1: error: x\n"
 
 
-def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "120")  # a narrower terminal has more lines
     result = make_result()
     result.save(tmp_path / "good")
     make_result(verdict="stuck").save(tmp_path / "bad")

@@ -159,7 +159,16 @@ def test_folders_whose_weights_cannot_be_read_are_named(tmp_path: Path, capsys: 
         (tmp_path / "all" / name).mkdir(parents=True)
         for file, text in {"config.json": '{"model_type": "gpt2"}', **files}.items():
             (tmp_path / "all" / name / file).write_text(text)
-    argv = ["curve", "--checkpoints", str(tmp_path / "all"), "--data", "nowhere.txt", "--task", "text-generation"]
+    (tmp_path / "rows.txt").write_text("text")
+    argv = [
+        "curve",
+        "--checkpoints",
+        str(tmp_path / "all"),
+        "--data",
+        str(tmp_path / "rows.txt"),
+        "--task",
+        "text-generation",
+    ]
     assert main([*argv, "--output", "out"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert (

@@ -202,7 +202,7 @@ def test_what_was_read_is_said() -> None:
     model, processor = tiny.vit()
     data = table([DEEP["I;16"](GREY[0]), palette(GREY[1]), Image.fromarray(GREY[2])])
     problem = load_problem(model, data, LoadConfig(), tokenizer=processor)
-    assert problem.provenance["data"]["pictures"] == "uint16 over 65535; P as RGB"
+    assert problem.provenance["data"]["pictures"] == "uint16 over 65,535; P as RGB"
     plain = load_problem(model, table([Image.fromarray(x) for x in GREY]), LoadConfig(), tokenizer=processor)
     assert "pictures" not in plain.provenance["data"]
 

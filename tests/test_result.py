@@ -261,9 +261,10 @@ def test_minimize_that_made_another_model_is_said_first(minimize: dict[str, floa
     assert ("of a point" in second) == is_said == ("of a point" in card.split("Verdict:")[0])
 
 
-def test_print_says_all() -> None:
+def test_print_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every number beside its own label. n L_n(w*) + λ̂ ln n = 12345·1.9 + 12.3456 ln 12345 = 23,571.8; n E[L_n] =
     12345·(1.9 + 12.3456/512.5) = 23,752.9."""
+    monkeypatch.setenv("COLUMNS", "120")  # a narrower terminal has more lines
     reasons = [
         Reason("drifting", "λ̂ has moved", "raise num_burnin_steps"),
         Reason("one chain", "only one", is_note=True),
@@ -330,8 +331,9 @@ def test_print_says_what_to_do() -> None:
     assert "compare λ̂ with others at this nβ and γ" in summary(make_result(), encoding="utf-8")
 
 
-def test_print_of_other_cases() -> None:
+def test_print_of_other_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     """Heat that was taken off, an extrapolation, nothing measured, many chains, and long reasons wrapped."""
+    monkeypatch.setenv("COLUMNS", "120")  # a narrower terminal has more lines
 
     def line(label: str, **changes: Any) -> str:
         lines = render(make_result(**{**SHOWN, **changes}), encoding="utf-8").splitlines()
