@@ -13,11 +13,9 @@ from hf_llc.numerals import short, with_error
 from hf_llc.posterior.curvature import STABLE
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
-from hf_llc.records.trace import Trace
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.studies.profile_table import Row, with_exponents
 from hf_llc.workflow.continuations import SampledChains
-from hf_llc.workflow.heat_share import with_heat_that_reaches
 from hf_llc.workflow.run import Run
 
 _ESTIMATES = 2
@@ -132,22 +130,7 @@ class Ladder:
             if trace.shape[1] < 8:
                 return None
             burnin, draws, thinning = _cut(trace.shape[1], settings.num_draws)
-        return self._with_heat(trace, settings, name, burnin, thinning)
-
-    def _with_heat(self, trace: Trace, settings: ChainSettings, name: str, burnin: int, thinning: int) -> SampledChains:
-        decided = self.run.decided_once
-        trace, spectrum, error = with_heat_that_reaches(
-            trace, self.run.sampling, settings, name, num_burnin_steps=burnin, decided=decided
-        )
-        return SampledChains(
-            name=name,
-            settings=settings,
-            trace=trace,
-            num_burnin_steps=burnin,
-            num_steps_between_draws=thinning,
-            spectrum=spectrum,
-            heat_error=error,
-        )
+        return self.run.with_heat(trace, settings, name, burnin, thinning)
 
 
 def _cut(steps: int, most: int) -> tuple[int, int, int]:

@@ -32,6 +32,7 @@ from hf_llc.problem import Problem
 from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate, LocalizationCheck
+from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
@@ -212,6 +213,19 @@ class Run:
         descent = self.descent(settings, name)
         self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent)
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
+        return self.with_heat(trace, settings, name, burnin, thinning, descent=descent)
+
+    def with_heat(
+        self,
+        trace: Trace,
+        settings: ChainSettings,
+        name: str,
+        burnin: int,
+        thinning: int,
+        *,
+        descent: dict[str, float] | None = None,
+    ) -> SampledChains:
+        """The chains of a trace, with that part of its heat which reaches λ̂ (`with_heat_that_reaches`)."""
         trace, spectrum, error = with_heat_that_reaches(
             trace, self.sampling, settings, name, num_burnin_steps=burnin, decided=self.decided_once
         )
