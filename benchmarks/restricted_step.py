@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from hf_llc.components.listed import components_named
 from hf_llc.components.part_of import part_of
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -24,7 +25,6 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.samplers import make_kernel
 from hf_llc.samplers.walk import Walk
-from hf_llc.studies.measure_components import components_named
 
 
 def problem_of(model: Any, *, tokens: int, batch: int) -> Problem:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from hf_llc.errors import FolderError
 from hf_llc.files import check_room, finite, remedy_for, write_atomically, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+T = TypeVar("T")
 
 SEAL = "seal"
 """Key of the seal in a JSON file, and in the metadata of a safetensors file."""
@@ -67,6 +69,30 @@ def load_sealed_json(path: Path, what: str, remedy: str) -> tuple[dict[str, Any]
         fault = "has lost its seal" if seal is None else "is of another run than its folder"
         raise FolderError(f"the {what} {fault}", value=str(path), remedy=remedy)
     return values, files
+
+
+def load_study(path: Path, what: str, *, version: int, read: Callable[[dict[str, Any]], T]) -> T:
+    """What `read` makes of a sealed JSON file, if all files that it seals are as they were.
+
+    Args:
+        path: of the file.
+        what: its role, for refusals.
+        version: the schema_version that it must have.
+        read: makes an object of its other values.
+
+    Raises:
+        InputError: it is damaged or of another version, or a file beside it is not as it was.
+    """
+    remedy = "use overwrite"
+    values, files = load_sealed_json(path, what, remedy)
+    for name in files or ():
+        sealed_file(path.with_name(name), files, remedy)
+    if values.pop("schema_version", None) != version:
+        raise FolderError(f"the {what} is of another version of hf_llc", value=str(path), remedy=remedy)
+    try:
+        return read(values)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FolderError(f"the {what} is damaged", value=str(path), remedy=remedy) from error
 
 
 def sealed_file(path: Path, files: Mapping[str, str] | None, remedy: str, *, is_needed: bool = True) -> Path | None:

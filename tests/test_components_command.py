@@ -15,12 +15,13 @@ import torch
 from torch import nn
 
 from hf_llc.cli.entry_point import main
+from hf_llc.components.listed import check_partition, components_named
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.studies import measure_components
+from hf_llc.studies import parts
 from hf_llc.studies.component_plot import plot_components
 from hf_llc.studies.component_table import ComponentTable, Row
-from hf_llc.studies.measure_components import check_partition, components_named, measure
+from hf_llc.studies.measure_components import measure
 from hf_llc.workflow.opened_run import Given
 
 SETTINGS: dict[str, Any] = {
@@ -62,7 +63,7 @@ def test_table_picture_and_folders(tmp_path: Path) -> None:
     assert table.is_partition and table.coupling is not None
     excess = sum(row.llc for row in table.rows) - table.whole.llc
     assert table.coupling[0] == pytest.approx(excess) and f"Σ λ̂_C − λ̂ = {excess:.0f}"[:10] in str(table)
-    assert len(lines) == 4 and lines[1].endswith("(1 of 3)")
+    assert len(lines) == 4 and lines[1].endswith("(2 of 4)")
     with open(tmp_path / "c" / "components.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["llc"]) for row in rows] == [row.llc for row in (*table.rows, table.whole)]
@@ -86,7 +87,7 @@ def test_each_component_is_its_own_estimate(tmp_path: Path) -> None:
 def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is finished is read; a fault in the middle loses nothing."""
     whole = measured(tmp_path / "a")
-    real, calls = measure_components.estimate_model, [0]
+    real, calls = parts.estimate_model, [0]
 
     def breaks(*args: Any, **kwargs: Any) -> Any:
         calls[0] += 1
@@ -94,7 +95,7 @@ def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
             raise KeyboardInterrupt
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(measure_components, "estimate_model", breaks)
+    monkeypatch.setattr(parts, "estimate_model", breaks)
     with pytest.raises(KeyboardInterrupt):
         measured(tmp_path / "b")
     before = (tmp_path / "b" / "0.weight" / "result.json").read_bytes()

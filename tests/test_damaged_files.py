@@ -12,6 +12,9 @@ from test_result import make_result, make_trace
 from hf_llc.cli.entry_point import main
 from hf_llc.errors import InputError
 from hf_llc.result import LLCResult
+from hf_llc.seals import load_sealed_json, run_of, save_sealed_json
+from hf_llc.studies.calibration import Calibration
+from hf_llc.studies.profile_table import Profile
 
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
 
@@ -98,3 +101,39 @@ def test_wrong_types_are_one_line(folder: Path, changes: dict[str, Any], capsys:
         assert main(argv) == 2
         err = capsys.readouterr().err
         assert err.count("\n") == 1 and f"wrong {next(iter(changes))}" in err and "run/result.json" in err, err
+
+
+STUDIES = {
+    "profile": Profile([], 0.1, 1.0, {}, {}, {"n": 5}, {}, {}),
+    "calibration": Calibration(settings={"step_size": 1.0}, found=None, moved=None, cells=[], num_gradients=3),
+}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({}, ""),
+        ({"schema_version": 99}, "is of another version of hf_llc"),
+        ({"schema_version": None}, "is of another version of hf_llc"),
+        ({"settings": None, "rows": 3, "cells": 3}, "is damaged"),
+        ({"more": 1}, "is damaged"),
+    ],
+)
+@pytest.mark.parametrize("name", STUDIES)
+def test_a_study_of_another_version_is_named(name: str, change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    study, path = STUDIES[name], tmp_path / f"{name}.json"
+    study.save(tmp_path)
+    values, files = load_sealed_json(path, name, "")
+    save_sealed_json(path, {**values, **change}, run=run_of(tmp_path), files=list(files or ()))
+    if not message:
+        assert type(study).load(tmp_path) == study
+        return
+    with pytest.raises(InputError, match=f"the {name} {message}, got '{path}'; use overwrite"):
+        type(study).load(tmp_path)
+
+
+def test_a_study_without_one_of_its_files_is_named(tmp_path: Path) -> None:
+    STUDIES["profile"].save(tmp_path)
+    (tmp_path / "profile.csv").write_text("other")
+    with pytest.raises(InputError, match=r"damaged.*profile\.csv"):
+        Profile.load(tmp_path)

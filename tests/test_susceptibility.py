@@ -19,7 +19,7 @@ from forked import run
 from hf_llc.cli.entry_point import main
 from hf_llc.judging.covariances import mean_errors
 from hf_llc.judging.susceptibility import susceptibility
-from hf_llc.studies import measure_susceptibility
+from hf_llc.studies import measure_susceptibility, parts
 from hf_llc.studies.susceptibility_plot import principal_components
 
 Array = np.ndarray
@@ -171,7 +171,7 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_goes_on_where_it_was(worked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, calls = measure_susceptibility.estimate_model, [0]
+    real, calls = parts.estimate_model, [0]
 
     def breaks(*args: Any, **keywords: Any) -> Any:
         calls[0] += 1
@@ -179,7 +179,7 @@ def test_goes_on_where_it_was(worked: Path, tmp_path: Path, monkeypatch: pytest.
             raise KeyboardInterrupt
         return real(*args, **keywords)
 
-    monkeypatch.setattr(measure_susceptibility, "estimate_model", breaks)
+    monkeypatch.setattr(parts, "estimate_model", breaks)
     with pytest.raises(KeyboardInterrupt):
         study_worker.susceptibilities(str(tmp_path / "b"))
     before = (tmp_path / "b" / "0.weight" / "result.json").read_bytes()

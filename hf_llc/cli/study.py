@@ -7,10 +7,11 @@ import contextlib
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import add_run_options, check_resume
+from hf_llc.cli.arguments import add_run_options, check_resume, kinds_of
+from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 
 
@@ -26,6 +27,13 @@ def add_study_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
     options.add_argument("--resume", action="store_true", help=f"insist on a {output} to go on with")
     options.add_argument("--overwrite", action="store_true", help="do all again")
     return options
+
+
+def add_level(group: Any, *, default: str) -> None:
+    """Add the option that says whether losses are recorded by example or by token."""
+    levels = kinds_of(get_type_hints(SampleConfig)["observe_loss"])[1]
+    said = "|".join(sorted(levels, key=lambda level: level != default))
+    group.add_argument("--level", metavar=said, choices=levels, default=default, help=f"(default: {default})")
 
 
 def run_study(args: argparse.Namespace, name: str, measure: Callable[..., Any]) -> int:

@@ -7,9 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
-from hf_llc.seals import load_sealed_json, run_of, save_sealed_json, sealed_file
+from hf_llc.seals import load_study, run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
 
@@ -122,17 +121,12 @@ class Calibration:
         Raises:
             InputError: calibration.json is damaged or of another version, or a file beside it is not as it was.
         """
-        path = Path(folder) / JSON_FILE
-        values, files = load_sealed_json(path, "calibration", "use overwrite")
-        for name in files or ():
-            sealed_file(path.with_name(name), files, "use overwrite")
-        try:
-            if values.pop("schema_version") != SCHEMA_VERSION:
-                raise KeyError("schema_version")
-            cells = [Cell(**{**cell, **_nan_for_null(cell)}) for cell in values.pop("cells")]
-            return cls(cells=cells, **values)
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError("the calibration is damaged", value=str(path), remedy="use overwrite") from error
+        return load_study(Path(folder) / JSON_FILE, "calibration", version=SCHEMA_VERSION, read=cls._from_dict)
+
+    @classmethod
+    def _from_dict(cls, values: dict[str, Any]) -> Calibration:
+        cells = [Cell(**{**cell, **_nan_for_null(cell)}) for cell in values.pop("cells")]
+        return cls(cells=cells, **values)
 
 
 def _nan_for_null(cell: dict[str, Any]) -> dict[str, Any]:

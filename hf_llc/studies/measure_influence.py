@@ -19,6 +19,7 @@ from hf_llc.studies.influence_plot import plot_influence
 from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
 from hf_llc.studies.load_once import load_once
 from hf_llc.studies.observing import observing, texts_of
+from hf_llc.studies.own_folder import own_folder
 from hf_llc.studies.shared_settings import SHARED
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
@@ -72,10 +73,7 @@ def measure(
     _check_size(problem, decided, level)
     folder = RunFolder(output, files=INFLUENCE_FILES)
     asked = {**asked_of(load, sample), "level": level, "top": top}
-    try:
-        processes.main_does(folder.lock)
-        processes.main_does(lambda: folder.check(asked, resume=resume or None, overwrite=overwrite))
-        processes.main_does(lambda: str(folder.begin(asked, overwrite=overwrite)))
+    with own_folder(folder, asked, processes=processes, resume=resume, overwrite=overwrite):
         result = estimate_model(
             load,
             sample,
@@ -89,8 +87,6 @@ def measure(
         report(f"λ̂ of the chains: {result.verdict}")
         table = _table(problem, result, sample, level=level, top=top)
         processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
-    finally:
-        folder.unlock()
     return table
 
 

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from hf_llc.components.listed import WHOLE
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
-from hf_llc.files import check_writable, write_atomically
+from hf_llc.files import write_atomically
 from hf_llc.judging.susceptibility import Susceptibility, susceptibility
 from hf_llc.observe_setting import SAMPLED, checked_observe
-from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
-from hf_llc.progress import Budget
 from hf_llc.result import LLCResult
-from hf_llc.studies.load_once import load_once
-from hf_llc.studies.measure_components import WHOLE, components_named, folder_of
 from hf_llc.studies.observing import observing, pieces_of
+from hf_llc.studies.own_folder import own_folder
+from hf_llc.studies.parts import Parts, check_whole
 from hf_llc.studies.shared_settings import shared_settings
 from hf_llc.studies.susceptibility_page import render_html
 from hf_llc.studies.susceptibility_plot import plot_susceptibility
@@ -32,7 +31,6 @@ from hf_llc.studies.susceptibility_table import (
     SusceptibilityTable,
     Tokens,
 )
-from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder
@@ -72,7 +70,7 @@ def measure(
         load: model and data.
         sample: how to sample; how many examples, and how often they are looked at.
         given: objects in place of names in `load`.
-        components: see `measure_components.components_named`.
+        components: see `components.listed.components_named`.
         probe: other data, as a value of the setting `observe`: "code=hub/id:split", or a mapping; None: none.
         level: "token" or "example".
         control: run all of it at nβ ≈ 0 too, where the law is a ball around w* and knows nothing of the loss.
@@ -87,48 +85,30 @@ def measure(
         InputError: bad input, refused before long work.
     """
     sample = _observing(sample, probe, level)
-    processes, budget = Processes(sample.data_parallel), Budget(sample.max_seconds, begun)
-    processes.main_does(lambda: str(check_writable(Path(output))))
-    problem, _ = load_once(load, sample, given, processes=processes, progress=progress, begun=begun)
-    names = components_named(problem.model, components)
+    parts = Parts(
+        *(load, sample, given),
+        components=components,
+        output=output,
+        overwrite=overwrite,
+        progress=progress,
+        begun=begun,
+        report=report,
+        repeats=1 + control,
+    )
     folder = RunFolder(output, files=SUSCEPTIBILITY_FILES)
-    asked = {**asked_of(load, sample), "components": names, "level": level, "control": control}
-    left = [(1 + control) * (len(names) + 1)]
-
-    def measured(name: str, settings: SampleConfig, place: Path) -> LLCResult:
-        result = estimate_model(
-            load,
-            replace(settings, weights=name),
-            replace(given, problem=problem),
-            output=place / folder_of(name),
-            overwrite=overwrite,
-            progress=progress,
-            title=name,
-            limit=budget.share(left[0]),
-        )
-        left[0] -= 1
-        report(f"{place.name if place.name == _CONTROL else 'chains'}, {name}: {result.verdict} ({left[0]} left)")
-        result.trace = None  # the largest part of a result
-        return result
-
-    try:
-        processes.main_does(folder.lock)
-        processes.main_does(lambda: folder.check(asked, resume=resume or None, overwrite=overwrite))
-        processes.main_does(lambda: str(folder.begin(asked, overwrite=overwrite)))
-        whole = measured(WHOLE, sample, folder.folder)
+    asked = {**asked_of(load, sample), "components": parts.names, "level": level, "control": control}
+    with own_folder(folder, asked, processes=parts.processes, resume=resume, overwrite=overwrite):
+        whole = parts.estimate(WHOLE, sample)
         shared = shared_settings(sample, whole)
-        columns = _columns(whole, {name: (lambda n=name: measured(n, shared, folder.folder)) for name in names})
+        columns = _columns(whole, ((name, parts.estimate(name, shared)) for name in parts.names))
         if control:
             assert shared.nbeta is not None
             cold = replace(shared, nbeta=_NO_LOSS * shared.nbeta, check_localization=False)
-            place = folder.folder / _CONTROL
-            ball = measured(WHOLE, cold, place)
-            controls = _columns(ball, {name: (lambda n=name: measured(n, cold, place)) for name in names})
+            ball = parts.estimate(WHOLE, cold, within=_CONTROL)
+            controls = _columns(ball, ((name, parts.estimate(name, cold, within=_CONTROL)) for name in parts.names))
             columns = [replace(one, control=two.found.chi) for one, two in zip(columns, controls, strict=True)]
-        table = _table(problem, whole, columns, shared, level)
-        processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
-    finally:
-        folder.unlock()
+        table = _table(parts.problem, whole, columns, shared, level)
+        parts.processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
     return table
 
 
@@ -138,12 +118,7 @@ def _observing(sample: SampleConfig, probe: str | Mapping[str, Any] | None, leve
     Raises:
         InputError: a probe is none, or a setting is not for susceptibilities.
     """
-    if sample.weights != WHOLE:
-        raise InputError("weights is for one estimate", value=sample.weights, remedy="name it among the components")
-    if sample.minimize:
-        raise InputError("minimize would give each component a w* of its own", remedy="leave it out")
-    if sample.parameter_parallel > 1:
-        raise InputError("parameter_parallel is not for susceptibilities", remedy="leave it out")
+    check_whole(sample, "susceptibilities")
     probes = checked_observe(probe)
     if isinstance(probes, str):
         raise InputError("probe has no name", value=probes, allowed="NAME=DATA:SPLIT, separated by commas")
@@ -156,13 +131,12 @@ def _observing(sample: SampleConfig, probe: str | Mapping[str, Any] | None, leve
     return observing(sample, names, level=level, study="susceptibility", instead="probe")
 
 
-def _columns(whole: LLCResult, components: Mapping[str, Callable[[], LLCResult]]) -> list[Column]:
+def _columns(whole: LLCResult, components: Iterable[tuple[str, LLCResult]]) -> list[Column]:
     """χ of each component, one run in memory at a time."""
     chosen = _predicted(whole)
     full = _contrasts(whole, chosen)[1]
     columns = []
-    for name, run in components.items():
-        result = run()
+    for name, result in components:
         phi, component = _contrasts(result, chosen)
         columns.append(_column(name, result, susceptibility(phi, component, full)))
     return columns

@@ -8,11 +8,10 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from hf_llc.errors import InputError
 from hf_llc.files import write_csv
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import columns
-from hf_llc.seals import load_sealed_json, run_of, save_sealed_json, sealed_file
+from hf_llc.seals import load_study, run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
 
@@ -144,17 +143,12 @@ class Profile:
         Raises:
             InputError: profile.json is damaged or of another version, or a file beside it is not as it was.
         """
-        path = Path(folder) / JSON
-        values, files = load_sealed_json(path, "profile", "use overwrite")
-        for name in files or ():
-            sealed_file(path.with_name(name), files, "use overwrite")
-        try:
-            if values.pop("schema_version") != SCHEMA_VERSION:
-                raise KeyError("schema_version")
-            rows = [Row(**_nan_for_null(row)) for row in values.pop("rows")]
-            return cls(rows=rows, **_nan_for_null(values))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise InputError("the profile is damaged", value=str(path), remedy="use overwrite") from error
+        return load_study(Path(folder) / JSON, "profile", version=SCHEMA_VERSION, read=cls._from_dict)
+
+    @classmethod
+    def _from_dict(cls, values: dict[str, Any]) -> Profile:
+        rows = [Row(**_nan_for_null(row)) for row in values.pop("rows")]
+        return cls(rows=rows, **_nan_for_null(values))
 
     def __str__(self) -> str:
         table = [("nβ", "γ", "λ̂", "λ_Q", "slope", "exponent", "of λ_Q", "h < −γ/nβ", "verdict")]

@@ -4,20 +4,17 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from hf_llc.cli.arguments import add_settings, convert, kinds_of, settings_from
+from hf_llc.cli.arguments import add_settings, convert, settings_from
 from hf_llc.cli.early import check_places
-from hf_llc.cli.study import add_study_options, run_study
-from hf_llc.config import SampleConfig
+from hf_llc.cli.study import add_level, add_study_options, run_study
 from hf_llc.loading.names import check_observed
 
 _DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
 influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), with errors. Without --queries
 the examples are their own queries: the loss kernel. Run it again to go on. Writes a page (influence.html), the table,
 the matrices, a picture and the chains. Exit code 3 if there are too few draws."""
-
-_LEVELS = kinds_of(get_type_hints(SampleConfig)["observe_loss"])[1]
 
 
 def add(commands: Any) -> None:
@@ -30,9 +27,7 @@ def add(commands: Any) -> None:
     )
     group = parser.add_argument_group("influence")
     group.add_argument("--queries", metavar="DATA:SPLIT", help="Hub id, folder or file; none: the examples themselves")
-    group.add_argument(
-        "--level", metavar="example|token", choices=_LEVELS, default="example", help="(default: example)"
-    )
+    add_level(group, default="example")
     group.add_argument("--top", metavar="N", default="5", help="helpers and harmers of each query (default: 5)")
     add_settings(parser)
     add_study_options(parser, output="table")

@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
-from hf_llc.cli.arguments import add_settings, kinds_of, settings_from
+from hf_llc.cli.arguments import add_settings, settings_from
 from hf_llc.cli.early import check_places
-from hf_llc.cli.study import add_study_options, run_study
-from hf_llc.config import SampleConfig
+from hf_llc.cli.study import add_level, add_study_options, run_study
 
 _DESCRIPTION = """χ of each component (heads, layers, any weights) to each token of the first --observe-examples
 examples of the data and of probes, from a run of all weights and one a component, with errors: which tokens a component
 serves. Run it again to go on. Writes a page of coloured text, the table, a picture. Exit code 3: too few draws."""
-
-_LEVELS = kinds_of(get_type_hints(SampleConfig)["observe_loss"])[1]
 
 
 def add(commands: Any) -> None:
@@ -31,7 +28,7 @@ def add(commands: Any) -> None:
         "--components", metavar="NAMES", required=True, help="heads, layers, partition, or names and globs"
     )
     group.add_argument("--probe", metavar="NAME=DATA:SPLIT", help="other data, separated by commas")
-    group.add_argument("--level", metavar="token|example", choices=_LEVELS, default="token", help="(default: token)")
+    add_level(group, default="token")
     group.add_argument("--control", action="store_true", help="the same at nβ ≈ 0 too: what blind noise shows")
     add_settings(parser)
     add_study_options(parser, output="table")
