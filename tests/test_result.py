@@ -16,6 +16,7 @@ from hf_llc.judging.estimator import estimate
 from hf_llc.numerals import with_error
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.formatting import counted
+from hf_llc.publishing.headline import curve_text, law_text
 from hf_llc.publishing.report import render, summary
 from hf_llc.publishing.trace_plot import moving_mean, plot_trace
 from hf_llc.records.findings import Reason
@@ -261,6 +262,42 @@ def test_minimize_that_made_another_model_is_said_first(minimize: dict[str, floa
     assert ("of a point" in second) == is_said == ("of a point" in card.split("Verdict:")[0])
 
 
+@pytest.mark.parametrize(
+    ("doubled", "error", "said"),
+    [
+        (-2.5, 0.4, "γ 99.5; −20 % at 2γ"),
+        (0.03, 0.01, "γ 99.5; no change at 2γ"),
+        (-0.2, 0.5, "γ 99.5; no change beyond ±5 % at 2γ"),
+        (-5.0, 6.0, "γ 99.5; change at 2γ not known"),
+        (9.0, 40.0, "γ 99.5; change at 2γ not known"),
+        (-2.5, math.nan, "γ 99.5; −20 % at 2γ"),
+        (math.nan, math.nan, "γ 99.5"),
+    ],
+)
+def test_a_share_smaller_than_its_error_is_not_said(doubled: float, error: float, said: str) -> None:
+    """In report, card and picture alike, and of the last point of a curve."""
+    change = {"halved": math.nan, "halved_se": math.nan, "doubled": doubled, "doubled_se": error}
+    result = make_result(**SHOWN | {"localization_sensitivity": change})
+    assert law_text(result).endswith(said)
+    last = {"step": 1, "llc": result.llc, "loss": 1.0, "doubled": doubled, "doubled_se": error}
+    ends = curve_text({"points": [{"step": 0, "llc": 1.0, "loss": 1.0}, last]}).rpartition("1 → 1")[2]
+    assert ends == said.replace("γ 99.5", "", 1) + (" for the last" if ";" in said else "")
+
+
+@pytest.mark.parametrize(
+    ("drop", "error", "said"),
+    [
+        (3.0, 0.1, "15.35: a descent from w* lowers nβL by 3"),
+        (3.0, 1.25, "15.35: a descent from w* lowers nβL by 3.0 ± 1.2"),
+        (0.5, 2.0, "as from w*: a descent lowers nβL by no more than its error, 2"),
+        (-0.5, 0.25, "as from w*: a descent lowers nβL by no more than its error, 0.25"),
+    ],
+)
+def test_a_drop_smaller_than_its_error_corrects_nothing(drop: float, error: float, said: str) -> None:
+    result = make_result(llc=12.35, descent={"loss_drop": drop, "loss_drop_se": error})
+    assert said in render(result, encoding="utf-8") and said in render_section(result)
+
+
 def test_print_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every number beside its own label. n L_n(w*) + λ̂ ln n = 12345·1.9 + 12.3456 ln 12345 = 23,571.8; n E[L_n] =
     12345·(1.9 + 12.3456/512.5) = 23,752.9."""
@@ -455,7 +492,7 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     labels = (upper.get_ylabel(), lower.get_ylabel(), right.get_xlabel(), right.get_ylabel())
     assert labels == ("loss (nats per token)", "running λ̂", STEP, "acceptance")
     assert drawn[0].get_suptitle().splitlines() == [
-        "λ̂ = 12.03 ± 0.14 at nβ 500, γ 100; −3 % at 2γ   trustworthy",
+        "λ̂ = 12.03 ± 0.14 at nβ 500, γ 100; no change beyond ±3 % at 2γ   trustworthy",
         "λ̂ of a point 0.1 ‖w*‖ away from the model given, 0.1 nats lower on this data",
     ]
     assert [text.get_text() for text in upper.get_legend().get_texts()] == [

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from hf_llc.records.record import Record
 
 _LAW = {"nbeta": "nβ", "localization": "γ"}
+_USEFUL = 10
+"""Percent of λ̂: that it moves by no more is worth saying."""
 
 
 def estimate_text(result: Record) -> str:
@@ -30,16 +32,22 @@ def part_text(result: Record) -> str:
 def law_text(result: Record) -> str:
     """To which nβ and γ this λ̂ belongs, and by how much it moves with γ: `nβ 374.7, γ 1,200; −34 % at 2γ`."""
     text = f"nβ {number(result.nbeta)}, γ {number(result.localization)}"
-    change = result.localization_sensitivity.get("doubled", math.nan)
-    if not math.isfinite(change) or not math.isfinite(result.llc) or result.llc == 0 or result.localization == 0:
-        return text
-    return f"{text}; {_share(change, result.llc)} at 2γ"
+    change, error = (result.localization_sensitivity.get(name, math.nan) for name in ("doubled", "doubled_se"))
+    moves = "" if result.localization == 0 else _at_twice_localization(change, error, result.llc)
+    return f"{text}; {moves}" if moves else text
 
 
-def _share(change: float, llc: float) -> str:
-    """A change as a share of λ̂."""
-    share = round(100 * change / abs(llc))
-    return "no change" if share == 0 else f"{share:+d} %".replace("-", "−")
+def _at_twice_localization(change: float, error: float, llc: float) -> str:
+    """How λ̂ moves when γ is doubled, as a share of it; "" if that was not measured.
+
+    A share that is smaller than its own error is noise: then only how large it may be is said, if that is of use.
+    """
+    if not math.isfinite(change) or not math.isfinite(llc) or llc == 0:
+        return ""
+    share, bound = round(100 * change / abs(llc)), math.ceil(100 * error / abs(llc)) if math.isfinite(error) else 0
+    if math.isfinite(error) and error >= abs(change):
+        return f"no change beyond ±{bound} % at 2γ" if bound <= _USEFUL else "change at 2γ not known"
+    return "no change at 2γ" if share == 0 else f"{share:+d} % at 2γ".replace("-", "−")
 
 
 def moved_text(result: Record) -> str | None:
@@ -65,10 +73,9 @@ def curve_text(curve: Mapping[str, Any]) -> str:
         change = with_error(_float(last["change"]), _float(last.get("change_se")))
         text += f", a change of {change} (paired: the points share their noise)"
     text += f", while the loss went {number(first['loss'])} → {number(last['loss'])}"
-    doubled, llc = _float(last.get("doubled")), _float(last["llc"])
-    if math.isfinite(doubled) and math.isfinite(llc) and llc != 0:
-        text += f"; {_share(doubled, llc)} at 2γ for the last"
-    return text
+    doubled = (_float(last.get(name)) for name in ("doubled", "doubled_se"))
+    moves = _at_twice_localization(*doubled, _float(last["llc"]))
+    return f"{text}; {moves} for the last" if moves else text
 
 
 def remedies_of(reasons: Sequence[Reason]) -> list[str]:

@@ -88,9 +88,12 @@ def _descent(result: Record) -> str | None:
     """λ̂ from the minimum that γ allows: from w* it is less by what a descent from there gains."""
     if result.descent is None:
         return None
-    drop = result.descent["loss_drop"]
+    drop, error = result.descent["loss_drop"], result.descent.get("loss_drop_se", 0.0)
     where = f", {short(distance)} away" if (distance := result.descent.get("distance")) else ""
-    return f"{number(result.llc + drop)}: a descent from w* lowers nβL by {short(drop)}{where}"
+    if drop <= error:  # noise, by which λ̂ would be corrected
+        return f"as from w*: a descent lowers nβL by no more than its error, {short(error)}{where}"
+    by = with_error(drop, error) if error > 0.1 * drop else short(drop)
+    return f"{number(result.llc + drop)}: a descent from w* lowers nβL by {by}{where}"
 
 
 def _sampler(result: Record) -> str:
