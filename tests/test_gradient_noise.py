@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,11 +11,17 @@ import torch
 from targets import expected_llc, sample, shifted_problem
 from torch import Tensor, nn
 
+from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate
 from hf_llc.judging.heat import heat_errors
+from hf_llc.judging.stopping import is_long_enough
 from hf_llc.problem import Problem
+from hf_llc.progress import TimeIsUp
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.records.trace import Trace
+from hf_llc.workflow import heat_share
+from hf_llc.workflow.estimate_model import estimate_problem
 
 NBETA, GAMMA, FRICTION = 50.0, 5.0, 0.5
 
@@ -121,3 +127,73 @@ def test_a_correction_larger_than_what_it_corrects(heat: float) -> None:
     remedies = [reason.remedy for reason in found.reasons if not reason.is_note]
     assert remedies[0].startswith("raise batch_size") and not any("minimize" in remedy for remedy in remedies)
     assert abs(found.llc - 5) < 1.1 * max(heat, found.llc_se) and found.llc_se > 0.6 * heat
+
+
+HOT = SampleConfig(
+    sampler="baoab", step_size=7e-4, friction=1.0, gradient="plain", nbeta=100.0, localization=20.0, batch_size=4,
+    num_chains=4, num_draws=100, max_steps=1600, chain_batch_size=4, check_localization=False, target_se=0.001,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(("spread", "is_hopeless"), [(3.0, True), (0.3, False)])
+def test_chains_end_early_where_noise_dominates(spread: float, is_hopeless: bool) -> None:
+    """The heat of a law is the same however long chains run: as soon as it is surely too much they end, and say why."""
+    result = estimate_problem(shifted_problem(torch.ones(40), num_examples=400, spread=spread), HOT)
+    assert result.trace is not None
+    if not is_hopeless:  # λ̂ to 0.1 % takes all of them
+        assert result.verdict == "trustworthy" and result.trace.shape[1] == 1600
+        return
+    assert result.trace.shape[1] <= 800 and result.verdict == "gradient noise dominates"
+    reasons = {reason.name: reason for reason in result.reasons}
+    assert reasons[result.verdict].remedy.startswith("raise batch_size")
+    said = f"the chains ended after {result.trace.shape[1]:,} of at most 1,600 steps"
+    assert reasons["ended early"].text.startswith(said) and reasons["ended early"].is_note
+
+
+def settings_of(**more: float) -> ChainSettings:
+    return ChainSettings.of(replace(HOT, **more))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("raw", "heat", "reaches", "localization", "ends"),
+    [
+        (1.0, 3.0, 2.5, 5.0, True),  # more than half of three times as much
+        (1.0, 3.0, 0.2, 5.0, False),  # of which little reaches λ̂
+        (1.0, 1.2, 1.2, 5.0, False),  # λ̂ is below zero now, and might grow
+        (1.0, 1.2, 1.2, 5e4, True),  # not where flat directions have relaxed
+        (-1.0, 0.0, 0.0, 5.0, True),
+        (-0.01, 0.0, 0.0, 5.0, False),  # within its error
+    ],
+)
+def test_what_more_steps_do_not_change(
+    raw: float, heat: float, reaches: float, localization: float, ends: bool
+) -> None:
+    rng = np.random.default_rng(1)
+    excess = raw + 2 * rng.standard_normal((4, 1000))
+    measured = np.full_like(excess, np.nan)
+    measured[:, ::20] = heat
+    none = np.full_like(excess, np.nan)
+    trace = Trace(1 + excess / HOT.nbeta, np.ones_like(excess), none, none, none, heat=measured)  # type: ignore[operator]
+    settings = settings_of(localization=localization)
+    found = is_long_enough(settings, trace, 500, 5, least_heat=lambda trace, num_burnin_steps: reaches)
+    assert found is ends
+
+
+def test_heat_that_there_was_no_time_to_measure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half of it is taken off, with the error of a uniform law; that stands among the notes, with what to do."""
+
+    def late(*args: object, **settings: object) -> None:
+        raise TimeIsUp
+
+    problem = shifted_problem(torch.ones(40), num_examples=400, spread=0.6)
+    short = replace(HOT, max_steps=800, target_se=0.1)
+    whole = estimate_problem(problem, short)
+    monkeypatch.setattr(heat_share, "noise_spectrum", late)
+    found = estimate_problem(problem, replace(short, max_seconds=1e5))
+    heat = found.step_size_bias
+    assert heat == pytest.approx(found.llc_uncorrected - found.llc)
+    assert heat == pytest.approx(whole.step_size_bias / (100 / 120) / 2, rel=0.1)  # ω is 100/120
+    assert found.llc_se > 2 * heat / np.sqrt(12) > whole.llc_se
+    note = next(reason for reason in found.reasons if reason.name == "heat not measured")
+    assert note.is_note and note.change == {"max_seconds": 4e5} and "half of it was taken off" in note.text
+    assert not any(reason.name == note.name for reason in whole.reasons)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import llc_draws
+from hf_llc.judging.heat import heat_errors
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace
 from hf_llc.samplers.effective_step import slow_step_size
@@ -17,9 +19,14 @@ _RELAXED = 4 * 0.99
 they relax, after which their energy is at 98 % of its final value; a percent less, for rounding of γ."""
 
 
-_FAR_ABOVE = 3 * statistics.MATERIAL
-"""Share of λ̂ by which w* may lie above its minimum before more steps would not help: λ̂ may still grow to three times
-what the first steps say, and w* is still found to be no minimum."""
+_GROWTH = 3
+"""λ̂ may still grow to so many times what the first steps say."""
+
+_FAR_ABOVE = _GROWTH * statistics.MATERIAL
+"""Share of λ̂ by which w* may lie above its minimum before more steps would not help: it is then still no minimum."""
+
+_SURE = 4.0
+"""Standard errors from which on it is sure that more steps would not help."""
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a diverging chain's last finite loss times nβ
@@ -30,12 +37,14 @@ def is_long_enough(
     num_steps_between_draws: int,
     *,
     descent: dict[str, float] | None = None,
+    least_heat: Callable[..., float] | None = None,
 ) -> bool:
     """Return True if the draws are flat and many enough, or if more steps would not help.
 
-    More steps do not help a chain that diverged, nor a w* that is not a minimum. Otherwise the chains go on until
-    flat directions have relaxed within the burn-in (a slow climb of many of them is hard to see in the draws), the
-    draws do not drift, the chains agree and the standard error is below `target_se` times λ̂.
+    More steps do not help a chain that diverged, nor a w* that is not a minimum; nor, where the chains are flat and
+    agree, a λ̂ that is surely below zero, or of which gradient noise surely makes the larger part. Otherwise the chains
+    go on until flat directions have relaxed within the burn-in (a slow climb of many of them is hard to see in the
+    draws), the draws do not drift, the chains agree and the standard error is below `target_se` times λ̂.
 
     Args:
         settings: of the chains.
@@ -43,6 +52,8 @@ def is_long_enough(
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps averaged into one draw.
         descent: how far a descent from w* falls (`calibration.descent`), or None.
+        least_heat: (trace, burn-in steps) → what of the heat of gradient noise reaches λ̂, at least; asked only where
+            all of the heat would be the larger part. None: it is not known.
     """
     draws = llc_draws(
         trace.loss,
@@ -61,8 +72,32 @@ def is_long_enough(
         return True
     # at the ε that the chains came down to
     slow = slow_step_size(settings) * statistics.step_share(trace.step_size[:, :num_burnin_steps], settings.step_size)
-    if num_burnin_steps * slow * settings.localization < _RELAXED:
-        return False
+    is_relaxed = num_burnin_steps * slow * settings.localization >= _RELAXED
     is_flat = not statistics.is_drifting(statistics.drift(draws), llc, llc_se)
-    is_mixed = statistics.ess(draws) >= 10 * len(draws) and statistics.r_hat(draws) <= 1.1
-    return is_flat and is_mixed and llc_se <= settings.target_se * abs(llc)
+    agree = statistics.r_hat(draws) <= 1.1
+    if is_flat and agree:
+        highest = (llc + _SURE * llc_se) * (1 if is_relaxed else _GROWTH)
+        if highest < 0 or _does_heat_exceed(highest / 2, settings, trace, num_burnin_steps, least_heat):
+            return True
+    is_mixed = agree and statistics.ess(draws) >= 10 * len(draws)
+    return is_relaxed and is_flat and is_mixed and llc_se <= settings.target_se * abs(llc)
+
+
+def _does_heat_exceed(
+    bound: float,
+    settings: ChainSettings,
+    trace: Trace,
+    num_burnin_steps: int,
+    least_heat: Callable[..., float] | None,
+) -> bool:
+    """The heat of gradient noise is surely more than `bound`: all of it that the chains saw, and what of it reaches λ̂.
+
+    The heat of a law stays as it is, however long chains run.
+    """
+    kept = slice(num_burnin_steps, None)
+    heat = statistics.mean_of(trace.heat[:, kept])
+    if least_heat is None or not heat > bound:
+        return False
+    excess = settings.nbeta * (trace.loss - trace.init_loss)[:, kept]
+    error = math.sqrt(max(statistics.standard_error(excess) ** 2 + heat_errors(excess, trace.heat[:, kept])[0], 0.0))
+    return least_heat(trace, num_burnin_steps=num_burnin_steps) - _SURE * error > bound

@@ -73,8 +73,8 @@ def curve_text(curve: Mapping[str, Any]) -> str:
         change = with_error(_float(last["change"]), _float(last.get("change_se")))
         text += f", a change of {change} (paired: the points share their noise)"
     text += f", while the loss went {number(first['loss'])} → {number(last['loss'])}"
-    doubled = (_float(last.get(name)) for name in ("doubled", "doubled_se"))
-    moves = _at_twice_localization(*doubled, _float(last["llc"]))
+    change, error = (_float(last.get(name)) for name in ("doubled", "doubled_se"))
+    moves = _at_twice_localization(change, error, _float(last["llc"]))
     return f"{text}; {moves} for the last" if moves else text
 
 

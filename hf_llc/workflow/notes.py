@@ -7,6 +7,9 @@ from dataclasses import replace
 from hf_llc.numerals import typed
 from hf_llc.records.findings import Estimate, Reason
 
+_HOPELESS = ("gradient noise dominates", "not a minimum", "negative")
+"""Verdicts that more steps do not change: chains end early for them (`judging.stopping`)."""
+
 _LONGER = 4
 """Times more seconds that a run whose time was up is given: half of its standard error."""
 
@@ -16,6 +19,9 @@ def with_notes(
     *,
     cut_at: int | None,
     max_seconds: float | None,
+    steps: int,
+    allowed: int,
+    is_heat_guessed: bool,
     unmeasured: str | None,
     in_turn: str | None = None,
 ) -> Estimate:
@@ -25,6 +31,9 @@ def with_notes(
         estimate: of the chains.
         cut_at: steps at which their time was up; None: it was not.
         max_seconds: the time that they had.
+        steps: that each chain took.
+        allowed: steps that it might have taken.
+        is_heat_guessed: the time was up before it was measured how much of the heat reaches λ̂.
         unmeasured: what steps inside the backward pass cannot measure; None: nothing, or steps were taken otherwise.
         in_turn: `draw_loss` of chains whose minibatches were walked in turn; None: they were not.
     """
@@ -36,6 +45,15 @@ def with_notes(
             reasons[0] = replace(reasons[0], remedy=remedy, change=change)
         text = f"max_seconds ended the chains after {cut_at:,} steps"
         reasons.append(Reason("time was up", text, remedy, is_note=True, change=change))
+    elif 2 * steps <= allowed and estimate.verdict in _HOPELESS:
+        text = f"the chains ended after {steps:,} of at most {allowed:,} steps: more of them would not change that"
+        reasons.append(Reason("ended early", text, is_note=True))
+    if is_heat_guessed and max_seconds is not None:
+        change = {"max_seconds": _LONGER * max_seconds}
+        text = "max_seconds left no time to measure how much of the heat reaches λ̂: half of it was taken off, "
+        text += "with an error that allows for none and for all of it"
+        remedy = f"give max_seconds {typed(change['max_seconds'])}"
+        reasons.append(Reason("heat not measured", text, remedy, is_note=True, change=change))
     if unmeasured is not None:
         text = f"{unmeasured} takes two whole gradients, and steps were taken inside the backward pass"
         reasons.append(Reason("not measured", text, "give it more memory", is_note=True))

@@ -38,7 +38,7 @@ from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
 from hf_llc.workflow.forecast import expect_chains, forecast
-from hf_llc.workflow.heat_share import with_heat_that_reaches
+from hf_llc.workflow.heat_share import Heat
 from hf_llc.workflow.notes import with_notes
 from hf_llc.workflow.observed import check_records_fit, references_of, start_probes
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
@@ -147,6 +147,7 @@ class Run:
             describe=describe,
             observables=self.observables,
         )
+        self.heat = Heat(self.sampling, self.decided_once)
 
     @property
     def came_from_above(self) -> bool:
@@ -211,7 +212,8 @@ class Run:
     def sample(self, settings: ChainSettings, name: str) -> SampledChains:
         """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂."""
         descent = self.descent(settings, name)
-        self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent)
+        least_heat = functools.partial(self.heat.at_least, settings=settings, name=name)
+        self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent, least_heat=least_heat)
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
         return self.with_heat(trace, settings, name, burnin, thinning, descent=descent)
 
@@ -225,10 +227,8 @@ class Run:
         *,
         descent: dict[str, float] | None = None,
     ) -> SampledChains:
-        """The chains of a trace, with that part of its heat which reaches λ̂ (`with_heat_that_reaches`)."""
-        trace, spectrum, error = with_heat_that_reaches(
-            trace, self.sampling, settings, name, num_burnin_steps=burnin, decided=self.decided_once
-        )
+        """The chains of a trace, with that part of its heat which reaches λ̂ (`heat_share`)."""
+        trace, spectrum, error = self.heat.that_reaches(trace, settings, name, num_burnin_steps=burnin)
         return SampledChains(
             name=name,
             settings=settings,
@@ -282,6 +282,9 @@ class Run:
             estimate,
             cut_at=self.sampling.cut_at,
             max_seconds=self.asked.max_seconds,
+            allowed=self.asked.steps_allowed,
+            steps=chains.trace.shape[1],
+            is_heat_guessed=chains.spectrum is None and chains.heat_error > 0,
             unmeasured=sampler.unmeasured_in_backward if self._steps_in_backward(settings) else None,
             in_turn=settings.draw_loss if settings.batch_order == "in-turn" else None,
         )
