@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+from datasets import load_dataset
 from torch import nn
 
 from hf_llc.cli.entry_point import main
@@ -67,6 +68,9 @@ def test_table_picture_and_folders(tmp_path: Path) -> None:
     with open(tmp_path / "c" / "components.csv", encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert [float(row["llc"]) for row in rows] == [row.llc for row in (*table.rows, table.whole)]
+    loaded = load_dataset("parquet", data_files=str(tmp_path / "c" / "components.parquet"), split="train")
+    assert loaded["component"][:] == [row["component"] for row in rows]
+    assert loaded["llc"][:] == [row.llc for row in (*table.rows, table.whole)]
     values = json.loads((tmp_path / "c" / "components.json").read_text(encoding="utf-8"))
     assert values["coupling"] == pytest.approx(excess) and values["settings"]["nbeta"] == 40.0
     assert (tmp_path / "c" / "components.png").stat().st_size > 10_000

@@ -7,14 +7,17 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from hf_llc.files import write_csv
+from hf_llc.files import write_csv, write_parquet
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import columns
 from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
 
-PICTURE, CSV, JSON = COMPONENT_FILES = ("components.png", "components.csv", "components.json")
+PICTURE, PARQUET, CSV, JSON = COMPONENT_FILES = (
+    *("components.png", "components.parquet", "components.csv"),
+    "components.json",
+)
 """Files of the folder. components.json is written last."""
 
 
@@ -72,6 +75,12 @@ class ComponentTable:
         return all(row.is_trustworthy for row in (self.whole, *self.rows))
 
     @property
+    def verdict(self) -> str:
+        """One word on all of them."""
+        bad = sum(not row.is_trustworthy for row in (self.whole, *self.rows))
+        return f"{bad} of {len(self.rows) + 1} not trustworthy" if bad else "trustworthy"
+
+    @property
     def coupling(self) -> tuple[float, float] | None:
         """Σ λ̂_C − λ̂ over a partition, and its standard error; None if the components are none.
 
@@ -99,11 +108,13 @@ class ComponentTable:
         return {"schema_version": SCHEMA_VERSION, **asdict(self), "coupling": value, "coupling_se": error}
 
     def save(self, folder: str | Path) -> Path:
-        """Write components.csv and components.json into `folder`, sealed with components.png if it is there."""
+        """Write components.parquet, .csv and .json into `folder`, sealed with components.png if it is there."""
         folder = Path(folder)
         names = [item.name for item in fields(Row)]
-        write_csv(folder / CSV, names, (asdict(row).values() for row in (*self.rows, self.whole)))
-        files = [name for name in (PICTURE, CSV) if (folder / name).exists()]
+        rows = [list(asdict(row).values()) for row in (*self.rows, self.whole)]
+        write_parquet(folder / PARQUET, names, rows, unit=self.unit)
+        write_csv(folder / CSV, names, rows)
+        files = [name for name in COMPONENT_FILES[:-1] if (folder / name).exists()]
         save_sealed_json(folder / JSON, self.to_dict(), run=run_of(folder), files=files)
         return folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -41,14 +42,14 @@ def plot_curve(curve: Curve, path: str | Path, *, x_scale: str = "linear") -> Pa
         upper.set_ylabel("λ̂")
         lower.plot(steps, [point.loss for point in points], color=COLOURS[2], marker="s", ms=4)
         lower.set_ylabel(f"loss\n({curve.unit})")
-        _scale(lower, steps, x_scale)
+        scale_steps(lower, steps, x_scale)
         lower.set_xlabel(curve.axis)
         legend_above(upper)
         figure.suptitle(_title(curve))
     return Path(path)
 
 
-def _scale(axes: Axes, steps: list[int], x_scale: str) -> None:
+def scale_steps(axes: Axes, steps: Sequence[int], x_scale: str) -> None:
     """Set a linear axis, or a logarithmic one with room for a step 0."""
     from matplotlib.ticker import MaxNLocator
 

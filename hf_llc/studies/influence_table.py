@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from hf_llc.files import write_atomically, write_csv
+from hf_llc.files import write_atomically, write_csv, write_parquet
 from hf_llc.judging.influence import UNIT, Influence
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import columns
@@ -107,9 +107,10 @@ class InfluenceTable:
         """Write the matrices, the table as parquet, HTML and CSV, and influence.json, sealed with those."""
         folder = Path(folder)
         self._save_matrices(folder / MATRIX)
-        write_atomically(folder / PARQUET, self._save_parquet)
+        rows = [list(asdict(row).values()) for row in self.rows]
+        write_parquet(folder / PARQUET, _names(), rows, unit=UNIT)
         write_atomically(folder / REPORT, lambda path: path.write_text(render_html(self), encoding="utf-8"))
-        write_csv(folder / CSV, _names(), (asdict(row).values() for row in self.rows))
+        write_csv(folder / CSV, _names(), rows)
         files = [name for name in INFLUENCE_FILES[:-1] if (folder / name).exists()]
         save_sealed_json(folder / JSON, self.to_dict(), run=run_of(folder), files=files)
         return folder
@@ -118,13 +119,6 @@ class InfluenceTable:
         names = ("bif", "bif_se", "covariance", "correlation", "correlation_se")
         matrices = {name: getattr(self.found, name).astype(np.float32) for name in names}
         save_arrays(path, matrices, metadata={"unit": f"bif = -(nbeta / n) * covariance, in {UNIT}"})
-
-    def _save_parquet(self, path: Path) -> None:
-        import pyarrow
-        from pyarrow import parquet
-
-        values = {name: [getattr(row, name) for row in self.rows] for name in _names()}
-        parquet.write_table(pyarrow.table(values).replace_schema_metadata({"made_by": "hf_llc", "unit": UNIT}), path)
 
     def __str__(self) -> str:
         table = [("query", "", "source", "BIF", "ρ", "text of the source")]

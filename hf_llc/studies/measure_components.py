@@ -36,6 +36,7 @@ def measure(
     overwrite: bool = False,
     progress: bool = True,
     begun: float | None = None,
+    limit: float | None = None,
     report: Callable[[str], None] = lambda line: None,
 ) -> ComponentTable:
     """Estimate λ̂ of all weights and of each component, on every process; the main one writes the files.
@@ -57,6 +58,7 @@ def measure(
         overwrite: compute everything again.
         progress: show progress bars on the main process.
         begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
+        limit: seconds in place of `max_seconds`, where that is for several tables.
         report: called with a line of text after each component.
 
     Raises:
@@ -70,6 +72,7 @@ def measure(
         overwrite=overwrite,
         progress=progress,
         begun=begun,
+        limit=limit,
         report=report,
     )
     complete = check_partition(parts.problem.model, parts.names, is_asked=is_partition)
@@ -120,6 +123,6 @@ def _row(name: str, result: LLCResult) -> Row:
 
 
 def _save(table: ComponentTable, folder: Path) -> None:
-    """Write components.png, then components.csv and components.json."""
+    """Write components.png, then the other files, components.json last."""
     write_atomically(folder / PICTURE, lambda path: plot_components(table, path))
     table.save(folder)

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.errors import FolderError, InputError, OutOfTime
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.parallel.processes import Processes
 from hf_llc.progress import Budget
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
+from hf_llc.studies.along_series import measured_series
 from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
 from hf_llc.studies.comparison import for_differences
 from hf_llc.studies.curve import Curve, Point
@@ -76,20 +76,18 @@ def measure(
     """
     budget = Budget(sample.max_seconds, begun)
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
-    series = SeriesLeft(checkpoints, report)
+    series: SeriesLeft[LLCResult] = SeriesLeft(checkpoints, report)
     processes.main_does(lambda: str(check_writable(Path(output))))
     series.fail(processes.main_does(lambda: faults_of(series.left, load)))
     series.skip_without_steps()
     folder = RunFolder(output, files=CURVE_FILES)
-    asked = asked_of(load, sample)
-
     paired: dict[str, Measured] = {}
 
-    def measured(checkpoint: Checkpoint, settings: SampleConfig) -> LLCResult:
+    def measured(checkpoint: Checkpoint, decided: LLCResult | None) -> LLCResult:
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
         result = estimate_model(
             replace(load, **checkpoint.load),
-            settings,
+            sample if decided is None else shared_settings(sample, decided),
             Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint),
             output=folder.folder / checkpoint.folder,
             overwrite=overwrite,
@@ -101,40 +99,23 @@ def measure(
         result.trace = None  # the largest part of a result; a curve does not need it
         return result
 
-    try:
-        processes.main_does(folder.lock)
-        processes.main_does(lambda: _check_points(folder.folder, series, overwrite=overwrite))
-        is_new, name = processes.main_does(
-            lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=resume, overwrite=overwrite)
-        )
-        while name not in series.results:
-            try:
-                series.add(name, measured(series.named(name), sample))
-            except InputError as error:  # one broken checkpoint does not cost the others
-                if isinstance(error, (FolderError, OutOfTime)) or not (is_new and series.may_go_on):
-                    raise
-                series.fail({name: str(error)})
-                series.check()
-                _, name = processes.main_does(
-                    lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=False, overwrite=True)
-                )
-        shared = shared_settings(sample, series.results[name])
-        for checkpoint in series.left:
-            if checkpoint.name != name:
-                try:
-                    series.add(checkpoint.name, measured(checkpoint, shared))
-                except FolderError:  # a curve that goes on without that point would look whole
-                    raise
-                except InputError as error:
-                    series.fail({checkpoint.name: str(error)})
-        curve = _curve(series, sample, shared, name, paired)
+    with measured_series(
+        series,
+        folder,
+        asked_of(load, sample),
+        measured,
+        check=lambda: _check_points(folder.folder, series, overwrite=overwrite),
+        processes=processes,
+        calibrate_on=calibrate_on,
+        resume=resume,
+        overwrite=overwrite,
+    ) as name:
+        curve = _curve(series, sample, shared_settings(sample, series.results[name]), name, paired)
         processes.main_does(lambda: folder.finish(lambda: _save(curve, folder.folder, x_scale)))
-    finally:
-        folder.unlock()
     return curve
 
 
-def _check_points(folder: Path, series: SeriesLeft, *, overwrite: bool) -> None:
+def _check_points(folder: Path, series: SeriesLeft[LLCResult], *, overwrite: bool) -> None:
     """Check the points' folders before any work: one that is damaged is no fault of its checkpoint.
 
     Raises:
@@ -147,36 +128,12 @@ def _check_points(folder: Path, series: SeriesLeft, *, overwrite: bool) -> None:
             LLCResult.load(point.folder)
 
 
-def _begin(
-    folder: RunFolder,
-    asked: dict[str, Any],
-    series: SeriesLeft,
-    *,
-    calibrate_on: str | None,
-    resume: bool,
-    overwrite: bool,
-) -> tuple[bool, str]:
-    """Begin a curve in `folder`, or continue the one in it.
-
-    Returns:
-        Whether it is a new one, and the name of the checkpoint to calibrate on.
-
-    Raises:
-        InputError: `folder` holds another run, or no run and `resume` is set.
-    """
-    recorded = None if overwrite else folder.recorded()
-    # A checkpoint added later does not become the calibrated one: finished points keep their settings.
-    calibrated_on = (recorded or {}).get("calibrated_on")
-    if calibrated_on is None or calibrate_on is not None:
-        calibrated_on = series.meant_by(calibrate_on or "last")
-    asked = {**asked, "calibrated_on": calibrated_on}
-    folder.check(asked, resume=resume or None, overwrite=overwrite)
-    folder.begin(asked, overwrite=overwrite)
-    return recorded is None, calibrated_on
-
-
 def _curve(
-    series: SeriesLeft, sample: SampleConfig, shared: SampleConfig, calibrated_on: str, paired: dict[str, Measured]
+    series: SeriesLeft[LLCResult],
+    sample: SampleConfig,
+    shared: SampleConfig,
+    calibrated_on: str,
+    paired: dict[str, Measured],
 ) -> Curve:
     """The curve of the results, in the order of the series.
 

@@ -45,6 +45,7 @@ class Parts:
         overwrite: compute finished results again.
         progress: show progress bars on the main process.
         begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
+        limit: seconds in place of `max_seconds`, where that is for several studies.
         report: called with a line of text after each estimate.
         repeats: how often all parts are to be estimated.
 
@@ -68,12 +69,14 @@ class Parts:
         progress: bool,
         begun: float | None,
         report: Callable[[str], None],
+        limit: float | None = None,
         repeats: int = 1,
     ) -> None:
-        self.processes, self._budget = Processes(sample.data_parallel), Budget(sample.max_seconds, begun)
+        limited = sample if limit is None else replace(sample, max_seconds=limit)
+        self.processes, self._budget = Processes(sample.data_parallel), Budget(limited.max_seconds, begun)
         self._output = Path(output)
         self.processes.main_does(lambda: str(check_writable(self._output)))
-        self.problem, _ = load_once(load, sample, given, processes=self.processes, progress=progress, begun=begun)
+        self.problem, _ = load_once(load, limited, given, processes=self.processes, progress=progress, begun=begun)
         self.names = components_named(self.problem.model, components)
         self._load, self._given = load, replace(given, problem=self.problem)
         self._overwrite, self._progress, self._report = overwrite, progress, report

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Generic, Protocol, TypeVar
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
-from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import Checkpoint, look_at, steps_of
 
 _MOST_FAILURES = 3
 
 
-class SeriesLeft:
+class Judged(Protocol):
+    """What is measured of a checkpoint."""
+
+    @property
+    def verdict(self) -> str:
+        """On all of it."""
+        ...
+
+
+T = TypeVar("T", bound=Judged)
+
+
+class SeriesLeft(Generic[T]):
     """The checkpoints that are measured, or can be.
 
     Args:
@@ -32,7 +44,7 @@ class SeriesLeft:
     def __init__(self, checkpoints: Sequence[Checkpoint], report: Callable[[str], None]) -> None:
         self.report = report
         self.left = list(checkpoints)
-        self.results: dict[str, LLCResult] = {}
+        self.results: dict[str, T] = {}
         self._unsaid: list[str] = []
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
@@ -94,7 +106,7 @@ class SeriesLeft:
             raise InputError("calibrate_on is no checkpoint of the curve", value=word, allowed=allowed)
         return names[found]
 
-    def add(self, name: str, result: LLCResult) -> None:
+    def add(self, name: str, result: T) -> None:
         """Take a result."""
         self.results[name] = result
         self._say()

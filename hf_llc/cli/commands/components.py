@@ -11,8 +11,8 @@ from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 
 _DESCRIPTION = """λ̂ of each component of a model (heads, layers, any weights by name) at one nβ and γ and settings
-decided on the whole model. Run it again to go on. Writes components.csv, .json, .png and a folder a component. Exit
-code 3 if a λ̂ is not trustworthy."""
+decided on the whole model. Run it again to go on. Writes components.csv, .parquet, .json, .png and a folder a
+component. Exit code 3 if a λ̂ is not trustworthy."""
 
 
 def add(commands: Any) -> None:

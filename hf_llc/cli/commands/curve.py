@@ -16,8 +16,8 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.studies import checkpoint_series
 
-_DESCRIPTION = """λ̂ of every checkpoint of a series, at the settings decided on one of them. Run it again to go on.
-Writes curve.csv, .json, .png and a folder a checkpoint. Exit code 3 if a point is missing or not trustworthy."""
+_DESCRIPTION = """λ̂ of every checkpoint of a series, at settings decided on one of them. Run it again to go on. Exit
+code 3 if a point is missing or not trustworthy."""
 
 
 def add(commands: Any) -> None:
@@ -36,6 +36,7 @@ def add(commands: Any) -> None:
     series.add_argument("--checkpoints", metavar="DIR", help="folder of model folders (checkpoint-500 …)")
     series.add_argument("--weight-files", metavar="F", nargs="+", help="of a plain module, with --factory")
     series.add_argument("--factory", metavar="MODULE:NAME", help="returns (module, loss_fn) for --weight-files")
+    series.add_argument("--components", metavar="NAMES", help="λ̂ of parts: heads, layers, names")
     add_settings(parser)
     options = add_study_options(parser, output="curve")
     add_like(options)
@@ -65,8 +66,11 @@ def run(args: argparse.Namespace) -> int:
         local = None if args.revisions is not None else _local_series(args, load)
 
     def measured(**common: Any) -> Any:
-        from hf_llc.studies.measure_curve import measure
+        from hf_llc.studies import measure_component_curve, measure_curve
 
+        if args.components is not None:
+            common["components"] = args.components
+        measure = (measure_curve if args.components is None else measure_component_curve).measure
         return measure(
             checkpoint_series.revisions(str(load.model), args.revisions) if local is None else local,
             load,
@@ -77,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
             **common,
         )
 
-    return run_study(args, "curve", measured)
+    return run_study(args, "curve" if args.components is None else "component_curve", measured)
 
 
 def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:

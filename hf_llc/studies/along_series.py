@@ -1,0 +1,104 @@
+"""One measurement a checkpoint: one of them decides the settings left open, and the others are measured at the same."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
+
+from hf_llc.errors import FolderError, InputError, OutOfTime
+from hf_llc.parallel.processes import Processes
+from hf_llc.studies.checkpoint_series import Checkpoint
+from hf_llc.studies.series_left import Judged, SeriesLeft
+from hf_llc.workflow.run_folder import RunFolder
+
+T = TypeVar("T", bound=Judged)
+
+
+@contextlib.contextmanager
+def measured_series(
+    series: SeriesLeft[T],
+    folder: RunFolder,
+    asked: dict[str, Any],
+    measured: Callable[[Checkpoint, T | None], T],
+    *,
+    check: Callable[[], None],
+    processes: Processes,
+    calibrate_on: str | None,
+    resume: bool,
+    overwrite: bool,
+) -> Iterator[str]:
+    """Measure every checkpoint of the series, on every process; within, the folder is still locked.
+
+    One that fails is left out. Yields the name of the checkpoint that decided.
+
+    Args:
+        series: takes the results.
+        folder: of all of them.
+        asked: what is asked for, for the folder's run.json.
+        measured: measures a checkpoint at the settings of the one that has decided; None: this one decides.
+        check: looks at the folders of the checkpoints before any work.
+        processes: all.
+        calibrate_on: see `SeriesLeft.meant_by`; None: the last, or that of the run which goes on.
+        resume: refuse a folder that holds no such run.
+        overwrite: do all again.
+
+    Raises:
+        InputError: the folder holds another run, or too few checkpoints can be measured.
+    """
+    try:
+        processes.main_does(folder.lock)
+        processes.main_does(check)
+        is_new, name = processes.main_does(
+            lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=resume, overwrite=overwrite)
+        )
+        while name not in series.results:
+            try:
+                series.add(name, measured(series.named(name), None))
+            except InputError as error:  # one broken checkpoint does not cost the others
+                if isinstance(error, (FolderError, OutOfTime)) or not (is_new and series.may_go_on):
+                    raise
+                series.fail({name: str(error)})
+                series.check()
+                _, name = processes.main_does(
+                    lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=False, overwrite=True)
+                )
+        for checkpoint in series.left:
+            if checkpoint.name != name:
+                try:
+                    series.add(checkpoint.name, measured(checkpoint, series.results[name]))
+                except FolderError:  # a curve that goes on without that point would look whole
+                    raise
+                except InputError as error:
+                    series.fail({checkpoint.name: str(error)})
+        yield name
+    finally:
+        folder.unlock()
+
+
+def _begin(
+    folder: RunFolder,
+    asked: dict[str, Any],
+    series: SeriesLeft[Any],
+    *,
+    calibrate_on: str | None,
+    resume: bool,
+    overwrite: bool,
+) -> tuple[bool, str]:
+    """Begin a curve in `folder`, or continue the one in it.
+
+    Returns:
+        Whether it is a new one, and the name of the checkpoint to calibrate on.
+
+    Raises:
+        InputError: `folder` holds another run, or no run and `resume` is set.
+    """
+    recorded = None if overwrite else folder.recorded()
+    # A checkpoint added later does not become the calibrated one: finished points keep their settings.
+    calibrated_on = (recorded or {}).get("calibrated_on")
+    if calibrated_on is None or calibrate_on is not None:
+        calibrated_on = series.meant_by(calibrate_on or "last")
+    asked = {**asked, "calibrated_on": calibrated_on}
+    folder.check(asked, resume=resume or None, overwrite=overwrite)
+    folder.begin(asked, overwrite=overwrite)
+    return recorded is None, calibrated_on
