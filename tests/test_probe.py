@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from worker import squared_error
 
 from hf_llc import LLCEvaluator
+from hf_llc.backend.torch_modes import own_modes
 from hf_llc.errors import InputError
 from hf_llc.posterior.weights import preserved
 
@@ -263,6 +264,38 @@ def test_the_callers_modes_make_no_difference(mode: Callable[[], Any]) -> None:
         assert estimate(net, pairs) == expected
 
 
+def flushes_denormals() -> bool:
+    return float(torch.tensor([1e-310], dtype=torch.float64).mul(1.0)) == 0
+
+
+@pytest.mark.parametrize("before", [False, True])
+def test_denormal_numbers_are_zero_within_and_as_they_were_after(before: bool) -> None:
+    if not torch.set_flush_denormal(before):
+        pytest.skip("this CPU cannot")
+    seen: list[bool] = []
+
+    def loss_fn(out: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        seen.append(flushes_denormals())
+        return squared_error(out, target)
+
+    net = Net()
+    try:
+        LLCEvaluator(**SHORT).compute(net, data=data(net), loss_fn=loss_fn, progress=False)
+        assert all(seen)
+        assert flushes_denormals() == before
+    finally:
+        torch.set_flush_denormal(False)
+
+
+def test_threads_that_begin_within_flush_denormals_too() -> None:
+    seen: list[bool] = []
+    with own_modes():
+        thread = threading.Thread(target=lambda: seen.append(flushes_denormals()))
+        thread.start()
+        thread.join()
+    assert seen == [torch.set_flush_denormal(False)]
+
+
 def test_two_threads_on_one_model_are_one_after_the_other() -> None:
     net = Net()
     pairs = data(net)
@@ -340,6 +373,7 @@ NOISY = """
 import sys, torch
 from worker import network, examples, squared_error, SETTINGS
 from hf_llc import LLCEvaluator
+from hf_llc.backend.torch_modes import own_modes
 from hf_llc.errors import InputError
 from hf_llc.parallel.processes import process_state
 model = network()
