@@ -10,13 +10,16 @@ import numpy as np
 from experiment import Row
 from scipy import stats
 
+from hf_llc.records.findings import is_trusted
+
 TINY = 0.01
 """A tiny part: under a hundredth. A model without any degeneracy has a half."""
 
 
 def verdicts(rows: Sequence[Row]) -> str:
     """How many rows have each verdict, and how many are trustworthy."""
-    counts = Counter(row["verdict"] for row in rows if row.get("verdict") is not None)
+    known = [row["verdict"] for row in rows if row.get("verdict") is not None]
+    counts = Counter("trustworthy" if is_trusted(verdict) else verdict for verdict in known)
     good = counts.pop("trustworthy", 0)
     bad = ", ".join(f"{count} “{verdict}”" for verdict, count in counts.most_common())
     return f"{good} of {len(rows)} trustworthy" + (f", {bad}" if bad else "")

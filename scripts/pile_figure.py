@@ -14,6 +14,7 @@ from scipy.stats import chi2
 
 from hf_llc.numerals import number, short
 from hf_llc.publishing.picture import BAD, COLOURS, GOOD, GREY, WIDTH
+from hf_llc.records.findings import is_trusted
 
 AGREE = 0.1
 """Seeds agree where the standard deviation of λ̂ over them is below this share of its mean."""
@@ -114,7 +115,7 @@ def _draw_seeds(axes: Any, rows: Sequence[Row], name: str) -> None:
     for i, row in enumerate(rows):
         chains = [value for value in row["llc_per_chain"] if value is not None]
         axes.plot([i] * len(chains), chains, ls="none", marker="_", ms=9, color=GREY, alpha=0.5)
-        good = row["verdict"] == "trustworthy"
+        good = is_trusted(row["verdict"])
         if row["llc"] is not None:
             colour = GOOD if good else BAD
             axes.errorbar(
@@ -141,7 +142,7 @@ def _draw_curve(panels: Sequence[Any], rows: Sequence[Row]) -> None:
     """λ̂ and the loss along the training, in panels of their own."""
     axes, lower = panels
     steps = [row["step"] for row in rows]
-    good = [row["verdict"] == "trustworthy" for row in rows]
+    good = [is_trusted(row["verdict"]) for row in rows]
     axes.plot(steps, [row["llc"] for row in rows], "o", color=BAD, mfc="white")
     kept = [row for row, is_good in zip(rows, good, strict=True) if is_good]
     if kept:

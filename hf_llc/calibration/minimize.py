@@ -64,17 +64,20 @@ def minimize(
     """
     w_star = posterior.start(1)
     before, evaluations, taken = posterior.init_loss, 0, 0
-    saved = _Saved.read(state, seal, posterior.group)
+    saved = Saved.read(state, seal, posterior.group)
+    batches = BatchStream(
+        _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
+    )
     for attempt, rate in enumerate(_LEARNING_RATES):
         if attempt < saved.attempt:
             evaluations += steps
             continue  # an attempt after it had begun, so L_n had not fallen
-        w, taken = _descend(
+        w, taken = adam(
             posterior,
+            batches.in_turn,
             rate=rate,
-            saved=saved if attempt == saved.attempt else _Saved(attempt),
+            saved=saved if attempt == saved.attempt else Saved(attempt),
             steps=steps,
-            batch_size=batch_size,
             save=lambda now: now.write(state, seal),
             save_seconds=save_seconds,
             report=report,
@@ -102,7 +105,7 @@ def minimize(
 
 
 @dataclass
-class _Saved:
+class Saved:
     """Where the minimizer is: the attempt, its steps, its weights and moments. A new attempt has none of these."""
 
     attempt: int = 0
@@ -110,7 +113,7 @@ class _Saved:
     tensors: Mapping[str, Tensor] = field(default_factory=dict)
 
     @classmethod
-    def read(cls, path: Path, seal: str, group: Group) -> _Saved:
+    def read(cls, path: Path, seal: str, group: Group) -> Saved:
         """What is on disk, for every process of a group."""
         saved = dict(group.from_leader(lambda: load_tensors(path, seal=seal) if path.exists() else {}))
         if not saved:
@@ -123,29 +126,37 @@ class _Saved:
         save_tensors(path, {**self.tensors, "done": torch.tensor([self.attempt, self.step])}, seal=seal)
 
 
-def _descend(
+def adam(
     posterior: Posterior,
+    batch: Callable[[int], Tensor | None],
     *,
     rate: float,
-    saved: _Saved,
+    saved: Saved,
     steps: int,
-    batch_size: int,
-    save: Callable[[_Saved], None],
+    save: Callable[[Saved], None],
     save_seconds: float,
-    report: Callable[[int, float], None],
+    report: Callable[[int, float], None] = lambda step, loss: None,
 ) -> tuple[Tensor, int]:
-    """One attempt from w*, or the rest of it after what is saved; returns the weights and the steps taken."""
+    """One attempt from w*, or the rest of it after what is saved; returns the weights and the steps taken.
+
+    Args:
+        posterior: losses and gradients around w*.
+        batch: step → the examples of its gradient; None: all of them.
+        rate: first learning rate.
+        saved: where to begin.
+        steps: of the attempt.
+        save: writes where it is; called every `save_seconds` and at the end.
+        save_seconds: time between two writes.
+        report: called with the step and a running mean of the minibatch loss.
+    """
     w = posterior.start(1)
     optimizer = torch.optim.Adam([w], lr=rate)
-    batches = BatchStream(
-        _SEED, [MINIMIZER], num_examples=posterior.num_examples, batch_size=batch_size, device=posterior.device
-    )
     _restore(saved, w, optimizer)
     last_save, running, pacer, step = time.monotonic(), math.nan, Pacer(posterior.group, saved.step), saved.step - 1
     with deferred_interrupt() as is_asked:
         for step in range(saved.step, steps):
             optimizer.param_groups[0]["lr"] = rate * 0.5 * (1 + math.cos(math.pi * step / steps))
-            loss, grad = posterior.gradient(w, batches.in_turn(step))
+            loss, grad = posterior.gradient(w, batch(step))
             w.grad = torch.cat(grad, dim=1)
             optimizer.step()
             is_last = step + 1 == steps
@@ -170,12 +181,12 @@ def _descend(
     return w, step + 1
 
 
-def _state_of(attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> _Saved:
+def _state_of(attempt: int, step: int, w: Tensor, optimizer: torch.optim.Adam) -> Saved:
     moments = {name: optimizer.state[w][name].cpu() for name in _MOMENTS}
-    return _Saved(attempt, step, {"w": w.detach().cpu(), **moments})
+    return Saved(attempt, step, {"w": w.detach().cpu(), **moments})
 
 
-def _restore(saved: _Saved, w: Tensor, optimizer: torch.optim.Adam) -> None:
+def _restore(saved: Saved, w: Tensor, optimizer: torch.optim.Adam) -> None:
     """Take weights and optimizer to where they were saved."""
     if not saved.tensors:
         return

@@ -6,6 +6,7 @@ Three steps: `_measure` the trace, let `checks.findings` look at the measurement
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 
@@ -57,6 +58,7 @@ def estimate(
     trivial_loss: float | None = None,
     descent: dict[str, float] | None = None,
     heat_error: float = 0.0,
+    minimize: dict[str, Any] | None = None,
     asked: Asked | None = None,
 ) -> Estimate:
     """λ̂ = nβ·mean[L_B(w_t) − L_B(w*)] over all kept steps and chains ([L], eq. 12, with paired losses), judged.
@@ -77,6 +79,7 @@ def estimate(
         trivial_loss: L_n of the best constant predictor, or None.
         descent: how far a descent from w* falls, or None.
         heat_error: standard error of the share of the heat that reaches λ̂, times the heat (`noise_spectrum`).
+        minimize: what minimize found, or None.
         asked: the settings asked for, for the remedies; None: they are not known.
     """
     excess = nbeta * (trace.loss - trace.init_loss)
@@ -100,6 +103,7 @@ def estimate(
         llc_still_missing=_still_missing(spreading["change"], share, relaxed),
         asked=asked or _unknown(num_burnin_steps, len(excess)),
         descent=descent,
+        minimize=minimize,
     )
     plain = llc_draws(trace.loss, init_loss, nbeta=nbeta, **thinning)
     kept = slice(num_burnin_steps, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,7 @@ class Evidence:
         llc_still_missing: what λ̂ may still gain while the chains move away from w*; 0 if they do not.
         descent: how far a descent from w* falls (`calibration.descent`); None if there was none.
         asked: what remedies may change.
+        minimize: what minimize found; None: w* was not moved.
     """
 
     loss: Array
@@ -49,6 +51,7 @@ class Evidence:
     llc_still_missing: float
     asked: Asked
     descent: dict[str, float] | None = None
+    minimize: dict[str, Any] | None = None
 
     @property
     def num_steps(self) -> int:

@@ -15,6 +15,7 @@ import numpy as np
 from hf_llc.errors import InputError
 from hf_llc.judging.covariances import covariances, fewest_draws
 from hf_llc.numerals import short
+from hf_llc.records.findings import is_trusted
 
 Array = np.ndarray
 
@@ -60,7 +61,7 @@ class Influence:
     @property
     def is_trustworthy(self) -> bool:
         """True if the matrix is signal."""
-        return self.verdict == "trustworthy"
+        return is_trusted(self.verdict)
 
 
 def influence(
@@ -145,7 +146,7 @@ def _expected(correlation: Array, error: Array) -> float:
 
 
 def _verdict(reliability: float, agreement: float, expected: float, chains_verdict: str) -> tuple[str, str]:
-    if chains_verdict != "trustworthy":
+    if not is_trusted(chains_verdict):
         return chains_verdict, "the chains are not to be trusted; see the report of λ̂"
     if not math.isfinite(agreement):
         return "too few examples", "three pairs or more whose losses vary"

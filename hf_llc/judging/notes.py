@@ -6,9 +6,10 @@ import math
 from collections.abc import Callable
 
 from hf_llc.judging.evidence import Evidence
+from hf_llc.judging.moved import is_overfitted, of
 from hf_llc.judging.remedies import Remedy, own_step_size, pull_of, reason_of, set_to
 from hf_llc.numerals import number, short, signed, with_error
-from hf_llc.records.findings import Measurements, Reason
+from hf_llc.records.findings import OVERFITTED, Measurements, Reason
 
 
 def _one_chain(measured: Measurements, evidence: Evidence) -> Reason | None:
@@ -74,8 +75,24 @@ def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
     )
 
 
+def _overfitted(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """λ̂ is that of a point which minimize fitted to these data alone."""
+    found = evidence.minimize
+    if not is_overfitted(found):
+        return None
+    before, after, error = (of(found, f"held_out_{name}") for name in ("before", "after", "se"))
+    count = int(of(found, "held_out_examples"))
+    return reason_of(
+        OVERFITTED,
+        f"a minimization from w* that does not see {count:,} of the examples raises their loss from {number(before)} "
+        f"to {with_error(after, error)}: its end serves the data that it sees alone",
+        Remedy("read λ̂ as that of the point found; for w* itself leave minimize out, or give more examples"),
+        is_note=True,
+    )
+
+
 NOTES: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
-    _one_chain,
+    *(_overfitted, _one_chain),
     *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?
     *(_still_spreading, _stiffer),  # have flat directions relaxed?
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from hf_llc.judging.step_bias import is_step_too_large, smaller_step
-from hf_llc.records.findings import Estimate, Reason
+from hf_llc.records.findings import OVERFITTED, TRUSTWORTHY, Estimate, Reason
 
 _VERDICTS = (
     "diverged",
@@ -29,9 +29,11 @@ def precedence(name: str) -> int:
 
 
 def named(reasons: Sequence[Reason]) -> str:
-    """The verdict: the first of the checks that failed, or "trustworthy"."""
+    """The verdict: the first of the checks that failed, or "trustworthy", with what is odd about the point."""
     failed = {reason.name for reason in reasons if not reason.is_note}
-    return next((name for name in _VERDICTS if name in failed), "trustworthy")
+    is_odd = any(reason.name == OVERFITTED for reason in reasons)
+    good = f"{TRUSTWORTHY}, of an {OVERFITTED} point" if is_odd else TRUSTWORTHY
+    return next((name for name in _VERDICTS if name in failed), good)
 
 
 def lower_by(estimate: Estimate) -> float | None:

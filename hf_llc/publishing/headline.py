@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hf_llc.judging.moved import is_moved, of
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import plain
 from hf_llc.records.findings import NOT_HERE
@@ -52,11 +53,11 @@ def _at_twice_localization(change: float, error: float, llc: float) -> str:
 
 def moved_text(result: Record) -> str | None:
     """That minimize made another model: it moved w* by more than 1 % of its length, or the loss by more than 1 %."""
-    moved = result.minimize or {}
-    relative, before, after = (_float(moved.get(name)) for name in ("relative_distance", "loss_before", "loss_after"))
-    gain = before - after
-    if not (relative > 0.01 or gain > 0.01 * abs(before)):
+    if not is_moved(result.minimize):
         return None
+    names = ("relative_distance", "loss_before", "loss_after")
+    relative, before, after = (of(result.minimize, name) for name in names)
+    gain = before - after
     lower = "" if math.isnan(gain) else f", {short(gain)} {result.unit.split(' per ')[0]} lower on this data"
     return f"λ̂ of a point {short(relative)} ‖w*‖ away from the model given{lower}"
 

@@ -5,8 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+TRUSTWORTHY = "trustworthy"
+"""How a verdict begins if no check failed."""
+
+OVERFITTED = "overfitted"
+"""The note on a point that minimize fitted to these data alone. The verdict says so too."""
+
 NOT_HERE = "not here, because"
 """How a remedy begins that says that no setting helps."""
+
+
+def is_trusted(verdict: str) -> bool:
+    """Whether a verdict is that of a λ̂ that no check speaks against."""
+    return verdict.startswith(TRUSTWORTHY)
 
 
 @dataclass(frozen=True)
@@ -84,7 +95,8 @@ class Estimate(Measurements):
     Attributes:
         descent: how far a descent from w* falls (`calibration.descent`); None if there was none. λ̂ from the minimum
             that γ allows is `llc` + `descent["loss_drop"]`.
-        verdict: "trustworthy", or the first check that failed, in order of precedence.
+        verdict: "trustworthy" ("trustworthy, of an overfitted point" where minimize found one), or the first check that
+            failed, in order of precedence.
         reasons: every check that failed, then the notes.
         llc_extrapolated: λ̂ at ε → 0, from ε and ε/2; None if that was not asked for.
         llc_extrapolated_se: its standard error.

@@ -14,7 +14,7 @@ import numpy as np
 from hf_llc.errors import InputError
 from hf_llc.files import finite
 from hf_llc.records.conditions import Cost, Settings, Subject
-from hf_llc.records.findings import Estimate, Reason
+from hf_llc.records.findings import Estimate, Reason, is_trusted
 from hf_llc.records.observations import Observations
 from hf_llc.records.trace import Trace
 from hf_llc.records.types import is_of_type
@@ -146,7 +146,7 @@ class Record(_FlatNames):
     @property
     def is_trustworthy(self) -> bool:
         """True if no check failed."""
-        return self.verdict == "trustworthy"
+        return is_trusted(self.verdict)
 
     def metrics(self) -> dict[str, Any]:
         """λ̂, its error, the verdict, and the settings without which they mean nothing: one flat dictionary.

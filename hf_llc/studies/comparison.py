@@ -15,6 +15,7 @@ from hf_llc.judging.paired import Measured, difference
 from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import columns
 from hf_llc.publishing.result_folder import RESULT
+from hf_llc.records.findings import is_trusted
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import result_folders
 
@@ -86,7 +87,7 @@ class Comparison:
     @property
     def is_trustworthy(self) -> bool:
         """True if every λ̂ is trustworthy."""
-        return all(row.verdict == "trustworthy" for row in self.rows)
+        return all(is_trusted(row.verdict) for row in self.rows)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings, lists and dictionaries."""

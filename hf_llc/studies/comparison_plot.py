@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_llc.publishing.picture import BAD, GOOD, drawn, steady_range
+from hf_llc.records.findings import TRUSTWORTHY, is_trusted
 
 if TYPE_CHECKING:
     from hf_llc.studies.comparison import Comparison
@@ -24,7 +25,7 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
     with drawn(path, height=1.4 + 0.42 * len(rows)) as figure:
         left, right = figure.subplots(1, 2, sharey=True)
         for place, row in enumerate(rows):
-            is_good = row.verdict == "trustworthy"
+            is_good = is_trusted(row.verdict)
             style = {"color": GOOD if is_good else BAD, "mfc": GOOD if is_good else "white", "marker": "o"}
             left.errorbar(row.llc, place, xerr=row.llc_se, **style)
             if place:
@@ -41,5 +42,5 @@ def plot_comparison(comparison: Comparison, path: str | Path) -> Path:
 
 
 def _label(name: str, verdict: str) -> str:
-    text = name if verdict == "trustworthy" else f"{name}\n({verdict})"
+    text = name if verdict == TRUSTWORTHY else f"{name}\n({verdict})"
     return text.replace("$", r"\$")

@@ -10,6 +10,7 @@ from typing import Any
 from hf_llc.files import write_csv, write_parquet
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import columns
+from hf_llc.records.findings import is_trusted
 from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
@@ -44,7 +45,7 @@ class Row:
     @property
     def is_trustworthy(self) -> bool:
         """True if no check failed."""
-        return self.verdict == "trustworthy"
+        return is_trusted(self.verdict)
 
 
 @dataclass(frozen=True)

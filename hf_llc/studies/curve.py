@@ -12,6 +12,7 @@ from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import columns
 from hf_llc.publishing.headline import curve_text
 from hf_llc.publishing.result_folder import CURVE_FILES
+from hf_llc.records.findings import is_trusted
 from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
@@ -53,7 +54,7 @@ class Point:
     @property
     def is_trustworthy(self) -> bool:
         """True if no check failed."""
-        return self.verdict == "trustworthy"
+        return is_trusted(self.verdict)
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from hf_llc.files import write_atomically, write_csv
 from hf_llc.judging.susceptibility import Susceptibility
 from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import columns
+from hf_llc.records.findings import is_trusted
 from hf_llc.seals import run_of, save_sealed_json
 
 Array = np.ndarray
@@ -70,13 +71,13 @@ class Column:
     @property
     def is_trustworthy(self) -> bool:
         """True if its chains are, and their halves agree on the pattern."""
-        return self.verdict == "trustworthy" and self.found.reliability >= _RELIABLE
+        return is_trusted(self.verdict) and self.found.reliability >= _RELIABLE
 
     @property
     def judged(self) -> str:
         """The verdict on its chains, or on the pattern."""
         good = self.found.reliability >= _RELIABLE
-        return self.verdict if self.verdict != "trustworthy" or good else "too few draws"
+        return self.verdict if not is_trusted(self.verdict) or good else "too few draws"
 
     def summary(self) -> dict[str, Any]:
         """Numbers of the column as a whole."""
@@ -122,7 +123,7 @@ class SusceptibilityTable:
     @property
     def is_trustworthy(self) -> bool:
         """True if every column is, and the run of all weights."""
-        return self.llc["verdict"] == "trustworthy" and all(column.is_trustworthy for column in self.columns)
+        return is_trusted(self.llc["verdict"]) and all(column.is_trustworthy for column in self.columns)
 
     @property
     def matrix(self) -> Array:

@@ -11,6 +11,7 @@ import time
 import torch
 
 from hf_llc.calibration.descent import can_descend, work_of_descent
+from hf_llc.calibration.held_out import SHARE
 from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
@@ -160,7 +161,7 @@ def work_before_chains(posterior: Posterior, sample: SampleConfig) -> Work:
     batch, loss = sample.batch_size, LOSS_COST * posterior.num_examples
     work: Work = {"L_n(w*)": Range(loss, loss, loss)}
     if sample.minimize:
-        one = sample.minimize_steps * batch + loss
+        one = (1 + 1 / SHARE) * sample.minimize_steps * batch + loss  # with the one that leaves a tenth out
         work["minimize"] = Range(one, one, 3 * one)
     if sample.step_size == "auto":
         if SAMPLERS[sample.sampler].has_friction:

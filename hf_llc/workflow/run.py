@@ -13,11 +13,13 @@ from torch import Tensor
 from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
+from hf_llc.calibration.held_out import held_out
 from hf_llc.calibration.minimize import minimize
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate as estimate_llc
+from hf_llc.judging.moved import is_moved
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
@@ -31,7 +33,7 @@ from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
-from hf_llc.records.findings import Estimate, LocalizationCheck
+from hf_llc.records.findings import Estimate, LocalizationCheck, is_trusted
 from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
@@ -171,7 +173,7 @@ class Run:
         while True:
             chains = self.sample(settings, f"attempt-{len(attempts)}")
             estimate = self.judge(chains)
-            if estimate.verdict == "trustworthy" and self.asked.check_localization and not self._is_over("sample"):
+            if is_trusted(estimate.verdict) and self.asked.check_localization and not self._is_over("sample"):
                 check = check_localization(self.sampling, chains, estimate)
                 estimate = estimate if check is None else self.judge(chains, check)
             better = retry_settings(settings, self.asked, estimate, from_above=self.came_from_above)
@@ -276,6 +278,7 @@ class Run:
             trivial_loss=self.problem.trivial_loss,
             descent=chains.descent,
             heat_error=chains.heat_error,
+            minimize=self.minimization,
             asked=Asked(self.asked, self.problem.n, self.posterior.num_examples, settings.friction),
         )
         return with_notes(
@@ -312,6 +315,9 @@ class Run:
             return w.cpu(), done
 
         w, done = self.processes.main_group_does(work)
+        if is_moved(done):
+            found = self._held_out(done) or {"num_gradients": 0}
+            done |= found | {"num_gradients": done["num_gradients"] + found["num_gradients"]}
         start = 0
         del self.posterior  # its anchor is the old w*
         for parameter in sampled_parameters(self.problem.model).values():
@@ -323,6 +329,23 @@ class Run:
         self.processes.all_do(lambda: check_finite(self.posterior))
         self._start_observables()
         return done
+
+    def _held_out(self, done: dict[str, Any]) -> dict[str, Any] | None:
+        """What a shorter minimization does to the loss of examples that it does not see; None: it cannot be told."""
+
+        def work() -> dict[str, Any] | None:
+            with watch().stage("minimize"):
+                return held_out(
+                    self.posterior,
+                    rate=done["learning_rate"],
+                    steps=self.asked.minimize_steps,
+                    batch_size=self.batch_size,
+                    state=self.folder.state / "held-out.safetensors",
+                    seal=self.folder.seal,
+                    save_seconds=self.asked.save_seconds,
+                )
+
+        return self.decided_once("held-out", work)
 
     def decided_once(self, name: str, work: Callable[[], Any]) -> Any:
         """The finding of `work`, which is done once a run; a resumed run reads it from the folder.
