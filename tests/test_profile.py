@@ -22,6 +22,7 @@ from hf_llc.cli.commands.profile import values_of
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.judging.quadratic import Quadratic
+from hf_llc.judging.statistics import standard_error
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.posterior.hessian import HessianProducts, lanczos, probe_spectrum, slope_spectrum
 from hf_llc.posterior.posterior import Posterior
@@ -184,6 +185,18 @@ def test_products_are_those_of_the_exact_hessian(monkeypatch: pytest.MonkeyPatch
         posterior = Posterior(replace(problem, part=part), micro_batch_size=2)
         product = HessianProducts(posterior, indices)
         torch.testing.assert_close(product(v), hessian @ v, rtol=1e-10, atol=1e-12)
+
+        monkeypatch.setattr("hf_llc.posterior.hessian._MOST_FLOATS", batch["inputs"][0].numel())
+        passes = posterior.minibatches.micro_batches
+        with monkeypatch.context() as counted:
+            sizes: list[int] = []
+            counted.setattr(
+                posterior.minibatches,
+                "micro_batches",
+                lambda *a, **k: (sizes.append(len(b["inputs"])) or b for b in passes(*a, **k)),
+            )
+            torch.testing.assert_close(product(v), hessian @ v, rtol=1e-10, atol=1e-12)
+        assert sizes == [1] * 5
 
         def missing(*_: Any) -> None:
             raise RuntimeError("derivative for aten::some_backward is not implemented")
@@ -405,6 +418,29 @@ def test_ranges_and_exponents() -> None:
     assert rows[1].exponent_se == pytest.approx(0.01 * math.sqrt(2) / math.log(8))
     assert math.isnan(with_exponents([row])[0].exponent)
     assert math.isnan(with_exponents([replace(row, llc=-1.0), row])[0].exponent)
+
+
+@pytest.mark.parametrize("phi", [0.0, 0.6, 0.9])
+def test_errors_of_exponents_are_true(phi: float) -> None:
+    """400 ladders of 4 × 200 AR(1) draws of a quadratic form at three γ; the middle and the end exponents."""
+    h, scales = np.logspace(-2, 1, 6), np.array([0.03, 0.1, 0.3])
+    share = h / (h + scales[:, None])
+    noise = np.random.default_rng(3).standard_normal((200, 400, 3, 4, len(h)))
+    x, found = noise[0], []
+    for step in noise:
+        x = phi * x + math.sqrt(1 - phi**2) * step
+        found.append((x**2 * share[:, None]).sum(-1) / 2)
+    draws = np.stack(found, axis=-1)  # [repeat, γ, chain, draw]
+    truth = np.log(share.sum(1)[[0, 0]] / share.sum(1)[[2, 1]]) / np.log(scales[[2, 1]] / scales[[0, 0]])
+    z, row = [], study_row()
+    for ladder in draws:
+        rows = with_exponents([
+            replace(row, localization=c, llc=one.mean(), llc_se=standard_error(one))
+            for c, one in zip(scales, ladder, strict=True)
+        ])  # fmt: skip
+        z.append([(rows[k].exponent - t) / rows[k].exponent_se for k, t in zip((1, 0), truth, strict=True)])
+    assert 0.9 < np.std(z, axis=0).mean() < 1.1, np.std(z, axis=0)
+    assert np.abs(np.mean(z, axis=0)).max() < 0.2, np.mean(z, axis=0)
 
 
 def study_row() -> Any:

@@ -44,9 +44,11 @@ def closed_form(h: Array, which: int, nbeta: float = NBETA) -> float:
     return float(-covariance - np.trace(mean[inside] @ s) / 2 * shift)
 
 
-def drawn_from(h: Array, nbeta: float, chains: int = 4, draws: int = 20_000) -> tuple[Array, Array, Array]:
+def drawn_from(
+    h: Array, nbeta: float, chains: int = 4, draws: int = 20_000, seed: int = 6
+) -> tuple[Array, Array, Array]:
     """φ and Δ of exact draws at a minimum, of C and of all weights."""
-    rng, mean = np.random.default_rng(6), h.mean(0)
+    rng, mean = np.random.default_rng(seed), h.mean(0)
     d = len(mean)
     part = np.zeros((chains, draws, d))
     s = np.linalg.inv(nbeta * mean[:BLOCK, :BLOCK] + GAMMA * np.eye(BLOCK))
@@ -77,6 +79,13 @@ def test_of_all_weights_only_the_covariance_is_left() -> None:
     for k in range(delta.shape[2]):
         assert found.chi[k] == pytest.approx(-np.cov(phi.ravel(), delta[..., k].ravel(), ddof=0)[0, 1], rel=1e-9)
     np.testing.assert_allclose(found.shift, 0, atol=1e-15)
+
+
+def test_halves_agree_as_their_errors_say() -> None:
+    """Or a little better: what errors of all tokens have in common is no disagreement about the pattern."""
+    found = [susceptibility(*drawn_from(forms(30), NBETA, 4, 100, seed)) for seed in range(30)]
+    seen, said = (1 - np.mean([getattr(it, name) for it in found]) for name in ("agreement", "agreement_expected"))
+    assert 0.1 < said < 0.3 and 0.6 < seen / said < 1.1, (seen, said)
 
 
 def test_noise_is_called_noise() -> None:

@@ -98,6 +98,16 @@ def mean_errors(x: Array) -> Array:
     return spread * _widening(neighbours, len(x), count)
 
 
+def expected_agreement(values: Array, errors: Array, keep: Array) -> float:
+    """The correlation of two halves of the draws over the entries to `keep`: their errors are √2 times the whole's."""
+    keep = keep & np.isfinite(errors)
+    if keep.sum() < 3:
+        return math.nan
+    noise = float(np.square(errors[keep]).mean())
+    signal = max(float(values[keep].var()) - noise, 0.0)
+    return signal / (signal + 2 * noise) if signal + noise > 0 else math.nan
+
+
 def _blocks(x: Array, count: int) -> Array:
     """Centred draws as `[block, draw, quantity]`; draws at the beginning that do not fill a block are dropped."""
     size = x.shape[1] // count

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hf_llc.errors import InputError
-from hf_llc.judging.covariances import covariances, fewest_draws
+from hf_llc.judging.covariances import covariances, expected_agreement, fewest_draws
 from hf_llc.numerals import short
 from hf_llc.records.findings import is_trusted
 
@@ -94,7 +94,7 @@ def influence(
     found = covariances(sources, queries)
     weight = nbeta / n
     agreement = _agreement(sources, queries, found.correlation)
-    expected = _expected(found.correlation, found.correlation_se)
+    expected = expected_agreement(found.correlation, found.correlation_se, _told_apart(found.correlation))
     reliability = 2 * agreement / (1 + agreement) if agreement > 0 else 0.0
     verdict, remedy = _verdict(reliability, agreement, expected, chains_verdict)
     return Influence(
@@ -133,16 +133,6 @@ def _correlation(a: Array, b: Array) -> Array:
     with np.errstate(divide="ignore", invalid="ignore"):
         one, two = (x / np.sqrt(np.square(x).sum(0)) for x in centred)
         return one.T @ two
-
-
-def _expected(correlation: Array, error: Array) -> float:
-    """The agreement of halves whose errors are √2 times those of the whole."""
-    keep = _told_apart(correlation) & np.isfinite(error)
-    if keep.sum() < 3:
-        return math.nan
-    noise = float(np.square(error[keep]).mean())
-    signal = max(float(correlation[keep].var()) - noise, 0.0)
-    return signal / (signal + 2 * noise) if signal + noise > 0 else math.nan
 
 
 def _verdict(reliability: float, agreement: float, expected: float, chains_verdict: str) -> tuple[str, str]:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_llc.judging.covariances import mean_errors
+from hf_llc.judging.covariances import expected_agreement, mean_errors
 
 Array = np.ndarray
 
@@ -44,6 +44,11 @@ class Susceptibility:
         """χ less its mean over tokens, over its standard deviation over tokens: what compares between components."""
         spread = float(self.chi.std())
         return (self.chi - self.chi.mean()) / (spread if spread > 0 else math.nan)
+
+    @property
+    def agreement_expected(self) -> float:
+        """What the errors say that the agreement should be."""
+        return expected_agreement(self.chi, self.chi_se, np.isfinite(self.chi))
 
     @property
     def reliability(self) -> float:

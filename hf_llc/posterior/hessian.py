@@ -13,16 +13,30 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hf_llc.backend.random_streams import counter_seed
 from hf_llc.posterior.curvature import hessian_product
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.problem import Problem
 from hf_llc.progress import watch
 
-PRODUCT_COST = 2.5
-"""Time of a Hessian–vector product beside that of a gradient, roughly."""
+_MOST_PAIRS, _MOST_FLOATS = 2**17, 2**16
+"""Pairs of positions, and numbers of images, in a forward pass of a product at most, over its examples. Attention
+without a fused kernel holds many tensors of pairs for each layer: 64 windows of 256 tokens at once took 5.6 GB and
+twice the time of two (stories260K); 1,024 images of 28 × 28 took 1.7 times that of 32 (a convolutional network)."""
 
 _ROUNDING = 100
 """Rounding errors of a product, in units of the last place."""
 
 
 _BASIS_BYTES = 2**28
+
+
+def product_cost(problem: Problem) -> float:
+    """Time of a Hessian–vector product beside that of a gradient, roughly: attention has no fused second derivative."""
+    return 5.0 if problem.num_positions > 1 else 2.5
+
+
+def _examples_at_once(problem: Problem) -> int:
+    """Examples of a forward pass of a product at most."""
+    floats = max((x[0].numel() for x in problem.examples.values() if x.is_floating_point()), default=1)
+    return max(1, min(_MOST_PAIRS // problem.num_positions**2, _MOST_FLOATS // max(floats, 1)))
 
 
 class HessianProducts:
@@ -43,7 +57,8 @@ class HessianProducts:
     def __call__(self, v: Tensor) -> Tensor:
         """∇²L_B(w*) v, float64 `[parameter]`; `v` is a unit vector of that shape and type."""
         direction = v.to(self.posterior.dtype)[None]
-        watch().spend(PRODUCT_COST * self.posterior.minibatches.size(self.indices) / self.posterior.group.size)
+        cost = product_cost(self.posterior.problem) * self.posterior.minibatches.size(self.indices)
+        watch().spend(cost / self.posterior.group.size)
         if self._base is None:
             try:
                 return self._exact(direction).double()
@@ -59,8 +74,9 @@ class HessianProducts:
         posterior.buffer.attach(self.w_star)
         leaves, pieces = posterior.buffer.leaves, posterior.buffer.views(direction)
         total = torch.zeros_like(direction[0])
+        most = _examples_at_once(posterior.problem)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second backward pass
-            for batch in posterior.minibatches.micro_batches(self.indices, 1):
+            for batch in posterior.minibatches.micro_batches(self.indices, 1, most=most):
                 loss = posterior.problem.losses(posterior.model, batch).sum() / size
                 grads = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
                 slopes = [

@@ -83,12 +83,14 @@ class Minibatches:
             for k, x in self.examples.items()
         }
 
-    def parts(self, indices: Tensor | None, num_chains: int, *, start: int = 0) -> Iterator[Tensor | slice]:
+    def parts(
+        self, indices: Tensor | None, num_chains: int, *, start: int = 0, most: int | None = None
+    ) -> Iterator[Tensor | slice]:
         """This process's share of a minibatch, but for the first `start`, as what `gather` takes for each forward pass.
 
-        Indices of one chain come as `[m]`, without the chain axis.
+        Indices of one chain come as `[m]`, without the chain axis. A pass has `most` examples at most.
         """
-        size, step = self.size(indices), self.micro_batch_size
+        size, step = self.size(indices), min(self.micro_batch_size, most or self.micro_batch_size)
         first, last = self.group.share(size)
         for at in range(first + start, last, step):
             span = slice(at, min(at + step, last))
@@ -97,9 +99,11 @@ class Minibatches:
             else:
                 yield indices[0, span] if num_chains == 1 else indices[:, span]
 
-    def micro_batches(self, indices: Tensor | None, num_chains: int, *, start: int = 0) -> Iterator[dict[str, Tensor]]:
+    def micro_batches(
+        self, indices: Tensor | None, num_chains: int, *, start: int = 0, most: int | None = None
+    ) -> Iterator[dict[str, Tensor]]:
         """The examples of `parts`, with the chain axis in front if there are several chains."""
-        for part in self.parts(indices, num_chains, start=start):
+        for part in self.parts(indices, num_chains, start=start, most=most):
             batch = self.gather(part)
             is_shared = indices is None and num_chains > 1
             yield {k: x.expand(num_chains, *x.shape) for k, x in batch.items()} if is_shared else batch

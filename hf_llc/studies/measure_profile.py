@@ -18,7 +18,7 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.hessian import PRODUCT_COST, probe_spectrum, slope_spectrum
+from hf_llc.posterior.hessian import probe_spectrum, product_cost, slope_spectrum
 from hf_llc.progress import Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.seals import load_value, save_value
@@ -159,7 +159,8 @@ def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
     """
     posterior, group = run.posterior, run.posterior.group
     chains = run.asked.num_chains * run.asked.steps_allowed * run.batch_size
-    affordable = int(chains / (PRODUCT_COST * (hessian.probes + 1) * hessian.iterations))
+    cost = product_cost(run.problem) * hessian.iterations
+    affordable = int(chains / (cost * (hessian.probes + 1)))
     examples = min(hessian.examples or max(affordable, run.batch_size), posterior.num_examples)
     place, seal = run.folder.state / "hessian", f"{run.folder.seal}/hessian"
 
@@ -183,7 +184,7 @@ def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
             found.append((number, probe(number)))
         return found
 
-    work = PRODUCT_COST * examples * hessian.iterations * len(run.processes.share(range(hessian.probes + 1)))
+    work = cost * examples * len(run.processes.share(range(hessian.probes + 1)))
     with watch().stage("hessian", work / group.size):
         mine = run.processes.all_do(probes)
     gathered = sorted(run.processes.gather(mine), key=lambda item: item[0])

@@ -92,6 +92,8 @@ class Column:
             "sd": float(chi.std()),
             "median_se": float(np.median(error)),
             "signal": float((np.abs(chi) > _SIGNAL * error).mean()),
+            "agreement": self.found.agreement,
+            "agreement_expected": self.found.agreement_expected,
             "reliability": self.found.reliability,
             "control_rho": like,
             "verdict": self.judged,
