@@ -13,6 +13,7 @@ from resnet_figure import band
 from scipy import stats
 
 from hf_llc.publishing.picture import COLOURS, WIDTH, legend_below
+from hf_llc.records.findings import is_trusted
 
 OPTIMIZERS = ("sgd", "entropy-sgd")
 
@@ -128,7 +129,7 @@ def figure(rows: Sequence[Row]) -> Any:
 
 def _points(axes: Any, places: Sequence[float], rows: Sequence[Row], color: str) -> None:
     """Each row's λ̂ with the error of its chains."""
-    has_good = any(row["verdict"] == "trustworthy" for row in rows)
+    has_good = any(is_trusted(row["verdict"]) for row in rows)
     axes.errorbar(
         places, [row["llc"] for row in rows], [row["llc_se"] for row in rows],
         fmt="o", capsize=0, elinewidth=0.6, color=color, mfc=color if has_good else "white", zorder=3,

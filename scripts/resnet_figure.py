@@ -14,6 +14,7 @@ from scipy import stats
 
 from hf_llc.numerals import short
 from hf_llc.publishing.picture import BAD, GOOD, GREY, WIDTH, legend_below
+from hf_llc.records.findings import is_trusted
 
 Sweeps = Sequence[tuple[Any, Sequence[Row]]]
 """Each sweep with its rows."""
@@ -135,9 +136,9 @@ def _chosen(sweep: Any, rows: Sequence[Row]) -> str:
         parts.append(
             f"{len(off)} left out, of {values}, whose verdicts are {_kinds(off)}: with them ρ = {rho:.2f}, p = {p:.2g}"
         )
-    bad = [row for row in valid(rows) if row["verdict"] != "trustworthy"]
+    bad = [row for row in valid(rows) if not is_trusted(row["verdict"])]
     if bad:
-        good = [row for row in valid(rows) if row["verdict"] == "trustworthy"]
+        good = [row for row in valid(rows) if is_trusted(row["verdict"])]
         rho, p = trend(sweep, good)
         alone = f", ρ = {rho:.2f}, p = {p:.2g}" if math.isfinite(rho) else ", no trend"
         parts.append(
@@ -257,7 +258,7 @@ def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
         axis.plot(*zip(*other, strict=True), "o", mfc="none", color=GREY, label="BatchNorm's other mode")
     kept, off = valid(rows), [row for row in mine if row["verdict"] in OFF]
     for is_good, label in ((True, "λ̂ ± standard error"), (False, "not trustworthy")):
-        some = [row for row in kept if (row["verdict"] == "trustworthy") == is_good]
+        some = [row for row in kept if is_trusted(row["verdict"]) == is_good]
         if some:
             color = GOOD if is_good else BAD
             axis.errorbar(
