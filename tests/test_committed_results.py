@@ -212,11 +212,24 @@ def covered(figure: Figure) -> list[str]:
     return found
 
 
+def compression(axes: list[Axes], table: list[Row], rows: list[Row]) -> None:
+    for panel, measure in zip(axes, ("bits", "kept"), strict=True):
+        for row in rows:
+            mine = [r for r in table if r["seed"] == row["seed"]]
+            good = [r for r in mine if r["verdict"] == "trustworthy"]
+            same(curves(panel)[f"seed {row['seed']}"], ((r[measure], r["llc"]) for r in good))
+            ends = [(r["llc"] - r["llc_se"], r["llc"] + r["llc_se"]) for r in good]
+            np.testing.assert_allclose(bars(panel, f"seed {row['seed']}"), ends)
+        whole = [_sorted(zip(*line.get_data(), strict=True)) for line in panel.lines if line.get_linestyle() == "-"]
+        for points, row in zip(whole, rows, strict=True):
+            same(points, ((r[measure], r["llc"]) for r in table if r["seed"] == row["seed"]))
+
+
 SHOWN: dict[str, Callable[[list[Axes], list[Row], list[Row]], None]] = {
     each.__name__: each
     for each in (
-        dln_benchmark, dln_theory, mala_vs_sgld, mnist_entropy_sgd, pile_attention_only, rescaling_invariance,
-        resnet_cifar10,
+        compression, dln_benchmark, dln_theory, mala_vs_sgld, mnist_entropy_sgd, pile_attention_only,
+        rescaling_invariance, resnet_cifar10,
     )
 }  # fmt: skip
 

@@ -21,6 +21,7 @@ from dry_run import counted, dense
 from hf_llc.errors import InputError
 
 JOBS = {  # of the paper's preset
+    "compression": 10,
     "dln_benchmark": 6 * 100 * 2 * 2 + 3,
     "dln_theory": 5 * 6 + 3 * 2 + 24 * 40,
     "mala_vs_sgld": 7 * 5 * 2,
