@@ -287,14 +287,14 @@ def test_a_share_smaller_than_its_error_is_not_said(doubled: float, error: float
 @pytest.mark.parametrize(
     ("drop", "error", "said"),
     [
-        (3.0, 0.1, "15.35: a descent from w* lowers nβL by 3"),
-        (3.0, 1.25, "15.35: a descent from w* lowers nβL by 3.0 ± 1.2"),
+        (3.0, 0.1, "15.35 ± 0.16: a descent from w* lowers nβL by 3"),
+        (3.0, 1.25, "15.3 ± 1.3: a descent from w* lowers nβL by 3.0 ± 1.2"),
         (0.5, 2.0, "as from w*: a descent lowers nβL by no more than its error, 2"),
         (-0.5, 0.25, "as from w*: a descent lowers nβL by no more than its error, 0.25"),
     ],
 )
 def test_a_drop_smaller_than_its_error_corrects_nothing(drop: float, error: float, said: str) -> None:
-    result = make_result(llc=12.35, descent={"loss_drop": drop, "loss_drop_se": error})
+    result = make_result(llc=12.35, llc_se=0.125, descent={"loss_drop": drop, "loss_drop_se": error})
     assert said in render(result, encoding="utf-8") and said in render_section(result)
 
 
@@ -318,7 +318,7 @@ def test_print_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         "by chain 11.25, 13.75, 12.5, 14",
         "plain 11.1 ± 2.2 (from L_n(w*), not paired)",
         "mixing r̂ 1.023 ESS 345.6 acceptance 0.912",
-        "drift 0.715 ± 0.22 between the halves of the draws (p = 0.0035)",
+        "drift 0.71 ± 0.22 between the halves of the draws (p = 0.0035)",
         "bias finite step 0.032",
         "γ λ̂ changes by +1.5 ± 0.3 at γ/2, -2.5 ± 0.4 at 2γ",
         "heat variance of nβL 7.50 ± 0.25 kinetic temperature 1.087",
@@ -336,6 +336,15 @@ def test_print_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         "run text-generation cuda:1, float64, train mode, 4 processes in groups of 2",
     ]
     assert result.details() in (text, render(result, encoding="ascii"))
+
+
+def test_what_was_not_measured_is_left_out() -> None:
+    """Samplers with momentum measure no acceptance, others no kinetic temperature; a module has a class, and no id."""
+    model = {"in_memory": True, "class": "Sequential", "fingerprint": "f" * 16}
+    result = make_result(accept_prob=math.nan, kinetic_temperature=math.nan, model=model, reasons=[])
+    text = " ".join(render(result, encoding="utf-8").split())
+    assert "acceptance" not in text and "temperature" not in text and "acceptance" not in render_section(result)
+    assert f"model Sequential in memory fingerprint {'f' * 16}" in text
 
 
 def test_print_is_short() -> None:
@@ -380,7 +389,7 @@ def test_print_of_other_cases(monkeypatch: pytest.MonkeyPatch) -> None:
     extrapolated = {"llc_extrapolated": 12.125, "llc_extrapolated_se": 0.75}
     assert line("bias", **extrapolated) == "finite step 0.032 extrapolated to ε = 0: λ̂ = 12.12 ± 0.75"
     assert line("γ", localization_sensitivity={}) == "λ̂ changes by – (not measured)"
-    assert line("mixing", r_hat=math.nan, accept_prob=math.nan) == "r̂ – ESS 345.6 acceptance –"
+    assert line("mixing", r_hat=math.nan, accept_prob=math.nan) == "r̂ – ESS 345.6"
     assert line(
         "sampler", calibration=None, friction=None, gradient="plain", sampler="sgld", mixed_precision="bf16"
     ) == ("sgld ε 2.5e-5 batch 1,024 seed 7, bf16")
@@ -410,10 +419,10 @@ def test_print_survives_missing_numbers() -> None:
     assert lines[:2] == ["λ̂ not a number at nβ 500, γ 100", "verdict trustworthy"]
     for line in (
         "by chain –, –, –, –, –, –, –, –, … (92 more)",
-        "drift – ± – between the halves of the draws (p = –)",
+        "drift – (not measured)",
         "γ λ̂ changes by – (not measured)",
-        "model – 260,032 parameters",
-        "data –",
+        "model without a name 260,032 parameters",
+        "data without a name",
     ):
         assert line in lines
     assert not any(line.startswith("minimize") or "trivial" in line for line in lines)

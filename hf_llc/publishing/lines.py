@@ -62,7 +62,9 @@ def _llc_per_chain(result: Record) -> str:
 
 def _drift(result: Record, where: str = "") -> str:
     drift, error, p = (result.plateau.get(name) for name in ("drift", "drift_se", "p_value"))
-    return f"{number(drift)} ± {short(error)}{where} (p = {short(p)})"
+    if drift is None or not math.isfinite(drift):
+        return "– (not measured)"
+    return f"{with_error(drift, error if error is not None else math.nan)}{where} (p = {short(p)})"
 
 
 def _bias(result: Record) -> str:
@@ -93,7 +95,8 @@ def _descent(result: Record) -> str | None:
     if drop <= error:  # noise, by which λ̂ would be corrected
         return f"as from w*: a descent lowers nβL by no more than its error, {short(error)}{where}"
     by = with_error(drop, error) if error > 0.1 * drop else short(drop)
-    return f"{number(result.llc + drop)}: a descent from w* lowers nβL by {by}{where}"
+    from_there = with_error(result.llc + drop, math.hypot(result.llc_se, error))
+    return f"{from_there}: a descent from w* lowers nβL by {by}{where}"
 
 
 def _sampler(result: Record) -> str:
@@ -171,8 +174,9 @@ def _reading(result: Record) -> str | None:
 def _show_identity(values: dict[str, Any]) -> str:
     """Whatever the provenance holds, the id first; long revisions and fingerprints are shortened."""
     known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
-    first = plain(known.pop("id", "")) or "–"
-    return "   ".join([first, *(f"{name.replace('_', ' ')} {_shortened(plain(v))}" for name, v in known.items())])
+    first = plain(known.pop("id", "") or known.pop("class", "")) or "without a name"
+    facts = [(name.replace("_", " "), value) for name, value in known.items() if value is not False]
+    return "   ".join([first, *(name if v is True else f"{name} {_shortened(plain(v))}" for name, v in facts)])
 
 
 def _shortened(text: str) -> str:
@@ -190,7 +194,11 @@ _PLAIN = Line(
 )
 _R_HAT = Line(lambda r: number(r.r_hat), card="r̂ between chains (below 1.1)", show="r̂ {}")
 _ESS = Line(lambda r: number(round(r.ess, 1)), card="Effective draws", show="ESS {}")
-_ACCEPTANCE = Line(lambda r: number(r.accept_prob), card="MALA acceptance", show="acceptance {}")
+_ACCEPTANCE = Line(  # samplers with momentum do not measure it
+    lambda r: None if math.isnan(r.accept_prob) else number(r.accept_prob),
+    card="MALA acceptance",
+    show="acceptance {}",
+)
 _DRIFT = Line(_drift, card="Drift of λ̂ between halves")
 _SHOWN_DRIFT = Line(lambda r: _drift(r, " between the halves of the draws"))
 _BIAS = Line(_bias, card="Added to λ̂ by the sampler")
@@ -200,7 +208,10 @@ _HEAT_CAPACITY = Line(  # with an error above λ̂ it says nothing of λ
     card="Variance of nβL (tends to λ)",
     show="variance of nβL {}",
 )
-_KINETIC_TEMPERATURE = Line(lambda r: number(r.kinetic_temperature), show="kinetic temperature {}")
+_KINETIC_TEMPERATURE = Line(
+    lambda r: None if math.isnan(r.kinetic_temperature) else number(r.kinetic_temperature),
+    show="kinetic temperature {}",
+)
 _DESCENT = Line(_descent, card="λ̂ from the minimum that γ allows", show="λ̂ {}")
 _INIT_LOSS = Line(lambda r: number(r.init_loss), card="Loss at w\\* ({unit})", show="at w* {}")
 _MEAN_LOSS = Line(lambda r: number(r.mean_loss), card="Mean loss of the chains", show="mean {}")
