@@ -19,7 +19,7 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.report import summary
-from hf_llc.workflow import run
+from hf_llc.workflow import nearest_minimum
 from hf_llc.workflow.estimate_model import estimate_problem
 
 KINDS, N = 1000, 4000
@@ -84,7 +84,7 @@ def test_the_verdict_names_it_and_the_number_stands(
     assert result.minimize is not None and result.minimize["num_gradients"] == 1200 + 301
     if not is_named:
         return
-    monkeypatch.setattr(run, "held_out", lambda *args, **settings: None)
+    monkeypatch.setattr(nearest_minimum, "held_out", lambda *args, **settings: None)
     other = estimate_problem(means(shift), ASKED)
     assert other.llc == result.llc and other.verdict == "trustworthy"
     assert result.num_gradients - other.num_gradients == 301 and module.SHARE == 4

@@ -8,22 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
 from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
-from hf_llc.calibration.held_out import held_out
-from hf_llc.calibration.minimize import minimize
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate as estimate_llc
-from hf_llc.judging.moved import is_moved
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
-from hf_llc.numerals import number
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.kept_losses import KeptLosses
@@ -41,6 +35,7 @@ from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
 from hf_llc.workflow.forecast import expect_chains, forecast
 from hf_llc.workflow.heat_share import Heat
+from hf_llc.workflow.nearest_minimum import nearest_minimum
 from hf_llc.workflow.notes import with_notes
 from hf_llc.workflow.observed import check_records_fit, references_of, start_probes
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
@@ -299,25 +294,14 @@ class Run:
 
     def _minimize(self) -> dict[str, Any]:
         """Move the model's weights to the nearest minimum, the same bits on every process; they are w* from here on."""
-
-        def work() -> tuple[Tensor, dict[str, Any]]:
-            with watch().stage("minimize"):
-                w, done = minimize(
-                    self.posterior,
-                    steps=self.asked.minimize_steps,
-                    batch_size=self.batch_size,
-                    state=self.folder.state / "minimize.safetensors",
-                    seal=self.folder.seal,
-                    save_seconds=self.asked.save_seconds,
-                    kept=self._kept_losses,
-                    report=lambda step, loss: watch().say(lambda: f"loss {number(loss)}"),
-                )
-            return w.cpu(), done
-
-        w, done = self.processes.main_group_does(work)
-        if is_moved(done):
-            found = self._held_out(done) or {"num_gradients": 0}
-            done |= found | {"num_gradients": done["num_gradients"] + found["num_gradients"]}
+        w, done = nearest_minimum(
+            self.posterior,
+            self.asked,
+            self.folder,
+            self.processes,
+            kept=self._kept_losses,
+            decided=self.decided_once,
+        )
         start = 0
         del self.posterior  # its anchor is the old w*
         for parameter in sampled_parameters(self.problem.model).values():
@@ -329,23 +313,6 @@ class Run:
         self.processes.all_do(lambda: check_finite(self.posterior))
         self._start_observables()
         return done
-
-    def _held_out(self, done: dict[str, Any]) -> dict[str, Any] | None:
-        """What a shorter minimization does to the loss of examples that it does not see; None: it cannot be told."""
-
-        def work() -> dict[str, Any] | None:
-            with watch().stage("minimize"):
-                return held_out(
-                    self.posterior,
-                    rate=done["learning_rate"],
-                    steps=self.asked.minimize_steps,
-                    batch_size=self.batch_size,
-                    state=self.folder.state / "held-out.safetensors",
-                    seal=self.folder.seal,
-                    save_seconds=self.asked.save_seconds,
-                )
-
-        return self.decided_once("held-out", work)
 
     def decided_once(self, name: str, work: Callable[[], Any]) -> Any:
         """The finding of `work`, which is done once a run; a resumed run reads it from the folder.

@@ -1,0 +1,70 @@
+"""The nearest minimum of L_n, and whether the way there serves these data alone: what `minimize` asks of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+
+from hf_llc.calibration.held_out import held_out
+from hf_llc.calibration.minimize import minimize
+from hf_llc.config import SampleConfig
+from hf_llc.judging.moved import is_moved
+from hf_llc.numerals import number
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior.kept_losses import KeptLosses
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import watch
+from hf_llc.workflow.run_folder import RunFolder
+
+
+def nearest_minimum(
+    posterior: Posterior,
+    sample: SampleConfig,
+    folder: RunFolder,
+    processes: Processes,
+    *,
+    kept: Callable[[float], KeptLosses | None],
+    decided: Callable[[str, Callable[[], Any]], Any],
+) -> tuple[Tensor, dict[str, Any]]:
+    """ŵ, `[1, parameter]`, the same bits on every process, and the report of `minimize` with that of `held_out`.
+
+    Args:
+        posterior: around w*.
+        sample: settings.
+        folder: of the run, for the optimizer's states.
+        processes: all of them call this together; the main process's group works.
+        kept: first learning rate → where ℓ_i at the end of an attempt are kept.
+        decided: keeps a finding for a resumed run.
+    """
+    assert isinstance(sample.batch_size, int)
+    common = {"batch_size": sample.batch_size, "seal": folder.seal, "save_seconds": sample.save_seconds}
+
+    def work() -> tuple[Tensor, dict[str, Any]]:
+        with watch().stage("minimize"):
+            w, done = minimize(
+                posterior,
+                steps=sample.minimize_steps,
+                state=folder.state / "minimize.safetensors",
+                kept=kept,
+                report=lambda step, loss: watch().say(lambda: f"loss {number(loss)}"),
+                **common,
+            )
+        return w.cpu(), done
+
+    def look() -> dict[str, Any] | None:
+        with watch().stage("minimize"):
+            return held_out(
+                posterior,
+                rate=done["learning_rate"],
+                steps=sample.minimize_steps,
+                state=folder.state / "held-out.safetensors",
+                **common,
+            )
+
+    w, done = processes.main_group_does(work)
+    if is_moved(done):
+        found = decided("held-out", look) or {"num_gradients": 0}
+        done = {**done, **found, "num_gradients": done["num_gradients"] + found["num_gradients"]}
+    return w, done
