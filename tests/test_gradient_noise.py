@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import fields, replace
 
@@ -108,6 +109,21 @@ def test_heat_is_as_uncertain_as_its_spread_says() -> None:
     assert heat_errors(excess, np.full_like(heat, np.nan)) == (0.0, 0.0)
     heat[:, ::20] = 6.0
     assert heat_errors(excess, heat)[1] == pytest.approx(6.0)  # more than all of λ̂: nothing is known of it
+
+
+def test_the_spread_of_the_heat_is_in_the_error() -> None:
+    """White draws of sd 1 around 5, and a heat of 10 at one measurement in fifty: 0.07 of the error is the heat's."""
+    rng = np.random.default_rng(0)
+    excess = 5 + rng.standard_normal((4, 2000))
+    measured, none = np.full_like(excess, np.nan), np.full_like(excess, np.nan)
+    measured[:, ::20] = 10.0 * (rng.random((4, 100)) < 0.02)
+    trace = Trace(1 + excess / NBETA, np.ones_like(excess), none, none, none, heat=measured)
+    settings = {"nbeta": NBETA, "init_loss": 1.0, "localization": GAMMA, "step_size": 1e-3, "is_exact": False}
+    found = estimate(trace, **settings, num_burnin_steps=0, num_steps_between_draws=1)
+    heat = np.nanmean(measured)
+    of_mean = 10 * np.sqrt(heat / 10 * (1 - heat / 10) / 400)
+    assert found.llc_se == pytest.approx(math.hypot(of_mean, 1 / np.sqrt(8000), 0.1 * heat), rel=0.15)
+    assert of_mean > 0.8 * found.llc_se
 
 
 @pytest.mark.parametrize("heat", [3.0, 8.0])
