@@ -31,8 +31,8 @@ ENDS = {
     "check γ": 0.96,
     "attempt": 0.75,
 }
-"""Share of `max_seconds` by which each stage ends, counted from the beginning of the command; "descended": the last
-pass of a descent; "attempt": after which no chains begin again at other settings."""
+"""Share of the time after loading by which each stage ends ("load": of `max_seconds`); "descended": the last pass of a
+descent; "attempt": after which no chains begin again at other settings."""
 
 _TELLING_SECONDS = 3.0
 """A stage that has worked for so long tells how long a gradient takes."""
@@ -96,6 +96,7 @@ class Watch:
     ) -> None:
         self.max_seconds = max_seconds
         self.begun = time.monotonic() if begun is None else begun
+        self._work_begun = self.begun
         self.plan: dict[str, Range] = {}
         self.foretold: dict[str, Range] = {}
         self.seconds_each, self.title = math.nan, title
@@ -113,7 +114,14 @@ class Watch:
 
     def ends_at(self, stage: str) -> float:
         """`time.monotonic()` at which a stage of `ENDS` must end; infinite without a limit."""
-        return math.inf if self.max_seconds is None else self.begun + ENDS[stage] * self.max_seconds
+        if self.max_seconds is None:
+            return math.inf
+        begun, end = self.begun if stage == "load" else self._work_begun, self.begun + self.max_seconds
+        return begun + ENDS[stage] * max(end - begun, 0.0)
+
+    def begin_work(self) -> None:
+        """All is loaded: the other stages share the time that is left."""
+        self._work_begun = time.monotonic()
 
     def is_over(self, stage: str, group: Group | None = None) -> bool:
         """Whether a stage must end now. The processes of a group ask together and get one answer."""

@@ -7,12 +7,14 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from targets import power_problem, shifted_problem
 
+from hf_llc import LLCEvaluator
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 from hf_llc.numerals import duration, span
@@ -148,6 +150,62 @@ def test_a_limit_within_which_nothing_can_be_said_is_refused_at_once(settings: d
         estimate_problem(problem, asked(**settings, max_seconds=1.0))
     assert clock.seconds < 1.0
     assert "\n" not in str(raised.value)
+
+
+class SlowRows(torch.utils.data.Dataset):
+    """Rows of which the first takes seconds to be read."""
+
+    def __init__(self, clock: Clock, seconds: float) -> None:
+        self.clock, self.seconds = clock, seconds
+        generator = torch.Generator().manual_seed(0)
+        self.x, self.y = torch.randn(40, 3, generator=generator), torch.randn(40, 2, generator=generator)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, i: int) -> tuple[torch.Tensor, torch.Tensor]:
+        self.clock.now, self.seconds = self.clock.now + self.seconds, 0.0
+        return self.x[i], self.y[i]
+
+
+def plain_run(data: torch.utils.data.Dataset, tick: Callable[[], None], limit: float, **given: object) -> object:
+    """An estimate of a linear layer; `tick` is called at every pass."""
+
+    def loss_fn(out: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        tick()
+        return (out - y).square().sum(1)
+
+    torch.manual_seed(0)
+    settings = asked(step_size=1e-3, localization=10.0, num_chains=2, save_seconds=0.0, micro_batch_size=4)
+    names = ("nbeta", "batch_size", "num_draws", "step_size", "localization", "num_chains", "save_seconds", "micro_batch_size")
+    evaluator = LLCEvaluator(**{name: getattr(settings, name) for name in names}, max_seconds=limit)
+    return evaluator.compute(torch.nn.Linear(3, 2), data=data, loss_fn=loss_fn, progress=False, **given)  # type: ignore[arg-type]
+
+
+def test_what_loading_leaves_of_the_time_is_shared_by_the_stages(clock: Clock) -> None:
+    """Loading takes two thirds of the limit, by which time L_n(w*) would have had to end."""
+
+    def tick() -> None:
+        clock.now += 0.05
+
+    result = plain_run(SlowRows(clock, 20.0), tick, 30.0)
+    assert result.trace.shape[1] >= 4  # type: ignore[attr-defined]
+    assert 25.0 < clock.seconds < 31.0
+
+
+def test_a_run_that_goes_on_is_not_refused_for_its_limit(clock: Clock, tmp_path: Path) -> None:
+    calls = itertools.count()
+
+    def tick() -> None:
+        clock.now += 0.05
+        if next(calls) == 220:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        plain_run(SlowRows(clock, 0.0), tick, 1e3, output=tmp_path / "run")
+    clock.begun = clock.now
+    result = plain_run(SlowRows(clock, 0.0), tick, 7.0, output=tmp_path / "run")
+    assert result.trace.shape[1] >= 4 and clock.seconds < 8.5  # type: ignore[attr-defined]
 
 
 def test_losses_at_w_star_that_take_too_long_are_refused_with_what_fits(clock: Clock) -> None:

@@ -46,6 +46,9 @@ _PILOT_BLOCKS = (2, 8, 40)
 _FEWEST, _FIRST = 4, 12
 """Steps of each chain without which there is no estimate, and gradients that its first step takes besides."""
 
+_HOPELESS = 2.0
+"""Times the limit that the shortest run must take to be refused."""
+
 _LONG = 3600.0
 """Seconds from which on a forecast says what would be shorter."""
 
@@ -65,10 +68,19 @@ _SAID = 60.0
 """A shorter run needs no forecast."""
 
 
-def forecast(posterior: Posterior, sample: SampleConfig, processes: Processes, *, batch_size: int) -> None:
+def forecast(
+    posterior: Posterior, sample: SampleConfig, processes: Processes, *, batch_size: int, is_new: bool
+) -> None:
     """Time a gradient, tell how long each stage will take, and hand that to the watch. All processes call it.
 
     Nothing is timed where nobody sees it and no limit is to be kept.
+
+    Args:
+        posterior: losses and gradients around w*.
+        sample: the settings asked for.
+        processes: which share the chains out.
+        batch_size: examples a step.
+        is_new: nothing of this run is done yet; the limit of one that goes on is not refused.
 
     Raises:
         InputError: not even the shortest chains fit into `max_seconds`.
@@ -87,7 +99,9 @@ def forecast(posterior: Posterior, sample: SampleConfig, processes: Processes, *
     memory = processes.main_does(lambda: _memory(posterior, sample, processes))
     for line in told(work, each, state_bytes, memory):
         watch().note(line)
-    processes.main_does(lambda: check_limit(posterior, sample, work))
+    if is_new:
+        processes.main_does(lambda: check_limit(posterior, sample, work))
+    watch().begin_work()
     limit = _LONG if sample.max_seconds is None else sample.max_seconds
     if seconds_of(work, each).guess > limit:
         watch().note(f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}")
@@ -253,7 +267,9 @@ def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, 
 
 
 def check_limit(posterior: Posterior, sample: SampleConfig, work: Work) -> None:
-    """Refuse a limit within which not even the shortest chains fit, before it is spent.
+    """Refuse a limit of which twice would not be enough for the shortest chains, before it is spent.
+
+    The forecast may be wrong by some; within it the run says how far it came.
 
     Raises:
         InputError: `max_seconds` is too short.
@@ -265,7 +281,7 @@ def check_limit(posterior: Posterior, sample: SampleConfig, work: Work) -> None:
     batch = sample.batch_size
     calibration = _SHORTEST * batch if "calibrate" in work else 0.0
     least = work["L_n(w*)"].least + calibration + (_FEWEST + _FIRST) * sample.num_chains * batch
-    if each * least > watch().ends_at("sample") - time.monotonic():
+    if each * least > _HOPELESS * (watch().ends_at("sample") - time.monotonic()):
         raise InputError(
             f"max_seconds is too short: L_n(w*), calibration and {_FEWEST} steps of each chain alone take "
             f"{span(each * least, each * least)}",

@@ -78,7 +78,8 @@ class Run:
         self.observables = observables or {}
         self.posterior = self._posterior()
         self._start_observables()
-        forecast(self.posterior, self.asked, processes, batch_size=self.batch_size)
+        is_new = processes.main_does(lambda: folder.has_nothing)
+        forecast(self.posterior, self.asked, processes, batch_size=self.batch_size, is_new=is_new)
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)
