@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from hf_llc import LLCEvaluator
 from hf_llc.calibration import descent as descent_module
-from hf_llc.calibration.descent import descend
+from hf_llc.calibration.descent import descend, has_ended
 from hf_llc.config import SampleConfig
 from hf_llc.judging.statistics import is_above_minimum
 from hf_llc.posterior.law import Law
@@ -37,7 +37,9 @@ def quadratic(offset: float, *, num_examples: int = 400) -> Problem:
 
 def drops(problem: Problem, **settings: Any) -> dict[str, float]:
     with preserved(problem.model):
-        return descend(Posterior(problem), LAW, **{"num_examples": 400, "batch_size": 8, **settings})
+        found = descend(Posterior(problem), LAW, **{"num_examples": 400, "batch_size": 8, **settings})
+    assert found is not None
+    return found
 
 
 @pytest.mark.parametrize("num_examples", [400, 60])
@@ -66,6 +68,25 @@ def test_examples_without_their_tilt_would_raise_a_false_alarm(monkeypatch: pyte
     assert abs(drops(quadratic(0.0), num_examples=60)["loss_drop"]) > 1
 
 
+def test_a_descent_ends_where_next_to_nothing_is_left_to_fall() -> None:
+    """Not where it falls steadily, nor in its first short steps, each ten times the last."""
+    settled = [10 * (1 - 0.4**k) for k in range(30)]
+    assert not has_ended(settled[:6], 1000.0)
+    assert has_ended(settled[:10], 1000.0) and not has_ended(settled[:10], 1.0) and has_ended(settled[:20], 1.0)
+    assert not any(has_ended([0.1 * k for k in range(count)], 1000.0) for count in range(30))
+    assert not any(has_ended([1e-9 * 10**k for k in range(count)], 1000.0) for count in range(12))
+    assert not has_ended(settled[:10], math.nan) and has_ended(settled[:20], math.nan)
+
+
+def test_a_first_llc_saves_a_part_of_a_descent() -> None:
+    """Of one with many curvatures; what it does not fall is nothing beside λ̂."""
+    problem = shifted_problem(torch.logspace(-3, 1, 40), num_examples=400, spread=1.0)
+    problem.examples["centres"] += 0.1
+    short, long = (drops(problem, llc=llc) for llc in (500.0, math.nan))
+    assert short["num_gradients"] < 0.8 * long["num_gradients"]
+    assert short["loss_drop"] == pytest.approx(long["loss_drop"], abs=0.005 * 500)
+
+
 @pytest.mark.parametrize("num_examples", [400, 60])
 def test_cost_is_every_pass_over_examples(num_examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
     problem, seen = quadratic(0.1), []
@@ -75,7 +96,7 @@ def test_cost_is_every_pass_over_examples(num_examples: int, monkeypatch: pytest
         assert math.isfinite(posterior.init_loss)  # computed now, before passes are counted
         problem.losses = lambda forward, batch: seen.append(len(batch["centres"])) or losses(forward, batch)
         found = descend(posterior, LAW, num_examples=num_examples, batch_size=8)
-    assert found["num_gradients"] == -(-sum(seen) // 8)
+    assert found is not None and found["num_gradients"] == -(-sum(seen) // 8)
 
 
 SETTINGS = SampleConfig(

@@ -177,7 +177,16 @@ def plain_run(data: torch.utils.data.Dataset, tick: Callable[[], None], limit: f
 
     torch.manual_seed(0)
     settings = asked(step_size=1e-3, localization=10.0, num_chains=2, save_seconds=0.0, micro_batch_size=4)
-    names = ("nbeta", "batch_size", "num_draws", "step_size", "localization", "num_chains", "save_seconds", "micro_batch_size")
+    names = (
+        "nbeta",
+        "batch_size",
+        "num_draws",
+        "step_size",
+        "localization",
+        "num_chains",
+        "save_seconds",
+        "micro_batch_size",
+    )
     evaluator = LLCEvaluator(**{name: getattr(settings, name) for name in names}, max_seconds=limit)
     return evaluator.compute(torch.nn.Linear(3, 2), data=data, loss_fn=loss_fn, progress=False, **given)  # type: ignore[arg-type]
 

@@ -7,7 +7,9 @@ nβ(L_n(w*) − L_n(w₁)). L-BFGS finds w₁ in a few gradients (Nocedal 1980; 
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,8 +23,18 @@ from hf_llc.progress import Range, TimeIsUp, watch
 _GRADIENTS = 30
 """Gradients of a descent at most."""
 
-_USUAL = 28.0
-"""Gradients of most descents, the last one included: few end before they must."""
+_USUAL = 16.0
+"""Gradients of most descents, the last one included."""
+
+_FEWEST, _STILL = 8, 4
+"""Gradients after which a descent may end, and how many of the last must have brought next to nothing."""
+
+_NOTHING, _OF_LLC = 0.002, 0.002
+"""A share of the fall so far, and of a first λ̂, below which a gradient has brought next to nothing."""
+
+_SLOWER = 0.1
+"""Share of the most that a gradient has brought below which the descent has slowed down: its first steps are short,
+and grow."""
 
 _SHARE = 5
 """A descent may cost a fifth of the chains' gradients: that decides how many examples each of its gradients sees."""
@@ -101,11 +113,13 @@ class _Energy:
 
 
 class _Enough(Exception):
-    """The descent has had its gradients."""
+    """The descent has had its gradients, or needs no more."""
 
 
 @torch.no_grad()
-def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int) -> dict[str, float] | None:
+def descend(
+    posterior: Posterior, law: Law, *, num_examples: int, batch_size: int, llc: float = math.nan
+) -> dict[str, float] | None:
     """Minimize U from w* and measure how far it falls. Chains, noise and weights are left as they are.
 
     None if the time was up before that could be said (`Watch.until`); if it was up on the way, w₁ is where that was.
@@ -118,6 +132,7 @@ def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: in
         law: nβ and γ.
         num_examples: that each gradient sees (`examples_of_descent`).
         batch_size: of the chains, in whose gradients the cost is counted.
+        llc: a first λ̂, beside which the fall matters; NaN: not known.
 
     Returns:
         `drop`: U(w*) − U(w₁). `loss_drop`, `loss_drop_se`: nβ(L_n(w*) − L_n(w₁)) and its standard error. `distance`:
@@ -125,14 +140,14 @@ def descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: in
     """
     try:
         with watch().until("descended"):
-            return _descend(posterior, law, num_examples=num_examples, batch_size=batch_size)
+            return _descend(posterior, law, num_examples=num_examples, batch_size=batch_size, llc=llc)
     except TimeIsUp:
         return None
     finally:
         posterior.buffer.release()
 
 
-def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int) -> dict[str, float]:
+def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int, llc: float) -> dict[str, float]:
     """`descend`.
 
     Raises:
@@ -142,14 +157,14 @@ def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: i
     rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
     if num_examples == total:
         energy = _Energy(posterior, law, None, None)
-        w, spent = _lowest(energy, posterior)
+        w, spent = _lowest(energy, posterior, llc)
         loss_drop, loss_drop_se = -energy.excess(w)[0], rounding
         seen = (spent + 1) * total
     else:
         mean = torch.cat(posterior.gradient(posterior.start(1), None)[1], dim=1)
         fitted, held_out = _two_sets(posterior, num_examples)
         energy = _Energy(posterior, law, fitted, mean)
-        w, spent = _lowest(energy, posterior)
+        w, spent = _lowest(energy, posterior, llc)
         drops = _drops(posterior, law, w, mean, held_out)
         values = torch.tensor(drops, dtype=torch.float64)
         loss_drop = float(values.mean())
@@ -189,9 +204,24 @@ def _two_sets(posterior: Posterior, num_examples: int) -> tuple[Tensor, Tensor]:
     return order[:, :num_examples], order[:, num_examples : 2 * num_examples]
 
 
-def _lowest(energy: _Energy, posterior: Posterior) -> tuple[Tensor, int]:
+def has_ended(falls: Sequence[float], llc: float) -> bool:
+    """Whether a descent whose lowest U lies `falls` below that at w*, by gradient, has next to nothing left to fall.
+
+    Args:
+        falls: never falling, one after each gradient.
+        llc: a first λ̂; NaN: not known.
+    """
+    if len(falls) < _FEWEST:
+        return False
+    brought = [later - earlier for earlier, later in itertools.pairwise(falls)]
+    bound = max(_NOTHING * falls[-1], _OF_LLC * llc if llc > 0 else 0.0)
+    return max(brought[-_STILL:]) <= min(bound, _SLOWER * max(brought))
+
+
+def _lowest(energy: _Energy, posterior: Posterior, llc: float) -> tuple[Tensor, int]:
     """The point of the lowest U that L-BFGS meets, w* if there is none below it, and the gradients that it took."""
     w, best, lowest, spent = posterior.start(1), posterior.start(1), 0.0, 0
+    falls: list[float] = []
 
     @torch.no_grad()  # L-BFGS turns gradients on around it
     def closure() -> float:
@@ -206,6 +236,9 @@ def _lowest(energy: _Energy, posterior: Posterior) -> tuple[Tensor, int]:
         if value < lowest:
             lowest = value
             best.copy_(w)
+        falls.append(-lowest)
+        if has_ended(falls, llc):
+            raise _Enough
         return value
 
     history = history_of_descent(w.nbytes)

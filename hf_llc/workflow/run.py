@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -245,8 +246,10 @@ class Run:
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
         if law not in self._descents:  # an attempt with another ε has the same minimum
             size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
+            path = [] if self.calibration is None else self.calibration["path"]
+            llc = path[-1]["llc"] if path and isinstance(path[-1], dict) else math.nan
             with watch().stage("descend"):
-                descent = self.decided_once(f"descent-{name}", lambda: descend(self.posterior, law, **size))
+                descent = self.decided_once(f"descent-{name}", lambda: descend(self.posterior, law, llc=llc, **size))
             self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
             self._descents[law] = descent
         return self._descents[law]
