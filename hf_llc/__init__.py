@@ -12,8 +12,7 @@ if TYPE_CHECKING:
     from hf_llc.evaluator import LLCEvaluator
     from hf_llc.metrics import metric_path
     from hf_llc.result import LLCResult
-
-    __version__: str
+    from hf_llc.version import __version__
 
 __all__ = [
     "InputError",
@@ -33,16 +32,13 @@ _HOMES = {
     "LLCResult": "hf_llc.result",
     "LoadConfig": "hf_llc.config",
     "SampleConfig": "hf_llc.config",
+    "__version__": "hf_llc.version",
     "metric_path": "hf_llc.metrics",
 }
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import hf_llc` loads neither torch nor transformers."""
-    if name == "__version__":
-        from importlib.metadata import version
-
-        return version("hf_llc")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'hf_llc' has no attribute {name!r}")

@@ -1,4 +1,8 @@
-"""How numbers are written for people: with an exponent of e below 0.0001 alone, and then as 2.5e-6."""
+"""How numbers are written for people: with an exponent of e below 0.0001 alone, and then as 2.5e-6; below zero as −350.
+
+The minus is the sign U+2212, in every text that people read. Files for programs (JSON, CSV, parquet) and commands have
+Python's own numbers.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +17,18 @@ def number(value: float | None) -> str:
     if value is None or math.isnan(value):
         return "–"
     if not math.isfinite(value):
-        return str(value)
+        return minus(str(value))
     if abs(value) >= _MOST:
         exponent = math.floor(math.log10(abs(value)))
-        return f"{value / 10.0**exponent:.4g}·10^{exponent}"
+        return minus(f"{value / 10.0**exponent:.4g}·10^{exponent}")
     if float(value).is_integer() or abs(value) >= 9999.5:
-        return f"{value + 0.0:,.0f}"  # + 0.0: no minus before a zero
-    return f"{value:.4g}".replace("e-0", "e-")
+        return minus(f"{value + 0.0:,.0f}")  # + 0.0: no minus before a zero
+    return minus(f"{value:.4g}".replace("e-0", "e-"))
+
+
+def minus(text: str) -> str:
+    """The text of a number with a minus sign in place of Python's hyphen; an exponent of e keeps its own."""
+    return f"−{text[1:]}" if text.startswith("-") else text
 
 
 def typed(value: float) -> str:
@@ -58,7 +67,7 @@ def with_error(value: float, error: float) -> str:
 
 
 def _rounded(value: float, decimals: int) -> str:
-    return f"{round(value, decimals):.{max(decimals, 0)}f}"
+    return minus(f"{round(value, decimals) + 0.0:.{max(decimals, 0)}f}")
 
 
 def span(least: float, most: float) -> str:

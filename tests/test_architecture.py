@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[1] / "hf_llc"
 
 FLOORS = (
     *(
+        "version",
         "errors",
         "files",
         "our_files",

@@ -110,7 +110,7 @@ def test_auto_meets_every_target() -> None:
     rows = list(measure(SampleConfig()))
     assert [row.target for row in rows] == list(TARGETS)
     for row in rows:
-        assert row.is_right, sampler_benchmark.line(row)
+        assert row.is_right, sampler_benchmark.text_of(row)
     noisy = next(row for row in rows if row.target == "noisy-labels")
     assert abs(noisy.error) < 0.05 and noisy.settings["batch_size"] == 500
 

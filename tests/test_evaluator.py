@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from worker import SETTINGS, examples, network, squared_error
 
+import hf_llc
 from hf_llc import LLCEvaluator, LLCResult
 from hf_llc.errors import InputError
 
@@ -61,7 +62,7 @@ def test_result_says_how_it_was_made() -> None:
     assert result.descent is not None
     assert result.num_gradients == 3 * 100 + 3 * 5 + result.descent["num_gradients"]
     assert result.init_loss == pytest.approx(0, abs=1e-6)
-    assert result.versions["torch"] == torch.__version__
+    assert (result.versions["torch"], result.versions["hf_llc"]) == (torch.__version__, hf_llc.__version__)
 
 
 def test_a_fixed_step_has_no_calibration_and_auto_has_one() -> None:

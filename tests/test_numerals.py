@@ -36,7 +36,8 @@ def test_no_exponent_above_one(write: object) -> None:
 @pytest.mark.parametrize(
     ("value", "text"),
     [(9999.6, "10,000"), (9999.4, "9999"), (300.0, "300"), (-0.0, "0"), (1.5e7, "15,000,000"), (2.5e-5, "2.5e-5"),
-     (1.25e16, "1.25·10^16"), (12345.6, "12,346"), (float("inf"), "inf"), (None, "–")],
+     (1.25e16, "1.25·10^16"), (12345.6, "12,346"), (float("inf"), "inf"), (None, "–"),
+     (-350.0, "−350"), (-0.5, "−0.5"), (-2.5e-6, "−2.5e-6"), (-1e16, "−1·10^16")],
 )  # fmt: skip
 def test_number(value: float | None, text: str) -> None:
     assert number(value) == text
@@ -69,8 +70,16 @@ def test_no_text_for_people_has_a_format_of_its_own() -> None:
     assert {name: len(lines) for name, lines in found.items()} == kept
 
 
+def test_no_hyphen_is_a_minus() -> None:
+    texts = {
+        (-24.69, 0.57): "−24.69 ± 0.57", (-3.0, 0.0): "−3 ± 0", (-3.0, math.nan): "−3 (standard error unknown)",
+        (-0.01, 1.0): "0.0 ± 1.0", (-2e8, 1e6): "(−2.000 ± 0.010)·10^8",
+    }  # fmt: skip
+    assert {pair: with_error(*pair) for pair in texts} == texts
+
+
 def test_signed() -> None:
-    assert [signed(x) for x in (312.0, -312.0, 0.0)] == ["+310", "-310", "+0"]
+    assert [signed(x) for x in (312.0, -312.0, 0.0)] == ["+310", "−310", "+0"]
 
 
 @pytest.mark.parametrize("scale", [1.0, 30.0, 1e3, 1e5, 1e8, 1e12])

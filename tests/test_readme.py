@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+import hf_llc
 from hf_llc.result import LLCResult
 
 ROOT = Path(__file__).parents[1]
@@ -47,10 +48,12 @@ def test_file_map_names_every_module() -> None:
 
 
 def test_one_version() -> None:
-    """CITATION.cff has the version of pyproject.toml."""
+    """CITATION.cff and the newest section of CHANGELOG.md have the version of the package."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
-    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert (citation["version"], citation["license"]) == (hf_llc.__version__, project["license"])
+    released = re.findall(r"^## \[(\d[\w.]*)\]", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), flags=re.M)
+    assert released[0] == hf_llc.__version__
 
 
 def test_the_readme_stays_short() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
+from hf_llc.version import __version__
+
 _OF_RESULTS = (
     "hf_llc",
     "torch",
@@ -31,7 +33,16 @@ def package_versions() -> dict[str, str]:
     versions = {"python": platform.python_version()}
     for name in (*_OF_RESULTS, *OPTIONAL):
         try:
-            versions[name] = version(name)
+            versions[name] = version_of(name)
         except PackageNotFoundError:
             continue
     return versions
+
+
+def version_of(name: str) -> str:
+    """Version of a package; of hf_llc that of the code that runs, for what pip has noted may be an older checkout's.
+
+    Raises:
+        PackageNotFoundError: it is not installed.
+    """
+    return __version__ if name == "hf_llc" else version(name)

@@ -7,10 +7,10 @@ import platform
 import shutil
 import sys
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
-from hf_llc.backend.versions import OPTIONAL, REQUIRED
+from hf_llc.backend.versions import OPTIONAL, REQUIRED, version_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def _packages() -> list[Check]:
     checks = []
     for name in (*REQUIRED, *OPTIONAL):
         try:
-            checks.append(Check(name, True, version(name)))
+            checks.append(Check(name, True, version_of(name)))
         except PackageNotFoundError:
             remedy = OPTIONAL.get(name, f"pip install {name}")
             checks.append(Check(name, False, "not installed", remedy, is_optional=name in OPTIONAL))

@@ -9,7 +9,6 @@ import shlex
 import shutil
 import sys
 import unicodedata
-from collections.abc import Sequence
 
 _WIDEST, _NARROWEST = 100, 30
 """Columns of a table in the terminal, at most and at least."""
@@ -18,6 +17,7 @@ _ASCII = {
     "λ̂": "llc", "r̂": "r_hat", "±": "+-", "·": "*", "×": "x", "−": "-", "–": "-", "→": "->", "…": "...", "β": "beta",
     "γ": "gamma", "ε": "epsilon", "‖": "|", "²": "^2", "ŵ": "w_min", "√": "sqrt", "≤": "<=", "≥": ">=", "Δ": "d",
     "∇": "grad ", "λ": "lambda", "≈": "~", "∞": "inf",
+    "κ": "kappa", "χ": "chi", "ρ": "rho", "σ": "sigma", "Σ": "sum ", "½": "1/2", "ℓ": "l", "⟦": "[[", "⟧": "]]",
 }  # fmt: skip
 
 
@@ -42,20 +42,20 @@ def width() -> int:
     return min(max(found, _NARROWEST), _WIDEST)
 
 
+def together(text: str) -> str:
+    """Text whose lines are not broken within a number: between it and its error, or the letter that names it."""
+    text = text.replace(" ± ", "\u00a0±\u00a0").replace(" +- ", "\u00a0+-\u00a0")
+    return re.sub(r"(?<!\w)(nβ|γ|ε|κ|n|nbeta|gamma|epsilon) (?=[−\d-])", "\\1\u00a0", text)
+
+
+def apart(text: str) -> str:
+    """Undo `together`."""
+    return text.replace("\u00a0", " ")
+
+
 def for_stderr(text: str) -> str:
     """Return `text`, or its nearest ASCII if standard error cannot show it."""
     return for_encoding(text, getattr(sys.stderr, "encoding", None) or "ascii")
-
-
-def columns(rows: Sequence[Sequence[str]]) -> str:
-    """Rows of a table in the terminal, its columns lined up."""
-    # A combining mark, such as the hat of λ̂, counts in len() but takes no column of a terminal.
-    hats = [[sum(0x300 <= ord(char) < 0x370 for char in text) for text in row] for row in rows]
-    widths = [max(len(row[i]) - hat[i] for row, hat in zip(rows, hats, strict=True)) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(text.ljust(width + hat) for text, width, hat in zip(row, widths, hat_row, strict=True)).rstrip()
-        for row, hat_row in zip(rows, hats, strict=True)
-    )
 
 
 def duration(seconds: float) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.judging.moved import is_moved, of
-from hf_llc.numerals import number, short, with_error
+from hf_llc.numerals import minus, number, short, with_error
 from hf_llc.publishing.formatting import plain
 from hf_llc.records.findings import NOT_HERE
 
@@ -48,7 +48,7 @@ def _at_twice_localization(change: float, error: float, llc: float) -> str:
     share, bound = round(100 * change / abs(llc)), math.ceil(100 * error / abs(llc)) if math.isfinite(error) else 0
     if math.isfinite(error) and error >= abs(change):
         return f"no change beyond ±{bound} % at 2γ" if bound <= _USEFUL else "change at 2γ not known"
-    return "no change at 2γ" if share == 0 else f"{share:+d} % at 2γ".replace("-", "−")
+    return "no change at 2γ" if share == 0 else minus(f"{share:+d} % at 2γ")
 
 
 def moved_text(result: Record) -> str | None:
@@ -69,8 +69,11 @@ def curve_text(curve: Mapping[str, Any]) -> str:
     """
     settings, (first, *_), last = curve.get("settings", {}), curve["points"], curve["points"][-1]
     known = [f"{sign} {number(settings[name])}" for name, sign in _LAW.items() if name in settings]
-    text = f"λ̂{' at ' if known else ''}{', '.join(known)}: {number(first['llc'])} → {number(last['llc'])}"
-    if first is not last and math.isfinite(_float(last.get("change"))):
+    text = f"λ̂{' at ' if known else ''}{', '.join(known)}: {number(first['llc'])}"
+    if first is last:
+        return text
+    text += f" → {number(last['llc'])}"
+    if math.isfinite(_float(last.get("change"))):
         change = with_error(_float(last["change"]), _float(last.get("change_se")))
         text += f", a change of {change} (paired: the points share their noise)"
     text += f", while the loss went {number(first['loss'])} → {number(last['loss'])}"

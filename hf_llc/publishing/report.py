@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from hf_llc.numerals import with_error
-from hf_llc.publishing.formatting import for_encoding, shell_word, width
+from hf_llc.publishing.formatting import apart, for_encoding, shell_word, together, width
 from hf_llc.publishing.headline import law_text, moved_text, part_text, remedies_of
 from hf_llc.publishing.lines import SHORT, show_rows
 
@@ -82,8 +82,10 @@ def _wrapped(label: str, text: str) -> list[str]:
     """The lines of one row: the label, and the text wrapped beside it."""
     lines = []
     for part in text.split("\n"):
-        lines += textwrap.wrap(part, width() - _LABEL_WIDTH, break_on_hyphens=False, break_long_words=False) or [""]
+        lines += textwrap.wrap(
+            together(part), width() - _LABEL_WIDTH, break_on_hyphens=False, break_long_words=False
+        ) or [""]
     # A combining mark, such as the hat of λ̂, is a character but takes no column.
     combining = sum(0x300 <= ord(char) < 0x370 for char in label)
     first = label.ljust(_LABEL_WIDTH + combining)
-    return [(first if i == 0 else " " * _LABEL_WIDTH) + line for i, line in enumerate(lines)]
+    return [(first if i == 0 else " " * _LABEL_WIDTH) + apart(line) for i, line in enumerate(lines)]

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from hf_llc.numerals import number, with_error
+from hf_llc.publishing.report import table
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.studies.calibration import Calibration, Cell
 
 
 def render(calibration: Calibration) -> str:
     """The pilot's path, the chosen settings and the grid, as text."""
-    parts = [_path(calibration.found), _chosen(calibration), _unfit(calibration)]
+    parts = [_path(calibration.found), _chosen(calibration)]
     for axis, name in (("step_size", "ε"), ("localization", "γ")):
         cells = calibration.along(axis)
         if cells:
@@ -25,62 +27,47 @@ def _path(found: dict[str, Any] | None) -> str:
         return ""
     path = found["path"]
     if not path or not isinstance(path[0], dict):  # a sampler without momentum: (step size, acceptance)
-        return "\n".join(
-            [f"{'ε':>10} {'acceptance':>10}", *(f"{number(step):>10} {accept:10.3f}" for step, accept in path)]
-        )
-    head = f"{'steps':>6} {'κ':>9} {'λ̂ so far':>10} {'noise Q':>9} {'controlled':>10} {'ε':>9} {'friction':>8}"
-    lines = [
-        f"{row['steps']:6} {number(row['curvature']):>9} {_or_dash(row['llc']):>9} {number(row['noise']):>9} "
-        f"{number(row['controlled_noise']):>10} {number(row['step_size']):>9} {number(row['friction']):>8}  "
-        f"{row['gradient']}"
-        for row in path
-    ]
-    return "\n".join([f"{head}  gradient", *lines])
+        return columns([("ε", "acceptance"), *((number(step), f"{accept:.3f}") for step, accept in path)])
+    names = ("curvature", "llc", "noise", "controlled_noise", "step_size", "friction")
+    head = ("steps", "κ", "λ̂ so far", "noise Q", "controlled", "ε", "friction", "gradient")
+    rows = [(number(row["steps"]), *(_or_dash(row[name]) for name in names), row["gradient"]) for row in path]
+    return columns([head, *rows])
 
 
 def _chosen(calibration: Calibration) -> str:
-    """The chosen settings, the curvature κ that ε rests on, and the cost."""
+    """The chosen settings, the curvature κ that ε rests on, the cost, and what is wrong with them."""
     s, found = calibration.settings, calibration.found
-    friction = f"   friction {number(s['friction'])}" if "friction" in s else ""
+    friction = f", friction {number(s['friction'])}" if "friction" in s else ""
     how = "step_size was given" if found is None else f"κ {number(found['curvature'])}"
-    lines = [
-        f"chosen    {s['sampler']}   ε {number(s['step_size'])}{friction}   {s['gradient']} gradients   γ "
-        f"{number(s['localization'])}",
-        f"at        nβ {number(s['nbeta'])}   batch {s['batch_size']}   {how}",
-        f"cost      {calibration.num_gradients:,} gradients",
+    step = f"{s['sampler']}, ε {number(s['step_size'])}{friction}, {s['gradient']} gradients"
+    rows = [
+        ("chosen", f"{step}, γ {number(s['localization'])}"),
+        ("at", f"nβ {number(s['nbeta'])}, batch {s['batch_size']}, {how}"),
+        ("cost", f"{calibration.num_gradients:,} gradients"),
     ]
     if calibration.moved is not None:
         before, after = calibration.moved.get("loss_before"), calibration.moved.get("loss_after")
-        lines.append(f"minimize  loss {number(before)} → {number(after)}")
-    return "\n".join(lines)
-
-
-def _unfit(calibration: Calibration) -> str:
-    """What is wrong with the chosen settings, and what to do."""
+        rows.append(("minimize", f"loss {number(before)} → {number(after)}"))
     cell = calibration.unfit
-    return (
-        ""
-        if cell is None
-        else f"not fit   λ̂ of a short run at the chosen settings: {cell.verdict}\n→         {cell.remedy}"
-    )
+    if cell is not None:
+        rows.append(("not fit", f"λ̂ of a short run at the chosen settings: {cell.verdict}\n→ {cell.remedy}"))
+    return table(rows)
 
 
 def _grid(cells: Sequence[Cell], name: str) -> str:
-    lines = [f"{name:>10} {'':>6} {'ε_eff':>9} {'λ̂':>17}   plateau  verdict of the short run"]
+    rows = [(name, "", "ε_eff", "λ̂", "plateau", "verdict of the short run")]
     for cell in cells:
-        plateau = "█" if cell.is_plateau else ""
         mark = "chosen" if cell.factor == 1 else f"×{number(cell.factor)}"
         llc = "×" if cell.is_lost else with_error(cell.llc, cell.llc_se)
-        lines.append(
-            f"{number(cell.value):>10} {mark:>6} {number(cell.slow_step_size):>9} {llc:>16}   {plateau:^7}  "
-            f"{cell.verdict}"
-        )
+        plateau = "yes" if cell.is_plateau else ""
+        rows.append((number(cell.value), mark, number(cell.slow_step_size), llc, plateau, cell.verdict))
+    lines = []
     centre = next((cell for cell in cells if cell.factor == 1), None)
     if not any(cell.is_plateau for cell in cells):
         lines.append(f"no plateau in {name}: {_no_plateau(cells, name)}")
     elif centre is not None and not centre.is_plateau:
         lines.append(f"the chosen {name} is not on the plateau")
-    return "\n".join(lines)
+    return "\n".join([columns(rows), *([folded(*lines)] if lines else [])])
 
 
 def _no_plateau(cells: Sequence[Cell], name: str) -> str:

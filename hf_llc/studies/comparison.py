@@ -13,8 +13,8 @@ from hf_llc.files import write_csv, write_json
 from hf_llc.judging.estimator import llc_draws
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.numerals import number, with_error
-from hf_llc.publishing.formatting import columns
 from hf_llc.publishing.result_folder import RESULT
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.result import LLCResult
 from hf_llc.studies.checkpoint_series import result_folders
@@ -113,7 +113,7 @@ class Comparison:
             table.append((row.name, with_error(row.llc, row.llc_se), change, number(row.init_loss), row.verdict))
         are_paired = all(row.is_paired for row in self.rows[1:])
         how = "paired: the runs shared their noise" if are_paired else "not all paired: noise was not shared"
-        return "\n".join([f"at {self.law}", columns(table), f"± of changes: {how}", *self.remarks])
+        return "\n".join([folded(f"at {self.law}"), columns(table), folded(f"± of changes: {how}", *self.remarks)])
 
 
 def for_differences(result: LLCResult) -> Measured:

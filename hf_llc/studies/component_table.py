@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_llc.files import write_csv, write_parquet
 from hf_llc.numerals import number, short, with_error
-from hf_llc.publishing.formatting import columns
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.seals import run_of, save_sealed_json
 
@@ -126,4 +126,4 @@ class ComponentTable:
             table.append(
                 (row.component, f"{row.num_parameters:,}", error, short(row.llc_per_half_dimension), row.verdict)
             )
-        return f"{columns(table)}\n{self.headline}"
+        return f"{columns(table)}\n{folded(self.headline)}"

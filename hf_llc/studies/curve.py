@@ -9,9 +9,9 @@ from typing import Any
 
 from hf_llc.files import write_csv
 from hf_llc.numerals import number, with_error
-from hf_llc.publishing.formatting import columns
 from hf_llc.publishing.headline import curve_text
 from hf_llc.publishing.result_folder import CURVE_FILES
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.seals import run_of, save_sealed_json
 
@@ -119,7 +119,7 @@ class Curve:
     def __str__(self) -> str:
         rows = [(self.axis, "checkpoint", "λ̂", f"loss ({self.unit})", "verdict")]
         rows += [(str(p.step), p.name, with_error(p.llc, p.llc_se), number(p.loss), p.verdict) for p in self.points]
-        lines = [columns(rows), *([self.headline] if len(self.points) > 1 else [])]
-        lines += self.remedies
+        lines = [*([self.headline] if self.points else []), *self.remedies]
         lines += [f"not measured: {name}: {why}" for name, why in self.failed.items()]
-        return "\n".join(lines + [f"skipped: {name}: {why}" for name, why in self.skipped.items()])
+        lines += [f"skipped: {name}: {why}" for name, why in self.skipped.items()]
+        return "\n".join([columns(rows), *([folded(*lines)] if lines else [])])

@@ -14,7 +14,7 @@ import numpy as np
 from hf_llc.files import write_atomically, write_csv, write_parquet
 from hf_llc.judging.influence import UNIT, Influence
 from hf_llc.numerals import number, short, with_error
-from hf_llc.publishing.formatting import columns
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.arrays import save_arrays
 from hf_llc.seals import run_of, save_sealed_json
 
@@ -125,7 +125,8 @@ class InfluenceTable:
         for row in [row for row in self.rows if row.rank == 1][:_SHOWN]:
             values = _said(row.bif, row.bif_se), _said(row.rho, row.rho_se)
             table.append((str(row.query), row.effect, str(row.source), *values, _one_line(row.source_text)))
-        return f"{columns(table)}\n{self.headline}\nBIF in {UNIT}"
+        law = f"nβ {number(self.settings['nbeta'])}, γ {number(self.settings['localization'])}"
+        return f"{columns(table)}\n{folded(self.headline, f'BIF in {UNIT}, at {law}')}"
 
 
 def strongest(found: Influence, sources: Sequence[str], queries: Sequence[str], *, top: int) -> list[Row]:

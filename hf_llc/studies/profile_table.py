@@ -10,7 +10,7 @@ from typing import Any
 
 from hf_llc.files import write_csv
 from hf_llc.numerals import number, short, with_error
-from hf_llc.publishing.formatting import columns
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.seals import load_study, run_of, save_sealed_json
 
@@ -161,7 +161,7 @@ class Profile:
                 short(-row.slope), exponent,
                 short(row.exponent_quadratic), short(row.negative_directions), row.verdict,
             ))  # fmt: skip
-        return f"{columns(table)}\n{self.headline}"
+        return f"{columns(table)}\n{folded(self.headline)}"
 
 
 def _nan_for_null(values: dict[str, Any]) -> dict[str, Any]:

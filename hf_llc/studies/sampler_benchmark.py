@@ -10,7 +10,9 @@ from typing import Any
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.numerals import number, with_error
+from hf_llc.numerals import minus, number, with_error
+from hf_llc.publishing.formatting import width
+from hf_llc.publishing.tables import blocks, columns
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS, make_kernel
 from hf_llc.studies.known_targets import TARGETS, Target
@@ -125,16 +127,21 @@ def _row(name: str, target: Target, result: LLCResult, seconds: float) -> Row:
     )  # fmt: skip
 
 
-HEAD = f"{'target':<13} {'known by':<11} {'exact':>15} {'λ̂':>16} {'error':>8} {'z':>6} {'gradients':>10}  verdict"
+_HEAD = ("target", "known by", "exact", "λ̂", "error", "z", "gradients", "verdict")
+_WIDTHS = (13, 11, 12, 15, 6, 5, 9, 16)
 
 
-def line(row: Row) -> str:
-    """The row as a line of the table."""
+def text_of(row: Row, *, is_first: bool = True) -> str:
+    """The row as a line of a table, below its head if it is the first; as a block of lines if that is too wide."""
     exact = with_error(row.exact, row.exact_se) if row.exact_se > 0 else number(row.exact)
-    return (
-        f"{row.target:<13} {row.known_by:<11} {exact:>15} {with_error(row.llc, row.llc_se):>15} {row.error:8.1%} "
-        f"{row.z:6.1f} {number(row.gradients):>10}  {row.verdict}"
-    )
+    cells = (
+        row.target, row.known_by, exact, with_error(row.llc, row.llc_se), minus(f"{row.error:.1%}"),
+        minus(f"{row.z:.1f}"), number(row.gradients), row.verdict,
+    )  # fmt: skip
+    if sum(_WIDTHS) + 2 * (len(_WIDTHS) - 1) > width():
+        return blocks([_HEAD, cells])
+    lines = columns([_HEAD, cells], least=_WIDTHS).splitlines()
+    return "\n".join(lines if is_first else lines[1:])
 
 
 def as_dict(row: Row) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 from hf_llc.files import write_atomically, write_csv
 from hf_llc.judging.susceptibility import Susceptibility
 from hf_llc.numerals import number, short, with_error
-from hf_llc.publishing.formatting import columns
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.seals import run_of, save_sealed_json
 
@@ -184,7 +184,7 @@ class SusceptibilityTable:
     def __str__(self) -> str:
         table = [("component", "weights", "λ̂", "sd of χ", "se of χ", "|χ| > 3 se", "reliability", "verdict")]
         table += [_line(column.summary()) for column in self.columns]
-        return f"{columns(table)}\n{self.headline}\nχ in {UNIT}"
+        return f"{columns(table)}\n{folded(self.headline, f'χ in {UNIT}')}"
 
 
 def _line(row: dict[str, Any]) -> tuple[str, ...]:

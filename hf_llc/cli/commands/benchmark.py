@@ -57,8 +57,7 @@ def run(args: argparse.Namespace) -> int:
     rows = []
     for row in sampler_benchmark.measure(asked, args.targets or tuple(sampler_benchmark.TARGETS)):
         if not args.json:
-            head = sampler_benchmark.HEAD + "\n" if not rows else ""
-            console.print_text(head + sampler_benchmark.line(row))
+            console.print_text(sampler_benchmark.text_of(row, is_first=not rows))
         rows.append(row)
     report = {"asked": given, "rows": [sampler_benchmark.as_dict(row) for row in rows]}
     if args.output is not None:
