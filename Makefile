@@ -5,6 +5,7 @@
 #   make bench    speed, memory, scaling and efficiency, beside the peers
 #   make docs     the site, into site/; a warning is an error
 #   make wheel    sdist and wheel into dist/; the wheel installed into an empty environment, and a λ̂ from there
+#   make oldest   the same with the oldest versions that pyproject.toml allows (torch: the tested one), and some tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +14,10 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check --constr
 export OMP_NUM_THREADS ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: demo test fast check format docs bench wheel clean
+# An estimate of seconds, which shows that an installed package works.
+SMOKE := --max-examples 64 --num-chains 2 --num-draws 25 --max-steps 300 --step-size 2e-5 --localization 900
+
+.PHONY: demo test fast check format docs bench wheel oldest clean
 
 demo: $(VENV)/.stamp-run
 	@echo "demo: the embedded model on the embedded text, with the defaults"
@@ -52,8 +56,22 @@ wheel: $(VENV)/.stamp-dev
 	$(PYTHON) -m venv .venv-wheel
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch
 	.venv-wheel/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt dist/*.whl
-	cd .venv-wheel && bin/hf-llc estimate --max-examples 64 --num-chains 2 --num-draws 25 --max-steps 300 --output run
+	cd .venv-wheel && bin/hf-llc estimate $(SMOKE) --output run || test $$? -eq 3 # 3: so few draws need not be trusted
+	cd .venv-wheel && bin/hf-llc show run > /dev/null || test $$? -eq 3
 	rm -rf .venv-wheel
+
+OLDEST := .venv-oldest
+OLDEST_TESTS := $(addprefix tests/test_,kernels laws callback publish metric result loading tasks pictures evaluator collect)
+
+oldest:
+	rm -rf $(OLDEST)
+	$(PYTHON) -m venv $(OLDEST)
+	sed -n '/^dependencies/,/^]/s/^ *"\([a-z_-]*\)>=\([0-9.]*\)",/\1==\2/p' pyproject.toml | grep -v '^torch=' > $(OLDEST)/oldest.txt
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt torch setuptools
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check --constraint $(OLDEST)/oldest.txt ".[test]"
+	cd $(OLDEST) && bin/hf-llc estimate $(SMOKE) --output run || test $$? -eq 3
+	$(OLDEST)/bin/python -m pytest -q -m "not slow" $(addsuffix .py,$(OLDEST_TESTS))
+	rm -rf $(OLDEST)
 
 # A stamp is as new as the files that say what to install. The larger set contains the smaller one.
 $(BIN)/python:
@@ -78,4 +96,4 @@ $(VENV)/.stamp-bench: pyproject.toml constraints.txt $(VENV)/.stamp-run
 	touch $@
 
 clean:
-	rm -rf build dist site .pytest_cache .ruff_cache *.egg-info
+	rm -rf build dist site .venv-wheel $(OLDEST) .pytest_cache .ruff_cache *.egg-info

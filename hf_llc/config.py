@@ -205,7 +205,11 @@ class SampleConfig:
         check_ranges(self)
         if isinstance(self.weights, str):  # one spelling, for one run
             terms = " ".join(self.weights.split()).split("+")
-            object.__setattr__(self, "weights", "+".join(term.strip().replace("~ ", "~") for term in terms))
+            terms = [term.strip().replace("~ ", "~") for term in terms]
+            if not all(term.strip("~") for term in terms):
+                allowed = "all, or names joined by +, each with or without ~"
+                raise InputError("weights has a term without a name", value=self.weights, allowed=allowed)
+            object.__setattr__(self, "weights", "+".join(terms))
         object.__setattr__(self, "observe", checked_observe(self.observe))
         if self.localization == 0 and isinstance(self.localization, float):
             object.__setattr__(self, "localization", 0.0)  # −0.0 is the same setting

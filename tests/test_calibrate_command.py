@@ -111,7 +111,7 @@ def test_settings_that_are_not_fit_say_so(tmp_path: Path) -> None:
     found = calibrated(shifted_problem(H, num_examples=64, spread=0.1), tmp_path, step_size=0.023, **given)
     cell = found.along("step_size")[2]
     assert not found.is_fit and cell.verdict in UNFIT and cell.remedy
-    assert f"not fit   λ̂ of a short run at the chosen settings: {cell.verdict}\n" in render(found)
+    assert f"not fit       λ̂ of a short run at the chosen settings: {cell.verdict}\n" in render(found)
     found.save(tmp_path)
     line = (tmp_path / FILES[2]).read_text().splitlines()[1]
     assert line.startswith(f'# NOT FIT: λ̂ of a short run at these settings is "{cell.verdict}"')
@@ -218,22 +218,22 @@ def test_text_of_a_calibration() -> None:
     assert [" ".join(line.split()) for line in render(calibration).splitlines() if line] == [
         "steps κ λ̂ so far noise Q controlled ε friction gradient",
         "50 53 2.25 7.5 0.125 0.004 0.35 control-variate",
-        "chosen baoab ε 1 friction 0.25 plain gradients γ 20",
-        "at nβ 9 batch 16 κ 53",
+        "chosen baoab, ε 1, friction 0.25, plain gradients, γ 20",
+        "at nβ 9, batch 16, κ 53",
         "cost 24,680 gradients",
         "minimize loss 2.5 → 1.75",
         "ε ε_eff λ̂ plateau verdict of the short run",
-        "0.25 ×0.25 2 10.00 ± 0.50 █ trustworthy",
-        "0.5 ×0.5 4 11.00 ± 0.50 █ trustworthy",
-        "1 chosen 8 12.00 ± 0.50 █ trustworthy",
+        "0.25 ×0.25 2 10.00 ± 0.50 yes trustworthy",
+        "0.5 ×0.5 4 11.00 ± 0.50 yes trustworthy",
+        "1 chosen 8 12.00 ± 0.50 yes trustworthy",
         "2 ×2 16 90.00 ± 0.50 trustworthy",
         "4 ×4 32 × diverged",
         "γ ε_eff λ̂ plateau verdict of the short run",
         "10 ×0.5 8 5.50 ± 0.25 trustworthy",
         "20 chosen 8 6.00 ± 0.25 trustworthy",
         "40 ×2 8 45.00 ± 0.25 trustworthy",
-        "no plateau in γ: λ̂ is that of its γ; compare results only at one γ, or look further down with a smaller "
-        "localization",
+        "no plateau in γ: λ̂ is that of its γ; compare results only at one γ, or look further down with a",
+        "smaller localization",
     ]
 
 

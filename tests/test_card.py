@@ -215,8 +215,8 @@ def test_section_shows_the_curve_and_the_files_beside_it() -> None:
     changes = {"change": -0.75, "change_se": 0.125, "doubled": -1.5, "doubled_se": 0.25}
     curve = {"points": [point, {**point, "step": 1000, **changes}], "settings": {"nbeta": 88.0, "localization": 70.0}}
     section = render_section(make_result(), folder="llc/", curve=curve)
-    assert "| 1000 | 3.21 ± 0.10 | -0.75 ± 0.12 | -1.50 ± 0.25 | 2.5 | trustworthy |" in section
-    assert "λ̂ at nβ 88, γ 70: 3.21 → 3.21, a change of -0.75 ± 0.12 (paired: " in section and "−47 % at 2γ" in section
+    assert "| 1000 | 3.21 ± 0.10 | −0.75 ± 0.12 | −1.50 ± 0.25 | 2.5 | trustworthy |" in section
+    assert "λ̂ at nβ 88, γ 70: 3.21 → 3.21, a change of −0.75 ± 0.12 (paired: " in section and "−47 % at 2γ" in section
     assert "| Step |" not in render_section(make_result(), curve={"points": [point] * 21})
     assert "](llc/trace.png)" in section and "](llc/curve.png)" in section and "](llc/result.json)" in section
     bare = render_section(make_result(trace=None))

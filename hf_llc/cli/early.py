@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.files import check_writable
-from hf_llc.loading.names import check_data_given, check_names, check_observed
+from hf_llc.loading.names import check_data_given, check_device_name, check_names, check_observed
 
 
 def check_places(load: LoadConfig, sample: SampleConfig, output: Path) -> None:
@@ -18,4 +18,5 @@ def check_places(load: LoadConfig, sample: SampleConfig, output: Path) -> None:
     check_names(load)
     check_data_given(load.model, load.data)
     check_observed(sample.observe)
+    check_device_name(load.device)
     check_writable(output)

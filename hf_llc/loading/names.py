@@ -6,6 +6,7 @@ Loading calls these checks; the command line calls them first, since importing t
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from hf_llc.observe_setting import SAMPLED, split_of
 
 BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """What reads a file of data, by its ending."""
+
+_DEVICE = re.compile(r"[a-z]+(:\d+)?")
 
 AS_TABLE = "give texts as a table: {'text': [one, two]}"
 
@@ -48,6 +51,16 @@ def check_observed(observe: str | Mapping[str, Any] | None) -> None:
                 check_data_name(split_of(value)[0])
             except InputError as error:
                 raise InputError(f"observe {name}: {error}") from error
+
+
+def check_device_name(name: str | None) -> None:
+    """Refuse what no machine has for a device; whether this one has it, torch knows.
+
+    Raises:
+        InputError: the name is no type and number, or its type is "gpu" or "meta".
+    """
+    if name is not None and (not _DEVICE.fullmatch(name) or name.partition(":")[0] in ("gpu", "meta")):
+        raise InputError("no such device here", value=name, allowed="cpu, or cuda:0 … where there is a GPU")
 
 
 def check_data_given(model: Any, data: Any) -> None:
