@@ -9,7 +9,7 @@ from typing import Any
 
 from hf_llc.files import write_csv, write_parquet
 from hf_llc.numerals import number, with_error
-from hf_llc.publishing.formatting import columns
+from hf_llc.publishing.tables import columns, folded
 from hf_llc.seals import run_of, save_sealed_json
 from hf_llc.studies.component_table import ComponentTable, Row
 
@@ -104,6 +104,6 @@ class ComponentCurve:
             verdict = f"{len(bad)} of {len(rows)} {bad[0]}" if bad else "trustworthy"
             values = (with_error(rows[i].llc, rows[i].llc_se) for i in shown)
             table.append((name, f"{rows[0].num_parameters:,}", *values, verdict))
-        lines = [columns(table), self.headline]
-        lines += [f"not measured: {name}: {why}" for name, why in self.failed.items()]
-        return "\n".join(lines + [f"skipped: {name}: {why}" for name, why in self.skipped.items()])
+        lines = [self.headline, *(f"not measured: {name}: {why}" for name, why in self.failed.items())]
+        lines += [f"skipped: {name}: {why}" for name, why in self.skipped.items()]
+        return f"{columns(table)}\n{folded(*lines)}"
