@@ -62,25 +62,34 @@ class LLCResult(Record):
         one, two = (seen.values[name][:, kept].reshape(len(self.llc_per_chain), kept.sum(), -1) for name in chosen)
         return influence(one, two, nbeta=self.nbeta, n=self.n, chains_verdict=self.verdict)
 
-    def to_xarray(self) -> Any:
+    def to_xarray(self, *, sampling_task: str | None = None) -> Any:
         """Trace and observations as an `xarray.DataTree`, with devinterp's names (extra `hf_llc[xarray]`).
 
+        Args:
+            sampling_task: name, in `observe`, of examples of the data that are sampled on: `init_loss` is the mean loss
+                of those at w*, as devinterp's susceptibilities need it. None: "train" or "sources", if observed, or
+                else L_n(w*) of all data.
+
         Raises:
-            InputError: xarray is not installed, or the trace was not kept.
+            InputError: xarray is not installed, the trace was not kept, or nothing of that name was observed.
         """
         from hf_llc.publishing.xarray_export import to_xarray
 
-        return to_xarray(self)
+        return to_xarray(self, sampling_task=sampling_task)
 
-    def to_zarr(self, path: str | Path) -> Path:
+    def to_zarr(self, path: str | Path, *, sampling_task: str | None = None) -> Path:
         """Write `to_xarray` to a new zarr store at `path`, which is returned.
+
+        Args:
+            path: of the store.
+            sampling_task: see `to_xarray`.
 
         Raises:
             InputError: xarray or zarr is not installed, the trace was not kept, or something is at `path`.
         """
         from hf_llc.publishing.xarray_export import to_zarr
 
-        return to_zarr(self, path)
+        return to_zarr(self, path, sampling_task=sampling_task)
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Published:
         """Put λ̂ on a model's card and the result's files beside it, in one commit.

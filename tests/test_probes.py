@@ -19,8 +19,11 @@ from hf_llc import LLCEvaluator, LLCResult
 from hf_llc.chains import run_chains
 from hf_llc.config import SampleConfig, as_dict
 from hf_llc.errors import InputError
+from hf_llc.judging.susceptibility import susceptibility
 from hf_llc.observables.probe import Probe
 from hf_llc.observe_setting import checked_observe, observe_name, split_of
+from hf_llc.publishing.xarray_export import named_arrays
+from hf_llc.studies.measure_susceptibility import _contrasts
 from hf_llc.workflow.observed import check_records_fit
 
 FEW: dict[str, Any] = {**SETTINGS, "sampler": "sgld", "num_burnin_steps": 6, "num_draws": 12, "observe_every": 3}
@@ -202,6 +205,41 @@ def test_tree_with_devinterp_s_names(tmp_path: Path) -> None:
     assert read.attrs["metadata"]["config"]["sampler"]["nbeta"] == result.nbeta
     with pytest.raises(InputError, match="something at the path"):
         result.to_zarr(tmp_path / "x.zarr")
+
+
+def exported(sampling_task: str | None = None, **settings: Any) -> tuple[dict[str, Any], LLCResult, str]:
+    probes = {"train": "@data", "other": Dataset.from_dict({"text": tiny.SENTENCES[::-1] * 2})}
+    result = language(
+        observe=probes, observe_loss="token", observe_examples=5, num_draws=24, observe_every=1, **settings
+    )
+    named, _, of = named_arrays(result, sampling_task=sampling_task)
+    return {name: values for name, (_, values) in named.items()}, result, of
+
+
+def test_devinterp_s_susceptibilities_of_what_is_exported_are_ours() -> None:
+    """Its formula, by hand: E[φ L] − E[φ ℓ] − E[φ](E_F L − E_F ℓ), φ = L − mean of `init_loss`."""
+    (part, ours, of), (full, whole, _) = exported(weights="l0h1"), exported()
+    assert of == "train"
+    phi = part["loss_train"].mean(axis=(2, 3)) - part["init_loss"].mean()
+    parts = [(phi[..., None, None] * part[name]).mean(axis=(0, 1)) for name in ("loss_train", "loss_other")]
+    shift = full["loss_train"].mean() - full["loss_other"].mean(axis=(0, 1))
+    theirs = parts[0].mean() - parts[1] - phi.mean() * shift
+    chosen = {name: np.ones((5, 7), dtype=bool) for name in ("train", "other")}
+    phi_ours, delta = _contrasts(ours, chosen)
+    found = susceptibility(phi_ours, delta, _contrasts(whole, chosen)[1])
+    np.testing.assert_allclose(found.chi[35:], theirs.ravel(), atol=1e-5 * np.abs(theirs).max() + 1e-12)
+    assert part["init_loss"].mean() != ours.init_loss
+
+
+def test_what_init_loss_is_of() -> None:
+    named, result, of = exported("other")
+    assert result.observations is not None and of == "other"
+    assert (named["init_loss"] == result.observations.init["other"].mean()).all()
+    plain = estimate(observe={"far": others()})
+    named_plain, _, of = named_arrays(plain)
+    assert of == "all data" and (named_plain["init_loss"][1] == plain.init_loss).all()
+    with pytest.raises(InputError, match="no losses of that name were observed, got 'near'; allowed: far"):
+        named_arrays(plain, sampling_task="near")
 
 
 def test_the_guide_s_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
