@@ -37,6 +37,9 @@ descent; "attempt": after which no chains begin again at other settings."""
 _TELLING_SECONDS = 3.0
 """A stage that has worked for so long tells how long a gradient takes."""
 
+_SHORT_SECONDS = 10.0
+"""A command that is over by then says no more than its result."""
+
 
 class Range(NamedTuple):
     """The least, a guess and the most of some work, or of the seconds that it takes."""
@@ -197,9 +200,13 @@ class Watch:
                 self._display.end(self.title, stage)
 
     def _learn(self, stage: Stage) -> None:
-        """Take the time of a gradient from a stage that took many."""
-        if stage.seconds > _TELLING_SECONDS and stage.done > 0:
-            self.seconds_each = stage.seconds / stage.done
+        """Take the time of a gradient from all stages so far: one stage alone may meet a busy machine."""
+        told = [(each.seconds_taken, each.done) for each in self.ended if each.done > 0]
+        if stage.done > 0 and not stage.seconds_taken:
+            told.append((stage.seconds, stage.done))
+        seconds, done = (sum(column) for column in zip(*told, strict=True)) if told else (0.0, 0.0)
+        if seconds > _TELLING_SECONDS:
+            self.seconds_each = seconds / done
 
     def say(self, text: Callable[[], str]) -> None:
         """Where the stage under way stands. `text` is called only if it is shown now."""
@@ -210,6 +217,11 @@ class Watch:
         """Show a line that stays."""
         if self._display is not None:
             self._display.note(text)
+
+    def conclude(self, text: Callable[[], str]) -> None:
+        """Show a line that stays, if the command is not a short one."""
+        if self._display is not None and time.monotonic() - self.begun > _SHORT_SECONDS:
+            self._display.note(text())
 
     def tick(self) -> None:
         """Show where the command is; called by a thread now and then, so that no long operation is silent."""

@@ -14,10 +14,11 @@ import pytest
 import torch
 from targets import power_problem, shifted_problem
 
-from hf_llc import LLCEvaluator
+from hf_llc import LLCEvaluator, LLCResult
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
-from hf_llc.numerals import duration, span
+from hf_llc.judging.running import describe, judged
+from hf_llc.numerals import duration, span, with_error
 from hf_llc.parallel.processes import Processes, _sendable
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
@@ -188,7 +189,7 @@ def plain_run(data: torch.utils.data.Dataset, tick: Callable[[], None], limit: f
         "micro_batch_size",
     )
     evaluator = LLCEvaluator(**{name: getattr(settings, name) for name in names}, max_seconds=limit)
-    return evaluator.compute(torch.nn.Linear(3, 2), data=data, loss_fn=loss_fn, progress=False, **given)  # type: ignore[arg-type]
+    return evaluator.compute(torch.nn.Linear(3, 2), data=data, loss_fn=loss_fn, **{"progress": False, **given})  # type: ignore[arg-type]
 
 
 def test_what_loading_leaves_of_the_time_is_shared_by_the_stages(clock: Clock) -> None:
@@ -255,6 +256,39 @@ def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFi
         new.tick()
     line = "hf_llc: sample 25%, llc 3 ± 1, about 16 s (0 s–1.6 min) left\n"
     assert capsys.readouterr().err == line + "hf_llc: sample: 31 s, llc 3 ± 1\n"
+
+
+def test_time_left_is_told_from_all_stages(clock: Clock) -> None:
+    """A stage that meets a busy machine is one of several."""
+    new = Watch(show=True)
+    new.plan = dict.fromkeys(("calibrate", "sample"), Range(100.0, 100.0, 100.0))
+    with new.stage("calibrate"):
+        clock.now += 100
+        new.spend(100)
+    assert new.time_left().guess == 100
+    with new.stage("sample"):
+        clock.now += 40
+        new.spend(10)
+        new.tick()
+        assert new.time_left().guess == pytest.approx(90 * 140 / 110)
+
+
+def test_what_is_said_of_chains_is_what_the_result_says(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """While they run no significant heat is taken off, of which nobody knows yet how much reaches λ̂."""
+    draws = np.random.default_rng(0).normal(100.0, 1.0, (4, 50))
+    assert describe(draws, 30.0).startswith("λ̂ 100.") and "less up to 30 of heat, r̂ " in describe(draws, 30.0)
+    assert describe(draws, 1.0).startswith("λ̂ 99.") and "heat" not in describe(draws, 1.0)
+
+
+def test_the_last_line_is_the_result(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    def tick() -> None:
+        clock.now += 0.05
+
+    result = plain_run(SlowRows(clock, 0.0), tick, 1e3, progress=True)
+    assert isinstance(result, LLCResult)
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"hf_llc: {judged(result)}" and with_error(result.llc, result.llc_se) in line
+    assert line.endswith(f": {result.verdict}")
 
 
 def test_nothing_is_shown_or_computed_for_nobody() -> None:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from hf_llc.judging import statistics
+from hf_llc.judging.heat import SIGNIFICANT_HEAT
 from hf_llc.posterior.curvature import hessian_product
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -28,9 +29,6 @@ _PRODUCTS = 6
 
 NUM_BATCHES = 16
 """Minibatches of the Hessian. The Hessian of fewer has sampling noise of the size of γ or above."""
-
-_SIGNIFICANT = 0.02
-"""Share of λ̂ above which the heat is significant. A smaller heat is subtracted with ω = 1, its upper bound."""
 
 _SAMPLES = 4
 """Samples of the noise where the first one says that much of it does not heat λ̂. Where a few examples carry the noise,
@@ -63,7 +61,7 @@ def gradients_of(spectrum: Spectrum) -> int:
 def is_heat_significant(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> bool:
     """True if the heat that the chains measured is above 2 % of λ̂, so that its share ω is worth computing."""
     excess = nbeta * (trace.loss - trace.init_loss)[:, num_burnin_steps:].mean()
-    return statistics.mean_of(trace.heat[:, num_burnin_steps:]) > _SIGNIFICANT * abs(excess)
+    return statistics.mean_of(trace.heat[:, num_burnin_steps:]) > SIGNIFICANT_HEAT * abs(excess)
 
 
 def heating_share(spectrum: Spectrum, localization: float) -> float:

@@ -8,6 +8,10 @@ import numpy as np
 
 from hf_llc.judging.statistics import Array, block_means, mean_of, standard_error
 
+SIGNIFICANT_HEAT = 0.02
+"""Share of λ̂ above which the heat is significant, so that its share ω that reaches λ̂ is measured. A smaller heat is
+subtracted with ω = 1, its upper bound."""
+
 _HEAT_FORMULA = 0.1
 """Least error of the formula for the heat of gradient noise, as a share of the heat: of the share ω, and of stiff
 directions. On quadratics it is exact but for 1 − εa/4, 6 % at a calibrated ε, whether or not the noise grows with

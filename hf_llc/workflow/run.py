@@ -17,7 +17,7 @@ from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
-from hf_llc.judging.running import describe
+from hf_llc.judging.running import describe, judged
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
@@ -173,6 +173,7 @@ class Run:
             if is_trusted(estimate.verdict) and self.asked.check_localization and not self._is_over("sample"):
                 check = check_localization(self.sampling, chains, estimate)
                 estimate = estimate if check is None else self.judge(chains, check)
+            watch().conclude(functools.partial(judged, estimate))
             better = retry_settings(settings, self.asked, estimate, from_above=self.came_from_above)
             if better is None or len(attempts) + 1 == MAX_ATTEMPTS or self._is_over("attempt"):
                 break
