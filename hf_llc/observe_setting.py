@@ -15,8 +15,10 @@ SAMPLED = "@data"
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 
 
-def checked_observe(observe: str | Mapping[str, Any] | None) -> str | dict[str, Any] | None:
-    """The setting in one spelling. Text that gives a name to data becomes a mapping.
+def checked_observe(
+    observe: str | Mapping[str, Any] | None, *, setting: str = "observe"
+) -> str | dict[str, Any] | None:
+    """The setting in one spelling. Text that gives a name to data becomes a mapping. Refusals call it `setting`.
 
     Returns:
         A list of registered names, as it was given; or a mapping from names to `SAMPLED`, data, or a callable, where
@@ -29,16 +31,16 @@ def checked_observe(observe: str | Mapping[str, Any] | None) -> str | dict[str, 
         return observe
     items = [_item(part) for part in _parts(observe)] if isinstance(observe, str) else list(observe.items())
     if not items:
-        raise InputError("observe names nothing", value=observe, remedy="leave it out")
+        raise InputError(f"{setting} names nothing", value=observe, remedy="leave it out")
     found: dict[str, Any] = {}
     for name, value in items:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             allowed = "letters, digits, '_', '.' and '-', 64 at most"
-            raise InputError("observe has a name that cannot be one", value=name, allowed=allowed)
+            raise InputError(f"{setting} has a name that cannot be one", value=name, allowed=allowed)
         if name in found:
-            raise InputError("observe names two things alike", value=name, remedy="give one another name")
+            raise InputError(f"{setting} names two things alike", value=name, remedy="give one another name")
         if isinstance(value, (str, os.PathLike)) and not str(value).strip():
-            raise InputError(f"observe has no data behind {name}=", value=str(value), remedy="write NAME=DATA:SPLIT")
+            raise InputError(f"{setting} has no data behind {name}=", value=str(value), remedy="write NAME=DATA:SPLIT")
         found[name] = value
     return found
 

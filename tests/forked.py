@@ -10,6 +10,7 @@ import multiprocessing
 import multiprocessing.forkserver
 import os
 import runpy
+import signal
 import socket
 import sys
 import tempfile
@@ -96,6 +97,13 @@ def run(script: str | Path, *arguments: str, processes: int = 1) -> list[str]:
     is_well, said = Program(script, *arguments, processes=processes).end()
     assert is_well, "\n".join(said)[-6000:]
     return said
+
+
+def killed(script: str | Path, *arguments: str) -> None:
+    """Run a program that ends by SIGKILL."""
+    program = Program(script, *arguments)
+    _, said = program.end()
+    assert program.processes[0].exitcode == -signal.SIGKILL, "\n".join(said)[-6000:]
 
 
 def _run(script: str, arguments: tuple[str, ...], rank: int, count: int, place: str, log: str) -> None:

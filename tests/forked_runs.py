@@ -86,7 +86,7 @@ class Forked:
                 group = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}
                 os.environ |= {name: str(value) for name, value in group.items()}
                 os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": place, "ACCELERATE_USE_CPU": "true"}
-            operations = _befall(self.fate, is_struck=rank == self.fate.rank)
+            operations = befall(self.fate, is_struck=rank == self.fate.rank)
             code = _done(work)
             if self.fate.log is not None and rank == self.fate.rank:
                 self.fate.log.write_text(json.dumps(operations))
@@ -131,7 +131,7 @@ class Forked:
         return Ended({2: "refused", 1: "foreseen"}.get(max(found), "TRACEBACK"), text)
 
 
-def _befall(fate: Fate, *, is_struck: bool) -> list[str]:
+def befall(fate: Fate, *, is_struck: bool) -> list[str]:
     """Set the process's fate; returns the names of its operations, which grow."""
     operations: list[str] = []
     watched = str(fate.watched)

@@ -2,13 +2,16 @@
 
 python study_worker.py profile OUTPUT
 python study_worker.py susceptibilities OUTPUT
+python study_worker.py profile OUTPUT 30        # killed before its 30th operation on files of OUTPUT
 """
 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
+from forked_runs import Fate, befall
 from worker import SETTINGS, examples, network, squared_error
 
 from hf_llc.config import LoadConfig, SampleConfig
@@ -36,4 +39,6 @@ def susceptibilities(output: str, **more: Any) -> SusceptibilityTable:
 
 
 if __name__ == "__main__":
+    if len(sys.argv) > 3:
+        befall(Fate(watched=Path(sys.argv[2]), kill_at=int(sys.argv[3])), is_struck=True)
     globals()[sys.argv[1]](sys.argv[2])

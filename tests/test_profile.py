@@ -14,7 +14,7 @@ import pytest
 import study_worker
 import tiny
 import torch
-from forked import run
+from forked import killed, run
 from targets import power_problem
 from torch import Tensor, nn
 
@@ -347,6 +347,16 @@ def test_goes_on_where_it_was_bit_for_bit(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.mark.slow
+def test_ten_kills_change_nothing(tmp_path: Path) -> None:
+    """Before the 2nd, 4th, 6th … operation on files of one folder, each time further on the way."""
+    for number in range(2, 22, 2):
+        killed(study_worker.__file__, "profile", str(tmp_path / "b"), str(number))
+    run(study_worker.__file__, "profile", str(tmp_path / "b"))
+    run(study_worker.__file__, "profile", str(tmp_path / "a"))
+    assert Profile.load(tmp_path / "b") == Profile.load(tmp_path / "a")
+
+
+@pytest.mark.slow
 def test_two_processes_find_the_same(tmp_path: Path) -> None:
     study_worker.profile(str(tmp_path / "one"))
     script = Path(study_worker.__file__)
@@ -457,7 +467,9 @@ def test_the_picture_shows_both_curves(tmp_path: Path, drawn: list[Any]) -> None
     empty: dict[str, Any] = {}
     settings = {"n": 100, "num_chains": 2, "batch_size": 4}
     hessian = {"probes": 2, "iterations": 3, "examples": 4}
-    plot_profile(Profile(rows, 0.01, 2.0, hessian, {}, settings, empty, empty), tmp_path / "p.png")
+    profile = Profile(rows, 0.01, 2.0, hessian, {}, settings, empty, empty)
+    plot_profile(profile, tmp_path / "p.png")
+    assert "at γ 1, 10, 100, 1,000 (not to be trusted at γ 10)" in profile.headline
     axes = drawn[0].axes[0]
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     np.testing.assert_array_equal(lines["λ̂ ± 2 standard errors, nβ 1"], [5, np.nan, 3, 2])  # no line to it

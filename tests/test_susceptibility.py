@@ -14,12 +14,14 @@ import study_worker
 import tiny
 import torch
 from datasets import load_dataset
-from forked import run
+from forked import killed, run
 
 from hf_llc.cli.entry_point import main
+from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.errors import InputError
 from hf_llc.judging.covariances import mean_errors
 from hf_llc.judging.susceptibility import susceptibility
-from hf_llc.studies import measure_susceptibility, parts
+from hf_llc.studies import measure_influence, measure_susceptibility, parts
 from hf_llc.studies.susceptibility_plot import principal_components
 
 Array = np.ndarray
@@ -198,6 +200,15 @@ def test_goes_on_where_it_was(worked: Path, tmp_path: Path, monkeypatch: pytest.
 
 
 @pytest.mark.slow
+def test_ten_kills_change_nothing(worked: Path, tmp_path: Path) -> None:
+    """Before the 5th, 13th, 21st … operation on files of one folder, each time further on the way."""
+    for number in range(5, 85, 8):
+        killed(study_worker.__file__, "susceptibilities", str(tmp_path / "b"), str(number))
+    run(study_worker.__file__, "susceptibilities", str(tmp_path / "b"))
+    assert_same(worked, tmp_path / "b")
+
+
+@pytest.mark.slow
 def test_two_processes_find_the_same(worked: Path, tmp_path: Path) -> None:
     run(study_worker.__file__, "susceptibilities", str(tmp_path / "two"), processes=2)
     assert_same(worked, tmp_path / "two")
@@ -244,8 +255,8 @@ def test_the_command_on_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--components", "all"], "no component is named"),
         (["--components", ""], "--components is empty"),
         (["--probe", "code"], "probe has no name"),
-        (["--probe", "code="], "observe has no data behind code="),
-        (["--probe", "a b=x"], "observe has a name that cannot be one"),
+        (["--probe", "code="], "probe has no data behind code="),
+        (["--probe", "a b=x"], "probe has a name that cannot be one"),
         (["--probe", "train=x.txt"], "probe has the name of the data that are sampled on"),
         (["--probe", "code=/nowhere/x.txt"], "observe code:"),
         (["--level", "word"], "--level has no such choice, got 'word'"),
@@ -268,6 +279,16 @@ def test_bad_input_is_one_line(
     error = capfd.readouterr().err.strip()
     assert message in error and "\n" not in error, error
     assert not (tmp_path / "p" / "all" / "result.json").exists()
+
+
+def test_a_classifier_has_no_tokens(tmp_path: Path) -> None:
+    """The refusal names what the user gave, which is the level and not the setting that it decides."""
+    for measure in (measure_susceptibility.measure, measure_influence.measure):
+        asked: dict[str, Any] = {"components": "0.weight"} if measure is measure_susceptibility.measure else {}
+        asked |= {"level": "token", "output": tmp_path / "x", "progress": False}
+        with pytest.raises(InputError, match=r"level is token, but an example has one loss.*give the level example"):
+            measure(LoadConfig(), SampleConfig(num_draws=30), study_worker.given(), **asked)
+        assert not (tmp_path / "x" / "run.json").exists()
 
 
 def test_principal_components() -> None:

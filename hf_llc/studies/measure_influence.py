@@ -18,7 +18,7 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.influence_plot import plot_influence
 from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
 from hf_llc.studies.load_once import load_once
-from hf_llc.studies.observing import observing, texts_of
+from hf_llc.studies.observing import check_level, observing, texts_of
 from hf_llc.studies.own_folder import own_folder
 from hf_llc.studies.shared_settings import SHARED
 from hf_llc.workflow.estimate_model import estimate_model
@@ -70,6 +70,7 @@ def measure(
     processes = Processes(sample.data_parallel)
     processes.main_does(lambda: str(check_writable(Path(output))))
     problem, decided = load_once(load, sample, given, processes=processes, progress=progress, begun=begun)
+    check_level(level, problem)
     _check_size(problem, decided, level)
     folder = RunFolder(output, files=INFLUENCE_FILES)
     asked = {**asked_of(load, sample), "level": level, "top": top}

@@ -17,7 +17,7 @@ from hf_llc.judging.susceptibility import Susceptibility, susceptibility
 from hf_llc.observe_setting import SAMPLED, checked_observe
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
-from hf_llc.studies.observing import observing, pieces_of
+from hf_llc.studies.observing import check_level, observing, pieces_of
 from hf_llc.studies.own_folder import own_folder
 from hf_llc.studies.parts import Parts, check_whole
 from hf_llc.studies.shared_settings import shared_settings
@@ -95,6 +95,7 @@ def measure(
         report=report,
         repeats=1 + control,
     )
+    check_level(level, parts.problem)
     folder = RunFolder(output, files=SUSCEPTIBILITY_FILES)
     asked = {**asked_of(load, sample), "components": parts.names, "level": level, "control": control}
     with own_folder(folder, asked, processes=parts.processes, resume=resume, overwrite=overwrite):
@@ -119,7 +120,7 @@ def _observing(sample: SampleConfig, probe: str | Mapping[str, Any] | None, leve
         InputError: a probe is none, or a setting is not for susceptibilities.
     """
     check_whole(sample, "susceptibilities")
-    probes = checked_observe(probe)
+    probes = checked_observe(probe, setting="probe")
     if isinstance(probes, str):
         raise InputError("probe has no name", value=probes, allowed="NAME=DATA:SPLIT, separated by commas")
     for name, value in (probes or {}).items():

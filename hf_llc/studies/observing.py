@@ -50,6 +50,17 @@ def observing(sample: SampleConfig, names: Mapping[str, Any], *, level: str, stu
     return replace(sample, observe=dict(names), observe_loss=level, observe_every=every)
 
 
+def check_level(level: str, problem: Problem) -> None:
+    """Refuse losses by token of a model whose examples have one loss.
+
+    Raises:
+        InputError: it is one.
+    """
+    if level == "token" and problem.token_losses is None:
+        remedy = "give the level example"
+        raise InputError("level is token, but an example has one loss", value=problem.task, remedy=remedy)
+
+
 def texts_of(problem: Problem, init: np.ndarray, ids: np.ndarray | None) -> Sequence[str]:
     """What a reader sees of each example, or of each token with some before it."""
     decode = getattr(problem.processor, "decode", None)

@@ -119,6 +119,8 @@ class Profile:
                      "equal to": [row for row in rows if abs(row.difference) <= _APART]}  # fmt: skip
             said = [f"{kind} λ_Q{less} at γ {_list(found)}" for kind, found in kinds.items() if found]
             lines.append(f"nβ {number(nbeta)}: λ̂ is " + ("; ".join(said) or "not known beside λ_Q"))
+            if doubtful := [row for row in rows if not row.is_trustworthy]:
+                lines[-1] += f" (not to be trusted at γ {_list(doubtful)})"
         if self.has_slope:
             most = max(row.slope / row.llc_quadratic for row in self.rows if row.llc_quadratic > 0)
             lines.append(f"w* is no minimum: its slope takes up to {most:.0%} off λ̂; --minimize goes to one")

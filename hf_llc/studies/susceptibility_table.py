@@ -25,7 +25,7 @@ PICTURE, REPORT, PARQUET, CSV, JSON = SUSCEPTIBILITY_FILES = (
 )
 """Files of the folder. susceptibility.json is written last."""
 
-UNIT = "nats²; negative: the component lowers the loss of such tokens"
+UNIT = "nats²; negative: the component lowers the loss of such tokens (or examples)"
 
 _RELIABLE = 0.8
 """Reliability from which on the pattern of a component is called signal."""
