@@ -143,6 +143,32 @@ def test_a_slope_is_said_and_not_taken_for_a_singularity(tmp_path: Path) -> None
     assert profile.has_slope and "w* is no minimum" in profile.headline and "below" not in profile.headline
 
 
+def test_negative_curvature_is_no_singularity(tmp_path: Path) -> None:
+    """Where γ holds it, it takes off λ̂ what the form says, slope or none: λ̂ is then below λ_Q, of a regular loss."""
+    h = np.concatenate([np.logspace(-1, 1, 9), -np.logspace(-0.5, 0.3, 5)])
+    for hessian in (np.diag(h), rotated(h)):
+        for slope in (0.0, 0.05):
+            found = spectrum_of(form(hessian, slope=slope), probes=60)
+            for scale in (5.0, 50.0):
+                whole = mean_excess(hessian, np.full(14, slope), 100.0, 100 * scale)
+                value, error = found.expected(scale)
+                assert abs(value - 100 * found.fall(scale) - whole) < 4 * error + 1e-6 * found.llc(scale)[0]
+    settings: dict[str, Any] = {"num_draws": 200, "max_steps": 2000, "friction": 1.0, "step_size": 2e-5}
+    profile = measured(form(np.diag(h)), tmp_path, [5e3, 3e4], **settings)
+    for row in profile.rows:
+        assert row.expected == pytest.approx(mean_excess(np.diag(h), np.zeros(14), 1000.0, row.localization), rel=1e-3)
+        assert abs(row.llc - row.expected) < 4 * row.llc_se and row.bent > 0.1 * row.llc_quadratic
+    assert "equal to λ_Q less what negative curvature takes at γ 5,000" in profile.headline
+    assert "below" not in profile.headline
+
+
+def test_no_comparison_where_the_loss_falls_faster_than_gamma_holds() -> None:
+    row = replace(study_row(), llc=1.0, llc_quadratic=9.0, slope=0.0, bent=0.0, expected_se=0.1, llc_se=0.1)
+    rows = [replace(row, localization=g, negative_directions=k) for g, k in ((10.0, 3.0), (100.0, 0.5))]
+    said = Profile(rows, 0.2, 2.0, {}, {}, {}, {}, {}).headline
+    assert "below λ_Q at γ 100; not compared at γ 10, where the loss falls faster than γ holds" in said
+
+
 def test_no_curvature_at_all() -> None:
     found = spectrum_of(power_problem(torch.tensor([2.0, 3.0]), power=4), probes=2)
     assert found.llc(1.0) == (0, 0) and math.isnan(found.exponent(1.0)) and found.negative_share == 0
@@ -462,6 +488,7 @@ def study_row() -> Any:
 
 def test_the_picture_shows_both_curves(tmp_path: Path, drawn: list[Any]) -> None:
     row = study_row()
+    row = replace(row, negative_directions=0.0)
     rows = [replace(row, localization=10.0**k, llc=5.0 - k, llc_quadratic=6.0 - k) for k in range(4)]
     rows[1] = replace(rows[1], verdict="drifting")
     empty: dict[str, Any] = {}

@@ -5,13 +5,14 @@ With eigenvalues h of ∇²L_n(w*) and c = γ/nβ,
     λ_Q = ½ Σ h/(h + c)    and    −dλ_Q/d ln γ = ½ Σ hc/(h + c)².
 
 λ_Q is half the effective dimension at the curvature c, and the second sum counts directions about there. Directions of
-negative curvature are left out: at a w* that is no minimum the quadratic form has no law of its own.
+negative curvature are left out of λ_Q. They take off λ̂: where γ still holds them, h > −c, the quadratic form has a law,
+and the sum over all h is its λ̂. A direction beyond −c/2 is counted as one at −c/2; below −c the form has no law.
 
 Where w* has a slope g, λ̂ of the same quadratic form, from w*, is less than λ_Q by
 
     nβ Σ (½h + c)/(h + c)² (gᵀe_h)²,
 
-for its mean lies at −(H + c)⁻¹g. At strong γ both go as 1/γ: no γ makes up for a slope.
+for its mean lies at −(H + c)⁻¹g. At strong γ all go as 1/γ: no γ makes up for a slope, or for negative curvature.
 """
 
 from __future__ import annotations
@@ -59,11 +60,20 @@ class Quadratic:
         """λ_Q at c = `scale`, and its standard error over the vectors; NaN for fewer than two."""
         return self._trace(lambda h: np.where(h > 0, 0.5 * h / (np.abs(h) + scale), 0.0))
 
+    def expected(self, scale: float) -> tuple[float, float]:
+        """λ_Q at c = `scale` less what negative curvature takes off λ̂, and its standard error over the vectors."""
+
+        def each(h: Array) -> Array:
+            held = np.maximum(np.where((h > 0) | self._is_negative(h), h, 0.0), -scale / 2)
+            return 0.5 * held / (held + scale)
+
+        return self._trace(each)
+
     def fall(self, scale: float) -> float:
         """By how much λ̂ from w* is less than λ_Q at c = `scale`, over nβ: what the slope at w* does; NaN: not known."""
         if self.slope is None:
             return math.nan
-        h = np.maximum(np.asarray(self.slope["nodes"]), 0.0)
+        h = np.maximum(np.asarray(self.slope["nodes"]), -scale / 2)
         return self.slope["square"][0] * float(np.dot(self.slope["weights"], (h / 2 + scale) / (h + scale) ** 2))
 
     def exponent(self, scale: float) -> float:

@@ -144,6 +144,7 @@ def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
     settings = chains.settings
     scale = settings.localization / settings.nbeta
     quadratic, quadratic_se = spectrum.llc(scale)
+    left, left_se = spectrum.expected(scale)
     return Row(
         nbeta=settings.nbeta,
         localization=settings.localization,
@@ -152,6 +153,8 @@ def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
         llc_quadratic=quadratic,
         llc_quadratic_se=quadratic_se,
         slope=settings.nbeta * spectrum.fall(scale),
+        bent=quadratic - left,
+        expected_se=left_se,
         exponent=math.nan,
         exponent_se=math.nan,
         exponent_quadratic=spectrum.exponent(scale),

@@ -43,7 +43,7 @@ def plot_profile(profile: Profile, path: str | Path) -> Path:
                 [row for row in profile.rows if row.nbeta == nbeta],
                 _COLOURS[k % len(_COLOURS)],
                 k,
-                has_slope=profile.has_slope,
+                taken=profile.taken,
             )
         axes.set_xscale("log")
         values = [x for row in profile.rows for x in (row.llc, row.llc_quadratic, row.expected) if math.isfinite(x)]
@@ -56,7 +56,7 @@ def plot_profile(profile: Profile, path: str | Path) -> Path:
     return Path(path)
 
 
-def _draw(axes: Axes, rows: Sequence[Row], colour: str, index: int, *, has_slope: bool) -> None:
+def _draw(axes: Axes, rows: Sequence[Row], colour: str, index: int, *, taken: str) -> None:
     x = np.array([row.localization for row in rows])
     llc, llc_se = (np.array([getattr(row, name) for row in rows]) for name in ("llc", "llc_se"))
     quadratic = np.array([row.llc_quadratic for row in rows])
@@ -65,8 +65,8 @@ def _draw(axes: Axes, rows: Sequence[Row], colour: str, index: int, *, has_slope
     axes.plot(x, quadratic, color=_QUADRATIC, ls=line, lw=1.4, label=f"λ_Q of the Hessian, nβ {number(rows[0].nbeta)}")
     axes.fill_between(x, quadratic - 2 * error, quadratic + 2 * error, color=_QUADRATIC, alpha=0.2, lw=0)
     expected = np.array([row.expected for row in rows])
-    if has_slope:
-        label = "λ_Q less what the slope at w* takes" if index == 0 else None
+    if taken:
+        label = f"λ_Q less {taken}" if index == 0 else None
         axes.plot(x, expected, color="0.4", ls=":", lw=1.2, label=label)
     good = np.array([row.is_trustworthy for row in rows])
     is_known = np.isfinite(llc) & np.isfinite(llc_se) & good

@@ -14,13 +14,19 @@ from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.seals import load_study, run_of, save_sealed_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 PICTURE, CSV, JSON = PROFILE_FILES = ("profile.png", "profile.csv", "profile.json")
 """Files of the folder. profile.json is written last."""
 
 _APART = 3.0
 """Standard errors from which on λ̂ and λ_Q differ."""
+
+_BEYOND = 0.1
+"""Directions that fall faster than γ holds, as a share of λ_Q, up to which λ̂ is compared: each can do about one."""
+
+_MATERIAL = 0.02
+"""Share of λ_Q from which on it is said what a slope or negative curvature takes."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Row:
         llc, llc_se: λ̂ and its standard error.
         llc_quadratic, llc_quadratic_se: λ_Q = ½ Σ h/(h + γ/nβ) of the Hessian at w*, and its error over vectors.
         slope: what the gradient at w* takes off λ̂, where the loss is quadratic; NaN: not known.
+        bent: what negative curvature takes off λ̂ there; where directions lie below −γ/nβ, at least.
+        expected_se: standard error of λ_Q − bent.
         exponent, exponent_se: −d ln λ̂/d ln γ between the neighbouring γ.
         exponent_quadratic: the same of λ_Q, at this γ.
         negative_directions: eigenvalues of the Hessian below −γ/nβ, which λ_Q leaves out.
@@ -46,6 +54,8 @@ class Row:
     llc_quadratic: float
     llc_quadratic_se: float
     slope: float
+    bent: float
+    expected_se: float
     exponent: float
     exponent_se: float
     exponent_quadratic: float
@@ -63,13 +73,15 @@ class Row:
 
     @property
     def expected(self) -> float:
-        """λ̂ from w* if the loss were its quadratic form there: λ_Q less what the slope takes."""
-        return self.llc_quadratic - (0.0 if math.isnan(self.slope) else self.slope)
+        """λ̂ from w* if the loss were its quadratic form there: λ_Q less what slope and negative curvature take."""
+        return self.llc_quadratic - self.bent - (0.0 if math.isnan(self.slope) else self.slope)
 
     @property
     def difference(self) -> float:
-        """λ̂ less what the quadratic form at w* has, λ_Q − slope, in their standard errors."""
-        error = math.hypot(self.llc_se, self.llc_quadratic_se)
+        """λ̂ less `expected`, in their standard errors; NaN where too much of the form at w* has no law."""
+        if self.negative_directions > _BEYOND * self.llc_quadratic:
+            return math.nan
+        error = math.hypot(self.llc_se, self.expected_se)
         gap = self.llc - self.expected
         return gap / error if error > 0 else math.copysign(math.inf, gap) if gap else 0.0
 
@@ -105,27 +117,40 @@ class Profile:
 
     @property
     def has_slope(self) -> bool:
-        """True if the gradient at w* takes more than a fiftieth off λ̂ at some γ."""
-        return any(row.slope > 0.02 * row.llc_quadratic > 0 for row in self.rows)
+        """True if the gradient at w* takes a material share off λ̂ at some γ."""
+        return any(row.slope > _MATERIAL * row.llc_quadratic > 0 for row in self.rows)
+
+    @property
+    def taken(self) -> str:
+        """What takes a material share off λ̂ at some γ, beside λ_Q; empty: nothing."""
+        is_bent = any(row.bent > _MATERIAL * row.llc_quadratic > 0 for row in self.rows)
+        return " and ".join(["the slope"] * self.has_slope + ["negative curvature"] * is_bent)
 
     @property
     def headline(self) -> str:
         """Where the loss is quadratic and where it is singular, a line an nβ, and the share of negative curvature."""
-        lines, less = [], " less the slope's" if self.has_slope else ""
-        for nbeta in dict.fromkeys(row.nbeta for row in self.rows):
-            rows = [row for row in self.rows if row.nbeta == nbeta and math.isfinite(row.difference)]
-            kinds = {"below": [row for row in rows if row.difference < -_APART],
-                     "above": [row for row in rows if row.difference > _APART],
-                     "equal to": [row for row in rows if abs(row.difference) <= _APART]}  # fmt: skip
-            said = [f"{kind} λ_Q{less} at γ {_list(found)}" for kind, found in kinds.items() if found]
-            lines.append(f"nβ {number(nbeta)}: λ̂ is " + ("; ".join(said) or "not known beside λ_Q"))
-            if doubtful := [row for row in rows if not row.is_trustworthy]:
-                lines[-1] += f" (not to be trusted at γ {_list(doubtful)})"
+        lines = [self._compared(nbeta) for nbeta in dict.fromkeys(row.nbeta for row in self.rows)]
         if self.has_slope:
             most = max(row.slope / row.llc_quadratic for row in self.rows if row.llc_quadratic > 0)
             lines.append(f"w* is no minimum: its slope takes up to {most:.0%} off λ̂; --minimize goes to one")
         lines.append(f"negative curvature: {short(100 * self.negative_share)} % of Σ|h|, left out of λ_Q")
         return "\n".join(lines)
+
+    def _compared(self, nbeta: float) -> str:
+        """λ̂ beside λ_Q at one nβ, in words."""
+        all_rows = [row for row in self.rows if row.nbeta == nbeta]
+        rows = [row for row in all_rows if math.isfinite(row.difference)]
+        kinds = {"below": [row for row in rows if row.difference < -_APART],
+                 "above": [row for row in rows if row.difference > _APART],
+                 "equal to": [row for row in rows if abs(row.difference) <= _APART]}  # fmt: skip
+        less = f" less what {self.taken} {'take' if ' and ' in self.taken else 'takes'}" if self.taken else ""
+        said = [f"{kind} λ_Q{less} at γ {_list(found)}" for kind, found in kinds.items() if found]
+        line = f"nβ {number(nbeta)}: λ̂ is " + ("; ".join(said) or "not known beside λ_Q")
+        if doubtful := [row for row in rows if not row.is_trustworthy]:
+            line += f" (not to be trusted at γ {_list(doubtful)})"
+        if falling := [row for row in all_rows if row.negative_directions > _BEYOND * row.llc_quadratic]:
+            line += f"; not compared at γ {_list(falling)}, where the loss falls faster than γ holds"
+        return line
 
     def to_dict(self) -> dict[str, Any]:
         """The profile in plain numbers, strings, lists and dictionaries."""
@@ -154,13 +179,13 @@ class Profile:
         return cls(rows=rows, **_nan_for_null(values))
 
     def __str__(self) -> str:
-        table = [("nβ", "γ", "λ̂", "λ_Q", "slope", "exponent", "of λ_Q", "h < −γ/nβ", "verdict")]
+        table = [("nβ", "γ", "λ̂", "λ_Q", "slope", "h < 0", "exponent", "of λ_Q", "h < −γ/nβ", "verdict")]
         for row in self.rows:
             quadratic = with_error(row.llc_quadratic, row.llc_quadratic_se)
             exponent = with_error(row.exponent, row.exponent_se) if math.isfinite(row.exponent) else "–"
             table.append((
                 number(row.nbeta), number(row.localization), with_error(row.llc, row.llc_se), quadratic,
-                short(-row.slope), exponent,
+                short(0 - row.slope), short(0 - row.bent), exponent,
                 short(row.exponent_quadratic), short(row.negative_directions), row.verdict,
             ))  # fmt: skip
         return f"{columns(table)}\n{folded(self.headline)}"
