@@ -11,6 +11,7 @@ import tiny
 import torch
 from datasets import ClassLabel, Dataset, Features, List, Value
 from torch.nn import functional as F
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
@@ -62,6 +63,29 @@ def test_packed_windows_are_the_joined_documents_and_their_loss_is_transformers_
     p = np.bincount(ids[:, 1:].flatten()) / problem.n
     assert problem.trivial_loss == pytest.approx(-sum(x * math.log(x) for x in p if x > 0))
     check_vmap(problem)
+
+
+class Copies(TorchDispatchMode):
+    """Counts operations that write a copy of the logits of so many numbers."""
+
+    def __init__(self, numbers: int) -> None:
+        super().__init__()
+        self.numbers, self.names = numbers, list[str]()
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = function(*args, **(kwargs or {}))
+        if isinstance(found, torch.Tensor) and found.numel() >= self.numbers:
+            self.names.append(function.overloadpacket.__name__)
+        return found
+
+
+def test_logits_are_not_copied_for_the_tokens_that_they_predict() -> None:
+    """With a large vocabulary each copy takes as long as a layer, and hundreds of MiB."""
+    problem = load_problem(tiny.llama(), TEXTS, LoadConfig(max_length=10), tokenizer=tiny.tokenizer())
+    batch = {k: x[:4] for k, x in problem.examples.items()}
+    with Copies(4 * 9 * 320) as copies:
+        problem.losses(problem.model, batch).sum().backward()
+    assert "_log_softmax" in copies.names and not {"clone", "copy_", "slice_backward"} & set(copies.names)
 
 
 @pytest.mark.parametrize("attn", ["eager", "sdpa"])

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, IterableDataset
 from torch import Tensor
+from torch.nn import functional as F
 
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
@@ -217,7 +218,8 @@ def _causal(
 
     def tokens(forward: Forward, batch: Mapping[str, Tensor]) -> Tensor:
         targets = batch.get("labels", batch["input_ids"])
-        return token_losses(logits(forward, batch)[:, :-1], targets[:, 1:])
+        # the last logits get no label rather than be cut off, which would copy all of them, and again backward
+        return token_losses(logits(forward, batch), F.pad(targets[:, 1:], (0, 1), value=IGNORED))[:, :-1]
 
     encoded = per_token(examples, examples.get("labels", examples["input_ids"])[:, 1:], tokens, config, facts)
     return replace(encoded, check=causal_check(logits))
