@@ -12,7 +12,8 @@ from hf_llc.backend.random_streams import NoiseStream
 from hf_llc.posterior.law import Law
 from hf_llc.samplers import psgld
 from hf_llc.samplers.langevin import force
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 
 def doubled_noise(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -22,7 +22,8 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.records.trace import Trace
 from hf_llc.samplers import make_kernel, sgld
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 LAW = Law(nbeta=20.0, localization=5.0)
 IN_BACKWARD = ("sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht")

@@ -18,9 +18,10 @@ from hf_llc.samplers.leimkuhler_matthews import LeimkuhlerMatthews
 from hf_llc.samplers.mala import MALA
 from hf_llc.samplers.psgld import AdaptiveSGLD, PreconditionedSGLD
 from hf_llc.samplers.rmsprop_sgld import RMSPropSGLD
+from hf_llc.samplers.segment import Segment
 from hf_llc.samplers.sgld import SGLD
 from hf_llc.samplers.sgnht import SGNHT
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.walk import Walk
 from hf_llc.setting_checks import add_choice
 
 __all__ = [

@@ -10,7 +10,8 @@ from torch import Tensor
 from hf_llc.posterior.curvature import initial_direction, top_eigenvalue
 from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import force
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 FRICTION = 0.2
 """Default of samplers with momentum, if the user gives a step size and no friction."""

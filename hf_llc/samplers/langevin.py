@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from hf_llc.backend.random_streams import uniform
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 
 def drift(walk: Walk, s: Segment, grad: Tensor, step_size: float) -> None:

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import force, grad_dot
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 
 class PreconditionedSGLD(Kernel):

@@ -6,7 +6,8 @@ from torch import Tensor
 
 from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import accept_prob, diffuse, grad_dot, log_accept, noise_step
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 
 class SGLD(Kernel):

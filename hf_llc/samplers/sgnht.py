@@ -10,7 +10,8 @@ from torch import Tensor
 from hf_llc.samplers.baoab import FRICTION, first_momentum
 from hf_llc.samplers.kernel import Kernel, Step
 from hf_llc.samplers.langevin import force
-from hf_llc.samplers.walk import Segment, Walk
+from hf_llc.samplers.segment import Segment
+from hf_llc.samplers.walk import Walk
 
 
 class SGNHT(Kernel):
