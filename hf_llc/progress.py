@@ -182,12 +182,14 @@ class Watch:
 
         Args:
             name: of the stage, as `plan` calls it.
-            total: work that it takes at most, in gradients of one example; 0: the most of the plan.
+            total: work that it takes, in gradients of one example; 0: the guess of the plan, or the most if there is
+                none.
         """
         if self._stage is not None:
             yield self._stage
             return
-        self._stage = stage = Stage(name, total or self.plan.get(name, Range(0.0, 0.0, 0.0)).most)
+        planned = self.plan.get(name, Range(0.0, 0.0, 0.0))
+        self._stage = stage = Stage(name, total or planned.guess or planned.most)
         try:
             yield stage
         finally:

@@ -19,12 +19,15 @@ _NOTED_SECONDS, _LONG_SECONDS = 2.0, 10.0
 """A stage that took longer leaves a line behind, on a terminal and elsewhere."""
 
 
+_NEARLY = 0.99
+
+
 class Stage:
     """A part of the work, such as "calibrate".
 
     Attributes:
         name: of the stage.
-        total: work that it takes at most, in gradients of one example; 0: not known.
+        total: work that it takes as far as one can guess, in gradients of one example; 0: not known.
         done: work done.
         text: where it stands.
         seconds_taken: of a stage that is over.
@@ -34,6 +37,11 @@ class Stage:
         self.name, self.total, self.done, self.text = name, total, 0.0, ""
         self._begun = time.monotonic()
         self.seconds_taken = 0.0
+
+    @property
+    def share(self) -> float:
+        """Of the work that is done; never all of it, for it is a guess."""
+        return min(self.done / self.total, _NEARLY) if self.total else 0.0
 
     @property
     def seconds(self) -> float:
@@ -55,7 +63,7 @@ class Lines:
         if time.monotonic() < self._next:
             return
         self._next = time.monotonic() + _LINE_SECONDS
-        share = f"{stage.done / stage.total:.0%}" if stage.total else f"{stage.seconds:.0f} s"
+        share = f"{stage.share:.0%}" if stage.total else f"{stage.seconds:.0f} s"
         self.note(f"{_name(title, stage)} {_state(share, stage, left)}")
 
     def note(self, text: str) -> None:
@@ -75,8 +83,9 @@ class Bar:
 
     def __init__(self, spell: Callable[[str], str]) -> None:
         self._spell = spell
+        # the state goes where tqdm shows a unit: it puts a comma in front of a postfix
         self._bar = tqdm(
-            total=1, file=sys.stderr, bar_format="{desc} {percentage:3.0f}%|{bar:20}| {postfix}", leave=False
+            total=1, unit="", file=sys.stderr, bar_format="{desc} {percentage:3.0f}%|{bar:20}| {unit}", leave=False
         )
         self._shown = 0.0
 
@@ -87,9 +96,9 @@ class Bar:
     def draw(self, title: str, stage: Stage, left: str) -> None:
         self._shown = time.monotonic()
         with self._bar.get_lock():
-            self._bar.total, self._bar.n = stage.total or 1, min(stage.done, stage.total or 0)
+            self._bar.n = stage.share
             self._bar.desc = self._spell(_name(title, stage))
-            self._bar.postfix = self._spell(_state(f"{stage.seconds:.0f} s", stage, left))
+            self._bar.unit = self._spell(_state(f"{stage.seconds:.0f} s", stage, left))
         self._bar.refresh()
 
     def note(self, text: str) -> None:

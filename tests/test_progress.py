@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import math
+import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,6 +17,7 @@ import torch
 from targets import power_problem, shifted_problem
 
 from hf_llc import LLCEvaluator, LLCResult
+from hf_llc.cli import console
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 from hf_llc.judging.running import describe, judged
@@ -254,8 +257,21 @@ def test_lines_where_there_is_no_terminal(clock: Clock, capsys: pytest.CaptureFi
         new.say(lambda: "λ̂ 3 ± 1")
         new.tick()
         new.tick()
-    line = "hf_llc: sample 25%, llc 3 ± 1, about 16 s (0 s–1.6 min) left\n"
+    line = "hf_llc: sample 67%, llc 3 ± 1, about 16 s (0 s–1.6 min) left\n"
     assert capsys.readouterr().err == line + "hf_llc: sample: 31 s, llc 3 ± 1\n"
+
+
+def test_a_share_is_of_the_guess_and_never_all(clock: Clock) -> None:
+    new = Watch()
+    new.plan = {"calibrate": Range(10.0, 20.0, 400.0), "check γ": Range(0.0, 0.0, 50.0)}
+    with new.stage("calibrate") as stage:
+        new.spend(10)
+        assert stage.share == 0.5
+        new.spend(100)
+        assert stage.share == 0.99
+    with new.stage("check γ") as stage:
+        new.spend(10)
+        assert stage.share == 0.2
 
 
 def test_time_left_is_told_from_all_stages(clock: Clock) -> None:
@@ -289,6 +305,22 @@ def test_the_last_line_is_the_result(clock: Clock, capsys: pytest.CaptureFixture
     line = capsys.readouterr().err.splitlines()[-1]
     assert line == f"hf_llc: {judged(result)}" and with_error(result.llc, result.llc_se) in line
     assert line.endswith(f": {result.verdict}")
+
+
+@pytest.mark.parametrize(
+    ("quiet", "imported", "said"), [(False, False, True), (False, True, False), (True, False, False)]
+)
+def test_a_slow_import_is_said(
+    quiet: bool, imported: bool, said: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_PATIENCE", 0.0)
+    if not imported:
+        monkeypatch.delitem(sys.modules, "hf_llc.workflow.opened_run")
+    console.hush(quiet)
+    for thread in threading.enumerate():
+        if isinstance(thread, threading.Timer):
+            thread.join()
+    assert ("importing torch" in capsys.readouterr().err) == said
 
 
 def test_nothing_is_shown_or_computed_for_nobody() -> None:

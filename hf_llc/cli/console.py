@@ -8,6 +8,7 @@ import json
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -22,6 +23,9 @@ EXIT_CODES = """exit codes: 0 every check passed; 3 a bad verdict (the files are
 
 _PATIENCE = 3.0
 """Seconds that the other processes wait before they print an error themselves: the main process prints it first."""
+
+_PATIENCE = 5.0
+"""Seconds without a sign of life after which a command says what it waits for."""
 
 
 def default_output(load: LoadConfig, sample: SampleConfig) -> Path:
@@ -45,6 +49,17 @@ def hush(quiet: bool) -> None:
         os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
         # On a terminal the Hub's client may say that it waits before it repeats a request.
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
+    if not quiet and is_main():
+        timer = threading.Timer(_PATIENCE, _say_what_is_imported)
+        timer.daemon = True
+        timer.start()
+
+
+def _say_what_is_imported() -> None:
+    """Say why nothing is seen yet, if torch and transformers are still being imported."""
+    if not hasattr(sys.modules.get("hf_llc.workflow.opened_run"), "opened_run"):
+        with contextlib.suppress(OSError, ValueError):  # nobody reads
+            print("hf_llc: importing torch and transformers", file=sys.stderr, flush=True)
 
 
 def _group() -> Any:

@@ -262,7 +262,7 @@ def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, 
         ways.append(f"max_examples {max(fits, 1):,}")
     if rest > limit / 2:
         takes = f"a batch of {batch} examples takes {short(each * batch)} s"
-        ways.append(f"{takes}: shorter ones, fewer chains, a part of the weights, or a GPU")
+        ways.append(f"{takes}; shorter examples, fewer chains, a part of the weights or a GPU need less")
     return "; ".join(ways)
 
 
