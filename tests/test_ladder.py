@@ -53,6 +53,15 @@ def test_a_flat_point_between_walls() -> None:
     assert abs(result.llc - truth) < 4 * result.llc_se and result.llc_se < 0.2 * truth
 
 
+def test_a_pilot_that_is_thrown_out_with_a_finite_loss_is_lost() -> None:
+    """With this seed the last pilot ends at 7·10¹⁰ for λ̂, of 6 parameters: its curvature there is none to go by."""
+    problem = walled()
+    with preserved(problem.model):
+        found = calibrate(Posterior(problem), replace(ASKED, seed=10))
+    assert 1 < found["localization"] < 5000 and found["step_size"] > 1e-7
+    assert max(row["llc"] for row in found["path"] if math.isfinite(row["llc"])) > 1e9  # it was
+
+
 @pytest.mark.slow
 def test_the_error_is_true_between_walls() -> None:
     """(λ̂ − truth)/se over 100 estimates of four chains: the sd itself has an error of 0.07."""

@@ -37,6 +37,9 @@ of the steps. Chains then run on until they have (`judging.stopping`)."""
 _FRICTION = 1.0
 """Least friction of a rung: momentum that lasts carries a chain through a narrow valley before ε can follow."""
 
+_FAR = 10.0
+"""nβ(L_B(w) − L_B(w*)) a parameter that no chain near w* has: λ̂ is at most half of their number."""
+
 _LEAST_LLC = 0.05
 """λ̂ beside which heat counts, at least."""
 
@@ -47,10 +50,13 @@ def is_lost(pilot: Pilot) -> bool:
 
 
 def _is_near(pilot: Pilot, excess: float, share: float = _LOST) -> bool:
-    """Whether a mean of nβ(L_B(w) − L_B(w*)) is finite and below `share` of the way to a constant predictor's."""
+    """Whether a mean of nβ(L_B(w) − L_B(w*)) is finite and below `share` of the way to a constant predictor's.
+
+    Where that is not known it is to be below `_FAR` a parameter.
+    """
     trivial, init_loss = pilot.posterior.problem.trivial_loss, pilot.posterior.init_loss
     if trivial is None or trivial <= init_loss:
-        return math.isfinite(excess)
+        return math.isfinite(excess) and excess <= _FAR * pilot.posterior.num_parameters
     return math.isfinite(excess) and excess <= share * pilot.law.nbeta * (trivial - init_loss)
 
 
