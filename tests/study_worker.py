@@ -2,6 +2,8 @@
 
 python study_worker.py profile OUTPUT
 python study_worker.py susceptibilities OUTPUT
+python study_worker.py components OUTPUT
+python study_worker.py influences OUTPUT
 python study_worker.py profile OUTPUT 30        # killed before its 30th operation on files of OUTPUT
 """
 
@@ -15,7 +17,9 @@ from forked_runs import Fate, befall
 from worker import SETTINGS, examples, network, squared_error
 
 from hf_llc.config import LoadConfig, SampleConfig
-from hf_llc.studies import measure_profile, measure_susceptibility
+from hf_llc.studies import measure_components, measure_influence, measure_profile, measure_susceptibility
+from hf_llc.studies.component_table import ComponentTable
+from hf_llc.studies.influence_table import InfluenceTable
 from hf_llc.studies.susceptibility_table import SusceptibilityTable
 from hf_llc.workflow.opened_run import Given
 
@@ -36,6 +40,17 @@ def susceptibilities(output: str, **more: Any) -> SusceptibilityTable:
     sample = SampleConfig(**SETTINGS, check_localization=False, observe_examples=5)
     asked = {"components": "0.weight,2.*", "level": "example", "output": output, "progress": False, **more}
     return measure_susceptibility.measure(LoadConfig(), sample, given(), **asked)
+
+
+def components(output: str, *, save_seconds: float = 20.0) -> ComponentTable:
+    sample = SampleConfig(**SETTINGS, check_localization=False, save_seconds=save_seconds)
+    asked = {"components": "0.weight,2.*", "output": output, "progress": False}
+    return measure_components.measure(LoadConfig(), sample, given(), **asked)
+
+
+def influences(output: str, *, save_seconds: float = 20.0) -> InfluenceTable:
+    sample = SampleConfig(**SETTINGS, check_localization=False, observe_examples=5, save_seconds=save_seconds)
+    return measure_influence.measure(LoadConfig(), sample, given(), output=output, progress=False)
 
 
 if __name__ == "__main__":

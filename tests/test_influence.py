@@ -176,6 +176,17 @@ def test_chains_give_the_closed_form() -> None:
     assert np.median(found.bif_se) < 0.1 * np.abs(exact).max()
 
 
+def test_heat_capacity_is_the_mean_of_the_loss_kernel() -> None:
+    """mean_ij Cov(ℓ_i, ℓ_j) = Var(L), of the same draws with all examples observed: but for what K adds for ā."""
+    result = linear_result(observe_every=1, num_draws=200)
+    seen, trace = result.observations, result.trace
+    assert seen is not None and trace is not None
+    loss = NBETA * seen.values["train"][:, result.num_burnin_steps :].mean(-1, dtype=np.float64)
+    assert loss.var() == pytest.approx(result.heat_capacity, rel=1e-5)
+    kernel = NBETA**2 * result.influence().covariance.mean()
+    assert kernel == pytest.approx(result.heat_capacity, rel=0.02)
+
+
 def test_of_what_is_not_there() -> None:
     few = {"num_draws": 40, "num_burnin_steps": 4, "observe_every": 1}
     result = linear_result(**few)
