@@ -2,7 +2,8 @@
 
     python benchmarks/restricted_step.py --model ID_OR_FOLDER [--components 'l*,embed,norms'] [--tokens 128] [--batch 8]
 
-The two take turns, so that other work on the machine slows both; the median of the ratios is printed.
+The two take turns, so that other work on the machine slows both; the median of the ratios is printed. Where devinterp 2
+is installed its steps take turns with ours, and its time over ours is printed too. Times are of the processor.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM
 
+from hf_llc.backend.torch_modes import own_modes
 from hf_llc.components.listed import components_named
 from hf_llc.components.part_of import part_of
 from hf_llc.posterior.law import Law
@@ -45,14 +47,40 @@ def problem_of(model: Any, *, tokens: int, batch: int) -> Problem:
 def seconds(problem: Problem, weights: str, *, batch: int, steps: int) -> float:
     """Of one step of SGLD of these weights."""
     problem.part = part_of(problem.model, weights)
-    with preserved(problem.model), restricted(problem.model, problem.part), torch.no_grad():
+    with own_modes(), preserved(problem.model), restricted(problem.model, problem.part), torch.no_grad():
         posterior = Posterior(problem)
         walk = Walk(posterior, Law(nbeta=100.0, localization=100.0), [0], seed=0, batch_size=batch)
         kernel = make_kernel("sgld", step_size=1e-7)
-        begun = time.perf_counter()
+        begun = time.process_time()
         for step in range(steps):
             kernel.step(walk, walk.batches.indices(step), step=step, measure=False)
-        return (time.perf_counter() - begun) / steps
+        return (time.process_time() - begun) / steps
+
+
+def peer_seconds(problem: Problem, weights: str, *, batch: int, steps: int) -> float | None:
+    """Of one step of devinterp's SGLD, the difference of two runs; None if it is not installed, or has no such part."""
+    try:
+        from devinterp.optim import SGMCMC
+        from devinterp.slt.lm_loss import make_evaluate_fn
+        from devinterp.slt.sampler import sample_single_chain
+        from devinterp.slt.weight_restrictions import create_param_masks
+
+        masks = create_param_masks(problem.model, "full" if weights == "all" else weights)
+    except (ImportError, ValueError):
+        return None
+    if not masks:
+        return None
+    rows = [{"input_ids": row} for row in problem.examples["input_ids"]]
+    law = {"lr": 1e-7, "nbeta": 100.0, "localization": 100.0}
+    times = []
+    for count in (2, 2 + steps):
+        begun = time.process_time()
+        sample_single_chain(
+            problem.model, rows, make_evaluate_fn(), masks, num_draws=count, batch_size=batch, seed=0,
+            sampling_method=SGMCMC.sgld, sampling_method_kwargs=law,
+        )  # fmt: skip
+        times.append(time.process_time() - begun)
+    return (times[1] - times[0]) / steps
 
 
 def main() -> None:
@@ -63,17 +91,21 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--steps", type=int, default=10, help="timed together")
     args = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(args.model).eval()
     problem = problem_of(model, tokens=args.tokens, batch=args.batch)
-    shares: dict[str, float] = {}
+    shares: dict[str, dict[str, float]] = {}
     for name in components_named(model, args.components):
-        ratios = []
+        ratios: dict[str, list[float]] = {"of a step of all weights": [], "devinterp's step over ours": []}
         for _ in range(args.rounds):
-            whole, part = (seconds(problem, weights, batch=args.batch, steps=3) for weights in ("all", name))
-            ratios.append(part / whole)
-        shares[name] = statistics.median(ratios)
-        print(f"{name:12} {shares[name]:.2f} of a step of all weights", flush=True)
+            whole, part = (seconds(problem, weights, batch=args.batch, steps=args.steps) for weights in ("all", name))
+            ratios["of a step of all weights"].append(part / whole)
+            peer = peer_seconds(problem, name, batch=args.batch, steps=args.steps)
+            if peer is not None:
+                ratios["devinterp's step over ours"].append(peer / part)
+        shares[name] = {what: statistics.median(found) for what, found in ratios.items() if found}
+        print(f"{name:12}", ", ".join(f"{value:.2f} {what}" for what, value in shares[name].items()), flush=True)
     print(json.dumps(shares))
 
 

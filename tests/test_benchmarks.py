@@ -27,6 +27,8 @@ import efficiency
 import known
 import limits
 import memory
+import observed_step
+import restricted_step
 import running
 import running_peers
 import scaling
@@ -273,3 +275,12 @@ def test_what_a_run_said_of_its_limit_is_read() -> None:
         "stages": {"descend": "80"}, "last": ["hf-llc: end"],
     }  # fmt: skip
     assert limits._read("", "")["foretold"] is None
+
+
+def test_steps_of_components_and_looks_are_timed() -> None:
+    problem = restricted_step.problem_of(llama(), tokens=8, batch=2)
+    assert restricted_step.seconds(problem, "l0h1", batch=2, steps=1) > 0
+    problem = restricted_step.problem_of(llama(), tokens=8, batch=2)
+    assert observed_step.look_seconds(problem, 5) > 0
+    if importlib.util.find_spec("devinterp") is None:
+        assert restricted_step.peer_seconds(problem, "l0h1", batch=2, steps=1) is None
