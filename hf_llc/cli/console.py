@@ -57,7 +57,8 @@ def hush(quiet: bool) -> None:
 
 def _say_what_is_imported() -> None:
     """Say why nothing is seen yet, if torch and transformers are still being imported."""
-    if not hasattr(sys.modules.get("hf_llc.workflow.opened_run"), "opened_run"):
+    is_importing = "torch" in sys.modules and not hasattr(sys.modules.get("hf_llc.workflow.opened_run"), "opened_run")
+    if is_importing:
         with contextlib.suppress(OSError, ValueError):  # nobody reads
             print("hf_llc: importing torch and transformers", file=sys.stderr, flush=True)
 
