@@ -11,6 +11,7 @@ import contextlib
 import csv
 import itertools
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -186,8 +187,9 @@ class Experiment:
         Args:
             figure: a matplotlib figure.
             numbers: rows of the table, all with the same keys.
-            sentence: whether the paper's claim is seen, with its statistic.
+            sentence: whether the paper's claim is seen, with its statistic; hyphens before numbers become minus signs.
         """
+        sentence = re.sub(r"(?<![\w-])-(?=\d)", "−", sentence)
         if not self.processes.is_main:
             return
         save_picture(figure, self.folder / "figure.png")

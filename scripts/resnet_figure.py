@@ -278,6 +278,6 @@ def _ends(axis: Any, sweep: Any, rows: Sequence[Row]) -> None:
             axis.annotate(f"{lost} diverged", (place, 0.02), xycoords=("data", "axes fraction"), color=BAD, ha="center")
     rho, p = trend(sweep, kept)
     axis.set(xticks=range(len(sweep.values)), xticklabels=[f"{value:g}" for value in sweep.values])
-    axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {rho:.2f}, p = {short(p)})")
+    axis.set(xlabel=f"{NAMES[sweep.name]}   (ρ = {short(rho)}, p = {short(p)})")
     axis.set_title(title(sweep))
     axis.set_ylabel("λ̂ after training")
