@@ -114,7 +114,7 @@ def test_verdicts(metric: evaluate.Metric) -> None:
         ({"nbeta": 1.0, "burnin": 200}, "burnin is out of range, got 200; allowed: 0 … 199"),
         ({"nbeta": 1.0, "num_steps_between_draws": 0}, "num_steps_between_draws"),
         ({"nbeta": 1.0, "predictions": [[0.1, 0.2], [0.1]], "references": [0.0, 0.0]}, "chains differ in length"),
-        ({"nbeta": 1.0, "references": [[0.5]] * 4}, "paired references differ"),
+        ({"nbeta": 1.0, "references": [[0.5, 0.5]] * 4}, "paired references differ"),
     ],
 )
 def test_refusals(arguments: dict[str, Any], message: str) -> None:
