@@ -188,6 +188,8 @@ class Watch:
         if self._stage is not None:
             yield self._stage
             return
+        if total and name in self.plan:  # now it is known
+            self.plan[name] = Range(total, total, total)
         planned = self.plan.get(name, Range(0.0, 0.0, 0.0))
         self._stage = stage = Stage(name, total or planned.guess or planned.most)
         try:

@@ -236,8 +236,7 @@ class Sampling:
             ends_at = watch().ends_at(stage)  # each batch gets its share of the time that is left
             return [run_batch(chains, _share(ends_at, len(batches) - k)) for k, chains in enumerate(batches)]
 
-        work = until * sum(map(len, batches)) * self._cost(settings)
-        with watch().stage(stage, work):
+        with watch().stage(stage, self.work_of(settings, until)):
             finished = self.processes.all_do(run_all, is_long=True)
         self.seconds += time.monotonic() - begun
         steps = min(self.processes.gather([trace.shape[1] for _, trace, _ in finished]))
@@ -265,6 +264,11 @@ class Sampling:
         except TimeIsUp:
             remedy = "or give gradient plain, or fewer examples"
             raise watch().out_of_time(stage, "in the gradient of all examples at w*", remedy) from None
+
+    def work_of(self, settings: ChainSettings, steps: int) -> float:
+        """Work of so many steps of each chain of this process, in gradients of one example."""
+        batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
+        return steps * sum(map(len, batches)) * self._cost(settings)
 
     def _cost(self, settings: ChainSettings) -> float:
         """Work of a step of one chain on this process, in gradients of one example."""

@@ -57,15 +57,21 @@ def check_localization(sampling: Sampling, chains: SampledChains, estimate: Esti
     settings = chains.settings
     if settings.localization == 0 or math.isfinite(sum(estimate.localization_sensitivity.values())):
         return None
-    with watch().stage("check γ"):
+    work = sampling.work_of(settings, 2 * _steps_of_check(chains))
+    with watch().stage("check γ", work):
         return _checked(sampling, chains, estimate)
+
+
+def _steps_of_check(chains: SampledChains) -> int:
+    """Steps of each chain at another γ."""
+    return max(chains.num_kept_steps // 2, 8)
 
 
 def _checked(sampling: Sampling, chains: SampledChains, estimate: Estimate) -> LocalizationCheck | None:
     settings, check = chains.settings, LocalizationCheck()
     for number, (key, factor) in enumerate((("halved", 0.5), ("doubled", 2.0)), start=1):
         other = replace(settings, localization=factor * settings.localization)
-        found = _continued_llc(sampling, chains, other, number=number, steps=max(chains.num_kept_steps // 2, 8))
+        found = _continued_llc(sampling, chains, other, number=number, steps=_steps_of_check(chains))
         if found is None:
             return None
         llc, llc_se = found

@@ -52,6 +52,9 @@ _HOPELESS = 2.0
 _LONG = 3600.0
 """Seconds from which on a forecast says what would be shorter."""
 
+_REWEIGHTED = 100
+"""Parameters below which reweighted draws tell how λ̂ changes with γ, as a rule."""
+
 _MUCH_DISK = 2**28
 
 _SLOW = 1.0
@@ -213,8 +216,9 @@ def work_of_chains(
     work: Work = {"sample": Range(*(step * cost for step, cost in zip(steps, costs, strict=True)))}
     spectrum = float(NUM_GRADIENTS * sample.batch_size)
     work["measure heat"] = Range(0.0, _HEAT_GUESS * spectrum, spectrum)
-    if checks:  # reweighted draws tell it as a rule
-        work["check γ"] = Range(0.0, 0.0, steps.most / 2 * costs[2])
+    if checks:
+        guess = 0.0 if posterior.num_parameters < _REWEIGHTED else steps.guess / 2 * costs[0]
+        work["check γ"] = Range(0.0, guess, steps.most / 2 * costs[2])
     return _shared(work, posterior)
 
 
