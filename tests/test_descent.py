@@ -18,6 +18,7 @@ from hf_llc.calibration import descent as descent_module
 from hf_llc.calibration.descent import descend, has_ended
 from hf_llc.config import SampleConfig
 from hf_llc.judging.statistics import is_above_minimum
+from hf_llc.numerals import with_error
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
@@ -114,6 +115,8 @@ def test_a_point_above_its_minimum_is_named_early_and_its_estimate_mended() -> N
     assert abs(off.llc + off.descent["loss_drop"] - exact) < 4 * off.llc_se
     assert off.num_burnin_steps == 200  # the first look at the chains was the last
     remedy = next(r.remedy for r in off.reasons if r.name == "not a minimum")
+    text = next(r.text for r in off.reasons if r.name == "not a minimum")
+    assert text.endswith(f"{with_error(off.llc, off.llc_se)} from w*") and text.count(" ± ") == 2
     assert remedy.startswith("set minimize; or keep w*, and lower nbeta from 100 to ")
     nbeta, localization = (float(value) for value in re.findall(r"to ([\d.]+)", remedy))
     near = estimate_problem(quadratic(0.06), replace(SETTINGS, nbeta=nbeta, localization=localization))

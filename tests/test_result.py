@@ -239,6 +239,8 @@ def test_noise_and_repetitions_are_not_printed() -> None:
     """A variance whose error is above λ̂, and the WBIC where it is the free energy, stay in the JSON only."""
     noisy = make_result(llc=-73.0, heat_capacity=900.0, heat_capacity_se=7300.0)
     assert "variance of nβL 9" not in render(noisy, encoding="utf-8") and "Variance" not in render_section(noisy)
+    below = make_result(llc=-28.0, heat_capacity=-8.0, heat_capacity_se=27.0, reasons=[])
+    assert "variance of nβL" not in render(below, encoding="utf-8") and "Variance" not in render_section(below)
     assert noisy.to_dict()["heat_capacity"] == 900
     n = 1000
     same = make_result(n=n, nbeta=n / math.log(n))
@@ -340,11 +342,11 @@ def test_print_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_was_not_measured_is_left_out() -> None:
     """Samplers with momentum measure no acceptance, others no kinetic temperature; a module has a class, and no id."""
-    model = {"in_memory": True, "class": "Sequential", "fingerprint": "f" * 16}
+    model = {"in_memory": True, "class": "Sequential", "fingerprint": "f" * 16, "num_examples": 2000}
     result = make_result(accept_prob=math.nan, kinetic_temperature=math.nan, model=model, reasons=[])
     text = " ".join(render(result, encoding="utf-8").split())
     assert "acceptance" not in text and "temperature" not in text and "acceptance" not in render_section(result)
-    assert f"model Sequential in memory fingerprint {'f' * 16}" in text
+    assert f"model Sequential in memory fingerprint {'f' * 16} num examples 2,000" in text
 
 
 def test_print_is_short() -> None:

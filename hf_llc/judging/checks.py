@@ -99,11 +99,12 @@ def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
     llc = measured.llc_uncorrected if does_heat_dominate(measured) else measured.llc
     if descent is None or not statistics.is_above_minimum(descent, llc):
         return _dip(measured, evidence)
-    drop = descent["loss_drop"]
+    drop, llc_se = descent["loss_drop"], measured.llc_se
+    from_there = with_error(measured.llc + drop, math.hypot(llc_se, descent["loss_drop_se"]))
     return reason_of(
         "not a minimum",
-        f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ is {short(measured.llc + drop)} from where it "
-        f"ends, {short(measured.llc)} from w*",
+        f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ is {from_there} from where it ends, "
+        f"{with_error(measured.llc, llc_se)} from w*",
         minimum_or_w_star(measured, evidence, drop),
     )
 

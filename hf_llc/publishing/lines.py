@@ -176,7 +176,8 @@ def _show_identity(values: dict[str, Any]) -> str:
     known = {name: value for name, value in values.items() if isinstance(value, (str, int, float)) and value != ""}
     first = plain(known.pop("id", "") or known.pop("class", "")) or "without a name"
     facts = [(name.replace("_", " "), value) for name, value in known.items() if value is not False]
-    return "   ".join([first, *(name if v is True else f"{name} {_shortened(plain(v))}" for name, v in facts)])
+    texts = [(name, f"{v:,}" if type(v) is int else _shortened(plain(v)), v) for name, v in facts]
+    return "   ".join([first, *(name if v is True else f"{name} {text}" for name, text, v in texts)])
 
 
 def _shortened(text: str) -> str:
@@ -203,8 +204,8 @@ _DRIFT = Line(_drift, card="Drift of λ̂ between halves")
 _SHOWN_DRIFT = Line(lambda r: _drift(r, " between the halves of the draws"))
 _BIAS = Line(_bias, card="Added to λ̂ by the sampler")
 _SENSITIVITY = Line(_sensitivity, card="Change of λ̂ with γ", show="λ̂ changes by {}")
-_HEAT_CAPACITY = Line(  # with an error above λ̂ it says nothing of λ
-    lambda r: with_error(r.heat_capacity, r.heat_capacity_se) if r.heat_capacity_se <= abs(r.llc) else None,
+_HEAT_CAPACITY = Line(  # with an error above λ̂, or a λ̂ below zero, it says nothing of λ
+    lambda r: with_error(r.heat_capacity, r.heat_capacity_se) if r.heat_capacity_se <= r.llc else None,
     card="Variance of nβL (tends to λ)",
     show="variance of nβL {}",
 )
