@@ -164,7 +164,7 @@ def test_negative_curvature_is_no_singularity(tmp_path: Path) -> None:
 
 def test_no_comparison_where_the_loss_falls_faster_than_gamma_holds() -> None:
     row = replace(study_row(), llc=1.0, llc_quadratic=9.0, slope=0.0, bent=0.0, expected_se=0.1, llc_se=0.1)
-    rows = [replace(row, localization=g, negative_directions=k) for g, k in ((10.0, 3.0), (100.0, 0.5))]
+    rows = [replace(row, localization=g, negative_directions=k) for g, k in ((10.0, 3.0), (100.0, 0.1))]
     said = Profile(rows, 0.2, 2.0, {}, {}, {}, {}, {}).headline
     assert "below λ_Q at γ 100; not compared at γ 10, where the loss falls faster than γ holds" in said
 
@@ -503,3 +503,9 @@ def test_the_picture_shows_both_curves(tmp_path: Path, drawn: list[Any]) -> None
     assert list(lines["λ_Q of the Hessian, nβ 1"]) == [6, 5, 4, 3]
     assert list(lines["not trustworthy"]) == [4]
     assert axes.get_xscale() == axes.get_yscale() == "log"
+    rows[0] = replace(rows[0], llc=-3.0, negative_directions=1.0)
+    plot_profile(replace(profile, rows=rows), tmp_path / "p.png")
+    axes = drawn[1].axes[0]
+    assert axes.get_yscale() == "symlog"
+    lines = {line.get_label(): line.get_ydata() for line in axes.lines}
+    np.testing.assert_array_equal(lines["λ_Q less the slope and negative curvature"], [np.nan, 3, 2, 1])

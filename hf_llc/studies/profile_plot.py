@@ -26,7 +26,7 @@ _COLOURS = tuple(colour for colour in COLOURS if colour != _QUADRATIC)
 def plot_profile(profile: Profile, path: str | Path) -> Path:
     """Draw λ̂ and λ_Q against γ on logarithmic axes, each in a band of two standard errors, as a PNG.
 
-    λ̂ that is not trustworthy is hollow. Where λ_Q is zero throughout, the axis of λ is linear.
+    λ̂ that is not trustworthy is hollow. An axis of λ with zero on it is linear from −1 to 1.
 
     Args:
         profile: the rows.
@@ -46,9 +46,11 @@ def plot_profile(profile: Profile, path: str | Path) -> Path:
                 taken=profile.taken,
             )
         axes.set_xscale("log")
-        values = [x for row in profile.rows for x in (row.llc, row.llc_quadratic, row.expected) if math.isfinite(x)]
+        values = [x for row in profile.rows for x in (row.llc, row.llc_quadratic, _compared(row)) if math.isfinite(x)]
         if values and min(values) > 0:
             axes.set_yscale("log")
+        else:
+            axes.set_yscale("symlog", linthresh=1)  # linear from −1 to 1
         axes.set_xlabel("γ")
         axes.set_ylabel("λ")
         legend_above(axes, ncols=2)
@@ -64,7 +66,7 @@ def _draw(axes: Axes, rows: Sequence[Row], colour: str, index: int, *, taken: st
     line = ("--", "-.", ":")[index % 3]
     axes.plot(x, quadratic, color=_QUADRATIC, ls=line, lw=1.4, label=f"λ_Q of the Hessian, nβ {number(rows[0].nbeta)}")
     axes.fill_between(x, quadratic - 2 * error, quadratic + 2 * error, color=_QUADRATIC, alpha=0.2, lw=0)
-    expected = np.array([row.expected for row in rows])
+    expected = np.array([_compared(row) for row in rows])
     if taken:
         label = f"λ_Q less {taken}" if index == 0 else None
         axes.plot(x, expected, color="0.4", ls=":", lw=1.2, label=label)
@@ -79,6 +81,11 @@ def _draw(axes: Axes, rows: Sequence[Row], colour: str, index: int, *, taken: st
     if (~good).any():
         label = "not trustworthy" if index == 0 else None
         axes.plot(x[~good], llc[~good], color=colour, ls="none", marker="o", ms=6, mfc="white", label=label)
+
+
+def _compared(row: Row) -> float:
+    """What λ̂ is compared with; NaN where it is not."""
+    return row.expected if math.isfinite(row.difference) else math.nan
 
 
 def _title(profile: Profile) -> str:

@@ -22,11 +22,9 @@ PICTURE, CSV, JSON = PROFILE_FILES = ("profile.png", "profile.csv", "profile.jso
 _APART = 3.0
 """Standard errors from which on λ̂ and λ_Q differ."""
 
-_BEYOND = 0.1
-"""Directions that fall faster than γ holds, as a share of λ_Q, up to which λ̂ is compared: each can do about one."""
-
 _MATERIAL = 0.02
-"""Share of λ_Q from which on it is said what a slope or negative curvature takes."""
+"""Share of λ_Q from which on it is said what a slope or negative curvature takes; and directions that fall faster than
+γ holds, as a share of it, from which on λ̂ is not compared: each can do about one."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +77,7 @@ class Row:
     @property
     def difference(self) -> float:
         """λ̂ less `expected`, in their standard errors; NaN where too much of the form at w* has no law."""
-        if self.negative_directions > _BEYOND * self.llc_quadratic:
+        if self.negative_directions > _MATERIAL * self.llc_quadratic:
             return math.nan
         error = math.hypot(self.llc_se, self.expected_se)
         gap = self.llc - self.expected
@@ -148,7 +146,7 @@ class Profile:
         line = f"nβ {number(nbeta)}: λ̂ is " + ("; ".join(said) or "not known beside λ_Q")
         if doubtful := [row for row in rows if not row.is_trustworthy]:
             line += f" (not to be trusted at γ {_list(doubtful)})"
-        if falling := [row for row in all_rows if row.negative_directions > _BEYOND * row.llc_quadratic]:
+        if falling := [row for row in all_rows if row.negative_directions > _MATERIAL * row.llc_quadratic]:
             line += f"; not compared at γ {_list(falling)}, where the loss falls faster than γ holds"
         return line
 
