@@ -186,4 +186,5 @@ def test_pictures_of_all_kinds(tmp_path: Path) -> None:
         tables = {name: table(names, shift) for shift, name in enumerate(("step0", "step10", "step100"))}
         curve = ComponentCurve(tables, [0, 10, 100], {"nbeta": 1.0, "localization": 2.0}, "step10")
         plot_component_curve(curve, tmp_path / "x.png", x_scale="log")
+        assert "3 of 3: diverged" in str(curve)
         assert (tmp_path / "x.png").stat().st_size > 10_000

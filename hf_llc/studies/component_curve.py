@@ -101,7 +101,7 @@ class ComponentCurve:
         for name in self.components:
             rows = self.of(name)
             bad = [row.verdict for row in rows if not row.is_trustworthy]
-            verdict = f"{len(bad)} of {len(rows)} {bad[0]}" if bad else "trustworthy"
+            verdict = f"{len(bad)} of {len(rows)}: {', '.join(dict.fromkeys(bad))}" if bad else "trustworthy"
             values = (with_error(rows[i].llc, rows[i].llc_se) for i in shown)
             table.append((name, f"{rows[0].num_parameters:,}", *values, verdict))
         lines = [self.headline, *(f"not measured: {name}: {why}" for name, why in self.failed.items())]
