@@ -244,6 +244,7 @@ def test_the_command_on_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert " at" in set(rows["text"])
     page = (tmp_path / "chi" / "susceptibility.html").read_text(encoding="utf-8")
     data = json.loads(re.findall(r"application/json'>(.*?)</script>", page)[0])
+    assert all("reliability" in each for each in data["judged"]) and page.count("id='judged'") == 1
     assert data["components"][3] == "l1h1" and len(data["z"][0]) == page.count("<span data-i")
 
 

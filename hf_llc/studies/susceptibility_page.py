@@ -20,7 +20,7 @@ _MOST = 4000
 """Tokens of each probe."""
 
 _STYLE = (
-    "body{font:15px/1.9 sans-serif;margin:2em auto;max-width:60em}"
+    "body{font:15px/1.9 sans-serif;margin:2em auto;padding:0 1em;max-width:60em}"
     "pre{white-space:pre-wrap;font:inherit;background:#fafafa;padding:.6em}span{border-radius:3px}select{font:inherit}"
 )
 _SCRIPT = """
@@ -29,6 +29,7 @@ const chosen = document.getElementById('component'), spans = document.querySelec
 data.components.forEach((name, k) => chosen.add(new Option(name, k)));
 function draw() {
   const z = data.z[chosen.value], chi = data.chi[chosen.value];
+  document.getElementById('judged').textContent = data.judged[chosen.value];
   spans.forEach(s => {
     const i = +s.dataset.i, v = z[i], a = Math.min(Math.abs(v) / 3, 1) * 0.8;
     s.style.background = v < 0 ? `rgba(0,114,178,${a})` : `rgba(213,94,0,${a})`;
@@ -48,6 +49,7 @@ def render_html(table: SusceptibilityTable) -> str:
         start += len(each.text)
     data: dict[str, Any] = {
         "components": [column.component for column in table.columns],
+        "judged": [f"{c.judged}, reliability {short(c.found.reliability)}" for c in table.columns],
         "z": [np.round(np.nan_to_num(column.found.z[shown]), 2).tolist() for column in table.columns],
         "chi": [
             [[number(a), short(b)] for a, b in zip(c.found.chi[shown], c.found.chi_se[shown], strict=True)]
@@ -58,8 +60,9 @@ def render_html(table: SusceptibilityTable) -> str:
     return (
         "<!doctype html><!-- hf_llc susceptibility --><meta charset='utf-8'><title>Susceptibilities</title>"
         f"<style>{_STYLE}</style><h1>Susceptibilities</h1><p>{html.escape(table.headline)}</p>"
-        "<p>Component <select id='component'></select>. Blue: χ below its mean over tokens (the component lowers the "
-        "loss of such tokens more than of others); orange: above; full colour at 3 standard deviations.</p>"
+        "<p>Component <select id='component'></select>: <b id='judged'></b>. Blue: χ below its mean over tokens "
+        "(the component lowers the loss of such tokens more than of others); orange: above; full "
+        "colour at 3 standard deviations.</p>"
         f"{''.join(parts)}<script id='data' type='application/json'>{text}</script><script>{_SCRIPT}</script>"
     )
 
