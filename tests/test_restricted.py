@@ -252,7 +252,7 @@ def test_observables_see_whole_tensors() -> None:
         ("*.bias", r"no such weights, got '\*\.bias'; allowed: .*names of parameters and globs"),
         ("~all", "names no weight at all"),
         ("", "weights is empty"),
-        ("0.weight+", "no such weights, got ''"),
+        ("0.weight+", "weights has a term without a name"),
         ("[", "no such weights"),
         (3, "weights has a value of the wrong kind, got 3"),
         (["0.weight"], "weights has a value of the wrong kind"),
