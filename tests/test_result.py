@@ -322,7 +322,7 @@ def test_print_says_all(monkeypatch: pytest.MonkeyPatch) -> None:
         "mixing r̂ 1.023 ESS 345.6 acceptance 0.912",
         "drift 0.71 ± 0.22 between the halves of the draws (p = 0.0035)",
         "bias finite step 0.032",
-        "γ λ̂ changes by +1.5 ± 0.3 at γ/2, −2.5 ± 0.4 at 2γ",
+        "γ λ̂ changes by +1.50 ± 0.30 at γ/2, −2.50 ± 0.40 at 2γ",
         "heat variance of nβL 7.50 ± 0.25 kinetic temperature 1.087",
         "loss mean 2.7 at w* 1.9 trivial predictor 5.5 (nats per token)",
         "posterior nβ 512.5 γ 99.5 n 12,345 (tokens)",
@@ -355,7 +355,7 @@ def test_print_is_short() -> None:
     assert lines[0] == "λ̂ 12.35 ± 0.57 at nβ 512.5, γ 99.5; −20 % at 2γ"
     rest = [line for line in lines if line.split()[0] in ("γ", "mixing", "of", "what", "details")]
     assert rest[-5:] == [
-        "γ λ̂ changes by +1.5 ± 0.3 at γ/2, −2.5 ± 0.4 at 2γ",
+        "γ λ̂ changes by +1.50 ± 0.30 at γ/2, −2.50 ± 0.40 at 2γ",
         "mixing r̂ 1.023 ESS 345.6",
         "of some/model on some/data, n 12,345",
         *lines[-2:],

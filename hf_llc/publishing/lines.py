@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.numerals import number, short, signed, with_error
+from hf_llc.numerals import number, short, with_error
 from hf_llc.publishing.formatting import code, counted, duration, escaped, inert, plain
 
 if TYPE_CHECKING:
@@ -82,7 +82,9 @@ def _sensitivity(result: Record) -> str:
     change = result.localization_sensitivity
     if not change or not math.isfinite(sum(change.values())):
         return "– (not measured)"
-    halved, doubled = (f"{signed(change[name])} ± {short(change[name + '_se'])}" for name in ("halved", "doubled"))
+    halved, doubled = (
+        f"{'+' * (change[name] >= 0)}{with_error(change[name], change[name + '_se'])}" for name in ("halved", "doubled")
+    )
     return f"{halved} at γ/2, {doubled} at 2γ"
 
 
