@@ -31,6 +31,12 @@ if not torch.cuda.is_available():
     collect_ignore = ["test_cuda.py"]
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody says how wide the terminal is, so texts have their full width; tests of narrow ones set COLUMNS."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture(scope="session")
 def data_folder() -> Callable[[str], Path]:
     """`data_folder(name)` → that folder of the data at `HF_LLC_DATA`; the test is skipped where it is not."""
