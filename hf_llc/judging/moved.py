@@ -9,7 +9,7 @@ from typing import Any
 _MATERIAL = 0.01
 """Share of ‖w*‖, or of the loss at w*, from which on a change is that of another model."""
 
-_SURE = 2.0
+_SURE = 3.0
 """Standard errors of a rise that is believed."""
 
 
