@@ -66,10 +66,9 @@ def held_out(
     )  # fmt: skip
     if taken < steps:
         return None
-    before, rises = float(posterior.paired_loss(away, 1)), []
-    for part in away.chunk(_PARTS, dim=1):
-        rises += [float(posterior.gradient(w, part)[0]) - float(posterior.paired_loss(part, 1))]
-    sizes = torch.tensor([part.shape[1] for part in away.chunk(_PARTS, dim=1)], dtype=torch.float64)
+    before, parts = float(posterior.paired_loss(away, 1)), away.chunk(_PARTS, dim=1)
+    rises = [float(posterior.gradient(w, part)[0]) - float(posterior.paired_loss(part, 1)) for part in parts]
+    sizes = torch.tensor([part.shape[1] for part in parts], dtype=torch.float64)
     values = torch.tensor(rises, dtype=torch.float64)
     rise = float((sizes * values).sum() / sizes.sum())
     return {

@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, TypeVar
 
+from hf_llc.config import LoadConfig
 from hf_llc.errors import FolderError, InputError, OutOfTime
+from hf_llc.files import check_writable
 from hf_llc.parallel.processes import Processes
 from hf_llc.studies.checkpoint_series import Checkpoint
-from hf_llc.studies.series_left import Judged, SeriesLeft
+from hf_llc.studies.series_left import Judged, SeriesLeft, faults_of
 from hf_llc.workflow.run_folder import RunFolder
 
 T = TypeVar("T", bound=Judged)
+
+
+def look_at_all(series: SeriesLeft[Any], load: LoadConfig, output: str | Path, *, processes: Processes) -> None:
+    """Before any work: can the folder be written, and which checkpoints can be loaded and placed along training?
+
+    Those that cannot are left out.
+
+    Raises:
+        InputError: the folder cannot be written, or fewer than two checkpoints are left.
+    """
+    processes.main_does(lambda: str(check_writable(Path(output))))
+    series.fail(processes.main_does(lambda: faults_of(series.left, load)))
+    series.skip_without_steps()
 
 
 @contextlib.contextmanager

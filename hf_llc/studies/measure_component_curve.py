@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.config import LoadConfig, SampleConfig
-from hf_llc.files import check_writable, write_atomically
+from hf_llc.files import write_atomically
 from hf_llc.parallel.processes import Processes
 from hf_llc.progress import Budget
 from hf_llc.studies import measure_components
-from hf_llc.studies.along_series import measured_series
-from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
+from hf_llc.studies.along_series import look_at_all, measured_series
+from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.component_curve import COMPONENT_CURVE_FILES, PICTURE, ComponentCurve
 from hf_llc.studies.component_curve_plot import plot_component_curve
 from hf_llc.studies.component_table import COMPONENT_FILES, ComponentTable
 from hf_llc.studies.parts import check_whole
-from hf_llc.studies.series_left import SeriesLeft, faults_of
+from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import SHARED, with_settings
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import Given
@@ -69,9 +69,7 @@ def measure(
     check_whole(sample, "components")
     budget, processes = Budget(sample.max_seconds, begun), Processes(sample.data_parallel)
     series: SeriesLeft[ComponentTable] = SeriesLeft(checkpoints, report)
-    processes.main_does(lambda: str(check_writable(Path(output))))
-    series.fail(processes.main_does(lambda: faults_of(series.left, load)))
-    series.skip_without_steps()
+    look_at_all(series, load, output, processes=processes)
     folder = RunFolder(output, files=COMPONENT_CURVE_FILES)
 
     def measured(checkpoint: Checkpoint, decided: ComponentTable | None) -> ComponentTable:
@@ -115,14 +113,13 @@ def _check_tables(folder: Path, series: SeriesLeft[ComponentTable]) -> None:
 
 
 def _curve(series: SeriesLeft[ComponentTable], calibrated_on: str) -> ComponentCurve:
-    names = [each.name for each in series.left]
-    steps = steps_of(names)
+    places, axis = series.places()
     return ComponentCurve(
-        tables={name: series.results[name] for name in names},
-        steps=list(range(len(names))) if steps is None else steps,
+        tables={name: series.results[name] for name in places},
+        steps=list(places.values()),
         settings=series.results[calibrated_on].settings,
         calibrated_on=calibrated_on,
-        axis="position" if steps is None else "step",
+        axis=axis,
         skipped=series.skipped,
         failed=series.failed,
     )

@@ -14,18 +14,18 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.files import check_writable, write_atomically
+from hf_llc.files import write_atomically
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.parallel.processes import Processes
 from hf_llc.progress import Budget
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
-from hf_llc.studies.along_series import measured_series
-from hf_llc.studies.checkpoint_series import Checkpoint, steps_of
+from hf_llc.studies.along_series import look_at_all, measured_series
+from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.comparison import for_differences
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
-from hf_llc.studies.series_left import SeriesLeft, faults_of
+from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import remedy_for, shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
@@ -77,9 +77,7 @@ def measure(
     budget = Budget(sample.max_seconds, begun)
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
     series: SeriesLeft[LLCResult] = SeriesLeft(checkpoints, report)
-    processes.main_does(lambda: str(check_writable(Path(output))))
-    series.fail(processes.main_does(lambda: faults_of(series.left, load)))
-    series.skip_without_steps()
+    look_at_all(series, load, output, processes=processes)
     folder = RunFolder(output, files=CURVE_FILES)
     paired: dict[str, Measured] = {}
 
@@ -144,12 +142,10 @@ def _curve(
         calibrated_on: the checkpoint that decided those left open.
         paired: for differences.
     """
-    names = [each.name for each in series.left]
-    steps = steps_of(names)
-    places = zip(range(len(names)) if steps is None else steps, names, strict=True)
+    places, axis = series.places()
     points = []
-    for place, name in places:
-        change, change_se, _ = difference(paired[names[0]], paired[name])
+    for name, place in places.items():
+        change, change_se, _ = difference(paired[next(iter(places))], paired[name])
         result = series.results[name]
         point = replace(_point(place, name, result), change=change, change_se=change_se)
         points.append(replace(point, remedy=remedy_for(sample, result)))
@@ -160,7 +156,7 @@ def _curve(
         calibrated_on=calibrated_on,
         unit=calibrated.unit,
         data=calibrated.data,
-        axis="position" if steps is None else "step",
+        axis=axis,
         skipped=series.skipped,
         failed=series.failed,
     )

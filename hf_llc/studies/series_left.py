@@ -60,6 +60,13 @@ class SeriesLeft(Generic[T]):
         """Whether a fault before the first result may be that of one checkpoint, not that of all."""
         return len(self.failed) < _MOST_FAILURES
 
+    def places(self) -> tuple[dict[str, int], str]:
+        """Where each checkpoint that is left stands on the axis, by name: "step" if names tell it, else "position"."""
+        names = [each.name for each in self.left]
+        steps = steps_of(names)
+        where = range(len(names)) if steps is None else steps
+        return dict(zip(names, where, strict=True)), "position" if steps is None else "step"
+
     def check(self) -> None:
         """Check that two checkpoints or more are left, each of its own name.
 
