@@ -128,7 +128,7 @@ def _row(name: str, target: Target, result: LLCResult, seconds: float) -> Row:
 
 
 _HEAD = ("target", "known by", "exact", "λ̂", "error", "z", "gradients", "verdict")
-_WIDTHS = (13, 11, 12, 15, 6, 5, 9, 16)
+_WIDTHS = (12, 11, 12, 15, 6, 5, 9, 16)
 
 
 def text_of(row: Row, *, is_first: bool = True) -> str:
