@@ -501,7 +501,7 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     np.testing.assert_allclose(points.get_ydata(), trace.accept_prob[:, ::20].mean(axis=0))
     assert right.get_ylim() == (0, 1.05) and right.get_position().y1 < lower.get_position().y0  # a panel of its own
     labels = (upper.get_ylabel(), lower.get_ylabel(), right.get_xlabel(), right.get_ylabel())
-    assert labels == ("loss (nats per token)", "running λ̂", STEP, "acceptance")
+    assert labels == ("$L_n(w^*)$ + change of loss\n(nats per token)", "running λ̂", STEP, "acceptance")
     assert drawn[0].get_suptitle().splitlines() == [
         "λ̂ = 12.03 ± 0.14 at nβ 500, γ 100; no change beyond ±3 % at 2γ   trustworthy",
         "λ̂ of a point 0.1 ‖w*‖ away from the model given, 0.1 nats lower on this data",
@@ -509,6 +509,12 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     assert [text.get_text() for text in upper.get_legend().get_texts()] == [
         "chains (moving mean)", "$L_n(w^*)$ = 2", "burn-in",
     ]  # fmt: skip
+
+
+def test_title_keeps_a_number_and_its_error_on_one_line(tmp_path: Path, drawn: list[Figure]) -> None:
+    text = "x" * 76 + " λ̂ is 14.7 ± 1.5 from w*"  # a fold at 90 letters would part them
+    plot_trace(make_result(reasons=[Reason("not a minimum", text, "set minimize")]), tmp_path / "picture.png")
+    assert any("14.7 ± 1.5" in line for line in drawn[0].get_suptitle().splitlines())
 
 
 def test_picture_takes_the_heat_off(tmp_path: Path, drawn: list[Figure]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from hf_llc.numerals import number
-from hf_llc.publishing.formatting import counted
+from hf_llc.publishing.formatting import apart, counted, together
 from hf_llc.publishing.headline import estimate_text, law_text, moved_text
 from hf_llc.publishing.picture import COLOURS, GREY, drawn, legend_above
 
@@ -35,8 +35,9 @@ def plot_trace(result: Record, path: str | Path) -> Path:
     Above: the loss of every chain at each step (faint) and its moving mean, a cross where a chain stopped, L_n(w*), the
     trivial predictor's loss if the chains come near it, and burn-in shaded. The loss
     shown is L_n(w*) + L_B(w_t) − L_B(w*). The difference on one minibatch removes the noise of which examples it holds,
-    which all chains share and which would hide the climb. Below: the running λ̂ of each chain, from the same
-    differences after burn-in, and the band λ̂ ± standard error. At the foot, where it was measured, MALA's acceptance.
+    which all chains share and which would hide the climb. A faint line may fall below zero. Below: the running
+    λ̂ of each chain, from the same differences after burn-in, and the band λ̂ ± standard error. At the foot, where it was
+    measured, MALA's acceptance.
 
     Args:
         result: with its trace.
@@ -141,7 +142,7 @@ def _draw_losses(axes: Axes, result: Record, trace: Trace) -> None:
         axes.axhline(trivial, color="black", lw=1.2, ls=":", label=f"trivial = {number(trivial)}")
         low, high = min(low, trivial), max(high, trivial)
     _scale(axes, low, high)
-    axes.set_ylabel(f"loss ({result.unit})")
+    axes.set_ylabel(f"$L_n(w^*)$ + change of loss\n({result.unit})")
 
 
 def _range(values: Array, *more: float) -> tuple[float, float]:
@@ -219,5 +220,6 @@ def _title(result: Record) -> str:
     text = f"{estimate_text(result)} at {law_text(result)}   {result.verdict}"
     reasons = [reason.text for reason in result.reasons if not reason.is_note]
     moved = moved_text(result)
-    lines = [text, *([] if moved is None else [moved]), *textwrap.wrap("; ".join(reasons[:1]), 90)[:3]]
+    first = [apart(line) for line in textwrap.wrap(together("; ".join(reasons[:1])), 90)[:3]]
+    lines = [text, *([] if moved is None else [moved]), *first]
     return "\n".join(line.replace("$", r"\$") for line in lines)
