@@ -12,7 +12,9 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hf_llc.errors import OutOfTime
 from hf_llc.numerals import duration, span
@@ -67,8 +69,11 @@ def said(seconds: Range) -> str:
     return about if between.startswith("about") else f"{about} ({between})"
 
 
-class TimeIsUp(Exception):
-    """The time is up in the middle of a pass over many examples, or between two gradients; see `Watch.until`."""
+class TimeIsUp(BaseException):
+    """The time is up within a pass of the model, or between two; see `Watch.until`.
+
+    As KeyboardInterrupt it is no Exception: what catches those of a user's model or loss must not take it for theirs.
+    """
 
 
 class Watch:
@@ -134,13 +139,24 @@ class Watch:
         return late if group is None else bool(group.max_of(late)[0])
 
     @contextlib.contextmanager
-    def until(self, stage: str) -> Iterator[None]:
-        """Within, `check` raises TimeIsUp once the time of a stage of `ENDS` is up."""
+    def until(self, stage: str, *, within_passes: bool = False) -> Iterator[None]:
+        """Within, `check` raises TimeIsUp once the time of a stage of `ENDS` is up.
+
+        Args:
+            stage: of `ENDS`.
+            within_passes: every module calls `check` before it runs, so that a long pass ends midway. Not where other
+                processes wait for this one.
+        """
         before, self._until = self._until, min(self._until, self.ends_at(stage))
         try:
-            yield
+            with self._looks() if within_passes and math.isfinite(self._until) else contextlib.nullcontext():
+                yield
         finally:
             self._until = before
+
+    def _looks(self) -> contextlib.AbstractContextManager[Any]:
+        """Within, every module calls `check` before it runs."""
+        return register_module_forward_pre_hook(lambda module, inputs: self.check())
 
     def check(self) -> None:
         """Say whether the time is up, between two passes of the model.

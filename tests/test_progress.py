@@ -23,6 +23,7 @@ from hf_llc.errors import InputError, OutOfTime
 from hf_llc.judging.running import describe, judged
 from hf_llc.numerals import duration, span, with_error
 from hf_llc.parallel.processes import Processes, _sendable
+from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.progress import Budget, Range, Watch, watch, watching
@@ -219,6 +220,44 @@ def test_a_run_that_goes_on_is_not_refused_for_its_limit(clock: Clock, tmp_path:
     clock.begun = clock.now
     result = plain_run(SlowRows(clock, 0.0), tick, 7.0, output=tmp_path / "run")
     assert result.trace.shape[1] >= 4 and clock.seconds < 8.5  # type: ignore[attr-defined]
+
+
+class SlowLayer(torch.nn.Linear):
+    """A layer whose passes take a second by the clock from pass `fast` on."""
+
+    def __init__(self, clock: Clock, fast: int) -> None:
+        super().__init__(3, 3)
+        self.clock, self.fast = clock, fast
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        self.clock.now, self.fast = self.clock.now + (self.fast <= 0), self.fast - 1
+        return super().forward(input)
+
+
+@pytest.mark.parametrize("fast", [0, 1, 5, 9])
+def test_a_limit_ends_a_trial_midway(fast: int, clock: Clock) -> None:
+    """A pass of loading's trials takes forty seconds; the limit is thirty."""
+    model = torch.nn.Sequential(*[SlowLayer(clock, fast) for _ in range(40)])
+    data = {"inputs": torch.randn(40, 3), "labels": torch.randn(40, 3)}
+    evaluator = LLCEvaluator(max_seconds=30.0, step_size=1e-3, localization=10.0)
+    with pytest.raises(OutOfTime, match="no draws: max_seconds stopped the run in load model and data"):
+        evaluator.compute(model, data=data, loss_fn=lambda out, y: (out - y).square().sum(1), progress=False)
+    assert clock.seconds <= 28.0
+    assert not torch.nn.modules.module._global_forward_pre_hooks
+
+
+def test_a_limit_ends_a_pass_of_the_losses_midway(clock: Clock, tmp_path: Path) -> None:
+    """The second of them takes forty seconds; what the first found is kept."""
+    model = torch.nn.Sequential(*[SlowLayer(clock, 1) for _ in range(40)])
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        return forward(batch["x"]).square().sum(1)
+
+    posterior = Posterior(Problem(model, {"x": torch.randn(8, 3)}, losses, n=8, unit="nats"), micro_batch_size=4)
+    posterior.kept_losses = KeptLosses(tmp_path / "losses.safetensors", "seal", 0.0)
+    with watching(Watch(max_seconds=30.0)), pytest.raises(OutOfTime, match=r"L_n\(w\*\), 4 of 8 examples"):
+        _ = posterior.init_losses
+    assert clock.seconds <= 10.0 and (tmp_path / "losses.safetensors").exists()
 
 
 def test_losses_at_w_star_that_take_too_long_are_refused_with_what_fits(clock: Clock) -> None:

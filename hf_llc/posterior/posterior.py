@@ -91,7 +91,7 @@ class Posterior:
         Raises:
             OutOfTime: that takes longer than `max_seconds` leaves for it.
         """
-        with watch().until(self.losses_end):
+        with watch().until(self.losses_end, within_passes=self.group.size == 1):
             losses = self.example_losses(self.start(1), kept=self.kept_losses)
         self.buffer.release()
         return losses
@@ -293,16 +293,24 @@ class Posterior:
         size, share = self.minibatches.micro_batch_size, len(range(*self.group.share(self.num_examples)))
         kept = kept if self.group.size == 1 else None
         parts = [] if kept is None else [part.to(self.device) for part in kept.read()]
-        begun, done = time.monotonic(), sum(map(len, parts))
+        begun, first = time.monotonic(), sum(map(len, parts))
+        done = first
         with watch().stage("L_n(w*)", LOSS_COST * share), self._autocast(), self._products(size):
             watch().spend(LOSS_COST * done)
-            for batch in self.minibatches.micro_batches(None, 1, start=done):
-                parts.append(self.problem.losses(self.model, batch))
-                done += len(parts[-1])
-                watch().spend(LOSS_COST * len(parts[-1]))
-                if kept is not None:
-                    kept.write(parts, is_last=done == share)
-                self._stop_if_late(done, share, begun)
+            try:
+                for batch in self.minibatches.micro_batches(None, 1, start=done):
+                    if done > first:
+                        self._check_time()
+                    parts.append(self.problem.losses(self.model, batch))
+                    done += len(parts[-1])
+                    watch().spend(LOSS_COST * len(parts[-1]))
+                    if kept is not None:
+                        kept.write(parts, is_last=done == share)
+            except TimeIsUp:
+                if kept is not None and done > first:
+                    kept.write(parts, is_last=True)
+                how_far = f"{done:,} of {share:,} examples in {time.monotonic() - begun:.0f} s"
+                raise watch().out_of_time("L_n(w*)", how_far, f"or give max_examples {max(done // 2, 2):,}") from None
         if self.group.size == 1:
             return torch.cat(parts).to(torch.float64)
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
@@ -310,15 +318,6 @@ class Posterior:
             losses[slice(*self.group.share(self.num_examples))] = torch.cat(parts).double()
         self.group.sum_([losses])
         return losses
-
-    def _stop_if_late(self, done: int, share: int, begun: float) -> None:
-        """Raise OutOfTime if the time for the losses is up before the last."""
-        try:
-            if done < share:
-                self._check_time()
-        except TimeIsUp:
-            how_far = f"{done:,} of {share:,} examples in {time.monotonic() - begun:.0f} s"
-            raise watch().out_of_time("L_n(w*)", how_far, f"or give max_examples {max(done // 2, 2):,}") from None
 
     def paired_loss(self, indices: Tensor | None, num_chains: int) -> Tensor:
         """L_B(w*) on the same minibatches, float64 `[chain]`, from the known ℓ_i(w*)."""

@@ -88,7 +88,7 @@ def in_time(load: Callable[[], T]) -> T:
         OutOfTime: most of `max_seconds` is over.
     """
     try:
-        with watch().until("load"):
+        with watch().until("load", within_passes=True):
             watch().check()
             return load()
     except TimeIsUp:
