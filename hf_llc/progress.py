@@ -12,7 +12,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
@@ -41,6 +41,10 @@ _TELLING_SECONDS = 3.0
 
 _SHORT_SECONDS = 10.0
 """A command that is over by then says no more than its result."""
+
+
+_LATEST = 0.05
+"""Share of the limit by which a part of a command is late at most, as far as the next parts allow for it."""
 
 
 class Range(NamedTuple):
@@ -149,14 +153,13 @@ class Watch:
         """
         before, self._until = self._until, min(self._until, self.ends_at(stage))
         try:
-            with self._looks() if within_passes and math.isfinite(self._until) else contextlib.nullcontext():
+            if not within_passes or math.isinf(self._until):
+                yield
+                return
+            with register_module_forward_pre_hook(lambda module, inputs: self.check()):
                 yield
         finally:
             self._until = before
-
-    def _looks(self) -> contextlib.AbstractContextManager[Any]:
-        """Within, every module calls `check` before it runs."""
-        return register_module_forward_pre_hook(lambda module, inputs: self.check())
 
     def check(self) -> None:
         """Say whether the time is up, between two passes of the model.
@@ -282,12 +285,21 @@ class Budget:
 
     def __init__(self, max_seconds: float | None, begun: float | None = None) -> None:
         self.max_seconds, self.begun = max_seconds, time.monotonic() if begun is None else begun
+        self._due, self._late = math.inf, 0.0
 
     def share(self, parts: float) -> float | None:
-        """Seconds for the next of `parts` equal parts of what is left; None: no limit."""
+        """Seconds for the next of `parts` equal parts of what is left; None: no limit.
+
+        Time is kept for the end of the last part and of the command: each as long as a part before was late.
+        """
         if self.max_seconds is None:
             return None
-        return max(self.begun + self.max_seconds - time.monotonic(), 0.0) / max(parts, 1.0)
+        now = time.monotonic()
+        self._late = min(max(self._late, now - self._due), _LATEST * self.max_seconds)
+        left = self.begun + self.max_seconds - now
+        share = max(left - 2 * self._late, 0.0) / max(parts, 1.0)
+        self._due = now + share
+        return share
 
 
 _current: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", default=None)

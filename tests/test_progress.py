@@ -7,7 +7,7 @@ import math
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -250,7 +250,7 @@ def test_a_limit_ends_a_pass_of_the_losses_midway(clock: Clock, tmp_path: Path) 
     """The second of them takes forty seconds; what the first found is kept."""
     model = torch.nn.Sequential(*[SlowLayer(clock, 1) for _ in range(40)])
 
-    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+    def losses(forward: Callable, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         return forward(batch["x"]).square().sum(1)
 
     posterior = Posterior(Problem(model, {"x": torch.randn(8, 3)}, losses, n=8, unit="nats"), micro_batch_size=4)
@@ -411,10 +411,27 @@ def test_durations() -> None:
 def test_the_estimates_of_a_command_share_its_time(clock: Clock) -> None:
     budget = Budget(100.0, begun=clock.now)
     assert budget.share(4) == 25.0
+    clock.now += 20
+    assert budget.share(2) == 40.0 and budget.share(1) == 80.0
+    clock.now += 77
+    assert budget.share(3) == 1.0 and Budget(None).share(3) is None
     clock.now += 60
-    assert budget.share(2) == 20.0 and budget.share(0) == 40.0
-    clock.now += 60
-    assert budget.share(3) == 0.0 and Budget(None).share(3) is None
+    assert budget.share(3) == 0.0
+
+
+def test_time_is_kept_for_the_end_of_a_command(clock: Clock) -> None:
+    """Each part is late by two seconds: what is written after its limit. The last may be so, and the table too."""
+    budget = Budget(100.0, begun=clock.now)
+    for left in (4, 3, 2, 1):
+        share = budget.share(left)
+        assert share is not None
+        clock.now += share + 2
+    assert clock.seconds == pytest.approx(98.0)
+    clock.now = clock.begun
+    budget = Budget(100.0, begun=clock.now)
+    assert budget.share(4) == 25.0
+    clock.now += 60  # a long gradient: that much need not be kept
+    assert budget.share(2) == 15.0
 
 
 def test_a_forecast_has_a_guess_between_the_least_and_the_most(clock: Clock) -> None:

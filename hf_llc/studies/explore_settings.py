@@ -126,7 +126,7 @@ def measure_grid(run: Run) -> tuple[list[Cell], ChainSettings]:
         for factor in FACTORS:
             if factor == 1:
                 cells.append(_cell(axis, factor, short, estimate))
-            elif chosen > 0:  # γ = 0: every multiple of it is 0
+            elif chosen > 0 and not run.is_over("check γ"):  # γ = 0: every multiple of it is 0
                 number += 1
                 other = replace(short, **{axis: factor * chosen})
                 trace = run.sampling.go_on(other, centre.name, number=number, steps=steps)

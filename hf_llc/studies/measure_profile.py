@@ -108,6 +108,10 @@ def measure(
             found, descent = Ladder(run, nbeta, number, report).rows(ladder, spectrum)
             rows += found
             descents |= descent
+        if not rows:
+            raise watch().out_of_time(
+                "sample", "before chains at the largest γ had eight steps", "or give fewer values of γ"
+            )
         profile = _profile(run, rows, descents, spectrum, hessian)
         run.processes.main_does(lambda: folder.finish(lambda: _save(profile, folder.folder)))
     return profile

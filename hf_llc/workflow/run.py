@@ -170,12 +170,12 @@ class Run:
         while True:
             chains = self.sample(settings, f"attempt-{len(attempts)}")
             estimate = self.judge(chains)
-            if is_trusted(estimate.verdict) and self.asked.check_localization and not self._is_over("sample"):
+            if is_trusted(estimate.verdict) and self.asked.check_localization and not self.is_over("sample"):
                 check = check_localization(self.sampling, chains, estimate)
                 estimate = estimate if check is None else self.judge(chains, check)
             watch().conclude(functools.partial(judged, estimate))
             better = retry_settings(settings, self.asked, estimate, from_above=self.came_from_above)
-            if better is None or len(attempts) + 1 == MAX_ATTEMPTS or self._is_over("attempt"):
+            if better is None or len(attempts) + 1 == MAX_ATTEMPTS or self.is_over("attempt"):
                 break
             expect_chains(self.posterior, better, self.processes)
             attempts.append(chosen_settings(settings) | {"verdict": estimate.verdict, "llc": estimate.llc})
@@ -205,7 +205,7 @@ class Run:
             observations=self.sampling.observations,
         )
 
-    def _is_over(self, stage: str) -> bool:
+    def is_over(self, stage: str) -> bool:
         """Whether the time for a stage is up, by the main process's clock."""
         return self.processes.main_does(lambda: watch().is_over(stage))
 
