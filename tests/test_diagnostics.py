@@ -10,8 +10,11 @@ import pytest
 from scipy import signal as filters
 from scipy import stats
 
+from hf_llc.config import SampleConfig
 from hf_llc.judging import statistics
 from hf_llc.judging.estimator import estimate
+from hf_llc.judging.remedies import Asked
+from hf_llc.records.findings import Estimate
 from hf_llc.records.trace import Trace
 
 
@@ -149,6 +152,66 @@ def test_each_ill_has_its_name() -> None:
     assert verdict(good, grad_dot=100 * 8 / 1e-3)[0] == "step size too large"
     assert verdict(good, grad_dot=1 * 8 / 1e-3)[0] == "trustworthy"
     assert verdict(relaxing(level=1, time=20, noise=8.0))[0] == "too few draws"
+
+
+def climbing(*, rate: float, burnin: int, draws: int, noise: float, seed: int, level: float = 400.0) -> np.ndarray:
+    """nβL of two chains that start at a minimum and relax at `rate` a step, under the noise of minibatches."""
+    time = np.arange(burnin + draws)
+    slow = ar1(math.exp(-rate), chains=2, draws=burnin + draws, seed=seed)
+    rng = np.random.default_rng(seed + 10_000)
+    return level * (1 - np.exp(-rate * time)) + slow + noise * rng.standard_normal(slow.shape)
+
+
+def judged(excess: np.ndarray, burnin: int, *, rate: float, asked: Asked | None = None) -> Estimate:
+    return estimate(
+        trace_of(excess), nbeta=100.0, init_loss=1.0, localization=1.0, step_size=rate, is_exact=True,
+        num_burnin_steps=burnin, num_steps_between_draws=1, asked=asked,
+    )  # fmt: skip
+
+
+def test_what_a_short_burnin_leaves_out_is_known_exactly_where_all_directions_relax_alike() -> None:
+    burnin, draws, rate = 40, 40, 0.08
+    alike = climbing(rate=rate, burnin=burnin, draws=draws, noise=0.1, seed=0, level=4000)
+    found = statistics.unrelaxed(alike, burnin, rate)
+    missing = 4000 * np.exp(-rate * np.arange(burnin, burnin + draws)).mean()
+    assert found == pytest.approx(missing, rel=0.02)
+    faster = climbing(rate=2 * rate, burnin=burnin, draws=draws, noise=0.1, seed=0, level=4000)
+    assert statistics.unrelaxed(faster, burnin, rate) > 4000 * np.exp(-2 * rate * np.arange(burnin, 80)).mean()
+    assert statistics.unrelaxed(faster, burnin, 1e-4) == 0  # there the distance tells, or nothing does
+    assert statistics.unrelaxed(faster, burnin, math.nan) == 0
+
+
+def test_the_error_holds_what_a_short_burnin_leaves_out() -> None:
+    """λ̂ of 80 draws, burn-in of 1.6 and .8 relaxation times: the errors without it fail more often than not."""
+    for burnin, noise in ((40, 5.0), (20, 60.0)):
+        z: list[tuple[float, float]] = []
+        for seed in range(20):
+            excess = climbing(rate=0.08, burnin=burnin, draws=40, noise=noise, seed=seed)
+            found, alone = judged(excess, burnin, rate=0.08), statistics.standard_error(excess[:, burnin:])
+            z.append(((found.llc - 400) / found.llc_se, (found.llc - 400) / alone))
+        new, old = np.abs(np.array(z)).T
+        assert np.mean(old > 2) > 0.5 > 0.1 > np.mean(new > 2)
+
+
+def test_a_burnin_of_many_relaxation_times_adds_nothing() -> None:
+    for seed in range(10):
+        excess = climbing(rate=0.08, burnin=200, draws=200, noise=20.0, seed=seed)
+        found = judged(excess, 200, rate=0.08)
+        assert found.llc_se == pytest.approx(statistics.standard_error(excess[:, 200:]), rel=1e-3)
+        assert "short burn-in" not in [reason.name for reason in found.reasons]
+
+
+@pytest.mark.parametrize(("setting", "remedy"), [
+    (50, "raise num_burnin_steps from 50 to 100"), ("auto", "raise max_steps from 4,000 to 8,000"),
+])  # fmt: skip
+def test_a_short_burnin_is_noted_with_how_long_it_must_be(setting: Any, remedy: str) -> None:
+    asked = Asked(SampleConfig(num_burnin_steps=setting, localization=1.0, max_steps=4000))
+    excess = climbing(rate=0.08, burnin=50, draws=50, noise=5.0, seed=0)
+    note = next(r for r in judged(excess, 50, rate=0.08, asked=asked).reasons if r.name == "short burn-in")
+    assert note.is_note and "flat directions relax in 25 steps" in note.text
+    assert note.remedy == remedy
+    still = judged(climbing(rate=0.08, burnin=100, draws=100, noise=5.0, seed=0), 100, rate=0.08, asked=asked)
+    assert "short burn-in" not in [reason.name for reason in still.reasons]
 
 
 @pytest.mark.parametrize("is_measured", [True, False], ids=["every step", "every 20th"])

@@ -101,6 +101,7 @@ def estimate(
         is_exact=is_exact,
         spreading=spreading,
         llc_still_missing=_still_missing(spreading["change"], share, relaxed),
+        llc_unrelaxed=statistics.unrelaxed(excess, num_burnin_steps, slow * share * localization),
         asked=asked or _unknown(num_burnin_steps, len(excess)),
         descent=descent,
         minimize=minimize,
@@ -148,7 +149,7 @@ def _measure(
     )
     return Measurements(
         llc=float(llc_per_chain.mean()),
-        llc_se=math.hypot(_error_of_mean(draws, of_heat), formula, heat_error, evidence.llc_still_missing),
+        llc_se=math.hypot(_error_of_mean(draws, of_heat), formula, heat_error, evidence.llc_missing),
         llc_per_chain=llc_per_chain.tolist(),
         llc_uncorrected=float(draws.mean(axis=1).mean()),  # summed as λ̂ is, to the last bit
         llc_plain=float(plain.mean(axis=1).mean()),

@@ -32,6 +32,7 @@ class Evidence:
         is_exact: the sampler's law does not depend on ε.
         spreading: how far the chains have come (`statistics.spreading`).
         llc_still_missing: what λ̂ may still gain while the chains move away from w*; 0 if they do not.
+        llc_unrelaxed: what λ̂ may lack because the burn-in was too short (`statistics.unrelaxed`).
         descent: how far a descent from w* falls (`calibration.descent`); None if there was none.
         asked: what remedies may change.
         minimize: what minimize found; None: w* was not moved.
@@ -49,9 +50,15 @@ class Evidence:
     is_exact: bool
     spreading: dict[str, float]
     llc_still_missing: float
+    llc_unrelaxed: float
     asked: Asked
     descent: dict[str, float] | None = None
     minimize: dict[str, Any] | None = None
+
+    @property
+    def llc_missing(self) -> float:
+        """What λ̂ may lack of what endless sampling would give: the larger of the two, which may see the same."""
+        return max(self.llc_still_missing, self.llc_unrelaxed, key=abs)
 
     @property
     def num_steps(self) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from hf_llc.judging.evidence import Evidence
 from hf_llc.judging.moved import is_overfitted, of
-from hf_llc.judging.remedies import Remedy, own_step_size, pull_of, reason_of, set_to
+from hf_llc.judging.remedies import Remedy, longer, own_step_size, pull_of, reason_of, set_to
 from hf_llc.numerals import number, short, signed, with_error
 from hf_llc.records.findings import OVERFITTED, Measurements, Reason
 
@@ -62,6 +62,26 @@ def _still_spreading(measured: Measurements, evidence: Evidence) -> Reason | Non
     )
 
 
+def _short_burnin(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """The draws began before the chains had relaxed, and that widens the error by a tenth or more."""
+    missing, asked = evidence.llc_unrelaxed, evidence.asked
+    if evidence.llc_still_missing or not missing > 0.42 * measured.llc_se:  # 0.42 of it: a tenth wider
+        return None
+    relaxed = 2 / (evidence.slow_step_size * evidence.localization) if evidence.localization else math.inf
+    if asked.is_auto("num_burnin_steps"):
+        remedy = longer(asked, evidence.localization, 2)
+    else:
+        least = 2 * asked.settings.num_burnin_steps
+        remedy = set_to(asked, num_burnin_steps=max(least, min(math.ceil(4 * relaxed), 10 * least)))
+    return reason_of(
+        "short burn-in",
+        f"λ̂ was still rising when the burn-in ended, and up to {short(missing)} may be missing, which is in its error: "
+        f"flat directions relax in {short(relaxed)} steps",
+        remedy,
+        is_note=True,
+    )
+
+
 def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
     """Chains that lowered ε relax more slowly, and some directions may not have relaxed at all."""
     if not (evidence.is_stiffer and evidence.relaxed_curvature > evidence.localization):
@@ -94,6 +114,6 @@ def _overfitted(measured: Measurements, evidence: Evidence) -> Reason | None:
 NOTES: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
     *(_overfitted, _one_chain),
     *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?
-    *(_still_spreading, _stiffer),  # have flat directions relaxed?
+    *(_still_spreading, _short_burnin, _stiffer),  # have flat directions relaxed?
 )
 """In the order in which a result lists them."""

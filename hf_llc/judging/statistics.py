@@ -137,6 +137,35 @@ def spreading(excess: Array, sq_distance: Array, num_burnin_steps: int) -> dict[
     return distances | {"change": float(excess[:, num_burnin_steps:].mean() - excess[:, before].mean())}
 
 
+_SEEN = 2.33
+"""Standard errors of a difference that one in a hundred exceeds, on one side."""
+
+
+def unrelaxed(excess: Array, num_burnin_steps: int, rate: float) -> float:
+    """What the mean of the draws may lack because they begin before the chains have relaxed; 0 if that is not seen.
+
+    In a quadratic loss a direction of curvature a lacks a share e^{−ε_eff a t} of its energy after t steps, and none
+    relaxes more slowly than ε_eff γ. If the later half of the burn-in lies below the draws by D (p < 0.01), the draws
+    lack at most D·f/(1 − f), where f is the mean of e^{−ε_eff γ t} over the draws beside that over this half. Where f
+    is above a half, γ relaxes too little in these steps for that to say much: there ‖w − w*‖ tells (`spreading`).
+
+    Args:
+        excess: nβ(L_B(w_t) − L_B(w*)), every step, `[chain, step]`.
+        num_burnin_steps: steps dropped at the start.
+        rate: ε_eff γ; NaN: not known.
+    """
+    early, late = excess[:, num_burnin_steps // 2 : num_burnin_steps], excess[:, num_burnin_steps:]
+    if early.shape[1] < 2 or not math.isfinite(rate) or not np.isfinite(excess).all():
+        return 0.0
+    below = float(late.mean() - early.mean())
+    if not below > _SEEN * math.hypot(standard_error(early), standard_error(late)):  # NaN: too few to tell
+        return 0.0
+    steps = np.arange(excess.shape[1]) - num_burnin_steps  # from the burn-in's end, so that no exponential is zero
+    left = np.exp(np.clip(-rate * steps, -500, 500))
+    share = float(left[num_burnin_steps:].mean() / left[num_burnin_steps // 2 : num_burnin_steps].mean())
+    return below * share / (1 - share) if share < 0.5 else 0.0
+
+
 def first_non_finite(values: Array) -> list[tuple[int, int]]:
     """(chain, step) of the first value that is not finite, for each chain that has one."""
     is_bad = ~np.isfinite(values)
