@@ -6,7 +6,6 @@ how the local posterior is sampled (the arguments of `LLCEvaluator`). Every valu
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Literal, get_args
@@ -14,6 +13,7 @@ from typing import Any, Literal, get_args
 from hf_llc.errors import InputError
 from hf_llc.observe_setting import checked_observe, observe_name
 from hf_llc.setting_checks import MOST, check_kinds, check_ranges, setting, unknown_setting
+from hf_llc.weights_setting import spelled, weights_name
 
 TextTask = Literal[
     "text-generation", "fill-mask", "text2text-generation", "text-classification", "token-classification"
@@ -204,12 +204,7 @@ class SampleConfig:
         check_kinds(self)
         check_ranges(self)
         if isinstance(self.weights, str):  # one spelling, for one run
-            terms = " ".join(self.weights.split()).split("+")
-            terms = [term.strip().replace("~ ", "~") for term in terms]
-            if not all(term.strip("~") for term in terms):
-                allowed = "all, or names joined by +, each with or without ~"
-                raise InputError("weights has a term without a name", value=self.weights, allowed=allowed)
-            object.__setattr__(self, "weights", "+".join(terms))
+            object.__setattr__(self, "weights", spelled(self.weights))
         object.__setattr__(self, "observe", checked_observe(self.observe))
         if self.localization == 0 and isinstance(self.localization, float):
             object.__setattr__(self, "localization", 0.0)  # −0.0 is the same setting
@@ -280,9 +275,6 @@ class SampleConfig:
         return self.num_burnin_steps + self.num_draws * self.num_steps_between_draws
 
 
-MASKS = "masks of"
-"""How the name of weights begins that were given as masks or slices."""
-
 _YOUNG: dict[str, Any] = {
     "weights": "all",
     "batch_order": "random",
@@ -324,14 +316,3 @@ def as_dict(config: Any) -> dict[str, Any]:
     values = {name: value for name, value in values.items() if name not in _YOUNG or value != _YOUNG[name]}
     named = {"weights": weights_name, "observe": observe_name}
     return {name: named[name](value) if name in named else value for name, value in values.items()}
-
-
-def weights_name(weights: str | Mapping[str, Any]) -> str:
-    """What a part of the weights is called: the expression for it, or a hash of the masks and slices given."""
-    if isinstance(weights, str):
-        return weights
-    digest = hashlib.sha256()
-    for name, where in sorted(weights.items(), key=lambda item: str(item[0])):
-        known = (name, where.tolist() if hasattr(where, "tolist") else where)
-        digest.update(repr(known).encode())
-    return f"{MASKS} {len(weights)} tensors, {digest.hexdigest()[:16]}"

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hf_llc.errors import InputError
 
 SAMPLED = "@data"
 """In place of a data set: the data that the chains are sampled on."""
+
+OBSERVABLES = ("parameter_norms",)
+"""What `hf_llc.observables` can record by name, before anybody registers more: known here without torch."""
 
 _NAME = re.compile(r"\w[\w.-]{0,63}")
 
@@ -41,8 +44,24 @@ def checked_observe(
             raise InputError(f"{setting} names two things alike", value=name, remedy="give one another name")
         if isinstance(value, (str, os.PathLike)) and not str(value).strip():
             raise InputError(f"{setting} has no data behind {name}=", value=str(value), remedy="write NAME=DATA:SPLIT")
+        if isinstance(value, str) and value.endswith(":") and not os.path.exists(value):
+            remedy = "write NAME=DATA:SPLIT, or leave out the colon"
+            raise InputError(f"{setting} has no split behind the colon of {name}", value=value, remedy=remedy)
         found[name] = value
     return found
+
+
+def unknown_observable(name: str, known: Iterable[str]) -> InputError:
+    """The refusal of a name that is none of the `known`."""
+    remedy = "see hf_llc.observables.register"
+    return InputError("observe names an unknown observable", value=name, allowed=", ".join(known), remedy=remedy)
+
+
+def registered_names(observe: str | Mapping[str, Any] | None) -> list[str]:
+    """The names in the setting that stand for registered observables."""
+    if isinstance(observe, str):
+        return [part.strip() for part in observe.split(",")]
+    return [name for name, value in (observe or {}).items() if value is None]
 
 
 def _parts(text: str) -> list[str]:

@@ -21,6 +21,7 @@ FLOORS = (
         "numerals",
         "setting_checks",
         "observe_setting",
+        "weights_setting",
         "config",
         "presets",
         "problem",

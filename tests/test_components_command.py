@@ -146,7 +146,7 @@ def test_words_and_globs() -> None:
         ("unembed", "unembed is tied to embed"),
         ("haeds", "no such weights, got 'haeds'"),
         ("all", "no component is named"),
-        ("l0,,l1", "no such weights, got ''"),
+        ("l0,,l1", "has a term without a name, got 'l0,,l1'"),
     ],
 )
 def test_bad_components_are_refused_in_a_line(components: str, message: str) -> None:

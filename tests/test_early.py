@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from launch import environment
 
 from hf_llc.cli.commands.benchmark import TARGETS
+from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.loading import device_names
 from hf_llc.loading.names import check_names, check_observed
+from hf_llc.observe_setting import OBSERVABLES
 
 STUDIES = {
     "estimate": [],
@@ -37,6 +43,13 @@ COMMON = {
     "--data text.txt --output text.txt/x": "cannot write to the output folder",
     "--data text.txt --device gpu": "no such device here",
     "--data text.txt --device cuda:one": "no such device here",
+    "--data text.txt --device mps": "no such device here, got 'mps'; allowed: cpu",
+    "--data text.txt --observe nothing": "observe names an unknown observable",
+    "--data text.txt --observe parameter_norms,": "observe names an unknown observable",
+    "--data text.txt --observe a=@data,nothing": "observe names an unknown observable",
+    "--data text.txt --observe a=text.txt:": "observe has no split behind the colon of a",
+    "--data text.txt --data-parallel 2": "data_parallel does not divide the 1 processes of this run",
+    "--data text.txt --parameter-parallel 3": "parameter_parallel does not divide the 1 processes of this run",
     "--data text.txt --weights l0+": "weights has a term without a name",
     "--data text.txt --weights ~": "weights has a term without a name",
     "--config nothing.yaml": "cannot read the config file",
@@ -51,6 +64,19 @@ OTHERS = {
     "curve --weight-files no.safetensors --factory a:b --data text.txt --output out": "no such weights file",
     "curve --revisions x --model m --data text.txt --output out --like nothing": "no result and no calibration",
     "influence --queries nothing.csv:test --output out": "observe queries: no such data file or folder",
+    "influence --queries text.txt: --output out": "no split behind the colon of queries",
+    "influence --resume --output out": "nothing to resume there",
+    "influence --resume --overwrite --output out": "resume and overwrite are both given",
+    "estimate --resume --output out": "nothing to resume there",
+    "curve --revisions x --model m --data text.txt --resume --output out": "nothing to resume there",
+    "curve --revisions x --model m --data text.txt --components l0+ --output out": "components has a term without",
+    "components --components heads,, --output out": "components has a term without a name",
+    "components --components heads --resume --output out": "nothing to resume there",
+    "profile --localizations 1e2:1e4:3 --resume --output out": "nothing to resume there",
+    "susceptibility --components ~+l0 --output out": "components has a term without a name",
+    "susceptibility --components heads --probe a=nothing.csv --output out": "probe a: no such data file or folder",
+    "susceptibility --components heads --resume --output out": "nothing to resume there",
+    "doctor --device gpu": "no such device here",
     "influence --level tokn --output out": "did you mean token?",
     "doctor --model ./nothing": "no such model folder",
     "compare nothing runs": "no result there",
@@ -104,6 +130,53 @@ def test_the_names_of_the_targets_are_those_of_the_targets() -> None:
     assert list(TARGETS) == list(known_targets.TARGETS)
 
 
+def test_the_names_of_the_observables_are_those_of_the_observables() -> None:
+    from hf_llc import observables
+
+    assert set(OBSERVABLES) == set(observables._LIBRARY)
+
+
+@pytest.mark.parametrize(
+    ("kind", "built", "driver", "is_absent"),
+    [
+        ("cuda", {"cuda": None, "hip": None}, "libc.so.6", True),
+        ("cuda", {"cuda": None, "hip": "6.2"}, "no-such-driver.so", False),  # AMD's devices have this name too
+        ("cuda", {"cuda": "12.8", "hip": None}, "no-such-driver.so", True),
+        ("cuda", {"cuda": "12.8"}, "libc.so.6", False),  # there is a driver: whether there is a GPU, torch knows
+        ("cuda", {}, "no-such-driver.so", False),
+        ("xpu", {"cuda": None, "xpu": None}, "libc.so.6", True),
+        ("xpu", {"cuda": None, "xpu": "2025"}, "libc.so.6", False),
+        ("npu", {"cuda": None}, "libc.so.6", False),  # a plugin may have it
+    ],
+)
+def test_what_torch_is_known_not_to_have(
+    kind: str, built: dict[str, Any], driver: str, is_absent: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(device_names, "_built_for", lambda: built)
+    monkeypatch.setattr(device_names, "_DRIVER", driver)
+    if is_absent:
+        with pytest.raises(InputError, match=f"no such device here, got '{kind}:0'; allowed: cpu"):
+            device_names.check_device_name(f"{kind}:0")
+    else:
+        device_names.check_device_name(f"{kind}:0")
+
+
+def test_torch_s_file_is_read_without_torch() -> None:
+    import torch
+
+    assert device_names._built_for()["cuda"] == torch.version.cuda
+
+
+def test_a_factory_may_register_observables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its module is imported later: what `observe` names may be there then."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("a text")
+    given = ["--weight-files", "no.safetensors", "--factory", "a:b", "--data", "text.txt", "--output", "out"]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        assert main(["curve", *given, "--observe", "mine"]) == 2
+    assert "no such weights file" in said.getvalue()
+
+
 @pytest.mark.parametrize("name", ["me/model", "gpt2", "."])
 def test_what_may_be_on_the_hub_or_is_here_is_left_to_loading(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -111,7 +184,7 @@ def test_what_may_be_on_the_hub_or_is_here_is_left_to_loading(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "config.json").write_text("{}")
     check_names(LoadConfig(model=name, data=name, tokenizer=name))
-    check_observed({"a": "me/data:test[:10%]", "b": None, "c": "@data"})
+    check_observed({"a": "me/data:test[:10%]", "parameter_norms": None, "c": "@data"})
 
 
 def test_loading_uses_the_same_check(tmp_path: Path) -> None:

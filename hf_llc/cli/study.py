@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import add_run_options, check_resume, kinds_of
+from hf_llc.cli.arguments import add_run_options, kinds_of
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 
@@ -45,7 +45,6 @@ def run_study(args: argparse.Namespace, name: str, measure: Callable[..., Any]) 
         measure: called with output, resume, overwrite, progress, begun and report; returns a table with
             `is_trustworthy`.
     """
-    check_resume(args)
     output = Path(args.output)
     args.run_folder = output
     console.hush(args.quiet)

@@ -9,6 +9,7 @@ from hf_llc.components.catalog import Catalog
 from hf_llc.components.masks import Masks, overlap, union, without
 from hf_llc.components.part_of import part_of
 from hf_llc.errors import InputError
+from hf_llc.weights_setting import component_words
 
 WHOLE = "all"
 """The name of all weights."""
@@ -27,7 +28,7 @@ def components_named(model: Any, components: str) -> list[str]:
     """
     catalog = Catalog(model)
     names: list[str] = []
-    for word in (" ".join(word.split()) for word in components.split(",")):
+    for word in component_words(components):
         term = _SETS.get(word, word)
         if word == "partition":
             names += catalog.partition()

@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from hf_llc.components.catalog import Catalog
 from hf_llc.components.masks import Masks, union, without
-from hf_llc.config import weights_name
 from hf_llc.errors import InputError
 from hf_llc.files import plain_value
 from hf_llc.problem import Part
+from hf_llc.weights_setting import weights_name
 
 _GLOB = "*?["
 

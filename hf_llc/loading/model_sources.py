@@ -93,6 +93,7 @@ def look_at_named(config: LoadConfig) -> None:
     """
     name = str(config.model)
     shown = public_name(name)
+    device_of(config)
     try:
         if Path(name).is_dir():
             refuse_adapter(name, None, shown)
@@ -121,6 +122,7 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
     """A model by id or folder, its processor and its origin. Files of the Hub are all of one commit, and checked."""
     folder = Path(name)
     check_model_name(name)
+    device_of(config)  # one that is not here is refused before anything is fetched
     if folder.is_dir():
         refuse_adapter(name, None, public_name(name))
         check_folder(folder, allow_pickle=config.allow_pickle)

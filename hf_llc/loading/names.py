@@ -6,8 +6,7 @@ Loading calls these checks; the command line calls them first, since importing t
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +14,10 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.files import LONGEST_NAME
 from hf_llc.loading.damaged_files import refuse_pointers
-from hf_llc.observe_setting import SAMPLED, split_of
+from hf_llc.observe_setting import OBSERVABLES, SAMPLED, registered_names, split_of, unknown_observable
 
 BUILDERS = {".txt": "text", ".json": "json", ".jsonl": "json", ".csv": "csv", ".tsv": "csv", ".parquet": "parquet"}
 """What reads a file of data, by its ending."""
-
-_DEVICE = re.compile(r"[a-z]+(:\d+)?")
 
 AS_TABLE = "give texts as a table: {'text': [one, two]}"
 
@@ -39,28 +36,28 @@ def check_names(load: LoadConfig) -> None:
         check_tokenizer_name(load.tokenizer)
 
 
-def check_observed(observe: str | Mapping[str, Any] | None) -> None:
-    """Refuse names of data in the setting `observe` behind which there is nothing.
+def check_observed(
+    observe: str | Mapping[str, Any] | None, *, known: Collection[str] = OBSERVABLES, setting: str = "observe"
+) -> None:
+    """Refuse names in the setting `observe` behind which there is nothing.
+
+    Args:
+        observe: the setting.
+        known: names of registered observables; none: any name may be registered later.
+        setting: what refusals call it.
 
     Raises:
         InputError: there is one.
     """
+    for name in registered_names(observe):
+        if known and name not in known:
+            raise unknown_observable(name, known)
     for name, value in observe.items() if isinstance(observe, Mapping) else ():
         if isinstance(value, str) and value != SAMPLED:
             try:
                 check_data_name(split_of(value)[0])
             except InputError as error:
-                raise InputError(f"observe {name}: {error}") from error
-
-
-def check_device_name(name: str | None) -> None:
-    """Refuse what no machine has for a device; whether this one has it, torch knows.
-
-    Raises:
-        InputError: the name is no type and number, or its type is "gpu" or "meta".
-    """
-    if name is not None and (not _DEVICE.fullmatch(name) or name.partition(":")[0] in ("gpu", "meta")):
-        raise InputError("no such device here", value=name, allowed="cpu, or cuda:0 … where there is a GPU")
+                raise InputError(f"{setting} {name}: {error}") from error
 
 
 def check_data_given(model: Any, data: Any) -> None:

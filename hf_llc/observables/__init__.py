@@ -11,6 +11,7 @@ from typing import TypeVar
 from hf_llc.errors import InputError
 from hf_llc.observables.observable import Observable
 from hf_llc.observables.parameter_norms import parameter_norms
+from hf_llc.observe_setting import registered_names, unknown_observable
 
 __all__ = ["OBSERVABLES", "Observable", "observables_named", "register"]
 
@@ -48,13 +49,8 @@ def observables_named(names: str | None) -> dict[str, Observable]:
         InputError: one of them is not known.
     """
     found: dict[str, Observable] = {}
-    for name in [] if names is None else [part.strip() for part in names.split(",")]:
+    for name in registered_names(names):
         if name not in OBSERVABLES:
-            raise InputError(
-                "observe names an unknown observable",
-                value=name,
-                allowed=", ".join(OBSERVABLES),
-                remedy="see hf_llc.observables.register",
-            )
+            raise unknown_observable(name, OBSERVABLES)
         found[name] = OBSERVABLES[name]
     return found

@@ -18,6 +18,7 @@ from accelerate.utils import broadcast_object_list, gather_object, parse_flag_fr
 
 from hf_llc.errors import InputError
 from hf_llc.parallel.group import TIMEOUT, Group, handle_of
+from hf_llc.parallel.group_size import check_group
 
 T = TypeVar("T")
 
@@ -121,13 +122,7 @@ class Processes:
         self.state = process_state()
         self._is_alone = _is_alone.get()
         for name, size in (("data_parallel", data_parallel), ("parameter_parallel", parameter_parallel)):
-            if self.count % size:
-                raise InputError(
-                    f"{name} does not divide the {self.count} processes of this run",
-                    value=size,
-                    allowed=", ".join(str(k) for k in range(1, self.count + 1) if self.count % k == 0),
-                    remedy=f"launch as many processes as {name}, or a multiple",
-                )
+            check_group(name, size, self.count)
         size = max(data_parallel, parameter_parallel)
         first = self._index // size * size
         self.group = Group(range(first, first + size), self.device) if size > 1 else Group()

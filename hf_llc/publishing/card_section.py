@@ -6,11 +6,11 @@ import json
 import math
 from typing import TYPE_CHECKING, Any
 
-from hf_llc.config import MASKS
 from hf_llc.numerals import number, with_error
 from hf_llc.publishing.formatting import code, counted, escaped, shell_word
 from hf_llc.publishing.headline import curve_text, estimate_text, law_text, moved_text, remedies_of
 from hf_llc.publishing.lines import CARD_DIAGNOSTICS, CARD_SETTINGS, card_rows
+from hf_llc.weights_setting import MASKS
 
 if TYPE_CHECKING:
     from hf_llc.records.record import Record

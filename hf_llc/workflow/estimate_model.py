@@ -9,7 +9,7 @@ from pathlib import Path
 
 from hf_llc.backend.torch_modes import own_modes
 from hf_llc.components.part_of import part_of
-from hf_llc.config import LoadConfig, SampleConfig, weights_name
+from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
@@ -18,6 +18,7 @@ from hf_llc.progress import Watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.publishing.result_folder import check_unread, save
 from hf_llc.result import LLCResult
+from hf_llc.weights_setting import weights_name
 from hf_llc.workflow.observed import observables_of
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run

@@ -9,17 +9,19 @@ from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 from hf_llc.components.part_of import part_of
-from hf_llc.config import LoadConfig, SampleConfig, weights_name
+from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 from hf_llc.files import check_writable
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import Observable, observables_named
+from hf_llc.observe_setting import registered_names
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.progress import TimeIsUp, watch
+from hf_llc.weights_setting import weights_name
 from hf_llc.workflow.identity import asked_of, identity_of
 from hf_llc.workflow.observed import fingerprints_of, observables_of
 from hf_llc.workflow.run import Run
@@ -127,8 +129,8 @@ def opened_run(
     sample, processes = arrange_processes(sample, given.model)
     if folder is None and resume:
         raise InputError("resume needs an output folder", remedy="give output")
-    if isinstance(sample.observe, str):
-        observables_named(sample.observe)  # an unknown name is refused now, before anything is loaded
+    for name in registered_names(sample.observe):
+        observables_named(name)  # an unknown one is refused now, before anything is loaded
     if folder is not None:
         processes.main_does(lambda: str(check_writable(folder.folder)))
 

@@ -11,13 +11,14 @@ import torch
 
 from hf_llc.backend.versions import package_versions
 from hf_llc.chains.ensemble import Sampling
-from hf_llc.config import SampleConfig, weights_name
+from hf_llc.config import SampleConfig
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.restriction import num_parameters_of
 from hf_llc.problem import Problem
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.conditions import Cost, Settings, Subject
+from hf_llc.weights_setting import weights_name
 from hf_llc.workflow.continuations import SampledChains
 
 

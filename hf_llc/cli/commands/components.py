@@ -6,9 +6,10 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.cli.arguments import add_settings, check_resume, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
+from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """λ̂ of each component of a model (heads, layers, any weights by name) at one nβ and γ and settings
 decided on the whole model. Run it again to go on. Writes components.csv, .parquet, .json, .png and a folder a
@@ -42,7 +43,10 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the components and print the table; return the exit code."""
     load, sample = settings_from(args)
-    check_places(load, sample, Path(args.output))
+    check_resume(args)
+    check_places(load, sample, Path(args.output), resume=args.resume)
+
+    component_words(args.components)
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_components import measure

@@ -14,7 +14,9 @@ from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
+from hf_llc.observe_setting import OBSERVABLES
 from hf_llc.studies import checkpoint_series
+from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """λ̂ of every checkpoint of a series, at settings decided on one of them. Run it again to go on. Exit
 code 3 if a point is missing or not trustworthy."""
@@ -60,7 +62,10 @@ def run(args: argparse.Namespace) -> int:
     load, sample = settings_from(args)
     check_resume(args)
     _check_series(args, load)
-    check_places(load, sample, Path(args.output))
+    known = OBSERVABLES if args.factory is None else ()  # its module may register more
+    check_places(load, sample, Path(args.output), resume=args.resume, observables=known)
+    if args.components is not None:
+        component_words(args.components)
     console.hush(args.quiet)  # the factory of a series imports torch
     with contextlib.redirect_stdout(sys.stderr):
         local = None if args.revisions is not None else _local_series(args, load)

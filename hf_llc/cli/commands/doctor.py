@@ -9,6 +9,7 @@ from typing import Any
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.loading.device_names import check_device_name
 from hf_llc.loading.names import check_names
 
 _PLANNED = (
@@ -35,6 +36,7 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the checks, or the memory plan of a model; return the exit code."""
     load, sample = settings_from(args)
+    check_device_name(load.device)
     if load.model is not None:
         check_names(load)
         console.hush(True)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
     load, sample = settings_from(args)
     check_resume(args)
     output = console.default_output(load, sample) if args.output is None else Path(args.output)
-    check_places(load, sample, output)
+    check_places(load, sample, output, resume=args.resume)
     args.run_folder = output
     with contextlib.redirect_stdout(sys.stderr):  # stdout is for the result alone
         from hf_llc import evaluator

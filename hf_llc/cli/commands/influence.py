@@ -6,10 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, convert, settings_from
+from hf_llc.cli.arguments import add_settings, check_resume, convert, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_level, add_study_options, run_study
 from hf_llc.loading.names import check_observed
+from hf_llc.observe_setting import checked_observe
 
 _DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
 influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), with errors. Without --queries
@@ -37,9 +38,11 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure influence and print the strongest pairs; return the exit code."""
     load, sample = settings_from(args)
-    check_places(load, sample, Path(args.output))
+    check_resume(args)
+    check_places(load, sample, Path(args.output), resume=args.resume)
     top = convert("top", args.top, int)
-    check_observed({} if args.queries is None else {"queries": args.queries})
+    if args.queries is not None:
+        check_observed(checked_observe({"queries": args.queries}))
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_influence import measure

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, convert, settings_from
+from hf_llc.cli.arguments import add_settings, check_resume, convert, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.errors import InputError
@@ -44,7 +44,8 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure the profile and print it; return the exit code."""
     load, sample = settings_from(args)
-    check_places(load, sample, Path(args.output))
+    check_resume(args)
+    check_places(load, sample, Path(args.output), resume=args.resume)
     localizations = values_of("localizations", args.localizations)
     nbetas = None if args.nbetas is None else values_of("nbetas", args.nbetas)
     names = ("probes", "iterations", "examples")

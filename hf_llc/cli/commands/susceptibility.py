@@ -6,9 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, settings_from
+from hf_llc.cli.arguments import add_settings, check_resume, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_level, add_study_options, run_study
+from hf_llc.loading.names import check_observed
+from hf_llc.observe_setting import checked_observe
+from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """χ of each component (heads, layers, any weights) to each token of the first --observe-examples
 examples of the data and of probes, from a run of all weights and one a component, with errors: which tokens a component
@@ -38,7 +41,11 @@ def add(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure susceptibilities and print a line a component; return the exit code."""
     load, sample = settings_from(args)
-    check_places(load, sample, Path(args.output))
+    check_resume(args)
+    check_places(load, sample, Path(args.output), resume=args.resume)
+
+    component_words(args.components)
+    check_observed(checked_observe(args.probe, setting="probe"), known=(), setting="probe")
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_susceptibility import measure
