@@ -108,6 +108,7 @@ _RUNS: dict[str, Callable[[Path], bool]] = {
     "calibration.png": _is_picture,
     "components.png": _is_picture,
     "influence.png": _is_picture,
+    "kernel.png": _is_picture,
     "susceptibility.png": _is_picture,
     "susceptibility.html": _begins_with("<!doctype html><!-- hf_llc susceptibility"),
     "susceptibility.parquet": _is_parquet,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import tiny
 import torch
-from datasets import load_dataset
+from datasets import ClassLabel, Dataset, load_dataset
 from safetensors.numpy import load_file
 from torch import nn
 
@@ -23,6 +26,10 @@ from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.judging.covariances import covariances
 from hf_llc.judging.influence import influence
+from hf_llc.loading.other_column import values_beside
+from hf_llc.loading.problem_loader import load_problem
+from hf_llc.studies.influence_table import InfluenceTable
+from hf_llc.studies.kernel_plot import placed, plot_kernel
 from hf_llc.studies.measure_influence import measure
 
 Array = np.ndarray
@@ -237,7 +244,7 @@ def test_the_command_s_files(measured: Path) -> None:
     assert (first["rank"], first["effect"], first["bif"] < 0) == (1, "helps", True) and "cat" in first["query_text"]
     page = (out / "influence.html").read_text(encoding="utf-8")
     assert page.count("<h2>") == 18 and "influence.png" in page
-    assert (out / "influence.png").stat().st_size > 10_000
+    assert (out / "influence.png").stat().st_size > 10_000 and (out / "kernel.png").stat().st_size > 10_000
     result = LLCResult.load(out / "chains")
     assert result.influence().bif.shape == (18, 18)
 
@@ -289,6 +296,9 @@ def test_by_token(measured: Path) -> None:
         (["--resume", "--overwrite"], "resume and overwrite are both given"),
         (["--parameter-parallel", "2"], "parameter_parallel"),
         (["--output", "/proc/nowhere"], "cannot write to the output folder"),
+        (["--color", "kind"], "no such column, got 'kind'"),
+        (["--color", "text", "--level", "token"], "color is for the picture of the loss kernel, got 'text'"),
+        (["--color", "text", "--packing", "packed"], "an example of these data is no row with columns"),
         (["--quries", "x"], "did you mean --queries?"),
     ],
 )
@@ -301,6 +311,77 @@ def test_bad_input_is_one_line(
     printed = capfd.readouterr()
     assert said in printed.err and len(printed.err.strip().splitlines()) == 1 and not printed.out
     assert not (tmp_path / "new").exists()
+
+
+def test_the_loss_kernel_in_a_plane(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two kinds of examples lie apart; an installed UMAP gets the distances 1 − ρ."""
+    kind = np.repeat([0, 1], 6)
+    rho = np.where(kind[:, None] == kind, 0.6, -0.2)
+    monkeypatch.setitem(sys.modules, "umap", None)
+    places, how = placed(rho, seed=0)
+    assert how == "PCA of ρ"
+    np.testing.assert_allclose(np.abs(places[:, 0]), np.sqrt((1 + 5 * 0.6 + 6 * 0.2) / 12), rtol=1e-6)
+    assert np.ptp(np.sign(places[:6, 0])) == 0 and (places[:6, 0] * places[6:, 0] < 0).all()
+    asked: dict[str, Any] = {}
+
+    class UMAP:
+        def __init__(self, **settings: Any) -> None:
+            asked.update(settings)
+
+        def fit_transform(self, distance: Array) -> Array:
+            asked["distance"] = distance
+            return np.zeros((len(distance), 2), dtype=np.float32)
+
+    monkeypatch.setitem(sys.modules, "umap", SimpleNamespace(UMAP=UMAP))
+    places, how = placed(rho, seed=7)
+    assert how == "UMAP of 1 − ρ" and places.shape == (12, 2)
+    assert (asked["metric"], asked["random_state"], asked["n_neighbors"]) == ("precomputed", 7, 11)
+    np.testing.assert_allclose(asked["distance"], 1 - np.where(np.eye(12) > 0, 1.0, rho))
+    assert placed(rho[:4, :4], seed=0)[1] == "PCA of ρ"  # too few for neighbours
+
+
+@pytest.mark.parametrize(
+    ("values", "legend"),
+    [
+        (["cat", "dog"] * 9, ["cat (9)", "dog (9)"]),
+        (list(range(18)), None),
+        ([f"kind {k}" for k in range(9)] * 2, [f"kind {k} (2)" for k in range(7)] + ["other (4)"]),
+    ],
+    ids=["texts", "numbers", "too many texts"],
+)
+def test_the_picture_of_a_kernel_is_coloured(
+    values: list[Any], legend: list[str] | None, measured: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    figures: list[Any] = []
+    monkeypatch.setitem(sys.modules, "umap", None)
+    monkeypatch.setattr("hf_llc.publishing.picture.save_picture", lambda figure, path: figures.append(figure))
+    found = LLCResult.load(measured / "out" / "chains").influence()
+    table = SimpleNamespace(found=found, settings={"seed": 0}, headline="")
+    plot_kernel(cast(InfluenceTable, table), "x.png", colour="kind", values=values)
+    axes = figures[0].axes
+    if legend is None:
+        assert len(axes) == 2 and axes[1].get_ylabel() == "kind"
+        assert axes[0].collections[0].get_array().tolist() == values
+    else:
+        assert [text.get_text() for text in axes[0].get_legend().get_texts()] == legend
+
+
+def test_colours_are_read_from_the_rows(measured: Path, tmp_path: Path) -> None:
+    """Each example gets its own row's value, a class by its name, also from a data set given as an object."""
+    rows = {"text": [*tiny.SENTENCES, "zz yy xx ww"], "kind": [0] * len(tiny.SENTENCES) + [1]}
+    data = Dataset.from_dict(rows).cast_column("kind", ClassLabel(names=["story", "noise"]))
+    load = LoadConfig(packing="document", max_length=12)
+    problem = load_problem(str(measured / "model"), data, load)
+    assert values_beside(problem, data, load, "kind") == ["story"] * len(tiny.SENTENCES) + ["noise"]
+    data.to_json(tmp_path / "data.jsonl")
+    few = replace(load, max_examples=3)
+    fewer = load_problem(str(measured / "model"), str(tmp_path / "data.jsonl"), few)
+    assert values_beside(fewer, str(tmp_path / "data.jsonl"), few, "kind") == [0, 0, 0]
+    with pytest.raises(InputError, match="the data have other rows than examples"):
+        values_beside(fewer, data, load, "kind")
+    lists = data.add_column("list", [[1]] * len(data))
+    with pytest.raises(InputError, match="the column list holds neither texts nor numbers, got 'list'"):
+        values_beside(problem, lists, load, "list")
 
 
 def test_a_matrix_too_large_is_refused(measured: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

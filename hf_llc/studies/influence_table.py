@@ -20,11 +20,11 @@ from hf_llc.seals import run_of, save_sealed_json
 
 SCHEMA_VERSION = 1
 
-PICTURE, REPORT, PARQUET, MATRIX, CSV, JSON = INFLUENCE_FILES = (
-    *("influence.png", "influence.html", "influence.parquet", "influence.safetensors", "influence.csv"),
+PICTURE, KERNEL, REPORT, PARQUET, MATRIX, CSV, JSON = INFLUENCE_FILES = (
+    *("influence.png", "kernel.png", "influence.html", "influence.parquet", "influence.safetensors", "influence.csv"),
     "influence.json",
 )
-"""Files of the folder. influence.json is written last."""
+"""Files of the folder. influence.json is written last; kernel.png is of a loss kernel alone."""
 
 _SHOWN = 12
 _WIDTH = 48
@@ -83,6 +83,11 @@ class InfluenceTable:
     def is_trustworthy(self) -> bool:
         """True if the matrix is signal."""
         return self.found.is_trustworthy
+
+    @property
+    def is_kernel(self) -> bool:
+        """True if the sources, examples each, are their own queries."""
+        return self.level == "example" and "queries=" not in str(self.settings["observe"])
 
     @property
     def headline(self) -> str:
@@ -179,6 +184,7 @@ def render_html(table: InfluenceTable) -> str:
         f"{html.escape(with_error(table.llc['llc'], table.llc['llc_se']))} ({html.escape(table.llc['verdict'])}), at "
         f"nβ {number(table.settings['nbeta'])} and γ {number(table.settings['localization'])}.</p>",
         f"<img src='{PICTURE}' alt='the matrix of ρ'>",
+        *([f"<img src='{KERNEL}' alt='the examples in a plane'>"] if table.is_kernel else []),
     ]
     for query, group in itertools.groupby(table.rows, key=lambda row: row.query):
         rows = list(group)

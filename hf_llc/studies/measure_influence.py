@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -11,12 +11,14 @@ from typing import Any
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
+from hf_llc.loading.other_column import values_beside
 from hf_llc.observe_setting import SAMPLED
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
 from hf_llc.studies.influence_plot import plot_influence
-from hf_llc.studies.influence_table import INFLUENCE_FILES, PICTURE, InfluenceTable, strongest
+from hf_llc.studies.influence_table import INFLUENCE_FILES, KERNEL, PICTURE, InfluenceTable, strongest
+from hf_llc.studies.kernel_plot import plot_kernel
 from hf_llc.studies.load_once import load_once
 from hf_llc.studies.observing import check_level, observing, texts_of
 from hf_llc.studies.own_folder import own_folder
@@ -40,6 +42,7 @@ def measure(
     queries: Any = None,
     level: str = "example",
     top: int = 5,
+    color: str | None = None,
     output: str | Path,
     resume: bool = False,
     overwrite: bool = False,
@@ -56,6 +59,7 @@ def measure(
         queries: data of queries, as a value of `observe`; None: the sources themselves (the loss kernel).
         level: "example" or "token".
         top: helpers and harmers of each query in the table.
+        color: column of the data by which the picture of the loss kernel is coloured; None: none.
         output: folder of the table, with the chains in `chains`.
         resume: refuse a folder that holds no such table.
         overwrite: compute everything again.
@@ -72,6 +76,7 @@ def measure(
     problem, decided = load_once(load, sample, given, processes=processes, progress=progress, begun=begun)
     check_level(level, problem)
     _check_size(problem, decided, level)
+    colours = _colours(problem, load, given, decided, color, is_kernel=queries is None and level == "example")
     folder = RunFolder(output, files=INFLUENCE_FILES)
     asked = {**asked_of(load, sample), "level": level, "top": top}
     with own_folder(folder, asked, processes=processes, resume=resume, overwrite=overwrite):
@@ -87,7 +92,7 @@ def measure(
         )
         report(f"λ̂ of the chains: {result.verdict}")
         table = _table(problem, result, sample, level=level, top=top)
-        processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
+        processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder, color, colours)))
     return table
 
 
@@ -132,7 +137,26 @@ def _table(problem: Problem, result: LLCResult, sample: SampleConfig, *, level: 
     )
 
 
-def _save(table: InfluenceTable, folder: Path) -> None:
-    """Write influence.png, then the other files, influence.json last."""
+def _colours(
+    problem: Problem, load: LoadConfig, given: Given, sample: SampleConfig, color: str | None, *, is_kernel: bool
+) -> Sequence[str | float]:
+    """The column of the examples that are looked at.
+
+    Raises:
+        InputError: there is none, or nothing to colour.
+    """
+    if color is None:
+        return []
+    if not is_kernel:
+        remedy = "leave queries out, at the level example"
+        raise InputError("color is for the picture of the loss kernel", value=color, remedy=remedy)
+    data = load.data if given.data is None else given.data
+    return values_beside(problem, data, load, color)[: sample.observe_examples]
+
+
+def _save(table: InfluenceTable, folder: Path, color: str | None, colours: Sequence[str | float]) -> None:
+    """Write the pictures, then the other files, influence.json last."""
     write_atomically(folder / PICTURE, lambda path: plot_influence(table, path))
+    if table.is_kernel:
+        write_atomically(folder / KERNEL, lambda path: plot_kernel(table, path, colour=color, values=colours))
     table.save(folder)

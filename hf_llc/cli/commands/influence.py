@@ -30,6 +30,7 @@ def add(commands: Any) -> None:
     group.add_argument("--queries", metavar="DATA:SPLIT", help="Hub id, folder or file; none: the examples themselves")
     add_level(group, default="example")
     group.add_argument("--top", metavar="N", default="5", help="helpers and harmers of each query (default: 5)")
+    group.add_argument("--color", metavar="COLUMN", help="of the data, for the picture of the loss kernel")
     add_settings(parser)
     add_study_options(parser, output="table")
     parser.set_defaults(run=run, parser=parser)
@@ -47,6 +48,6 @@ def run(args: argparse.Namespace) -> int:
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_influence import measure
 
-        return measure(load, sample, queries=args.queries, level=args.level, top=top, **common)
+        return measure(load, sample, queries=args.queries, level=args.level, top=top, color=args.color, **common)
 
     return run_study(args, "influence", measured)
