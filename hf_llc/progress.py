@@ -180,6 +180,13 @@ class Watch:
         if self._stage is not None:
             self._stage.done += examples
 
+    def take_more(self, work: float) -> None:
+        """The stage under way takes so much more work than it was said to, in gradients of one example."""
+        if self._stage is not None:
+            self._stage.total += work
+            if self._stage.name in self.plan:
+                self.plan[self._stage.name] = Range(*(part + work for part in self.plan[self._stage.name]))
+
     def time_left(self) -> Range:
         """Seconds that the rest of the plan takes; NaN: not known."""
         if not self.plan:

@@ -15,6 +15,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
+from hf_llc.progress import Watch, watching
 from hf_llc.workflow import heat_share
 from hf_llc.workflow.estimate_model import estimate_problem
 
@@ -36,14 +37,17 @@ def test_share_of_a_quadratic() -> None:
 
 @pytest.mark.parametrize(("localization", "samples"), [(1.0, 1), (100.0, 4)])
 def test_several_samples_where_much_of_the_noise_does_not_count(localization: float, samples: int) -> None:
-    """One sample where nearly all of it heats λ̂, four where γ holds a half of it; each costs its products."""
+    """One sample where nearly all of it heats λ̂, four where γ holds a half of it; each costs its products alone."""
     problem = shifted_problem(torch.ones(100), num_examples=400, spread=1.0)
     with preserved(problem.model):
         posterior = Posterior(problem)
         law = Law(nbeta=NBETA, localization=localization)
-        spectrum = noise_spectrum(posterior, law, posterior.start(1), seed=0, batch_size=4, gradient="plain")
+        with watching(Watch()) as watch, watch.stage("measure heat") as stage:
+            spectrum = noise_spectrum(posterior, law, posterior.start(1), seed=0, batch_size=4, gradient="plain")
     assert {number for *_, number in spectrum} == set(range(samples))
-    assert gradients_of(spectrum) == samples * gradients_of([[1.0, 1.0, 0]])
+    # One gradient of 16 minibatches for all samples; of each, six products with their Hessian, and the noise.
+    assert gradients_of(spectrum) == 16 + samples * (6 * 16 + 4)
+    assert stage.done / 4 == 16 + samples * (6 * 16 + 2)  # a plain gradient's noise costs two, a control variate's four
     assert sum(weight for _, weight, _ in spectrum) == pytest.approx(1.0)
     assert heating_share(spectrum, localization) == pytest.approx(NBETA / (NBETA + localization), abs=0.02)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from hf_llc.calibration.pilot import Pilot, limit_effective_step
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
+from hf_llc.judging.checks import is_change_known
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.parallel.processes import Processes
@@ -29,6 +31,7 @@ from hf_llc.problem import Problem
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, slow_step_size
+from hf_llc.workflow.continuations import few_chains
 from hf_llc.workflow.estimate_model import estimate_problem
 from hf_llc.workflow.settings import decide_from_data
 
@@ -285,6 +288,39 @@ def test_localization_is_looked_at_by_runs_where_weights_do_not_allow() -> None:
     for name, gamma in (("halved", 2.5), ("doubled", 10.0)):
         truth = 150 * (5 / (5 + gamma) - 5 / 10)
         assert change[f"{name}_se"] < 0.2 * abs(truth) and abs(change[name] - truth) < 4 * change[f"{name}_se"]
+
+
+@pytest.mark.parametrize(("target_se", "doubled"), [(0.05, 1), (1e-4, 2)])
+def test_two_chains_look_at_another_localization_and_all_where_these_do_not_tell(
+    target_se: float, doubled: int
+) -> None:
+    """The other chains follow where the error of the change is above the one asked for; no chain runs twice."""
+    asked = sample(step_size=0.008, friction=0.3, localization=5.0, num_burnin_steps=100, num_draws=200, num_chains=4,
+                   chain_batch_size=1, target_se=target_se, batch_size="full")  # fmt: skip
+    result = estimate_problem(power_problem(torch.full((300,), 0.2)), asked)
+    change, steps = result.localization_sensitivity, 100
+    for name, gamma in (("halved", 2.5), ("doubled", 10.0)):
+        truth = 150 * (5 / (5 + gamma) - 5 / 10)
+        assert abs(change[name] - truth) < 4 * change[f"{name}_se"]
+        assert change[f"{name}_se"] < 0.05 * result.llc
+    assert result.descent is not None
+    of_descent = int(result.descent["num_gradients"])
+    assert result.num_gradients == 4 * 300 + of_descent + doubled * 2 * 2 * steps
+
+
+def test_a_change_near_the_line_of_the_verdict_is_not_known() -> None:
+    """−0.4 λ̂ is that line: two errors from it, and within a twentieth of λ̂, the change says enough."""
+    known = functools.partial(is_change_known, llc=100.0, within=0.05)
+    assert known(-30.0, 4.0) and known(-50.0, 4.0) and known(90.0, 5.0)
+    assert not known(-33.0, 4.0) and not known(-47.0, 4.0)
+    assert not known(90.0, 6.0) and not known(90.0, math.nan) and not known(math.nan, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("num_chains", "size", "few"), [(4, 1, 2), (4, 3, 3), (8, 8, 8), (1, 1, 1), (5, 2, 2), (3, 4, 3)]
+)
+def test_whole_batches_look_at_another_localization(num_chains: int, size: int, few: int) -> None:
+    assert few_chains(num_chains, size) == few
 
 
 def test_heat_is_taken_off_where_localization_is_looked_at_and_off_the_extrapolation() -> None:

@@ -314,6 +314,9 @@ def test_a_share_is_of_the_guess_and_never_all(clock: Clock) -> None:
     new.plan, new.seconds_each = {"check γ": Range(0.0, 0.0, 50.0)}, 1.0
     with new.stage("check γ", 40.0):
         assert new.time_left() == Range(40.0, 40.0, 40.0)  # what was not sure has begun
+        new.spend(30)
+        new.take_more(20.0)
+        assert new.time_left() == Range(30.0, 30.0, 30.0)
 
 
 def test_time_left_is_told_from_all_stages(clock: Clock) -> None:

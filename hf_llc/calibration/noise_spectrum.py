@@ -37,16 +37,16 @@ one sample is as good as none: 0, 0.25 and 0.81 of it were seen at one place of 
 _SURE = 0.8
 """ω of the first sample from which on it is the only one: what more would change is within the formula's error."""
 
-_COST = 4 + NUM_BATCHES * (_PRODUCTS + 1)
+_COST = 4 + NUM_BATCHES * _PRODUCTS
 """Of a sample, in gradients of a minibatch, at most."""
 
-NUM_GRADIENTS = _SAMPLES * _COST
-"""Cost of a spectrum, in gradients of a minibatch, at most."""
+NUM_GRADIENTS = NUM_BATCHES + _SAMPLES * _COST
+"""Cost of a spectrum, in gradients of a minibatch, at most: all samples are seen from one place."""
 
 
 def samples_within(num_gradients: int) -> int:
     """How many samples chains of `num_gradients` pay for: those that cost a quarter of the chains, but one at least."""
-    return min(max(num_gradients // (4 * _COST), 1), _SAMPLES)
+    return min(max(num_gradients // (4 * (NUM_BATCHES + _COST)), 1), _SAMPLES)
 
 
 Spectrum = list[list[float]]
@@ -55,7 +55,7 @@ Spectrum = list[list[float]]
 
 def gradients_of(spectrum: Spectrum) -> int:
     """What a spectrum has cost, in gradients of a minibatch."""
-    return _COST * len({sample for *_, sample in spectrum})
+    return NUM_BATCHES + _COST * len({sample for *_, sample in spectrum})
 
 
 def is_heat_significant(trace: Trace, *, nbeta: float, num_burnin_steps: int) -> bool:
@@ -124,13 +124,14 @@ def noise_spectrum(
     walk = Walk(posterior, law, [HEAT], seed=seed, batch_size=batch_size, w=w, gradient=gradient)
     batches = [walk.batches.indices(2 + step) for step in range(NUM_BATCHES)]
     indices = torch.cat([batch for batch in batches if batch is not None], dim=1)
+    base = posterior.gradient(w, indices)[1]  # of which every product takes a difference
     spectra: list[Spectrum] = []
     powers: list[float] = []
     for sample in range(num_samples):
         at = 2 + NUM_BATCHES + 2 * sample if sample else 0
         one, other = (walk.gradient(walk.batches.indices(at + step))[1] for step in range(2))
         noise = torch.cat([a - b for a, b in zip(one, other, strict=True)], dim=1)
-        spectra.append(_lanczos(posterior, law, w, noise, indices))
+        spectra.append(_lanczos(posterior, law, w, noise, indices, base))
         powers.append(float(posterior.buffer.norm(noise)) ** 2)
         if sample == 0 and heating_share([[*node, 0] for node in spectra[0]], law.localization) >= _SURE:
             break
@@ -147,12 +148,13 @@ def noise_spectrum(
 _AT_INFINITY = [[1e300, 1.0]]
 
 
-def _lanczos(posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor) -> list[list[float]]:
-    """Nodes and weights of the Gauss quadrature, by Lanczos' method started at `noise`."""
+def _lanczos(
+    posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor, base: list[Tensor]
+) -> list[list[float]]:
+    """Nodes and weights of the Gauss quadrature, by Lanczos' method started at `noise`. `base`: ∇L(w) of them."""
     size = float(posterior.buffer.norm(noise))
     if not size > 0 or not np.isfinite(size):
         return _AT_INFINITY
-    base = posterior.gradient(w, indices)[1]
     v_before, v, beta = torch.zeros_like(noise), noise / size, 0.0
     diagonal: list[float] = []  # of the tridiagonal matrix
     off_diagonal: list[float] = []

@@ -132,8 +132,9 @@ class Sampling:
         steps: int,
         into: str | None = None,
         stage: str = "check γ",
+        among: range | None = None,
     ) -> Trace:
-        """Continue all chains of `name` for `steps` steps at other settings.
+        """Continue chains of `name` for `steps` steps at other settings.
 
         Args:
             settings: the other settings.
@@ -142,6 +143,7 @@ class Sampling:
             steps: of each chain.
             into: name of the folder for their states; None: `name`-`number`.
             stage: of the watch, by whose end they stop.
+            among: numbers of the chains, whole batches of them; None: all.
 
         Returns:
             The trace of these steps; of fewer if the time was up.
@@ -149,7 +151,7 @@ class Sampling:
         store = self._store(into or f"{name}-{number}")
         origin = self._store(name)
         where = {"origin": origin, "number": number, "title": f"γ = {numerals.number(settings.localization)}"}
-        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage=stage, **where)
+        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage=stage, among=among, **where)
         self.num_gradients += self._gradients_of(settings, trace)
         return trace
 
@@ -194,14 +196,15 @@ class Sampling:
         number: int = 0,
         stage: str = "sample",
         title: str = "",
+        among: range | None = None,
     ) -> Trace:
-        """The trace of all chains up to step `until`, on every process; each runs its share of the chains.
+        """The trace of all chains (or of those `among`) up to step `until`, on every process; each runs its share.
 
         Raises:
             OutOfTime: the time was up before every chain had four steps.
         """
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
-        batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
+        batches = self._batches(settings, among)
         running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, describe=self.describe, title=title)
         names = ("seed", "batch_size", "gradient", "batch_order", "full_loss_every")
         stream = {name: getattr(settings, name) for name in names}
@@ -236,7 +239,7 @@ class Sampling:
             ends_at = watch().ends_at(stage)  # each batch gets its share of the time that is left
             return [run_batch(chains, _share(ends_at, len(batches) - k)) for k, chains in enumerate(batches)]
 
-        with watch().stage(stage, self.work_of(settings, until)):
+        with watch().stage(stage, self.work_of(settings, until, among=among)):
             finished = self.processes.all_do(run_all, is_long=True)
         self.seconds += time.monotonic() - begun
         steps = min(self.processes.gather([trace.shape[1] for _, trace, _ in finished]))
@@ -265,10 +268,14 @@ class Sampling:
             remedy = "or give gradient plain, or fewer examples"
             raise watch().out_of_time(stage, "in the gradient of all examples at w*", remedy) from None
 
-    def work_of(self, settings: ChainSettings, steps: int) -> float:
-        """Work of so many steps of each chain of this process, in gradients of one example."""
+    def work_of(self, settings: ChainSettings, steps: int, *, among: range | None = None) -> float:
+        """Work of so many steps of each chain (of those `among`) of this process, in gradients of one example."""
+        return steps * sum(map(len, self._batches(settings, among))) * self._cost(settings)
+
+    def _batches(self, settings: ChainSettings, among: range | None) -> list[list[int]]:
+        """The batches of chains that this process runs, all or those `among` these numbers; always the same ones."""
         batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
-        return steps * sum(map(len, batches)) * self._cost(settings)
+        return [batch for batch in batches if among is None or batch[0] in among]
 
     def _cost(self, settings: ChainSettings) -> float:
         """Work of a step of one chain on this process, in gradients of one example."""

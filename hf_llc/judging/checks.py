@@ -32,6 +32,15 @@ _HELD_BY_LOSS = 0.2
 """The least share of λ̂ that the variance of nβL is where the loss holds the chains: with as much of λ̂ in stiff
 directions, and the rest in flat ones, twice the γ takes 40 % of λ̂."""
 
+_TAKEN = 0.4
+"""Share of λ̂ that twice the γ takes where γ makes up λ̂: a half in the end, of which short chains show most."""
+
+
+def is_change_known(change: float, error: float, llc: float, *, within: float) -> bool:
+    """Whether the change of λ̂ with γ is known to `within` of λ̂, and on which side of the verdict's line it lies."""
+    is_clear = abs(change + _TAKEN * abs(llc)) > 2 * error
+    return is_clear and error <= within * abs(llc)
+
 
 def findings(measured: Measurements, evidence: Evidence) -> list[Reason]:
     """Every check that failed, in order of precedence, each with its remedy, and the notes.
@@ -155,7 +164,7 @@ def _localization(measured: Measurements, evidence: Evidence) -> Reason | None:
     change, error = measured.localization_sensitivity["doubled"], measured.localization_sensitivity["doubled_se"]
     is_flat = not statistics.is_drifting(measured.plateau, llc, measured.llc_se)
     is_steady = measured.heat_capacity + 3 * measured.heat_capacity_se < _HELD_BY_LOSS * llc
-    is_half = change - (2 * error if is_steady else 0.0) < -0.4 * abs(llc)
+    is_half = change - (2 * error if is_steady else 0.0) < -_TAKEN * abs(llc)
     if not (is_flat and is_half and change < -3 * error):
         return None
     hardly = (

@@ -11,10 +11,15 @@ from dataclasses import dataclass, replace
 from hf_llc.calibration.noise_spectrum import Spectrum, heating_share
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.judging import statistics
+from hf_llc.judging.checks import is_change_known
 from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate, LocalizationCheck
-from hf_llc.records.trace import Trace
+from hf_llc.records.trace import Trace, join_chains
+
+_FEW_CHAINS = 2
+"""Chains that go on at another γ at first. The others follow where these do not tell how λ̂ changes: a γ that two
+chains have met says as much of its λ̂, within the error that was asked for, as all of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,9 +62,21 @@ def check_localization(sampling: Sampling, chains: SampledChains, estimate: Esti
     settings = chains.settings
     if settings.localization == 0 or math.isfinite(sum(estimate.localization_sensitivity.values())):
         return None
-    work = sampling.work_of(settings, 2 * _steps_of_check(chains))
-    with watch().stage("check γ", work):
-        return _checked(sampling, chains, estimate)
+    few = range(few_chains(settings.num_chains, settings.chain_batch_size))
+    check = LocalizationCheck()
+    with watch().stage("check γ", sampling.work_of(settings, 2 * _steps_of_check(chains), among=few)):
+        for number, (name, factor) in enumerate((("halved", 0.5), ("doubled", 2.0)), start=1):
+            other = replace(settings, localization=factor * settings.localization)
+            found = _change(sampling, chains, estimate, other, number=number, few=few)
+            if found is None:
+                return None
+            check |= {name: found[0], f"{name}_se": found[1]}
+    return check
+
+
+def few_chains(num_chains: int, chain_batch_size: int) -> int:
+    """How many chains go on at another γ at first: two, or a batch."""
+    return min(num_chains, -(-_FEW_CHAINS // chain_batch_size) * chain_batch_size)
 
 
 def _steps_of_check(chains: SampledChains) -> int:
@@ -67,16 +84,28 @@ def _steps_of_check(chains: SampledChains) -> int:
     return max(chains.num_kept_steps // 2, 8)
 
 
-def _checked(sampling: Sampling, chains: SampledChains, estimate: Estimate) -> LocalizationCheck | None:
-    settings, check = chains.settings, LocalizationCheck()
-    for number, (key, factor) in enumerate((("halved", 0.5), ("doubled", 2.0)), start=1):
-        other = replace(settings, localization=factor * settings.localization)
-        found = _continued_llc(sampling, chains, other, number=number, steps=_steps_of_check(chains))
-        if found is None:
+def _change(
+    sampling: Sampling, chains: SampledChains, estimate: Estimate, other: ChainSettings, *, number: int, few: range
+) -> tuple[float, float] | None:
+    """λ̂ at the settings `other` less that of `estimate`, and its standard error; None if the time was up.
+
+    From the chains `few` that continue there, and from all where these do not tell.
+    """
+    steps, parts = _steps_of_check(chains), []
+    found = math.nan, math.nan
+    for among in (few, range(few.stop, other.num_chains)):
+        if parts and not among:
+            break
+        if parts:
+            watch().take_more(sampling.work_of(other, steps, among=among))
+        parts.append(sampling.go_on(other, chains.name, number=number, steps=steps, among=among))
+        if parts[-1].shape[1] < steps:
             return None
-        llc, llc_se = found
-        check |= {key: llc - estimate.llc, f"{key}_se": math.hypot(llc_se, estimate.llc_se)}
-    return check
+        llc, llc_se = _later_llc(join_chains(parts), chains, other)
+        found = llc - estimate.llc, math.hypot(llc_se, estimate.llc_se)
+        if is_change_known(*found, estimate.llc, within=other.target_se):
+            break
+    return found
 
 
 def extrapolate(sampling: Sampling, chains: SampledChains, estimate: Estimate) -> tuple[float, float] | None:
@@ -84,35 +113,21 @@ def extrapolate(sampling: Sampling, chains: SampledChains, estimate: Estimate) -
 
     The excess due to a finite step and to gradient noise is linear in ε.
     """
-    half = replace(chains.settings, step_size=chains.settings.step_size / 2)
-    found = _continued_llc(sampling, chains, half, number=3, steps=2 * chains.num_kept_steps)
-    if found is None:
+    half, steps = replace(chains.settings, step_size=chains.settings.step_size / 2), 2 * chains.num_kept_steps
+    trace = sampling.go_on(half, chains.name, number=3, steps=steps)
+    if trace.shape[1] < steps:
         return None
-    llc, llc_se = found
+    llc, llc_se = _later_llc(trace, chains, half)
     return 2 * llc - estimate.llc, math.hypot(2 * llc_se, estimate.llc_se)
 
 
-def _continued_llc(
-    sampling: Sampling, chains: SampledChains, settings: ChainSettings, *, number: int, steps: int
-) -> tuple[float, float] | None:
-    """λ̂ ± its standard error at `settings`, from the later half of `steps` steps that continue `chains`.
-
-    None if the time was up before the last of them.
-
-    Args:
-        sampling: which runs them.
-        chains: to continue.
-        settings: the other settings.
-        number: of the continuation; each has noise and minibatches of its own.
-        steps: of each chain.
-    """
-    trace = sampling.go_on(settings, chains.name, number=number, steps=steps)
-    if trace.shape[1] < steps:
-        return None
-    excess = settings.nbeta * (trace.loss - trace.init_loss)
-    draws = statistics.block_means(excess[:, steps // 2 :], max(1, (steps - steps // 2) // settings.num_draws))
+def _later_llc(trace: Trace, chains: SampledChains, settings: ChainSettings) -> tuple[float, float]:
+    """λ̂ ± its standard error from the later half of a trace that continues `chains` at `settings`."""
+    begun = trace.shape[1] // 2
+    excess = settings.nbeta * (trace.loss - trace.init_loss)[:, begun:]
+    draws = statistics.block_means(excess, max(1, excess.shape[1] // settings.num_draws))
     # The heat of gradient noise is subtracted as in the estimate, or the difference of the two would contain it.
-    heat = statistics.mean_of(trace.heat[:, steps // 2 :])
+    heat = statistics.mean_of(trace.heat[:, begun:])
     if chains.spectrum is not None:
         heat *= heating_share(chains.spectrum, settings.localization)
     return float(draws.mean()) - (heat if math.isfinite(heat) else 0.0), statistics.standard_error(draws)

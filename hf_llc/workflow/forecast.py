@@ -22,6 +22,7 @@ from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.progress import Range, said, total, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
+from hf_llc.workflow.continuations import few_chains
 from hf_llc.workflow.memory_plan import plan_of
 from hf_llc.workflow.peak_memory import passes_of, peaks, resident_bytes
 
@@ -200,7 +201,8 @@ def work_of_chains(
     """Of the chains and of what follows them; `checks`: other γ may be looked at."""
     assert isinstance(sample.batch_size, int)
     size = sample.chain_batch_size if isinstance(sample.chain_batch_size, int) else 1
-    chains = sum(map(len, processes.share(chain_batches(sample.num_chains, size))))
+    batches = processes.share(chain_batches(sample.num_chains, size))
+    chains = sum(map(len, batches))
     kept = sample.num_draws * sample.num_steps_between_draws
     if isinstance(sample.num_burnin_steps, int):
         steps = Range(*[sample.num_burnin_steps + kept] * 3)
@@ -217,7 +219,8 @@ def work_of_chains(
     spectrum = float(NUM_GRADIENTS * sample.batch_size)
     work["measure heat"] = Range(0.0, _HEAT_GUESS * spectrum, spectrum)
     if checks:
-        guess = 0.0 if posterior.num_parameters < _REWEIGHTED else steps.guess / 2 * costs[0]
+        few = sum(len(batch) for batch in batches if batch[0] < few_chains(sample.num_chains, size)) / max(chains, 1)
+        guess = 0.0 if posterior.num_parameters < _REWEIGHTED else few * steps.guess / 2 * costs[0]
         work["check γ"] = Range(0.0, guess, steps.most / 2 * costs[2])
     return _shared(work, posterior)
 
