@@ -29,6 +29,7 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Part, Problem
+from hf_llc.progress import Watch
 from hf_llc.studies.measure_profile import HessianSettings, measure
 from hf_llc.studies.profile_plot import plot_profile
 from hf_llc.studies.profile_table import Profile, with_exponents
@@ -94,7 +95,7 @@ def test_the_spectrum_of_a_form_in_its_own_axes_is_exact(dtype: Any) -> None:
         assert value == pytest.approx(exact(h, scale), rel=3e-4 if dtype == np.float32 else 1e-9)
         assert error < 1e-4 * value
         slope = (h * scale / (h + scale) ** 2).sum() / 2
-        assert found.exponent(scale) == pytest.approx(slope / exact(h, scale), rel=1e-3)
+        assert found.exponent(scale)[0] == pytest.approx(slope / exact(h, scale), rel=1e-3)
     assert found.negative_share == 0 and found.negative_directions(1e-3) == 0
     assert found.top == pytest.approx(10, rel=1e-5)
 
@@ -117,6 +118,41 @@ def mean_excess(hessian: Array, slope: Array, nbeta: float, localization: float)
     mean = -np.linalg.solve(energy, nbeta * slope)
     spread = np.trace(np.linalg.solve(energy, nbeta * hessian)) / 2
     return float(nbeta * (slope @ mean + mean @ hessian @ mean / 2) + spread)
+
+
+def examples_of(problem_size: int, *, d: int = 60, noise: float = 6.0) -> Problem:
+    """Examples whose Hessians are one of rank 10 and noise of mean zero, each a symmetric matrix of its own."""
+    rng = np.random.default_rng(3)
+    extra = rng.standard_normal((problem_size, d, d)) * noise / math.sqrt(d)
+    extra = (extra + extra.transpose(0, 2, 1)) / 2
+    each = np.diag(np.r_[np.full(10, 10.0), np.zeros(d - 10)]) + extra - extra.mean(0)
+
+    class Forms(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.w = nn.Parameter(torch.zeros(d, dtype=torch.float64))
+
+        def forward(self, h: Tensor) -> Tensor:
+            return 0.5 * torch.einsum("i,bij,j->b", self.w, h, self.w)
+
+    return Problem(
+        Forms(), {"h": torch.tensor(each)}, lambda forward, batch: forward(batch["h"]), n=problem_size, unit=""
+    )
+
+
+def test_the_error_of_a_hessian_over_few_examples_says_that_they_are_few() -> None:
+    """λ_Q over 25 of 200 examples is too large by many errors over vectors; what half of them change tells."""
+    problem, scale = examples_of(200), 10.0
+    posterior, size = Posterior(problem), {"seed": 0, "iterations": 20}
+    found = [probe_spectrum(posterior, number=k, num_examples=25, **size) for k in range(8)]
+    half = [probe_spectrum(posterior, number=k, num_examples=12, **size) for k in range(8)]
+    known = Quadratic(60, 25, found, None, list(zip(found, half, strict=True)))
+    gap = known.llc(scale)[0] - exact(np.full(10, 10.0), scale)
+    assert gap > 4 * replace(known, halves=()).llc(scale)[1]
+    assert gap < 2 * known.llc(scale)[1] < 4 * gap
+    exponent, error = known.exponent(scale)
+    assert abs(exponent - 0.5) < 3 * error and error > 1.5 * replace(known, halves=()).exponent(scale)[1]
+    assert replace(known, halves=list(zip(found, found, strict=True))).llc(scale)[1] < gap / 4
 
 
 def test_what_the_slope_at_w_star_takes_off() -> None:
@@ -171,7 +207,7 @@ def test_no_comparison_where_the_loss_falls_faster_than_gamma_holds() -> None:
 
 def test_no_curvature_at_all() -> None:
     found = spectrum_of(power_problem(torch.tensor([2.0, 3.0]), power=4), probes=2)
-    assert found.llc(1.0) == (0, 0) and math.isnan(found.exponent(1.0)) and found.negative_share == 0
+    assert found.llc(1.0) == (0, 0) and math.isnan(found.exponent(1.0)[0]) and found.negative_share == 0
 
 
 def test_lanczos_without_a_basis_has_the_same_quadrature(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -347,6 +383,29 @@ def test_several_temperatures(tmp_path: Path) -> None:
     assert rows[100, 10].llc_quadratic == rows[1000, 100].llc_quadratic
     for (nbeta, localization), row in rows.items():
         assert abs(row.llc - exact(np.logspace(-2, 0, 20), localization / nbeta)) < 4 * row.llc_se
+
+
+def test_the_forecast_is_of_the_profile_s_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the Hessian and all chains took lies within what was foretold, and no other γ of an estimate is planned."""
+    made: list[Watch] = []
+
+    class Kept(Watch):
+        def __init__(self, **settings: Any) -> None:
+            super().__init__(**settings)
+            made.append(self)
+
+    monkeypatch.setattr("hf_llc.studies.measure_profile.Watch", Kept)
+    measured(
+        form(np.diag([1.0, 2.0, 4.0])), tmp_path / "p", [1.0, 4.0],
+        num_draws=20, max_steps=60, nbeta=None, nbetas=[5.0, 20.0], hessian=HessianSettings(probes=3, iterations=2, examples=4), max_seconds=1000.0,
+    )  # fmt: skip
+    (found,) = made
+    done: dict[str, float] = {}
+    for stage in found.ended:
+        done[stage.name] = done.get(stage.name, 0.0) + stage.done
+    assert "check γ" not in found.foretold and found.plan.keys() <= {"measure heat", "further γ"}
+    assert done["hessian"] == pytest.approx(found.foretold["hessian"].guess, rel=0.01)
+    assert done["sample"] == pytest.approx(found.foretold["sample"].guess, rel=0.15)
 
 
 def test_goes_on_where_it_was_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

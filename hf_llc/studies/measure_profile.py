@@ -6,11 +6,11 @@ at the one above, with a burn-in of their own. All γ of one nβ together take a
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from hf_llc.backend.torch_modes import own_modes
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
@@ -18,38 +18,19 @@ from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.hessian import probe_spectrum, product_cost, slope_spectrum
-from hf_llc.progress import Watch, watch, watching
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.progress import Range, Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
-from hf_llc.seals import load_value, save_value
-from hf_llc.studies.profile_ladder import Ladder
+from hf_llc.records.chain_settings import ChainSettings
+from hf_llc.studies.profile_hessian import HessianSettings, size_of, spectrum_of
+from hf_llc.studies.profile_ladder import Ladder, fewest_and_most
 from hf_llc.studies.profile_plot import plot_profile
 from hf_llc.studies.profile_table import PICTURE, PROFILE_FILES, Profile, Row
+from hf_llc.workflow.forecast import Work, work_of_chains
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import subject_of
-
-
-@dataclass(frozen=True, kw_only=True)
-class HessianSettings:
-    """How the spectrum of the Hessian is looked at.
-
-    Attributes:
-        probes: random vectors.
-        iterations: Hessian–vector products for each.
-        examples: of each product; None: as many as make all products cost what one estimate's chains do.
-    """
-
-    probes: int = 8
-    iterations: int = 40
-    examples: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("probes", 2), ("iterations", 1), ("examples", 1)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= 10**6:
-                raise InputError(f"hessian_{name} is out of range", value=value, allowed=f"{least} … 10^6")
 
 
 def measure(
@@ -94,7 +75,10 @@ def measure(
     sample = _one_setting(sample, ladder, temperatures)
     folder = RunFolder(output, files=PROFILE_FILES)
     also_asked = {"localizations": ladder, "nbetas": temperatures, "hessian": vars(hessian)}
-    opened = opened_run(load, sample, folder, given, also_asked=also_asked, resume=resume or None, overwrite=overwrite)
+    sizes = {"hessian": hessian, "rungs": len(ladder), "ladders": len(temperatures or [0])}
+    foresee = functools.partial(_foreseen, asked=sample, **sizes)
+    common = {"also_asked": also_asked, "resume": resume or None, "overwrite": overwrite, "foresee": foresee}
+    opened = opened_run(load, sample, folder, given, **common)
     is_shown = progress and Processes().is_main
     shown = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, spell=for_stderr)
     with own_modes(), watching(shown), opened as run:
@@ -102,7 +86,7 @@ def measure(
             return Profile.load(output)
         run.prepare()
         used = [run.settings.nbeta] if temperatures is None else temperatures
-        spectrum = _spectrum(run, hessian)
+        spectrum = spectrum_of(run, hessian)
         rows, descents = [], {}
         for number, nbeta in enumerate(used):
             found, descent = Ladder(run, nbeta, number, report).rows(ladder, spectrum)
@@ -156,45 +140,28 @@ def _one_setting(sample: SampleConfig, ladder: Sequence[float], nbetas: Sequence
     return replace(sample, localization=min(ladder), nbeta=nbeta)
 
 
-def _spectrum(run: Run, hessian: HessianSettings) -> Quadratic:
-    """The spectrum of the Hessian at w*, as random vectors and the slope see it; processes share the vectors out.
-
-    Each vector is kept for a resumed run.
-    """
-    posterior, group = run.posterior, run.posterior.group
-    chains = run.asked.num_chains * run.asked.steps_allowed * run.batch_size
-    cost = product_cost(run.problem) * hessian.iterations
-    affordable = int(chains / (cost * (hessian.probes + 1)))
-    examples = min(hessian.examples or max(affordable, run.batch_size), posterior.num_examples)
-    place, seal = run.folder.state / "hessian", f"{run.folder.seal}/hessian"
-
-    def probe(number: int) -> dict[str, Any]:
-        path = place / f"{number:04d}.json"
-        known = group.all_gather(load_value(path, seal=seal) if group.leads and path.exists() else None)[0]
-        if known is not None:
-            return known
-        size = {"seed": run.asked.seed, "iterations": hessian.iterations, "num_examples": examples}
-        is_slope = number == hessian.probes
-        found = slope_spectrum(posterior, **size) if is_slope else probe_spectrum(posterior, number=number, **size)
-        if group.leads:
-            save_value(path, found, seal=seal)
-        return found
-
-    def probes() -> list[tuple[int, dict[str, Any]]]:
-        found = []
-        for number in run.processes.share(range(hessian.probes + 1)):
-            if watch().is_over("descend", group):
-                break
-            found.append((number, probe(number)))
-        return found
-
-    work = cost * examples * len(run.processes.share(range(hessian.probes + 1)))
-    with watch().stage("hessian", work / group.size):
-        mine = run.processes.all_do(probes)
-    gathered = sorted(run.processes.gather(mine), key=lambda item: item[0])
-    slope = next((found for number, found in gathered if number == hessian.probes), None)
-    probes_found = [found for number, found in gathered if number < hessian.probes]
-    return Quadratic(posterior.num_parameters, examples, probes_found, slope)
+def _foreseen(
+    posterior: Posterior,
+    sample: SampleConfig | ChainSettings,
+    processes: Processes,
+    *,
+    checks: bool,
+    asked: SampleConfig,
+    hessian: HessianSettings,
+    rungs: int,
+    ladders: int,
+) -> Work:
+    """The work of the Hessian, of the chains at all γ and of their heat. `checks` is an estimate's: there are none."""
+    one_step = replace(sample, num_burnin_steps=0, num_draws=1, num_steps_between_draws=1)
+    found = work_of_chains(posterior, one_step, processes, checks=False)
+    steps = fewest_and_most(rungs, asked.steps_allowed)
+    guess = math.sqrt(math.prod(steps))  # what the chains find decides between the two
+    each = found["sample"]
+    chains = Range(steps[0] * each.least, guess * each.guess, steps[1] * each.most).times(ladders)
+    decided = replace(asked, batch_size=sample.batch_size)
+    products = size_of(posterior, decided, hessian).work(processes) / posterior.group.size
+    heat = found["measure heat"].times(rungs * ladders)
+    return {"hessian": Range(products, products, products), "sample": chains, "measure heat": heat}
 
 
 def _profile(

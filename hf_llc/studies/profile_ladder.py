@@ -11,11 +11,13 @@ from hf_llc.judging.quadratic import Quadratic
 from hf_llc.judging.verdict import lower_by, named
 from hf_llc.numerals import short, with_error
 from hf_llc.posterior.curvature import STABLE
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.studies.profile_table import Row, with_exponents
 from hf_llc.workflow.continuations import SampledChains
+from hf_llc.workflow.forecast import work_of_chains
 from hf_llc.workflow.run import Run
 
 _ESTIMATES = 2
@@ -60,6 +62,7 @@ class Ladder:
             weakest = number + 1 == len(ladder)
             if weakest and can_descend(self.run.posterior):
                 descent = self.run.descent(self._settings(localization), f"profile-{self.number}")
+            self._expect(sum(steps[number + 1 :]))
             found = self._rung(number, localization, steps[number], descent)
             if found is None:  # the time is up
                 break
@@ -69,6 +72,13 @@ class Ladder:
             self.report(f"γ = {short(localization)}: λ̂ = {said}, {rows[-1].verdict} ({number + 1} of {len(ladder)})")
         dropped = {} if descent is None else {f"{self.nbeta:g}": descent["loss_drop"]}
         return with_exponents(rows[::-1]), dropped
+
+    def _expect(self, steps: int) -> None:
+        """Put the chains at the γ that follow into the plan of the watch, if there was a forecast."""
+        if watch().needs_forecast:
+            one = replace(self.run.settings, num_burnin_steps=0, num_draws=1, num_steps_between_draws=1)
+            work = work_of_chains(self.run.posterior, one, self.run.processes, checks=False)["sample"]
+            watch().plan["further γ"] = work.times(steps)
 
     def _settings(self, localization: float) -> ChainSettings:
         """Those of the run at this γ and nβ: ε by the largest curvature, and damping that is critical at γ or more."""
@@ -89,7 +99,7 @@ class Ladder:
     def _steps(self, settings: Sequence[ChainSettings]) -> list[int]:
         """Steps of a chain at each γ: until flat directions have relaxed, within the budget."""
         allowed = self.run.asked.steps_allowed
-        least = min(max(_FEWEST, allowed // 10), allowed)
+        least = _fewest(allowed)
         wanted = [2 * _RELAXATIONS / (slow_step_size(each) * each.localization) for each in settings]
         steps = [min(max(each, least), allowed) for each in wanted]
         share = min(1.0, _ESTIMATES * allowed / sum(steps))
@@ -133,6 +143,17 @@ class Ladder:
         return self.run.with_heat(trace, settings, name, burnin, thinning)
 
 
+def _fewest(allowed: int) -> int:
+    """Steps at one γ, at least, where a chain of an estimate is allowed so many."""
+    return min(max(_FEWEST, allowed // 10), allowed)
+
+
+def fewest_and_most(rungs: int, allowed: int) -> tuple[int, int]:
+    """Steps of a chain at all γ of one nβ together, if no step size turns out too large."""
+    most = _ESTIMATES * allowed
+    return min(rungs * _fewest(allowed), most), min(rungs * allowed, most)
+
+
 def _cut(steps: int, most: int) -> tuple[int, int, int]:
     """Burn-in, draws, and steps a draw."""
     kept = steps - steps // _BURNIN
@@ -145,6 +166,7 @@ def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
     scale = settings.localization / settings.nbeta
     quadratic, quadratic_se = spectrum.llc(scale)
     left, left_se = spectrum.expected(scale)
+    exponent, exponent_se = spectrum.exponent(scale)
     return Row(
         nbeta=settings.nbeta,
         localization=settings.localization,
@@ -157,7 +179,8 @@ def _row(estimate: Estimate, chains: SampledChains, spectrum: Quadratic) -> Row:
         expected_se=left_se,
         exponent=math.nan,
         exponent_se=math.nan,
-        exponent_quadratic=spectrum.exponent(scale),
+        exponent_quadratic=exponent,
+        exponent_quadratic_se=exponent_se,
         negative_directions=spectrum.negative_directions(scale),
         step_size=settings.step_size,
         num_steps=chains.trace.shape[1],

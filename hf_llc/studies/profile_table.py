@@ -14,7 +14,7 @@ from hf_llc.publishing.tables import columns, folded
 from hf_llc.records.findings import is_trusted
 from hf_llc.seals import load_study, run_of, save_sealed_json
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 PICTURE, CSV, JSON = PROFILE_FILES = ("profile.png", "profile.csv", "profile.json")
 """Files of the folder. profile.json is written last."""
@@ -34,12 +34,13 @@ class Row:
     Attributes:
         nbeta, localization: nβ and γ.
         llc, llc_se: λ̂ and its standard error.
-        llc_quadratic, llc_quadratic_se: λ_Q = ½ Σ h/(h + γ/nβ) of the Hessian at w*, and its error over vectors.
+        llc_quadratic, llc_quadratic_se: λ_Q = ½ Σ h/(h + γ/nβ) of the Hessian at w*, and its error, of vectors and
+            of the choice of examples.
         slope: what the gradient at w* takes off λ̂, where the loss is quadratic; NaN: not known.
         bent: what negative curvature takes off λ̂ there; where directions lie below −γ/nβ, at least.
         expected_se: standard error of λ_Q − bent.
         exponent, exponent_se: −d ln λ̂/d ln γ between the neighbouring γ.
-        exponent_quadratic: the same of λ_Q, at this γ.
+        exponent_quadratic, exponent_quadratic_se: the same of λ_Q, at this γ.
         negative_directions: eigenvalues of the Hessian below −γ/nβ, which λ_Q leaves out.
         step_size, num_steps: of the chains at this γ.
         r_hat, ess, verdict: of their draws.
@@ -57,6 +58,7 @@ class Row:
     exponent: float
     exponent_se: float
     exponent_quadratic: float
+    exponent_quadratic_se: float
     negative_directions: float
     step_size: float
     num_steps: int
@@ -181,10 +183,11 @@ class Profile:
         for row in self.rows:
             quadratic = with_error(row.llc_quadratic, row.llc_quadratic_se)
             exponent = with_error(row.exponent, row.exponent_se) if math.isfinite(row.exponent) else "–"
+            of_form = with_error(row.exponent_quadratic, row.exponent_quadratic_se)
             table.append((
                 number(row.nbeta), number(row.localization), with_error(row.llc, row.llc_se), quadratic,
                 short(0 - row.slope), short(0 - row.bent), exponent,
-                short(row.exponent_quadratic), short(row.negative_directions), row.verdict,
+                of_form, short(row.negative_directions), row.verdict,
             ))  # fmt: skip
         return f"{columns(table)}\n{folded(self.headline)}"
 

@@ -7,6 +7,7 @@ has a least and a most.
 from __future__ import annotations
 
 import time
+from typing import Protocol
 
 import torch
 
@@ -28,6 +29,17 @@ from hf_llc.workflow.peak_memory import passes_of, peaks, resident_bytes
 
 Work = dict[str, Range]
 """Stage → what it takes, in gradients of one example on this process."""
+
+
+class Foresee(Protocol):
+    """The work of the chains, and of what comes with them and follows them, on this process."""
+
+    def __call__(
+        self, posterior: Posterior, sample: SampleConfig | ChainSettings, processes: Processes, /, *, checks: bool
+    ) -> Work:
+        """As `work_of_chains`."""
+        ...
+
 
 _START = 21
 """Gradients that find the curvature at w*."""
@@ -73,7 +85,13 @@ _SAID = 60.0
 
 
 def forecast(
-    posterior: Posterior, sample: SampleConfig, processes: Processes, *, batch_size: int, is_new: bool
+    posterior: Posterior,
+    sample: SampleConfig,
+    processes: Processes,
+    *,
+    batch_size: int,
+    is_new: bool,
+    foresee: Foresee,
 ) -> None:
     """Time a gradient, tell how long each stage will take, and hand that to the watch. All processes call it.
 
@@ -85,6 +103,7 @@ def forecast(
         processes: which share the chains out.
         batch_size: examples a step.
         is_new: nothing of this run is done yet; the limit of one that goes on is not refused.
+        foresee: the work from the chains on.
 
     Raises:
         InputError: not even the shortest chains fit into `max_seconds`.
@@ -93,7 +112,7 @@ def forecast(
         return
     seconds = processes.all_do(lambda: seconds_of_gradient(posterior, batch_size))
     each = seconds / batch_size * posterior.group.size
-    work = work_before_chains(posterior, sample) | work_of_chains(
+    work = work_before_chains(posterior, sample) | foresee(
         posterior, sample, processes, checks=sample.check_localization
     )
     work = _at_speed(work, processes.all_do(lambda: _speed_of_passes(posterior, seconds / batch_size)))
@@ -138,10 +157,10 @@ def _memory(posterior: Posterior, sample: SampleConfig, processes: Processes) ->
     return {name: held + size for name, size in found.items()}
 
 
-def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes) -> None:
+def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes, foresee: Foresee) -> None:
     """Put chains with these settings, and what follows them, into the plan of the watch, if there was a forecast."""
     if watch().needs_forecast:
-        watch().plan |= work_of_chains(posterior, settings, processes, checks="check γ" in watch().plan)
+        watch().plan |= foresee(posterior, settings, processes, checks="check γ" in watch().plan)
         left = watch().time_left()
         if left.most > _SAID:
             watch().note(f"{said(left)} left, with γ {short(settings.localization)}, ε {short(settings.step_size)}")

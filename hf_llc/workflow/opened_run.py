@@ -22,6 +22,7 @@ from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
 from hf_llc.progress import TimeIsUp, watch
 from hf_llc.weights_setting import weights_name
+from hf_llc.workflow.forecast import Foresee, work_of_chains
 from hf_llc.workflow.identity import asked_of, identity_of
 from hf_llc.workflow.observed import fingerprints_of, observables_of
 from hf_llc.workflow.run import Run
@@ -109,6 +110,7 @@ def opened_run(
     also_asked: Mapping[str, Any] | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
+    foresee: Foresee = work_of_chains,
 ) -> Iterator[Run | None]:
     """A run at its beginning, on every process; None if `folder` holds this run, finished.
 
@@ -122,6 +124,7 @@ def opened_run(
         also_asked: more that distinguishes this run from others, for run.json.
         resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
         overwrite: discard what is in the folder.
+        foresee: the work of the chains and of what follows them, for the forecast.
 
     Raises:
         InputError: bad input, or the folder holds another run; nothing has been written then.
@@ -160,7 +163,7 @@ def opened_run(
             with contextlib.ExitStack() as kept:
                 processes.all_do(lambda: kept.enter_context(preserved(problem.model)))
                 processes.all_do(lambda: kept.enter_context(restricted(problem.model, problem.part)))
-                run = Run(problem, sample, used, processes, observed)
+                run = Run(problem, sample, used, processes, observed, foresee)
                 is_new = processes.main_does(lambda: used.has_nothing)
                 used.join(*processes.main_does(lambda: used.begin(asked, overwrite=overwrite)))
                 try:

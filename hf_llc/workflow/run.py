@@ -34,7 +34,7 @@ from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
-from hf_llc.workflow.forecast import expect_chains, forecast
+from hf_llc.workflow.forecast import Foresee, expect_chains, forecast, work_of_chains
 from hf_llc.workflow.heat_share import Heat
 from hf_llc.workflow.nearest_minimum import nearest_minimum
 from hf_llc.workflow.notes import with_notes
@@ -56,6 +56,7 @@ class Run:
         folder: of the run.
         processes: which share the chains out.
         observables: recorded along the chains.
+        foresee: the work of the chains and of what follows them.
 
     Attributes:
         asked: `sample`, without what this model or its memory rules out.
@@ -72,6 +73,7 @@ class Run:
         folder: RunFolder,
         processes: Processes,
         observables: Mapping[str, Observable] | None = None,
+        foresee: Foresee = work_of_chains,
     ) -> None:
         assert isinstance(sample.batch_size, int)
         self.problem, self.asked, self.folder, self.processes = problem, sample, folder, processes
@@ -80,7 +82,10 @@ class Run:
         self.posterior = self._posterior()
         self._start_observables()
         is_new = processes.main_does(lambda: folder.has_nothing)
-        forecast(self.posterior, self.asked, processes, batch_size=self.batch_size, is_new=is_new)
+        self._foresee = foresee
+        forecast(
+            self.posterior, self.asked, processes, batch_size=self.batch_size, is_new=is_new, foresee=foresee
+        )  # fmt: skip
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)
@@ -136,7 +141,7 @@ class Run:
         if self.asked.chain_batch_size == "auto":
             sample = replace(sample, chain_batch_size=self.decided_once("batching", self._batching)["chain_batch_size"])
         self.decided, self.settings = sample, ChainSettings.of(sample)
-        expect_chains(self.posterior, self.settings, self.processes)
+        expect_chains(self.posterior, self.settings, self.processes, self._foresee)
         self.sampling = Sampling(
             self.posterior,
             processes=self.processes,
@@ -177,7 +182,7 @@ class Run:
             better = retry_settings(settings, self.asked, estimate, from_above=self.came_from_above)
             if better is None or len(attempts) + 1 == MAX_ATTEMPTS or self.is_over("attempt"):
                 break
-            expect_chains(self.posterior, better, self.processes)
+            expect_chains(self.posterior, better, self.processes, self._foresee)
             attempts.append(chosen_settings(settings) | {"verdict": estimate.verdict, "llc": estimate.llc})
             settings = better
         if self.calibration is not None:
