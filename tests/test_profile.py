@@ -397,7 +397,8 @@ def test_the_forecast_is_of_the_profile_s_own_work(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr("hf_llc.studies.measure_profile.Watch", Kept)
     measured(
         form(np.diag([1.0, 2.0, 4.0])), tmp_path / "p", [1.0, 4.0],
-        num_draws=20, max_steps=60, nbeta=None, nbetas=[5.0, 20.0], hessian=HessianSettings(probes=3, iterations=2, examples=4), max_seconds=1000.0,
+        num_draws=20, max_steps=60, nbeta=None, nbetas=[5.0, 20.0], max_seconds=1000.0,
+        hessian=HessianSettings(probes=3, iterations=2, examples=4),
     )  # fmt: skip
     (found,) = made
     done: dict[str, float] = {}
