@@ -30,8 +30,8 @@ import torch
 from classifiers import MADE_UP, Images, accelerator, evaluated, gradient_of, llc, load_images, minibatches, prepared
 from compression_figure import claim, figure, table
 from critical_compression import critical, pruned, quantised
-from dry_run import Cost, dense, print_plan
-from experiment import Experiment, Row, parse, start
+from dry_run import Cost, dense
+from experiment import Row, carry_out, parse, start
 from mnist_entropy_sgd import network
 from torch import nn
 
@@ -208,13 +208,11 @@ def main() -> None:
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repetitions"}
     known["data"] = public_name(settings.data)
     jobs = [{"seed": seed} for seed in range(settings.repetitions)]
-    if args.dry_run:
-        print_plan(jobs, known, cost_of(settings), rate=args.operations_a_second)
-        return
-    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
-    rows = experiment.run(jobs, Work(settings))
-    if experiment.processes.is_main:
-        experiment.finish(figure(rows), table(rows), claim(rows))
+    carry_out(
+        *(args, jobs, known, Work(settings)),
+        cost=cost_of(settings),
+        shown=lambda rows: (figure(rows), table(rows), claim(rows)),
+    )
 
 
 if __name__ == "__main__":

@@ -45,8 +45,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from dry_run import Cost, print_plan
-from experiment import Experiment, Row, parse, start
+from dry_run import Cost
+from experiment import Row, carry_out, parse, start
 from landscapes import LANDSCAPES, Landscape, exact_llc, mass_exponent, volume, volume_exponent
 from sampling_alone import sample_alone
 from torch import Tensor, nn
@@ -267,17 +267,15 @@ def main() -> None:
         for hidden in preset.hidden
         for seed in range(preset.networks_a_depth)
     ]
-    if args.dry_run:
-        print_plan(jobs, settings, lambda job: cost(job, preset), rate=args.operations_a_second)
-        return
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
-    rows = experiment.run(jobs, lambda job: work(job, preset))
-    networks, targets = ([row for row in rows if row["part"] == part] for part in ("network", "landscape"))
-    names = sorted({name for row in rows for name in row} - {"seconds"})
-    numbers = [{name: row.get(name, "") for name in ("part", *(n for n in names if n != "part"))} for row in rows]
-    if experiment.processes.is_main:
+
+    def shown(rows: list[Row]) -> tuple[Any, list[Row], str]:
+        networks, targets = ([row for row in rows if row["part"] == part] for part in ("network", "landscape"))
+        names = sorted({name for row in rows for name in row} - {"seconds"})
+        numbers = [{name: row.get(name, "") for name in ("part", *(n for n in names if n != "part"))} for row in rows]
         sentence = f"{claim_of_networks(networks)} {claim_of_landscapes(targets)} {claim_of_appendix_f(targets)}"
-        experiment.finish(draw(networks, targets), numbers, sentence)
+        return draw(networks, targets), numbers, sentence
+
+    carry_out(args, jobs, settings, lambda job: work(job, preset), cost=lambda job: cost(job, preset), shown=shown)
 
 
 if __name__ == "__main__":

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from experiment import Row
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -66,7 +65,11 @@ def rate_here() -> float:
 
 
 def print_plan(
-    jobs: Sequence[Row], settings: Mapping[str, Any], cost: Callable[[Row], Cost], *, rate: float | None = None
+    jobs: Sequence[dict[str, Any]],
+    settings: Mapping[str, Any],
+    cost: Callable[[dict[str, Any]], Cost],
+    *,
+    rate: float | None = None,
 ) -> None:
     """Print a JSON line a job, and one for all of them.
 

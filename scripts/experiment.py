@@ -18,6 +18,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from dry_run import Cost, print_plan
+
 from hf_llc.cli.console import BAD_INPUT, INTERRUPTED, end
 from hf_llc.errors import InputError
 from hf_llc.files import finite, write_atomically, write_json
@@ -82,6 +84,34 @@ def parse(description: str | None, presets: Mapping[str, Any], *, more: Callable
     if args.output is None:
         args.output = Path("runs") / f"{Path(parser.prog).stem}-{args.preset}"
     return args
+
+
+def carry_out(
+    args: argparse.Namespace,
+    jobs: Sequence[Row],
+    settings: Mapping[str, Any],
+    work: Callable[[Row], Row],
+    *,
+    cost: Callable[[Row], Cost],
+    shown: Callable[[list[Row]], tuple[Any, Sequence[Row], str]],
+) -> None:
+    """Run what is missing and write the figure's files; with --dry-run, print what that would take.
+
+    Args:
+        args: from `parse`.
+        jobs: of the experiment, as in `Experiment.run`.
+        settings: what the rows depend on.
+        work: job → what was found.
+        cost: job → what it takes.
+        shown: rows, in the order of the jobs → figure, numbers and sentence, as in `Experiment.finish`.
+    """
+    if args.dry_run:
+        print_plan(jobs, settings, cost, rate=args.operations_a_second)
+        return
+    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
+    rows = experiment.run(jobs, work)
+    if experiment.processes.is_main:
+        experiment.finish(*shown(rows))
 
 
 class Experiment:

@@ -37,8 +37,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 from claims import verdicts
-from dry_run import Cost, dense, print_plan
-from experiment import Experiment, Row, parse, start
+from dry_run import Cost, dense
+from experiment import Row, carry_out, parse, start
 from relu_network import ReLUNetwork, own_labels
 from sampling_alone import sample_alone
 
@@ -213,14 +213,13 @@ def main() -> None:
         for run in range(runs)
         for sampler in SAMPLERS
     ]
-    if args.dry_run:
-        print_plan(jobs, settings, lambda job: cost(job, preset.num_steps), rate=args.operations_a_second)
-        return
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
-    rows = experiment.run(jobs, lambda job: work(job, preset.num_steps))
-    table = summarize(rows)
-    if experiment.processes.is_main:
-        experiment.finish(draw(table), table, f"{claim(table)} {claim_of_verdicts(rows)}")
+
+    def shown(rows: list[Row]) -> tuple[Any, list[Row], str]:
+        table = summarize(rows)
+        return draw(table), table, f"{claim(table)} {claim_of_verdicts(rows)}"
+
+    steps = preset.num_steps
+    carry_out(args, jobs, settings, lambda job: work(job, steps), cost=lambda job: cost(job, steps), shown=shown)
 
 
 if __name__ == "__main__":

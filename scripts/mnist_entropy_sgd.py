@@ -55,9 +55,9 @@ from classifiers import (
     minibatches,
     prepared,
 )
-from dry_run import Cost, dense, print_plan
+from dry_run import Cost, dense
 from entropy_sgd import NUM_LANGEVIN_STEPS, EntropySGD
-from experiment import Experiment, Row, parse, start
+from experiment import Row, carry_out, parse, start
 from mnist_figure import OPTIMIZERS, claim, figure, table
 from torch import nn
 
@@ -249,13 +249,11 @@ def main() -> None:
     known = {name: value for name, value in dataclasses.asdict(settings).items() if name != "repetitions"}
     known["data"] = public_name(settings.data)
     jobs = [{"optimizer": name, "seed": seed} for seed in range(settings.repetitions) for name in OPTIMIZERS]
-    if args.dry_run:
-        print_plan(jobs, known, cost_of(settings), rate=args.operations_a_second)
-        return
-    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
-    rows = experiment.run(jobs, Work(settings))
-    if experiment.processes.is_main:
-        experiment.finish(figure(rows), table(rows), claim(rows))
+    carry_out(
+        *(args, jobs, known, Work(settings)),
+        cost=cost_of(settings),
+        shown=lambda rows: (figure(rows), table(rows), claim(rows)),
+    )
 
 
 if __name__ == "__main__":

@@ -46,8 +46,9 @@ from itertools import pairwise
 import matplotlib
 import numpy as np
 import torch
-from dry_run import Cost, dense, print_plan
-from experiment import Experiment, Row, parse, start
+from dry_run import Cost, dense
+from experiment import Row, carry_out, parse, start
+from matplotlib.figure import Figure
 from relu_network import ReLUNetwork, own_labels
 from rescaling_figure import FIRST, NETWORKS, OTHERS, PRECONDITIONERS, claim, draw, summarize
 from torch import Tensor, nn
@@ -226,13 +227,12 @@ def main() -> None:
         for log10_alpha in sweep.log10_alphas
         for run in range(sweep.runs)
     ]
-    if args.dry_run:
-        print_plan(jobs, settings, lambda job: cost(job, preset), rate=args.operations_a_second)
-        return
-    experiment = Experiment(args.output, settings, overwrite=args.overwrite, plot_only=args.plot_only)
-    table = summarize(experiment.run(jobs, lambda job: work(job, preset)))
-    if experiment.processes.is_main:
-        experiment.finish(draw(table), table, claim(table))
+
+    def shown(rows: list[Row]) -> tuple[Figure, list[Row], str]:
+        table = summarize(rows)
+        return draw(table), table, claim(table)
+
+    carry_out(args, jobs, settings, lambda job: work(job, preset), cost=lambda job: cost(job, preset), shown=shown)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,7 @@ H200 with six other jobs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -54,8 +55,8 @@ from typing import Any
 import matplotlib
 import torch
 from classifiers import Images, accelerator, evaluated, gradient_of, llc, load_images, minibatches, prepared
-from dry_run import Cost, counted, print_plan
-from experiment import Experiment, Row, parse, start
+from dry_run import Cost, counted
+from experiment import Row, carry_out, parse, start
 from resnet import BatchStatistics, network
 from resnet_figure import claim, figure, table
 from resnet_presets import PRESETS, TRAINING, Settings
@@ -168,15 +169,18 @@ def chosen(args: Any) -> Settings:
 def cost_of(settings: Settings) -> Callable[[Row], Cost]:
     """Job → training, and a chain with its losses for each λ̂."""
     side = 16 if settings.halved else 32
-    each = counted(
-        network(settings.width, stem=settings.stem), lambda out: out.logits.sum(), torch.rand(2, 3, side, side)
-    )
+
+    @functools.cache
+    def each() -> float:
+        """Operations of an example; a network is made for it, which only a dry run needs."""
+        model = network(settings.width, stem=settings.stem)
+        return counted(model, lambda out: out.logits.sum(), torch.rand(2, 3, side, side))
 
     def cost(job: Row) -> Cost:
         points, batch = job["steps"] // job["every"], settings.sampling["batch_size"]
         examples = job["steps"] * job["batch_size"] + points * job["chain_steps"] * batch
         seen = points * (2 * settings.n + settings.n_test)  # forward only, a third of a gradient
-        return Cost(job["steps"] + points * job["chain_steps"], each * (examples + seen / 3), least=0.01)
+        return Cost(job["steps"] + points * job["chain_steps"], each() * (examples + seen / 3), least=0.01)
 
     return cost
 
@@ -193,15 +197,13 @@ def main() -> None:
     for job in (job for sweep in settings.sweeps for job in sweep.jobs(settings.seeds)):
         if job not in jobs:
             jobs.append(job)
-    if args.dry_run:
-        print_plan(jobs, known, cost_of(settings), rate=args.operations_a_second)
-        return
-    experiment = Experiment(args.output, known, overwrite=args.overwrite, plot_only=args.plot_only)
-    rows = experiment.run(jobs, Work(settings))
-    if experiment.processes.is_main:
+
+    def shown(rows: list[Row]) -> tuple[Any, list[Row], str]:
         by_sweep = [(sweep, [rows[jobs.index(job)] for job in sweep.jobs(settings.seeds)]) for sweep in settings.sweeps]
         by_sweep = [(sweep, mine) for sweep, mine in by_sweep if mine]
-        experiment.finish(figure(by_sweep), table(by_sweep), claim(by_sweep))
+        return figure(by_sweep), table(by_sweep), claim(by_sweep)
+
+    carry_out(args, jobs, known, Work(settings), cost=cost_of(settings), shown=shown)
 
 
 if __name__ == "__main__":
