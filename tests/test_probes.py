@@ -6,7 +6,8 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -205,6 +206,25 @@ def test_tree_with_devinterp_s_names(tmp_path: Path) -> None:
     assert read.attrs["metadata"]["config"]["sampler"]["nbeta"] == result.nbeta
     with pytest.raises(InputError, match="something at the path"):
         result.to_zarr(tmp_path / "x.zarr")
+
+
+def test_arrays_of_the_tree_without_xarray() -> None:
+    """Records after burn-in, absolute; the minibatch's loss before the same step; NaN where a row has no such token."""
+    rng = np.random.default_rng(0)
+    values = {"token": rng.random((2, 4, 5, 3)), "example": rng.random((2, 4, 6)), "norm": rng.random((2, 4))}
+    init = {"token": rng.random((5, 3)), "example": rng.random(6)}
+    seen = SimpleNamespace(values=values, init=init, inputs={}, steps=np.array([0, 3, 6, 9]))
+    loss = rng.random((2, 12))
+    trace = SimpleNamespace(loss=loss, shape=loss.shape)
+    result = SimpleNamespace(trace=trace, observations=seen, num_burnin_steps=6, init_loss=0.5)
+    named, steps, of = named_arrays(cast(LLCResult, result))
+    assert steps.tolist() == [6, 9] and of == "all data" and (named["init_loss"][1] == 0.5).all()
+    np.testing.assert_array_equal(named["loss_token"][1], values["token"][:, 2:] + init["token"])
+    example = named["loss_example"][1]
+    np.testing.assert_array_equal(example[..., 0], values["example"][:, 2:] + init["example"])
+    assert np.isnan(example[..., 1:]).all() and example.shape == (2, 2, 6, 3)
+    np.testing.assert_array_equal(named["norm"][1], values["norm"][:, 2:])
+    np.testing.assert_array_equal(named["sampling_loss"][1], np.repeat(loss[:, [6, 9], None, None], 3, axis=3))
 
 
 def exported(sampling_task: str | None = None, **settings: Any) -> tuple[dict[str, Any], LLCResult, str]:
