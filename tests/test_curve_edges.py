@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import functools
 import json
 import shutil
 from collections.abc import Callable
@@ -15,12 +16,14 @@ import torch
 from curve_factory import series
 from safetensors.torch import load_file, save_file
 from test_curve import FLAGS
+from worker import examples, network, squared_error
 
 from hf_llc.cli.entry_point import main
-from hf_llc.config import LoadConfig
+from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.publishing.result_folder import read_curve
 from hf_llc.result import LLCResult
+from hf_llc.studies import measure_curve
 from hf_llc.studies.checkpoint_series import Checkpoint, checkpoint_folders
 from hf_llc.studies.series_left import SeriesLeft, faults_of
 from hf_llc.workflow.folder_lock import FolderLock
@@ -230,3 +233,82 @@ def test_a_damaged_point_is_refused_before_the_others_are_measured(measured: Pat
     (tmp_path / "out" / "step2" / "trace.safetensors").unlink()
     assert run([str(tmp_path / "step2.safetensors"), str(tmp_path / "step10.safetensors")], "--quiet") == 2
     assert not (tmp_path / "out" / "step10" / "result.json").exists()
+
+
+def named_checkpoints(*scales: float) -> dict[str, Any]:
+    """The network of `worker` with weights times each scale; 0: untrained. And the data that scale 1 fits."""
+    data = examples(network())
+
+    def opened(scale: float) -> Any:
+        model = network()
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.mul_(scale)
+        return model, squared_error
+
+    series = [Checkpoint(f"step{k}", {}, functools.partial(opened, scale)) for k, scale in enumerate(scales)]
+    return {"checkpoints": series, "dataset": data, "progress": False}
+
+
+@pytest.mark.parametrize(
+    ("scales", "hardest"),
+    [
+        ((0.0, 1.0, 0.9), "step1"),  # untrained: its γ would be for a network that is near no minimum
+        ((1.0, 0.9, 0.8), "step0"),
+        ((0.0, 0.0, 1.0), "step2"),
+        ((0.0, 0.0, 0.0), "step2"),
+        ((0.9, 1.0, 0.8, 1.0, 0.85), "step0"),
+    ],
+)
+def test_the_stiffest_of_three_decides(scales: tuple[float, ...], hardest: str, tmp_path: Path) -> None:
+    """That of the largest weights here; an untrained network never decides."""
+    said: list[str] = []
+    sample = SampleConfig(num_chains=2, num_draws=10, max_steps=40, batch_size=20, check_localization=False)
+    curve = measure_curve.measure(load=LoadConfig(), sample=sample, report=said.append, output=tmp_path / "out",
+                                  **named_checkpoints(*scales))  # fmt: skip
+    assert curve.calibrated_on == hardest
+    if scales[-1] and scales[1]:
+        assert said[0].startswith(f"{hardest} decides the settings: the largest curvature of nβL (first ")
+
+
+def test_a_point_goes_on_to_the_error_asked_for(tmp_path: Path) -> None:
+    """As an estimate by itself does, from the steps of the checkpoint that decided; given steps stay."""
+    common = {"num_chains": 2, "num_draws": 20, "batch_size": 20, "check_localization": False, "target_se": 0.0915}
+    cases: list[tuple[Any, list[int]]] = [("auto", [320, 640]), (40, [40, 40])]
+    for steps, burnin in cases:
+        sample = SampleConfig(max_steps=2000, num_burnin_steps=steps, step_size=2e-3, localization=20.0, **common)
+        folder = tmp_path / str(steps)
+        measure_curve.measure(load=LoadConfig(), sample=sample, output=folder, calibrate_on="step0",
+                              **named_checkpoints(0.9, 1.0))  # fmt: skip
+        found = [LLCResult.load(folder / f"step{k}") for k in range(2)]
+        assert [result.num_burnin_steps for result in found] == burnin
+        assert len({(result.step_size, result.localization) for result in found}) == 1
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "places"),
+    [
+        (("epoch_1", "epoch_2", "epoch_init"), {"epoch_init": 0}, {"epoch_init": 0, "epoch_1": 1, "epoch_2": 2}),
+        (("a", "b"), {"a": 7, "b": 3}, {"b": 3, "a": 7}),
+        (("v2-final", "v2-step5", "v2-step9"), {"v2-final": 12}, {"v2-step5": 5, "v2-step9": 9, "v2-final": 12}),
+        (("epoch_1", "init", "final"), {"init": 0}, {"init": 0, "epoch_1": 1}),
+    ],
+)
+def test_steps_place_what_names_do_not(names: tuple[str, ...], given: dict[str, int], places: dict[str, int]) -> None:
+    left = SeriesLeft([Checkpoint(name, {}) for name in names], print, steps=given)
+    left.skip_without_steps()
+    assert left.places() == (places, "step") and [each.name for each in left.left] == list(places)
+    assert left.meant_by("first") == next(iter(places)) and left.meant_by(str(max(places.values()))) == list(places)[-1]
+
+
+@pytest.mark.parametrize(
+    ("names", "given", "what"),
+    [
+        (("epoch_1", "epoch_2"), {"epoch_3": 0}, "steps names no checkpoint"),
+        (("epoch_1", "epoch_2", "init"), {"init": 2}, "steps must tell checkpoints apart"),
+        (("a", "b", "c"), {"a": 1}, "a curve needs two checkpoints|steps must tell"),
+    ],
+)
+def test_steps_that_place_nothing_are_refused(names: tuple[str, ...], given: dict[str, int], what: str) -> None:
+    with pytest.raises(InputError, match=what):
+        SeriesLeft([Checkpoint(name, {}) for name in names], print, steps=given).skip_without_steps()

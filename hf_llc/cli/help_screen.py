@@ -62,7 +62,7 @@ COMMON = {
 }
 """Arguments that people use → what the one screen says of them."""
 
-_SELDOM = {name for name in SETTINGS if name not in COMMON} | {"resume", "preset"}
+_SELDOM = {name for name in SETTINGS if name not in COMMON} | {"resume", "preset", "x_scale"}
 """Arguments that the one screen leaves to --help-all."""
 
 _NARROWEST = 24

@@ -41,6 +41,7 @@ def measured_series(
     check: Callable[[], None],
     processes: Processes,
     calibrate_on: str | None,
+    hardest: Callable[[], tuple[str, str]],
     resume: bool,
     overwrite: bool,
 ) -> Iterator[str]:
@@ -55,7 +56,8 @@ def measured_series(
         measured: measures a checkpoint at the settings of the one that has decided; None: this one decides.
         check: looks at the folders of the checkpoints before any work.
         processes: all.
-        calibrate_on: see `SeriesLeft.meant_by`; None: the last, or that of the run which goes on.
+        calibrate_on: see `SeriesLeft.meant_by`; None: what `hardest` says, or that of the run which goes on.
+        hardest: which word, and why.
         resume: refuse a folder that holds no such run.
         overwrite: do all again.
 
@@ -65,9 +67,14 @@ def measured_series(
     try:
         processes.main_does(folder.lock)
         processes.main_does(check)
+        word, why = calibrate_on, ""
+        if word is None and processes.main_does(lambda: _is_new(folder, resume=resume, overwrite=overwrite)):
+            word, why = hardest()
         is_new, name = processes.main_does(
-            lambda: _begin(folder, asked, series, calibrate_on=calibrate_on, resume=resume, overwrite=overwrite)
+            lambda: _begin(folder, asked, series, calibrate_on=word, resume=resume, overwrite=overwrite)
         )
+        if why:
+            series.tell(f"{name} decides the settings: {why}")
         while name not in series.results:
             try:
                 series.add(name, measured(series.named(name), None))
@@ -90,6 +97,11 @@ def measured_series(
         yield name
     finally:
         folder.unlock()
+
+
+def _is_new(folder: RunFolder, *, resume: bool, overwrite: bool) -> bool:
+    """Whether a run begins in the folder, or would: one that must go on is refused later if there is none."""
+    return overwrite or (folder.recorded() is None and not resume)
 
 
 def _begin(

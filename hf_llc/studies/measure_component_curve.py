@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.component_curve import COMPONENT_CURVE_FILES, PICTURE, ComponentCurve
 from hf_llc.studies.component_curve_plot import plot_component_curve
 from hf_llc.studies.component_table import COMPONENT_FILES, ComponentTable
+from hf_llc.studies.hardest_checkpoint import hardest
 from hf_llc.studies.parts import check_whole
 from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import SHARED, with_settings
@@ -38,6 +40,7 @@ def measure(
     progress: bool = True,
     x_scale: str = "linear",
     calibrate_on: str | None = None,
+    steps: Mapping[str, int] | None = None,
     data_fingerprint: str | None = None,
     begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -58,7 +61,9 @@ def measure(
         overwrite: compute every λ̂ again.
         progress: show progress bars on the main process.
         x_scale: "linear" or "log" axis of steps in the picture.
-        calibrate_on: the checkpoint that decides; None: the last one, or that of the curve which goes on.
+        calibrate_on: the checkpoint that decides; None: the stiffest of the first, the middle and the last
+            (`hardest_checkpoint`), or that of the curve which goes on.
+        steps: of checkpoints whose names do not tell theirs, by name.
         data_fingerprint: of the examples that are to be measured on; None: any.
         begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
         report: called with a line of text after each component and each checkpoint.
@@ -68,16 +73,21 @@ def measure(
     """
     check_whole(sample, "components")
     budget, processes = Budget(sample.max_seconds, begun), Processes(sample.data_parallel)
-    series: SeriesLeft[ComponentTable] = SeriesLeft(checkpoints, report)
+    series: SeriesLeft[ComponentTable] = SeriesLeft(checkpoints, report, steps=steps)
     look_at_all(series, load, output, processes=processes)
     folder = RunFolder(output, files=COMPONENT_CURVE_FILES)
 
-    def measured(checkpoint: Checkpoint, decided: ComponentTable | None) -> ComponentTable:
+    def given_of(checkpoint: Checkpoint) -> tuple[LoadConfig, Given]:
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
+        given = Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
+        return replace(load, **checkpoint.load), given
+
+    def measured(checkpoint: Checkpoint, decided: ComponentTable | None) -> ComponentTable:
+        asked, given = given_of(checkpoint)
         return measure_components.measure(
-            replace(load, **checkpoint.load),
+            asked,
             sample if decided is None else with_settings(sample, {name: decided.settings[name] for name in SHARED}),
-            Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint),
+            given,
             components=components,
             output=folder.folder / checkpoint.folder,
             overwrite=overwrite,
@@ -94,6 +104,9 @@ def measure(
         check=lambda: _check_tables(folder.folder, series),
         processes=processes,
         calibrate_on=calibrate_on,
+        hardest=functools.partial(
+            hardest, series, sample, given_of, processes=processes, progress=progress, max_seconds=sample.max_seconds
+        ),
         resume=resume,
         overwrite=overwrite,
     ) as name:

@@ -7,8 +7,9 @@ more certain than the error bars of its points.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.comparison import for_differences
 from hf_llc.studies.curve import Curve, Point
 from hf_llc.studies.curve_plot import plot_curve
+from hf_llc.studies.hardest_checkpoint import hardest
 from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import remedy_for, shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
@@ -45,6 +47,7 @@ def measure(
     progress: bool = True,
     x_scale: str = "linear",
     calibrate_on: str | None = None,
+    steps: Mapping[str, int] | None = None,
     data_fingerprint: str | None = None,
     begun: float | None = None,
     report: Callable[[str], None] = lambda line: None,
@@ -65,8 +68,9 @@ def measure(
         overwrite: compute every point again.
         progress: show progress bars on the main process.
         x_scale: "linear" or "log" axis of steps in the picture.
-        calibrate_on: the checkpoint that decides: "first", "middle", "last", its step or its name; None: the last one,
-            or that of the curve which goes on.
+        calibrate_on: the checkpoint that decides: "first", "middle", "last", its step or its name; None: the stiffest
+            of these three (`hardest_checkpoint`), or that of the curve which goes on.
+        steps: of checkpoints whose names do not tell theirs, by name.
         data_fingerprint: of the examples that are to be measured on; None: any.
         begun: `time.monotonic()` at the beginning of the command, whose time `max_seconds` is; None: now.
         report: called with a line of text after each checkpoint.
@@ -76,17 +80,22 @@ def measure(
     """
     budget = Budget(sample.max_seconds, begun)
     processes = Processes(sample.data_parallel, parameter_parallel=sample.parameter_parallel)
-    series: SeriesLeft[LLCResult] = SeriesLeft(checkpoints, report)
+    series: SeriesLeft[LLCResult] = SeriesLeft(checkpoints, report, steps=steps)
     look_at_all(series, load, output, processes=processes)
     folder = RunFolder(output, files=CURVE_FILES)
     paired: dict[str, Measured] = {}
 
-    def measured(checkpoint: Checkpoint, decided: LLCResult | None) -> LLCResult:
+    def given_of(checkpoint: Checkpoint) -> tuple[LoadConfig, Given]:
         model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
+        given = Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
+        return replace(load, **checkpoint.load), given
+
+    def measured(checkpoint: Checkpoint, decided: LLCResult | None) -> LLCResult:
+        asked, given = given_of(checkpoint)
         result = estimate_model(
-            replace(load, **checkpoint.load),
-            sample if decided is None else shared_settings(sample, decided),
-            Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint),
+            asked,
+            sample if decided is None else _settings_of_points(sample, decided),
+            given,
             output=folder.folder / checkpoint.folder,
             overwrite=overwrite,
             progress=progress,
@@ -105,12 +114,21 @@ def measure(
         check=lambda: _check_points(folder.folder, series, overwrite=overwrite),
         processes=processes,
         calibrate_on=calibrate_on,
+        hardest=functools.partial(
+            hardest, series, sample, given_of, processes=processes, progress=progress, max_seconds=sample.max_seconds
+        ),
         resume=resume,
         overwrite=overwrite,
     ) as name:
         curve = _curve(series, sample, shared_settings(sample, series.results[name]), name, paired)
         processes.main_does(lambda: folder.finish(lambda: _save(curve, folder.folder, x_scale)))
     return curve
+
+
+def _settings_of_points(sample: SampleConfig, decided: LLCResult) -> SampleConfig:
+    """Those of the checkpoint that decided. Chains begin as its ended, and go on to `target_se` where that is open."""
+    shared = shared_settings(sample, decided)
+    return replace(shared, num_burnin_steps="auto") if sample.num_burnin_steps == "auto" else shared
 
 
 def _check_points(folder: Path, series: SeriesLeft[LLCResult], *, overwrite: bool) -> None:

@@ -30,6 +30,7 @@ class SeriesLeft(Generic[T]):
     Args:
         checkpoints: all of them, in order.
         report: called with a line of text for each that is measured or left out; from the first result on.
+        steps: of checkpoints whose names do not tell theirs, by name.
 
     Attributes:
         left: in order, without those left out.
@@ -38,17 +39,27 @@ class SeriesLeft(Generic[T]):
         failed: checkpoints that cannot be measured: name → why.
 
     Raises:
-        InputError: fewer than two are left, or two of them have the same name.
+        InputError: fewer than two are left, two of them have the same name, or `steps` names none of them.
     """
 
-    def __init__(self, checkpoints: Sequence[Checkpoint], report: Callable[[str], None]) -> None:
-        self.report = report
+    def __init__(
+        self,
+        checkpoints: Sequence[Checkpoint],
+        report: Callable[[str], None],
+        *,
+        steps: Mapping[str, int] | None = None,
+    ) -> None:
+        self.report, self._given = report, dict(steps or {})
         self.left = list(checkpoints)
         self.results: dict[str, T] = {}
         self._unsaid: list[str] = []
         self.skipped: dict[str, str] = {}
         self.failed: dict[str, str] = {}
         self._skip({each.name: each.skipped for each in checkpoints if each.skipped})
+        known = [each.name for each in self.left]
+        for name in self._given:
+            if name not in known:
+                raise InputError("steps names no checkpoint of the curve", value=name, allowed=", ".join(known))
 
     @property
     def num_open(self) -> int:
@@ -63,9 +74,15 @@ class SeriesLeft(Generic[T]):
     def places(self) -> tuple[dict[str, int], str]:
         """Where each checkpoint that is left stands on the axis, by name: "step" if names tell it, else "position"."""
         names = [each.name for each in self.left]
-        steps = steps_of(names)
+        steps = self._steps(names)
         where = range(len(names)) if steps is None else steps
         return dict(zip(names, where, strict=True)), "position" if steps is None else "step"
+
+    def _steps(self, names: Sequence[str]) -> list[int] | None:
+        """Those given, and for the other names what these tell; None if they do not."""
+        others = [name for name in names if name not in self._given]
+        told = steps_of(others) if others else []
+        return None if told is None else [{**dict(zip(others, told, strict=True)), **self._given}[x] for x in names]
 
     def check(self) -> None:
         """Check that two checkpoints or more are left, each of its own name.
@@ -106,7 +123,7 @@ class SeriesLeft(Generic[T]):
         places = {"first": 0, "middle": len(names) // 2, "last": -1}
         if word in places:
             return names[places[word]]
-        steps = [str(step) for step in steps_of(names) or []]
+        steps = [str(step) for step in self._steps(names) or []]
         found = names.index(word) if word in names else steps.index(word) if word in steps else None
         if found is None:
             allowed = "first, middle, last, " + ", ".join(steps or names)
@@ -127,13 +144,27 @@ class SeriesLeft(Generic[T]):
     def skip_without_steps(self) -> None:
         """Leave out checkpoints whose names have no number, if the names of the others tell their steps.
 
+        Those whose steps are given stay, and all stand in the order of their steps.
+
         Raises:
-            InputError: fewer than two are left.
+            InputError: fewer than two are left; or steps are given, and the others' are not known or the same.
         """
-        numbered = [each.name for each in self.left if any(char.isdecimal() for char in each.name)]
-        if len(numbered) > 1 and steps_of(numbered) is not None:
-            self._skip({each.name: "no step in its name" for each in self.left if each.name not in numbered})
+        names = [each.name for each in self.left]
+        numbered = [x for x in names if x in self._given or any(char.isdecimal() for char in x)]
+        if len(numbered) > 1 and self._steps(numbered) is not None:
+            self._skip({name: "no step in its name" for name in names if name not in numbered})
         self.check()
+        if self._given:
+            places, axis = self.places()
+            if axis != "step" or len(set(places.values())) < len(places):
+                told = ", ".join(f"{name}={place}" for name, place in places.items())
+                raise InputError("steps must tell checkpoints apart", value=told, remedy="give the step of each")
+            self.left.sort(key=lambda each: places[each.name])
+
+    def tell(self, line: str) -> None:
+        """Report a line, from the first result on."""
+        self._unsaid.append(line)
+        self._say()
 
     def _skip(self, reasons: Mapping[str, str]) -> None:
         self.skipped |= reasons

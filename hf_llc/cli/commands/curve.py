@@ -52,8 +52,9 @@ def add(commands: Any) -> None:
     options.add_argument(
         "--calibrate-on",
         metavar="WHERE",
-        help="first, middle, last or a step (default: last)",
+        help="first, middle, last or a step (default: stiffest)",
     )
+    series.add_argument("--steps", metavar="A=N", nargs="+", help="NAME=STEP where names hold no number")
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -62,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     load, sample = settings_from(args)
     check_resume(args)
     _check_series(args, load)
+    steps = _steps(args.steps or [])
     known = OBSERVABLES if args.factory is None else ()  # its module may register more
     check_places(load, sample, Path(args.output), resume=args.resume, observables=known)
     if args.components is not None:
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
             sample,
             x_scale=args.x_scale,
             calibrate_on=args.calibrate_on,
+            steps=steps,
             data_fingerprint=None if args.like is None else args.like.data_fingerprint,
             **common,
         )
@@ -113,3 +116,18 @@ def _local_series(args: argparse.Namespace, load: LoadConfig) -> list[checkpoint
     if args.checkpoints is not None:
         return checkpoint_series.checkpoint_folders(args.checkpoints)
     return checkpoint_series.weight_files(args.weight_files, args.factory, allow_pickle=load.allow_pickle)
+
+
+def _steps(given: list[str]) -> dict[str, int]:
+    """NAME=STEP, each as a pair.
+
+    Raises:
+        InputError: one is something else, or a name is there twice.
+    """
+    pairs = [text.rpartition("=") for text in given]
+    for text, (name, _, step) in zip(given, pairs, strict=True):
+        if not (name and step.isdecimal()):
+            raise InputError("--steps is not what it can be", value=text, allowed="NAME=STEP, e.g. epoch_init=0")
+        if [each for each, _, _ in pairs].count(name) > 1:
+            raise InputError("--steps names a checkpoint twice", value=name, remedy="leave one out")
+    return {name: int(step) for name, _, step in pairs}
