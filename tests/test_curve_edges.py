@@ -312,3 +312,24 @@ def test_steps_place_what_names_do_not(names: tuple[str, ...], given: dict[str, 
 def test_steps_that_place_nothing_are_refused(names: tuple[str, ...], given: dict[str, int], what: str) -> None:
     with pytest.raises(InputError, match=what):
         SeriesLeft([Checkpoint(name, {}) for name in names], print, steps=given).skip_without_steps()
+
+
+def test_a_weights_file_alone_is_a_point_of_its_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """By name, `estimate` measures what `curve` does, the same bits."""
+    files = series(tmp_path, (1, 2))
+    run(files, "--quiet")
+    given = ["--factory", "curve_factory:make", "--data", str(tmp_path / "data.jsonl"), *FAST, "--quiet"]
+    assert main(["estimate", "--weight-file", files[0], *given, "--output", "one"]) in (0, 3)
+    assert LLCResult.load("one").llc == LLCResult.load(f"out/{Path(files[0]).stem}").llc
+    capsys.readouterr()
+    for more, what in (
+        (["--weight-file", files[0], "--data", "x"], "--weight-file and --factory go together"),
+        (["--weight-file", files[0], *given, "--model", "x"], "two models"),
+        (["--weight-file", files[0], "--factory", "curve_factory:make"], "no data given"),
+        (["--weight-file", "nowhere.safetensors", *given], "no such weights file"),
+        (["--weight-file", str(tmp_path / "data.jsonl"), *given], "not safetensors"),
+        (["--weight-file", files[0], *given[2:], "--factory", "curve_factory:nothing"], "no such factory"),
+    ):
+        assert main(["estimate", *more, "--output", "two"]) == 2
+        err = capsys.readouterr().err
+        assert what in err and len(err.splitlines()) == 1 and not Path("two").exists()

@@ -98,7 +98,8 @@ def check_model_name(name: str) -> None:
             "the model is a file",
             value=path.name,
             allowed="a Hub id or a folder",
-            remedy="give the folder that holds config.json",
+            remedy="give the folder that holds config.json; weights of a plain module go to estimate or curve, with "
+            "--factory",
         )
     if path.is_dir():
         check_model_folder(path)
