@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from hf_llc.cli.commands.profile import values_of
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.errors import InputError
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.judging.statistics import standard_error
 from hf_llc.loading.problem_loader import load_problem
@@ -485,9 +486,9 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--nbetas", "10,nan"], "nbetas has a value of the wrong kind"),
         (["--nbetas", "10", "--nbeta", "5"], "nbeta and nbetas are both given"),
         (["--localization", "5"], "localization is for one estimate, got 5.0"),
-        (["--observe", "norms"], "observe is for one estimate"),
+        (["--observe", "parameter_norms"], "observe is for one estimate"),
         (["--extrapolate"], "extrapolate is for one estimate"),
-        (["--parameter-parallel", "2"], "parameter_parallel is not for a profile"),
+        (["--parameter-parallel", "2"], "parameter_parallel does not divide the 1 processes"),
         (["--hessian-probes", "1"], "hessian_probes is out of range"),
         (["--hessian-iterations", "0"], "hessian_iterations is out of range"),
         (["--hessian-examples", "many"], "hessian_examples has a value of the wrong kind"),
@@ -503,6 +504,12 @@ def test_bad_input_is_one_line(
     error = capfd.readouterr().err.strip()
     assert message in error and "\n" not in error, error
     assert not (tmp_path / "p" / "run.json").exists()
+
+
+def test_sharded_weights_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="parameter_parallel is not for a profile"):
+        measure(LoadConfig(), SampleConfig(parameter_parallel=2), localizations=[1.0], output=tmp_path / "p")
+    assert not (tmp_path / "p").exists()
 
 
 def test_ranges_and_exponents() -> None:
