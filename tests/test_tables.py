@@ -17,14 +17,17 @@ from test_profile import study_row
 from test_result import SHOWN, make_result
 
 import hf_llc
+from hf_llc.cli.commands.benchmark import TARGETS
 from hf_llc.publishing.card_section import render_section
 from hf_llc.publishing.formatting import for_encoding
 from hf_llc.publishing.report import render, summary
-from hf_llc.publishing.tables import columns, folded
+from hf_llc.publishing.tables import blocks, columns, folded
 from hf_llc.studies.comparison import Comparison, compare
 from hf_llc.studies.profile_table import Profile
 from hf_llc.studies.sampler_benchmark import Row, text_of
 
+VERDICTS = ("trustworthy", "diverged", "drifting", "not a minimum", "left the basin")
+FULL_WIDTH = 100  # columns, where nobody says how wide the terminal is
 NAME = "runs/with-a-name"
 
 
@@ -82,6 +85,32 @@ def test_every_table_fits(name: str, width: int, plain: bool, monkeypatch: pytes
     assert not {number for number in numbers if number not in text}  # nothing is dropped
 
 
+@pytest.mark.parametrize("verdict", ["gradient noise dominates", "localization dominates", "trustworthy"])
+@pytest.mark.parametrize("target", TARGETS)
+def test_rows_of_the_benchmark_stand_below_their_head(target: str, verdict: str) -> None:
+    """They come one at a time, in columns of fixed width. These were 101 wide once: each row came as a block."""
+    number = dict.fromkeys(("llc", "exact"), -12_345.678) | {"llc_se": 12.3, "exact_se": 12.3}
+    row = Row(target, "closed form", error=-0.123, z=-12.3, gradients=132_000, verdict=verdict, seconds=1.0,
+              settings={}, **number)  # fmt: skip
+    head, first, *more = text_of(row).splitlines()
+    assert [first, *more] == text_of(row, is_first=False).splitlines()  # so that every row has the columns of the first
+    assert max(map(visible, (head, first, *more))) <= FULL_WIDTH
+    flat = [line.replace("\u0302", "") for line in (head, first)]
+    starts = [flat[0].index(word) for word in ("known", "exact", "λ", "error", "z ", "gradients", "verdict")]
+    assert all(flat[1][start - 2 : start] == "  " and flat[1][start] != " " for start in starts)
+    assert flat[1][starts[-1] :].split()[0] == verdict.split()[0]
+
+
+@pytest.mark.parametrize("name", ["curve", "compare", "components", "profile", "benchmark"])
+def test_every_table_is_one_where_nobody_says_how_wide(name: str) -> None:
+    """No command's table is so wide that its rows become blocks of text, or its numbers are wrapped."""
+    lines = TEXTS[name]().replace("\u0302", "").splitlines()
+    head = next(line for line in lines if line.endswith("verdict"))
+    start = head.index("verdict")
+    rows = [line for line in lines if line[start - 2 : start] == "  " and line[start:] in VERDICTS]
+    assert len(rows) >= 2 and max(map(len, lines)) <= FULL_WIDTH
+
+
 def test_a_table_that_fits_is_lined_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "40")
     rows = [("run", "λ̂", "verdict"), ("a", "1.5 ± 0.5", "good"), ("bb", "10.5 ± 0.5", "left the basin")]
@@ -95,6 +124,10 @@ def test_a_table_that_fits_is_lined_up(monkeypatch: pytest.MonkeyPatch) -> None:
         f"name: {NAME}", "  run: bb   λ̂: 10.5 ± 0.5", "  verdict: left the basin"
     ]  # fmt: skip
     assert folded("one\ntwo words " * 2).splitlines() == ["one", "two words one", "two words"]
+
+
+def test_a_block_leaves_out_empty_cells_and_colons_without_a_name() -> None:
+    assert blocks([("a", "", "b", "c"), ("1", "two", "", "3")]) == "a: 1   two   c: 3"
 
 
 def test_one_minus_for_people_and_python_s_for_programs(tmp_path: Path) -> None:
