@@ -78,9 +78,10 @@ def test_estimate_prints_the_result_and_where_it_is(fake: Fake, capsys: pytest.C
     assert (calls[0]["resume"], calls[0]["overwrite"], calls[0]["progress"]) == (None, False, True)
 
 
-def test_run_flags_reach_the_estimate(fake: Fake) -> None:
+def test_run_flags_reach_the_estimate(fake: Fake, tmp_path: Path) -> None:
     calls = fake(lambda **_: make_result())
-    assert main(["estimate", "--resume", "--quiet"]) == 0
+    (tmp_path / "run.json").touch()  # without it nothing is there to go on with
+    assert main(["estimate", "--resume", "--quiet", "--output", str(tmp_path)]) == 0
     assert (calls[0]["resume"], calls[0]["progress"]) == (True, False)
     assert main(["estimate", "--overwrite"]) == 0
     assert calls[1]["overwrite"] is True

@@ -114,6 +114,10 @@ def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["estimate", "--like", "a", "--nbeta", "40", "--output", "c"]) == 2
     assert "nbeta: 50.0 → 40.0" in capsys.readouterr().err and not Path("c").exists()
     assert main(["estimate", "--like", "a", "--max-examples", "10", "--output", "c"]) == 2
+    assert main(["components", "--like", "a", "--components", "l0 attn", "--output", "d", "--quiet"]) in (0, 3)
+    assert LLCResult.load("d/all").llc == one.llc and LLCResult.load("d/l0_attn").step_size == one.step_size
+    assert main(["components", "--like", "a", "--components", "l0 attn", "--nbeta", "40", "--output", "e"]) == 2
+    assert not Path("e").exists()
 
 
 def test_a_curve_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, check_resume, settings_from
+from hf_llc.cli.arguments import add_like, add_settings, check_resume, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.weights_setting import component_words
@@ -36,7 +36,7 @@ def add(commands: Any) -> None:
         help="find step size and burn-in for each",
     )
     add_settings(parser)
-    add_study_options(parser, output="table")
+    add_like(add_study_options(parser, output="table"))
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -50,8 +50,10 @@ def run(args: argparse.Namespace) -> int:
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_components import measure
+        from hf_llc.workflow.opened_run import Given
 
+        given = Given(data_fingerprint=None if args.like is None else args.like.data_fingerprint)
         asked = {"is_partition": args.partition, "calibrates_each": args.calibrate_each}
-        return measure(load, sample, components=args.components, **asked, **common)
+        return measure(load, sample, given, components=args.components, **asked, **common)
 
     return run_study(args, "components", measured)
