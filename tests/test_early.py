@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -198,3 +199,19 @@ def test_loading_uses_the_same_check(tmp_path: Path) -> None:
         with pytest.raises(InputError) as early:
             check_names(LoadConfig(model=name) if name == "./no" else LoadConfig(data=name))
         assert str(early.value) == str(later.value)
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"), [({}, "1000"), ({"OMP_WAIT_POLICY": "ACTIVE"}, None), ({"GOMP_SPINCOUNT": "5"}, "5")]
+)
+def test_threads_that_wait_leave_the_cores_to_others(
+    given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Said before a command imports torch, whose threads read it then; what the user's environment says stays."""
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is put back
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    assert main(["show", str(tmp_path / "nowhere")]) == 2
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

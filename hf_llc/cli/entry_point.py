@@ -34,7 +34,17 @@ from hf_llc.cli.commands import (
     susceptibility,
     theory,
 )
-from hf_llc.cli.console import BAD_INPUT, BAD_VERDICT, EXIT_CODES, FAULT, INTERRUPTED, OK, end, open_closed_streams
+from hf_llc.cli.console import (
+    BAD_INPUT,
+    BAD_VERDICT,
+    EXIT_CODES,
+    FAULT,
+    INTERRUPTED,
+    OK,
+    end,
+    open_closed_streams,
+    share_cores,
+)
 from hf_llc.cli.help_screen import Parser
 from hf_llc.errors import InputError, OutOfTime, is_out_of_memory
 
@@ -71,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         args = parse(_parser(), sys.argv[1:] if argv is None else argv)
         args.begun = begun
+        share_cores()
         return args.run(args)
     except SystemExit as stop:  # --help, --version
         return stop.code if isinstance(stop.code, int) else OK
