@@ -154,6 +154,8 @@ def test_the_error_of_a_hessian_over_few_examples_says_that_they_are_few() -> No
     exponent, error = known.exponent(scale)
     assert abs(exponent - 0.5) < 3 * error and error > 1.5 * replace(known, halves=()).exponent(scale)[1]
     assert replace(known, halves=list(zip(found, found, strict=True))).llc(scale)[1] < gap / 4
+    unsure = [(found[0], half[0]), (half[0], found[0])]  # one change up, one down: none on average
+    assert replace(known, halves=unsure).llc(scale)[1] > gap / 2
 
 
 def test_what_the_slope_at_w_star_takes_off() -> None:

@@ -126,11 +126,10 @@ def _slope(scale: float) -> Callable[[Array], Array]:
 def _of_choice(changes: Sequence[float]) -> float:
     """The error of the choice of examples, from what half of them change for each of some vectors; 0: none is known.
 
-    The noise of a choice of m examples widens the spectrum by about 1/√m, so all have 1/(√2 − 1) of that change. What
-    noise alone makes of the mean change is taken off its square.
+    The noise of a choice of m examples widens the spectrum by about 1/√m, so all have 1/(√2 − 1) of that change. How
+    unsure the mean change is counts too: with three vectors it may be near zero by chance.
     """
     known = [change for change in changes if math.isfinite(change)]
     if len(known) < 2:
         return 0.0
-    square = float(np.mean(known)) ** 2 - float(np.var(known, ddof=1)) / len(known)
-    return math.sqrt(max(square, 0.0)) / (math.sqrt(2) - 1)
+    return math.hypot(np.mean(known), np.std(known, ddof=1) / math.sqrt(len(known))) / (math.sqrt(2) - 1)
