@@ -444,3 +444,17 @@ def test_the_command_on_the_card_names_what_was_named(text: str) -> None:
 
 def test_a_backtick_does_not_end_a_code_span() -> None:
     assert code("a`<!-- b`\nc") == "`a<!-- b c`"
+
+
+def test_how_a_model_was_loaded_and_hmc_s_trajectories_are_repeated() -> None:
+    """They were not among a result's settings, so that the command of the card ran something else."""
+    given = {"sampler": "hmc", "batch_size": 100, "num_leapfrog_steps": 7}
+    model = {"id": "me/model", "revision": "a" * 40, "attn_implementation": "eager", "trust_remote_code": True}
+    command = reproduce_command(make_result(model=model, data={"id": "me/data"}, **given))
+    assert command is not None
+    words = command.replace("\\\n", " ").split()
+    assert words[words.index("--num-leapfrog-steps") + 1] == "7"
+    assert words[words.index("--attn-implementation") + 1] == "eager"
+    assert "--trust-remote-code" in words and "--allow-pickle" not in words
+    usual = reproduce_command(make_result(model={"id": "me/model"}, data={"id": "me/data"}))
+    assert usual is not None and "leapfrog" not in usual and "attn" not in usual and "trust" not in usual

@@ -79,6 +79,15 @@ def test_dtype_device_and_attention_are_as_asked(folder: Path) -> None:
     assert losses.dtype == torch.float64 and losses.shape == (problem.num_examples,)
 
 
+def test_a_result_says_how_a_model_by_name_was_loaded_unless_as_usual(folder: Path) -> None:
+    names = ("attn_implementation", "trust_remote_code", "allow_pickle")
+    usual = load_problem(folder, TEXTS, LoadConfig(max_length=8)).provenance["model"]
+    config = LoadConfig(max_length=8, attn_implementation="eager", trust_remote_code=True)
+    asked = load_problem(folder, TEXTS, config).provenance["model"]
+    assert not [name for name in names if name in usual]
+    assert [asked.get(name) for name in names] == ["eager", True, None]
+
+
 def test_pipeline_brings_its_tokenizer_and_is_not_changed(folder: Path) -> None:
     pipeline = transformers.pipeline("text-generation", model=str(folder))
     pipeline.model.train()

@@ -127,6 +127,9 @@ def _open_named(name: str, config: LoadConfig, tokenizer: Any) -> tuple[Any, Any
         refuse_adapter(name, None, public_name(name))
         check_folder(folder, allow_pickle=config.allow_pickle)
     about: dict[str, Any] = {"id": public_name(name), "revision": None}
+    how = {"attn_implementation": config.attn_implementation, "trust_remote_code": config.trust_remote_code or None}
+    how |= {"allow_pickle": config.allow_pickle or None}  # the defaults go without saying
+    about |= {key: value for key, value in how.items() if value is not None}
     if folder.is_dir():
         model, unused = _from_pretrained(name, config, None)
         about |= {"unused_weights": unused, "untied_weights": untied_weights(model)}

@@ -27,6 +27,9 @@ _CITATION = """```bibtex
 
 _MAX_POINTS = 20
 """A longer curve is linked to, not listed."""
+HOW_LOADED = ("attn_implementation", "trust_remote_code", "allow_pickle")
+"""Settings of how a model by name is loaded; a result keeps those that are not the default in `model`."""
+
 LOADING = ("input_column", "second_input_column", "label_column", "packing", "max_length", "loss_normalization")
 """Settings of how examples are made; a result keeps them in `data`."""
 SAMPLING = (
@@ -100,6 +103,8 @@ def reproduce_command(result: Record, repo_id: str | None = None) -> str | None:
         flags |= {"data-revision": result.data.get("revision"), "task": result.task}
         tokenizer = str(result.model.get("tokenizer"))
         flags |= {"tokenizer": tokenizer} if "/" in tokenizer and tokenizer != result.model.get("id") else {}
+    for name in HOW_LOADED:
+        flags[name.replace("_", "-")] = result.model.get(name)
     for name in LOADING:
         flags[name.replace("_", "-")] = result.data.get(name)
     flags["max-examples"] = result.data.get("num_examples")
@@ -133,7 +138,7 @@ def _sampling(result: Record) -> dict[str, Any]:
     values |= {name: True for name in ("adapt_step_size", "minimize") if getattr(result, name)}
     values |= {
         name: getattr(result, name)
-        for name, usual in (("batch_order", "random"), ("draw_loss", "batch"))
+        for name, usual in (("batch_order", "random"), ("draw_loss", "batch"), ("num_leapfrog_steps", 10))
         if getattr(result, name) != usual
     }
     if result.minimize is not None:

@@ -24,6 +24,7 @@ class Settings:
         batch_size: examples of a minibatch.
         batch_order: "random", or "in-turn": segments of a chain's shuffled examples one after the other.
         draw_loss: "batch", or "full": draws are L_n of all examples.
+        num_leapfrog_steps: of a trajectory of hmc; other samplers have none.
         chain_batch_size: chains stepped together.
         seed: of noise and minibatches.
         mixed_precision: "no", "bf16" or "fp16".
@@ -55,6 +56,7 @@ class Settings:
     weights: str = "all"
     batch_order: str = "random"
     draw_loss: str = "batch"
+    num_leapfrog_steps: int = 10
     minimize: dict[str, Any] | None = None
     calibration: dict[str, Any] | None = None
 

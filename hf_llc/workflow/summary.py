@@ -57,6 +57,7 @@ def settings_of(
         batch_size=used.batch_size,
         batch_order=used.batch_order,
         draw_loss=used.draw_loss,
+        num_leapfrog_steps=used.num_leapfrog_steps,
         chain_batch_size=used.chain_batch_size,
         seed=used.seed,
         weights=weights_name(asked.weights),
