@@ -126,6 +126,13 @@ def test_a_table_that_fits_is_lined_up(monkeypatch: pytest.MonkeyPatch) -> None:
     assert folded("one\ntwo words " * 2).splitlines() == ["one", "two words one", "two words"]
 
 
+@pytest.mark.parametrize("word", ["/a" * 40, "two-part-" * 10 + "word"])
+def test_paths_and_words_with_hyphens_stay_whole(word: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are copied from the terminal."""
+    monkeypatch.setenv("COLUMNS", "40")
+    assert folded(f"it is {word} that").splitlines() == ["it is", f"  {word}", "  that"]
+
+
 def test_a_block_leaves_out_empty_cells_and_colons_without_a_name() -> None:
     assert blocks([("a", "", "b", "c"), ("1", "two", "", "3")]) == "a: 1   two   c: 3"
 
