@@ -12,7 +12,7 @@ import argparse
 import statistics
 import time
 
-from restricted_step import problem_of, seconds
+from restricted_step import problem_of, random_ids, seconds
 from transformers import AutoModelForCausalLM
 
 from hf_llc.backend.torch_modes import own_modes
@@ -41,7 +41,7 @@ def main() -> None:
     parser.add_argument("--every", type=int, nargs="+", default=[1, 8, 20], help="s")
     args = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(args.model).eval()
-    problem = problem_of(model, tokens=args.tokens, batch=max(args.examples))
+    problem = problem_of(model, random_ids(model, tokens=args.tokens, count=4 * max(args.examples)))
     for count in args.examples:
         ratios = []
         for _ in range(args.rounds):

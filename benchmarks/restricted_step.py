@@ -1,6 +1,7 @@
 """What a step of one component costs, as a share of a step of the whole model: the backward pass stops below it.
 
     python benchmarks/restricted_step.py --model ID_OR_FOLDER [--components 'l*,embed,norms'] [--tokens 128] [--batch 8]
+    python benchmarks/restricted_step.py --model ID_OR_FOLDER --text FILE     # what it was trained on, as users would
 
 The two take turns, so that other work on the machine slows both; the median of the ratios is printed. Where devinterp 2
 is installed its steps take turns with ours, and its time over ours is printed too. Times are of the processor.
@@ -12,10 +13,11 @@ import argparse
 import json
 import statistics
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_llc.backend.torch_modes import own_modes
 from hf_llc.components.listed import components_named
@@ -29,10 +31,21 @@ from hf_llc.samplers import make_kernel
 from hf_llc.samplers.walk import Walk
 
 
-def problem_of(model: Any, *, tokens: int, batch: int) -> Problem:
-    """Random tokens and the language model's loss."""
+def random_ids(model: Any, *, tokens: int, count: int) -> torch.Tensor:
+    """`[window, token]`."""
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, model.config.vocab_size, (4 * batch, tokens), generator=generator)
+    return torch.randint(0, model.config.vocab_size, (count, tokens), generator=generator)
+
+
+def text_ids(model: str, path: str, *, tokens: int, count: int) -> torch.Tensor:
+    """The first windows of a text, `[window, token]`."""
+    text = Path(path).read_text(encoding="utf-8")[: 20 * tokens * count]
+    ids = AutoTokenizer.from_pretrained(model)(text, return_tensors="pt")["input_ids"][0]
+    return ids[: tokens * count].reshape(count, tokens)
+
+
+def problem_of(model: Any, ids: torch.Tensor) -> Problem:
+    """These tokens `[window, token]` and the language model's loss."""
 
     def losses(forward: Any, examples: Any) -> torch.Tensor:
         logits = forward(input_ids=examples["input_ids"]).logits[:, :-1]
@@ -88,13 +101,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--model", required=True)
     parser.add_argument("--components", default="l*,embed,norms")
+    parser.add_argument("--text", metavar="FILE", help="instead of random tokens")
     parser.add_argument("--tokens", type=int, default=128)
     parser.add_argument("--batch", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--steps", type=int, default=10, help="timed together")
     args = parser.parse_args()
     model = AutoModelForCausalLM.from_pretrained(args.model).eval()
-    problem = problem_of(model, tokens=args.tokens, batch=args.batch)
+    size = {"tokens": args.tokens, "count": 4 * args.batch}
+    ids = text_ids(args.model, args.text, **size) if args.text else random_ids(model, **size)
+    problem = problem_of(model, ids)
     shares: dict[str, dict[str, float]] = {}
     for name in components_named(model, args.components):
         ratios: dict[str, list[float]] = {"of a step of all weights": [], "devinterp's step over ours": []}

@@ -8,6 +8,9 @@ from typing import Any
 
 from hf_llc.errors import InputError
 
+WHOLE = "all"
+"""The name of all weights."""
+
 MASKS = "masks of"
 """How the name of weights begins that were given as masks or slices."""
 

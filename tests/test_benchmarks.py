@@ -278,9 +278,11 @@ def test_what_a_run_said_of_its_limit_is_read() -> None:
 
 
 def test_steps_of_components_and_looks_are_timed() -> None:
-    problem = restricted_step.problem_of(llama(), tokens=8, batch=2)
-    assert restricted_step.seconds(problem, "l0h1", batch=2, steps=1) > 0
-    problem = restricted_step.problem_of(llama(), tokens=8, batch=2)
-    assert observed_step.look_seconds(problem, 5) > 0
+    def problem() -> Problem:
+        model = llama()
+        return restricted_step.problem_of(model, restricted_step.random_ids(model, tokens=8, count=8))
+
+    assert restricted_step.seconds(problem(), "l0h1", batch=2, steps=1) > 0
+    assert observed_step.look_seconds(problem(), 5) > 0
     if importlib.util.find_spec("devinterp") is None:
-        assert restricted_step.peer_seconds(problem, "l0h1", batch=2, steps=1) is None
+        assert restricted_step.peer_seconds(problem(), "l0h1", batch=2, steps=1) is None

@@ -50,7 +50,6 @@ COMMON = {
     "--data text.txt --observe a=@data,nothing": "observe names an unknown observable",
     "--data text.txt --observe a=text.txt:": "observe has no split behind the colon of a",
     "--data text.txt --data-parallel 2": "data_parallel does not divide the 1 processes of this run",
-    "--data text.txt --parameter-parallel 3": "parameter_parallel does not divide the 1 processes of this run",
     "--data text.txt --weights l0+": "weights has a term without a name",
     "--data text.txt --weights ~": "weights has a term without a name",
     "--config nothing.yaml": "cannot read the config file",
@@ -59,6 +58,11 @@ COMMON = {
 }
 OTHERS = {
     "estimate --model some/thing": "no data given",
+    "estimate --data text.txt --parameter-parallel 3": "parameter_parallel does not divide the 1 processes of this run",
+    "components --components heads --parameter-parallel 2 --output out": "parameter_parallel is not for components",
+    "components --components heads --minimize --output out": "minimize would give each component a w* of its own",
+    "susceptibility --components heads --weights l0 --output out": "weights is for one estimate",
+    "profile --localizations 1e2:1e4:3 --parameter-parallel 2 --output out": "parameter_parallel is not for a profile",
     "estimate --like nothing": "no result and no calibration there",
     "curve --checkpoints nothing --data text.txt --output out": "no checkpoints there",
     "curve --checkpoints runs --data text.txt --output out": "no checkpoints there",

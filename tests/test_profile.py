@@ -491,7 +491,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
         (["--localization", "5"], "localization is for one estimate, got 5.0"),
         (["--observe", "parameter_norms"], "observe is for one estimate"),
         (["--extrapolate"], "extrapolate is for one estimate"),
-        (["--parameter-parallel", "2"], "parameter_parallel does not divide the 1 processes"),
+        (["--parameter-parallel", "2"], "parameter_parallel is not for a profile"),
         (["--hessian-probes", "1"], "hessian_probes is out of range"),
         (["--hessian-iterations", "0"], "hessian_iterations is out of range"),
         (["--hessian-examples", "many"], "hessian_examples has a value of the wrong kind"),

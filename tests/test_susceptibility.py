@@ -248,6 +248,9 @@ def test_the_command_on_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert data["components"][3] == "l1h1" and len(data["z"][0]) == page.count("<span data-i")
 
 
+SOME_TEXT = Path(__file__).parents[1] / "constraints.txt"
+
+
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
@@ -258,10 +261,13 @@ def test_the_command_on_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str
         (["--probe", "code"], "probe has no name"),
         (["--probe", "code="], "probe has no data behind code="),
         (["--probe", "a b=x"], "probe has a name that cannot be one"),
-        (["--probe", "train=x.txt"], "probe has the name of the data that are sampled on"),
-        (["--probe", "code=/nowhere/x.txt"], "observe code:"),
+        (
+            ["--probe", f"train={SOME_TEXT}"],
+            "probe has the name of the data that are sampled on",
+        ),
+        (["--probe", "code=/nowhere/x.txt"], "probe code: no such data file"),
         (["--level", "word"], "--level has no such choice, got 'word'"),
-        (["--observe", "norms"], "observe is decided by susceptibility"),
+        (["--observe", "parameter_norms"], "observe is decided by susceptibility"),
         (["--weights", "l0"], "weights is for one estimate"),
         (["--minimize"], "minimize would give each component"),
         (["--parameter-parallel", "2"], "parameter_parallel is not for susceptibilities"),

@@ -9,10 +9,7 @@ from hf_llc.components.catalog import Catalog
 from hf_llc.components.masks import Masks, overlap, union, without
 from hf_llc.components.part_of import part_of
 from hf_llc.errors import InputError
-from hf_llc.weights_setting import component_words
-
-WHOLE = "all"
-"""The name of all weights."""
+from hf_llc.weights_setting import WHOLE, component_words
 
 _SETS = {"heads": "l*h*", "layers": "l*"}
 """Words for globs. "partition" is a word too."""

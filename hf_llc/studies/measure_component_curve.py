@@ -19,9 +19,9 @@ from hf_llc.studies.component_curve import COMPONENT_CURVE_FILES, PICTURE, Compo
 from hf_llc.studies.component_curve_plot import plot_component_curve
 from hf_llc.studies.component_table import COMPONENT_FILES, ComponentTable
 from hf_llc.studies.hardest_checkpoint import hardest
-from hf_llc.studies.parts import check_whole
 from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import SHARED, with_settings
+from hf_llc.studies.whole_settings import check_whole
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder

@@ -16,8 +16,9 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.component_plot import plot_components
 from hf_llc.studies.component_table import COMPONENT_FILES, PICTURE, ComponentTable, Row
 from hf_llc.studies.own_folder import own_folder
-from hf_llc.studies.parts import Parts, check_whole
+from hf_llc.studies.parts import Parts
 from hf_llc.studies.shared_settings import COMPARABLE, shared_settings, with_settings
+from hf_llc.studies.whole_settings import check_whole
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder

@@ -26,6 +26,7 @@ from hf_llc.studies.profile_hessian import HessianSettings, size_of, spectrum_of
 from hf_llc.studies.profile_ladder import Ladder, fewest_and_most
 from hf_llc.studies.profile_plot import plot_profile
 from hf_llc.studies.profile_table import PICTURE, PROFILE_FILES, Profile, Row
+from hf_llc.studies.whole_settings import check_not_split
 from hf_llc.workflow.forecast import Work, work_of_chains
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
@@ -134,8 +135,7 @@ def _one_setting(sample: SampleConfig, ladder: Sequence[float], nbetas: Sequence
         raise InputError("observe is for one estimate", remedy="leave it out")
     if sample.extrapolate:
         raise InputError("extrapolate is for one estimate", remedy="leave it out")
-    if sample.parameter_parallel > 1:
-        raise InputError("parameter_parallel is not for a profile", remedy="leave it out")
+    check_not_split(sample, "a profile")
     nbeta = sample.nbeta if nbetas is None else max(nbetas)
     return replace(sample, localization=min(ladder), nbeta=nbeta)
 

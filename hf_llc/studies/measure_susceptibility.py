@@ -19,7 +19,7 @@ from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
 from hf_llc.studies.observing import check_level, observing, pieces_of
 from hf_llc.studies.own_folder import own_folder
-from hf_llc.studies.parts import Parts, check_whole
+from hf_llc.studies.parts import Parts
 from hf_llc.studies.shared_settings import shared_settings
 from hf_llc.studies.susceptibility_page import render_html
 from hf_llc.studies.susceptibility_plot import plot_susceptibility
@@ -31,6 +31,7 @@ from hf_llc.studies.susceptibility_table import (
     SusceptibilityTable,
     Tokens,
 )
+from hf_llc.studies.whole_settings import check_whole
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
-from hf_llc.components.listed import WHOLE, components_named
+from hf_llc.components.listed import components_named
 from hf_llc.config import LoadConfig, SampleConfig
-from hf_llc.errors import InputError
 from hf_llc.files import check_writable
 from hf_llc.parallel.processes import Processes
 from hf_llc.progress import Budget
@@ -17,20 +16,6 @@ from hf_llc.result import LLCResult
 from hf_llc.studies.load_once import load_once
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given
-
-
-def check_whole(sample: SampleConfig, study: str) -> None:
-    """Refuse settings that are not for a study of parts.
-
-    Raises:
-        InputError: there is one.
-    """
-    if sample.weights != WHOLE:
-        raise InputError("weights is for one estimate", value=sample.weights, remedy="name it among the components")
-    if sample.minimize:
-        raise InputError("minimize would give each component a w* of its own", remedy="leave it out")
-    if sample.parameter_parallel > 1:
-        raise InputError(f"parameter_parallel is not for {study}", remedy="leave it out")
 
 
 class Parts:

@@ -9,6 +9,7 @@ from typing import Any
 from hf_llc.cli.arguments import add_like, add_settings, check_resume, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
+from hf_llc.studies.whole_settings import check_whole
 from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """λ̂ of each component of a model (heads, layers, any weights by name) at one nβ and γ and settings
@@ -44,6 +45,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure the components and print the table; return the exit code."""
     load, sample = settings_from(args)
     check_resume(args)
+    check_whole(sample, "components")
     check_places(load, sample, Path(args.output), resume=args.resume)
 
     component_words(args.components)

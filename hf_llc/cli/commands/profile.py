@@ -10,6 +10,7 @@ from hf_llc.cli.arguments import add_settings, check_resume, convert, settings_f
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.errors import InputError
+from hf_llc.studies.whole_settings import check_not_split
 
 _DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
 ½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic at that scale; where λ̂ lies below
@@ -45,6 +46,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure the profile and print it; return the exit code."""
     load, sample = settings_from(args)
     check_resume(args)
+    check_not_split(sample, "a profile")
     check_places(load, sample, Path(args.output), resume=args.resume)
     localizations = values_of("localizations", args.localizations)
     nbetas = None if args.nbetas is None else values_of("nbetas", args.nbetas)

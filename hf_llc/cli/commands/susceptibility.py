@@ -11,6 +11,7 @@ from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_level, add_study_options, run_study
 from hf_llc.loading.names import check_observed
 from hf_llc.observe_setting import checked_observe
+from hf_llc.studies.whole_settings import check_whole
 from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """χ of each component (heads, layers, any weights) to each token of the first --observe-examples
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure susceptibilities and print a line a component; return the exit code."""
     load, sample = settings_from(args)
     check_resume(args)
+    check_whole(sample, "susceptibilities")
     check_places(load, sample, Path(args.output), resume=args.resume)
 
     component_words(args.components)
