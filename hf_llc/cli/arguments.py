@@ -253,6 +253,11 @@ def add_like(group: Any) -> None:
     )
 
 
+def like_fingerprint(args: argparse.Namespace) -> str | None:
+    """Of the data of what --like names; None: any data will do."""
+    return None if args.like is None else args.like.data_fingerprint
+
+
 def _like(args: argparse.Namespace) -> Like | None:
     """Read what --like names; `args.like` is that from then on."""
     if getattr(args, "like", None) is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +14,7 @@ from hf_llc.files import check_writable
 from hf_llc.parallel.processes import Processes
 from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.series_left import Judged, SeriesLeft, faults_of
+from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
 T = TypeVar("T", bound=Judged)
@@ -29,6 +31,22 @@ def look_at_all(series: SeriesLeft[Any], load: LoadConfig, output: str | Path, *
     processes.main_does(lambda: str(check_writable(Path(output))))
     series.fail(processes.main_does(lambda: faults_of(series.left, load)))
     series.skip_without_steps()
+
+
+def opened(
+    checkpoint: Checkpoint, *, load: LoadConfig, dataset: Any, data_fingerprint: str | None
+) -> tuple[LoadConfig, Given]:
+    """What a checkpoint is loaded by: the settings, and the objects in place of names in them.
+
+    Args:
+        checkpoint: one of the series. A plain module is built and its weights are read.
+        load: settings common to all.
+        dataset: the data, or None if `load` names them.
+        data_fingerprint: of the examples that are to be measured on; None: any.
+    """
+    model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
+    given = Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
+    return replace(load, **checkpoint.load), given
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ from hf_llc.files import write_atomically
 from hf_llc.parallel.processes import Processes
 from hf_llc.progress import Budget
 from hf_llc.studies import measure_components
-from hf_llc.studies.along_series import look_at_all, measured_series
+from hf_llc.studies.along_series import look_at_all, measured_series, opened
 from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.component_curve import COMPONENT_CURVE_FILES, PICTURE, ComponentCurve
 from hf_llc.studies.component_curve_plot import plot_component_curve
@@ -23,7 +22,6 @@ from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import SHARED, with_settings
 from hf_llc.studies.whole_settings import check_whole
 from hf_llc.workflow.identity import asked_of
-from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
 
@@ -77,10 +75,7 @@ def measure(
     look_at_all(series, load, output, processes=processes)
     folder = RunFolder(output, files=COMPONENT_CURVE_FILES)
 
-    def given_of(checkpoint: Checkpoint) -> tuple[LoadConfig, Given]:
-        model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
-        given = Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
-        return replace(load, **checkpoint.load), given
+    given_of = functools.partial(opened, load=load, dataset=dataset, data_fingerprint=data_fingerprint)
 
     def measured(checkpoint: Checkpoint, decided: ComponentTable | None) -> ComponentTable:
         asked, given = given_of(checkpoint)

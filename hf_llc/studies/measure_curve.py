@@ -21,7 +21,7 @@ from hf_llc.parallel.processes import Processes
 from hf_llc.progress import Budget
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
-from hf_llc.studies.along_series import look_at_all, measured_series
+from hf_llc.studies.along_series import look_at_all, measured_series, opened
 from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.comparison import for_differences
 from hf_llc.studies.curve import Curve, Point
@@ -31,7 +31,6 @@ from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.studies.shared_settings import remedy_for, shared_settings
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
-from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run_folder import RunFolder
 
 
@@ -85,10 +84,7 @@ def measure(
     folder = RunFolder(output, files=CURVE_FILES)
     paired: dict[str, Measured] = {}
 
-    def given_of(checkpoint: Checkpoint) -> tuple[LoadConfig, Given]:
-        model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
-        given = Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
-        return replace(load, **checkpoint.load), given
+    given_of = functools.partial(opened, load=load, dataset=dataset, data_fingerprint=data_fingerprint)
 
     def measured(checkpoint: Checkpoint, decided: LLCResult | None) -> LLCResult:
         asked, given = given_of(checkpoint)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_like, add_settings, check_resume, settings_from
+from hf_llc.cli.arguments import add_like, add_settings, check_resume, like_fingerprint, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.studies.whole_settings import check_whole
@@ -47,14 +47,13 @@ def run(args: argparse.Namespace) -> int:
     check_resume(args)
     check_whole(sample, "components")
     check_places(load, sample, Path(args.output), resume=args.resume)
-
     component_words(args.components)
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_components import measure
         from hf_llc.workflow.opened_run import Given
 
-        given = Given(data_fingerprint=None if args.like is None else args.like.data_fingerprint)
+        given = Given(data_fingerprint=like_fingerprint(args))
         asked = {"is_partition": args.partition, "calibrates_each": args.calibrate_each}
         return measure(load, sample, given, components=args.components, **asked, **common)
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import add_like, add_settings, check_resume, settings_from
+from hf_llc.cli.arguments import add_like, add_settings, check_resume, like_fingerprint, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.config import LoadConfig
@@ -85,7 +85,7 @@ def run(args: argparse.Namespace) -> int:
             x_scale=args.x_scale,
             calibrate_on=args.calibrate_on,
             steps=steps,
-            data_fingerprint=None if args.like is None else args.like.data_fingerprint,
+            data_fingerprint=like_fingerprint(args),
             **common,
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import add_like, add_run_options, add_settings, check_resume, settings_from
+from hf_llc.cli.arguments import add_like, add_run_options, add_settings, check_resume, like_fingerprint, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
@@ -110,7 +110,7 @@ def _given(args: argparse.Namespace, load: LoadConfig) -> Given:
     from hf_llc.studies.checkpoint_series import weight_files
     from hf_llc.workflow.opened_run import Given
 
-    fingerprint = None if args.like is None else args.like.data_fingerprint
+    fingerprint = like_fingerprint(args)
     if args.weight_file is None:
         return Given(data_fingerprint=fingerprint)
     (file,) = weight_files([args.weight_file], args.factory, allow_pickle=load.allow_pickle)

@@ -45,7 +45,6 @@ def run(args: argparse.Namespace) -> int:
     check_resume(args)
     check_whole(sample, "susceptibilities")
     check_places(load, sample, Path(args.output), resume=args.resume)
-
     component_words(args.components)
     check_observed(checked_observe(args.probe, setting="probe"), known=(), setting="probe")
 
