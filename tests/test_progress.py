@@ -24,11 +24,11 @@ from hf_llc.judging.running import describe, judged
 from hf_llc.numerals import duration, span, with_error
 from hf_llc.parallel.processes import Processes, _sendable
 from hf_llc.posterior.kept_losses import KeptLosses
-from hf_llc.posterior.posterior import Posterior
-from hf_llc.problem import Problem
+from hf_llc.posterior.posterior import LOSS_COST, Posterior
+from hf_llc.problem import Part, Problem
 from hf_llc.progress import Budget, Range, Watch, watch, watching
 from hf_llc.workflow.estimate_model import estimate_problem
-from hf_llc.workflow.forecast import seconds_of_gradient, told
+from hf_llc.workflow.forecast import cost_of_losses, seconds_of_gradient, told, work_before_chains
 from hf_llc.workflow.memory_plan import Plan
 from hf_llc.workflow.peak_memory import Passes, peaks
 from hf_llc.workflow.run import Run
@@ -473,3 +473,20 @@ def test_a_large_model_is_timed_on_one_example(clock: Clock) -> None:
 
     posterior = Posterior(replace(problem, losses=losses))
     assert seconds_of_gradient(posterior, 8) == 40.0 and seen == [1]
+
+
+def test_the_forward_pass_of_a_part_is_timed(clock: Clock) -> None:
+    """The backward pass to a part of the weights is short: losses cost most of a gradient, not a third of it."""
+    problem = shifted_problem(H, num_examples=40, spread=0.5)
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        found = problem.losses(forward, batch)
+        clock.now += len(found)
+        return found
+
+    posterior = Posterior(replace(problem, losses=losses))
+    assert cost_of_losses(posterior, 8, 10.0) == LOSS_COST
+    posterior.problem = replace(posterior.problem, part=Part("w", {}))
+    assert cost_of_losses(posterior, 8, 10.0) == 0.8
+    posterior.loss_cost = 0.8
+    assert work_before_chains(posterior, SampleConfig(batch_size=8, sampler="sgld"))["L_n(w*)"].guess == pytest.approx(32)

@@ -19,7 +19,7 @@ from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.law import Law
-from hf_llc.posterior.posterior import LOSS_COST, Posterior
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.observations import Observations, join_observations
@@ -281,7 +281,7 @@ class Sampling:
         """Work of a step of one chain on this process, in gradients of one example."""
         share = settings.batch_size * self.posterior.anchor_gradients.per_gradient(settings.gradient)
         if settings.full_loss_every:
-            share += LOSS_COST * self.posterior.num_examples / settings.full_loss_every
+            share += self.posterior.loss_cost * self.posterior.num_examples / settings.full_loss_every
         return share / self.posterior.group.size
 
     def _observer(self, settings: ChainSettings, store: ChainStore, chains: list[int]) -> Observer | None:

@@ -29,7 +29,7 @@ _MOST_RECORDED = 8
 """Forward passes up to which a gradient is recorded as one CUDA graph."""
 
 LOSS_COST = 1 / 3
-"""Time of a forward pass beside that of a gradient, roughly."""
+"""Time of a forward pass beside that of the gradient of all weights, roughly."""
 
 
 class Posterior:
@@ -53,6 +53,7 @@ class Posterior:
         anchor_gradients: ∇L_n(w*), and ∇L_B(w*) of minibatches.
         kept_losses: where `init_losses` are kept while they are computed; None: nowhere.
         losses_end: stage by whose time they must be known (`hf_llc.progress.ENDS`).
+        loss_cost: time of an example's loss beside that of its gradient.
     """
 
     _BUFFER: ClassVar[type[ChainBuffer]] = ChainBuffer
@@ -83,6 +84,7 @@ class Posterior:
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.anchor_gradients = AnchorGradients(problem, self.buffer, self.gradient)
         self.kept_losses, self.losses_end = None, "L_n(w*)"
+        self.loss_cost = LOSS_COST
 
     @functools.cached_property
     def init_losses(self) -> Tensor:
@@ -279,6 +281,13 @@ class Posterior:
     # ---- losses alone ----
 
     @torch.no_grad()
+    def anchor_losses(self, indices: Tensor) -> Tensor:
+        """ℓ_i(w*) of the examples int64 `[m]`, computed in one pass, `[m]`; by a process alone."""
+        self.buffer.attach(self.start(1))
+        with self._autocast(), self._products(len(indices)):
+            return self.problem.losses(self.model, self.minibatches.gather(indices))
+
+    @torch.no_grad()
     def example_losses(self, w: Tensor, *, kept: KeptLosses | None = None) -> Tensor:
         """ℓ_i(w) of every example at one point `[1, parameter]`, float64 `[example]`.
 
@@ -295,15 +304,15 @@ class Posterior:
         parts = [] if kept is None else [part.to(self.device) for part in kept.read()]
         begun, first = time.monotonic(), sum(map(len, parts))
         done = first
-        with watch().stage("L_n(w*)", LOSS_COST * share), self._autocast(), self._products(size):
-            watch().spend(LOSS_COST * done)
+        with watch().stage("L_n(w*)", self.loss_cost * share), self._autocast(), self._products(size):
+            watch().spend(self.loss_cost * done)
             try:
                 for batch in self.minibatches.micro_batches(None, 1, start=done):
                     if done > first:
                         self._check_time()
                     parts.append(self.problem.losses(self.model, batch))
                     done += len(parts[-1])
-                    watch().spend(LOSS_COST * len(parts[-1]))
+                    watch().spend(self.loss_cost * len(parts[-1]))
                     if kept is not None:
                         kept.write(parts, is_last=done == share)
             except TimeIsUp:

@@ -112,6 +112,7 @@ def forecast(
         return
     seconds = processes.all_do(lambda: seconds_of_gradient(posterior, batch_size))
     each = seconds / batch_size * posterior.group.size
+    posterior.loss_cost = processes.all_do(lambda: cost_of_losses(posterior, batch_size, seconds))
     work = work_before_chains(posterior, sample) | foresee(
         posterior, sample, processes, checks=sample.check_localization
     )
@@ -137,6 +138,29 @@ def _speed_of_passes(posterior: Posterior, each: float) -> float:
         return 1.0
     seconds_of_gradient(posterior, size)
     return min(seconds_of_gradient(posterior, size) / size / each, 1.0)
+
+
+def cost_of_losses(posterior: Posterior, batch_size: int, seconds: float) -> float:
+    """Time of an example's loss over that of its gradient.
+
+    The backward pass to a part of the weights ends there, so that the forward pass may be most of a gradient: it is
+    timed. Of all weights it is a third.
+
+    Args:
+        posterior: losses around w*.
+        batch_size: examples of a minibatch.
+        seconds: of a minibatch's gradient.
+    """
+    if posterior.group.size > 1 or posterior.problem.part is None:
+        return LOSS_COST
+    size = 1 if seconds > _SLOW else min(batch_size, posterior.num_examples)
+    begun = time.monotonic()
+    posterior.anchor_losses(torch.arange(size, device=posterior.device))
+    if posterior.device.type == "cuda":
+        torch.cuda.synchronize(posterior.device)
+    each = seconds / min(batch_size, posterior.num_examples)
+    posterior.buffer.release()
+    return min((time.monotonic() - begun) / size / each, 1.0)
 
 
 def _at_speed(work: Work, speed: float) -> Work:
@@ -195,7 +219,7 @@ def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
 def work_before_chains(posterior: Posterior, sample: SampleConfig) -> Work:
     """Of all stages before the chains."""
     assert isinstance(sample.batch_size, int)
-    batch, loss = sample.batch_size, LOSS_COST * posterior.num_examples
+    batch, loss = sample.batch_size, posterior.loss_cost * posterior.num_examples
     work: Work = {"L_n(w*)": Range(loss, loss, loss)}
     if sample.minimize:
         one = (1 + 1 / SHARE) * sample.minimize_steps * batch + loss  # with the one that leaves a tenth out
@@ -231,7 +255,7 @@ def work_of_chains(
     one = 1.1 * sample.batch_size * chains
     each = posterior.anchor_gradients.per_gradient("control-variate")
     taken = {"plain": (1, 1, 1), "control-variate": (each, each, each)}.get(sample.gradient, (1, 1, each))
-    full = LOSS_COST * posterior.num_examples / sample.num_steps_between_draws * chains
+    full = posterior.loss_cost * posterior.num_examples / sample.num_steps_between_draws * chains
     full = full if sample.draw_loss == "full" else 0.0  # of L_n(w) at the draws
     costs = [one * times + full for times in taken]
     work: Work = {"sample": Range(*(step * cost for step, cost in zip(steps, costs, strict=True)))}

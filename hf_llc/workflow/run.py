@@ -313,12 +313,14 @@ class Run:
             decided=self.decided_once,
         )
         start = 0
+        cost = self.posterior.loss_cost
         del self.posterior  # its anchor is the old w*
         for parameter in sampled_parameters(self.problem.model).values():
             values = w[0, start : start + parameter.numel()].to(parameter.device)
             parameter.data = values.view(parameter.shape).clone()
             start += parameter.numel()
         self.posterior = self._posterior()
+        self.posterior.loss_cost = cost
         self.posterior.kept_losses, self.posterior.losses_end = self._kept_losses(done["learning_rate"]), "descend"
         self.processes.all_do(lambda: check_finite(self.posterior))
         self._start_observables()
