@@ -56,7 +56,8 @@ def probe(model: nn.Module, encoded: Encoded, *, is_loss_given: bool = False) ->
     """
     refusal = None
     try:
-        with random_numbers_kept(), preserved(model):
+        with watch().stage("load model and data") as stage, random_numbers_kept(), preserved(model):
+            stage.text = "the model tried on a few examples"  # of a large model, a minute
             _Probe(model, encoded, is_loss_given).run()
     except InputError as error:
         refusal = str(error)
