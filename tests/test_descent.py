@@ -23,6 +23,7 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
+from hf_llc.workflow import run as run_module
 from hf_llc.workflow.estimate_model import estimate_problem
 
 H = torch.cat([torch.full((20,), 2.0), torch.full((20,), 0.02)])
@@ -89,15 +90,39 @@ def test_a_first_llc_saves_a_part_of_a_descent() -> None:
 
 
 @pytest.mark.parametrize("num_examples", [400, 60])
-def test_cost_is_every_pass_over_examples(num_examples: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("shares_anchor", "are_kept"), [(False, False), (True, False), (True, True)])
+def test_cost_is_every_pass_over_examples(num_examples: int, shares_anchor: bool, are_kept: bool) -> None:
+    """Where chains have a control variate, its gradients at w* are known; the descent falls as far without its own."""
     problem, seen = quadratic(0.1), []
-    losses = problem.losses
+    losses, alone = problem.losses, drops(quadratic(0.1), num_examples=num_examples)
     with preserved(problem.model):
         posterior = Posterior(problem)
+        posterior.anchor_gradients.are_kept = are_kept
         assert math.isfinite(posterior.init_loss)  # computed now, before passes are counted
+        if shares_anchor:
+            assert len(posterior.anchor_gradients.mean) == 1
         problem.losses = lambda forward, batch: seen.append(len(batch["centres"])) or losses(forward, batch)
-        found = descend(posterior, LAW, num_examples=num_examples, batch_size=8)
+        found = descend(posterior, LAW, num_examples=num_examples, batch_size=8, shares_anchor=shares_anchor)
     assert found is not None and found["num_gradients"] == -(-sum(seen) // 8)
+    for name in ("drop", "loss_drop", "loss_drop_se"):
+        assert found[name] == pytest.approx(alone[name], rel=1e-4, abs=1e-4)
+    if num_examples < 400 and shares_anchor and not are_kept:  # else rounding may change how many L-BFGS takes
+        assert found["num_gradients"] == alone["num_gradients"] - 400 // 8
+
+
+def test_a_run_with_a_control_variate_shares_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    shared: list[bool] = []
+    find = run_module.descend
+
+    def watched(*args: Any, shares_anchor: bool, **options: Any) -> dict[str, float] | None:
+        shared.append(shares_anchor)
+        return find(*args, shares_anchor=shares_anchor, **options)
+
+    monkeypatch.setattr(run_module, "descend", watched)
+    for gradient in ("plain", "control-variate"):
+        few = replace(SETTINGS, num_draws=8, max_steps=20, gradient=gradient, step_size=0.01, friction=0.5)
+        estimate_problem(quadratic(0.0), few)
+    assert shared == [False, True]
 
 
 SETTINGS = SampleConfig(

@@ -77,6 +77,35 @@ def history_of_descent(weights: int) -> int:
     return max(_HISTORY[0], min(_HISTORY[1], _HISTORY_BYTES // (2 * weights)))
 
 
+class AtWStar:
+    """∇L_n(w*), and ∇L_B(w*) of examples, each `[1, parameter]`.
+
+    Args:
+        posterior: losses and gradients around w*.
+        is_shared: the chains need them too, for their control variate; then they are `Posterior.anchor_gradients`,
+            which may be known already.
+    """
+
+    def __init__(self, posterior: Posterior, *, is_shared: bool) -> None:
+        self._posterior, self._is_shared = posterior, is_shared
+        self.mean = torch.cat(posterior.anchor_gradients.mean, dim=1) if is_shared else self.of(None)
+
+    def of(self, indices: Tensor | None) -> Tensor:
+        """∇L_B(w*) of the examples `indices`, int64 `[1, m]`; None: all."""
+        w_star, anchors = self._posterior.start(1), self._posterior.anchor_gradients
+        pieces = anchors.of(indices, w_star) if self._is_shared else self._posterior.gradient(w_star, indices)[1]
+        return torch.cat(pieces, dim=1)
+
+    def spent(self, num_examples: int) -> int:
+        """Gradients of single examples that these took, `num_examples` of them beside the mean.
+
+        That of the mean belongs to the control variate where that has one.
+        """
+        if not self._is_shared:
+            return self._posterior.num_examples + num_examples
+        return 0 if self._posterior.anchor_gradients.are_kept else num_examples
+
+
 class _Energy:
     """U of the examples `indices`, made to have the gradient of all examples at w* (a control variate).
 
@@ -84,13 +113,11 @@ class _Energy:
     is zero, the gradient of this U at w* is zero too, whichever the examples.
     """
 
-    def __init__(self, posterior: Posterior, law: Law, indices: Tensor | None, mean: Tensor | None) -> None:
+    def __init__(self, posterior: Posterior, law: Law, indices: Tensor | None, at_w_star: AtWStar | None) -> None:
         self.posterior, self.law, self.indices = posterior, law, indices
         self.w_star = posterior.start(1)
         self.reference = float(posterior.paired_loss(indices, 1))
-        self.tilt = None
-        if mean is not None:
-            self.tilt = torch.cat(posterior.gradient(self.w_star, indices)[1], dim=1) - mean
+        self.tilt = None if at_w_star is None else at_w_star.of(indices) - at_w_star.mean
 
     def excess(self, w: Tensor) -> tuple[float, Tensor]:
         """nβ(L(w) − L(w*)) and ∇L(w), `[1, parameter]`."""
@@ -118,7 +145,13 @@ class _Enough(Exception):
 
 @torch.no_grad()
 def descend(
-    posterior: Posterior, law: Law, *, num_examples: int, batch_size: int, llc: float = math.nan
+    posterior: Posterior,
+    law: Law,
+    *,
+    num_examples: int,
+    batch_size: int,
+    llc: float = math.nan,
+    shares_anchor: bool = False,
 ) -> dict[str, float] | None:
     """Minimize U from w* and measure how far it falls. Chains, noise and weights are left as they are.
 
@@ -133,6 +166,7 @@ def descend(
         num_examples: that each gradient sees (`examples_of_descent`).
         batch_size: of the chains, in whose gradients the cost is counted.
         llc: a first λ̂, beside which the fall matters; NaN: not known.
+        shares_anchor: the chains have a control variate, whose gradients at w* serve here too.
 
     Returns:
         `drop`: U(w*) − U(w₁). `loss_drop`, `loss_drop_se`: nβ(L_n(w*) − L_n(w₁)) and its standard error. `distance`:
@@ -140,20 +174,23 @@ def descend(
     """
     try:
         with watch().until("descended"):
-            return _descend(posterior, law, num_examples=num_examples, batch_size=batch_size, llc=llc)
+            size = {"num_examples": min(num_examples, posterior.num_examples), "batch_size": batch_size}
+            return _descend(posterior, law, **size, llc=llc, shares_anchor=shares_anchor)
     except TimeIsUp:
         return None
     finally:
         posterior.buffer.release()
 
 
-def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: int, llc: float) -> dict[str, float]:
+def _descend(
+    posterior: Posterior, law: Law, *, num_examples: int, batch_size: int, llc: float, shares_anchor: bool
+) -> dict[str, float]:
     """`descend`.
 
     Raises:
         TimeIsUp: before anything can be said.
     """
-    total, num_examples = posterior.num_examples, min(num_examples, posterior.num_examples)
+    total = posterior.num_examples
     rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
     if num_examples == total:
         energy = _Energy(posterior, law, None, None)
@@ -161,15 +198,15 @@ def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: i
         loss_drop, loss_drop_se = -energy.excess(w)[0], rounding
         seen = (spent + 1) * total
     else:
-        mean = torch.cat(posterior.gradient(posterior.start(1), None)[1], dim=1)
+        at_w_star = AtWStar(posterior, is_shared=shares_anchor)
         fitted, held_out = _two_sets(posterior, num_examples)
-        energy = _Energy(posterior, law, fitted, mean)
+        energy = _Energy(posterior, law, fitted, at_w_star)
         w, spent = _lowest(energy, posterior, llc)
-        drops = _drops(posterior, law, w, mean, held_out)
+        drops = _drops(posterior, law, w, at_w_star, held_out)
         values = torch.tensor(drops, dtype=torch.float64)
         loss_drop = float(values.mean())
         loss_drop_se = math.hypot(float(values.std()) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0, rounding)
-        seen = total + (spent + 1) * fitted.shape[1] + 2 * held_out.shape[1]
+        seen = spent * fitted.shape[1] + held_out.shape[1] + at_w_star.spent(fitted.shape[1] + held_out.shape[1])
     return {
         "drop": loss_drop - energy.pull(w),
         "loss_drop": loss_drop,
@@ -180,7 +217,7 @@ def _descend(posterior: Posterior, law: Law, *, num_examples: int, batch_size: i
     }
 
 
-def _drops(posterior: Posterior, law: Law, w: Tensor, mean: Tensor, held_out: Tensor) -> list[float]:
+def _drops(posterior: Posterior, law: Law, w: Tensor, at_w_star: AtWStar, held_out: Tensor) -> list[float]:
     """nβ(L(w*) − L(w)) on each part of the examples held out; on two at least, or as many as there is time for.
 
     Raises:
@@ -189,7 +226,7 @@ def _drops(posterior: Posterior, law: Law, w: Tensor, mean: Tensor, held_out: Te
     drops: list[float] = []
     for part in held_out.chunk(_PARTS, dim=1):
         try:
-            drops.append(-_Energy(posterior, law, part, mean).excess(w)[0])
+            drops.append(-_Energy(posterior, law, part, at_w_star).excess(w)[0])
         except TimeIsUp:
             if len(drops) < 2:
                 raise

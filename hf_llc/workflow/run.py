@@ -254,8 +254,11 @@ class Run:
             size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
             path = [] if self.calibration is None else self.calibration["path"]
             llc = path[-1]["llc"] if path and isinstance(path[-1], dict) else math.nan
+            shares = settings.gradient == "control-variate"
             with watch().stage("descend"):
-                descent = self.decided_once(f"descent-{name}", lambda: descend(self.posterior, law, llc=llc, **size))
+                descent = self.decided_once(
+                    f"descent-{name}", lambda: descend(self.posterior, law, llc=llc, shares_anchor=shares, **size)
+                )
             self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
             self._descents[law] = descent
         return self._descents[law]
