@@ -11,7 +11,7 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from torch.nn.modules.module import register_module_forward_pre_hook
@@ -33,8 +33,10 @@ ENDS = {
     "check γ": 0.96,
     "attempt": 0.75,
 }
-"""Share of the time after loading by which each stage ends ("load": of `max_seconds`); "descended": the last pass of a
-descent; "attempt": after which no chains begin again at other settings."""
+"""Share of the time after loading, and again after L_n(w*), by which each stage ends ("load": of `max_seconds`);
+"descended": the last pass of a descent; "attempt": after which no chains begin again at other settings. What the stages
+after it need at least (`Watch.keep_time`) may end a stage earlier, and L_n(w*), without which there is nothing, later.
+"""
 
 _TELLING_SECONDS = 3.0
 """A stage that has worked for so long tells how long a gradient takes."""
@@ -95,6 +97,7 @@ class Watch:
         ended: the stages that are over.
         foretold: the plan as it was told at first.
         seconds_each: of one such gradient; NaN: not known.
+        is_short: no stage takes more than it must.
     """
 
     def __init__(
@@ -111,7 +114,8 @@ class Watch:
         self._work_begun = self.begun
         self.plan: dict[str, Range] = {}
         self.foretold: dict[str, Range] = {}
-        self.seconds_each, self.title = math.nan, title
+        self.seconds_each, self.title, self.is_short = math.nan, title, False
+        self._needed_after: dict[str, float] = {}
         self._stage: Stage | None = None
         self._until = math.inf
         self.ended: list[Stage] = []
@@ -129,11 +133,27 @@ class Watch:
         if self.max_seconds is None:
             return math.inf
         begun, end = self.begun if stage == "load" else self._work_begun, self.begun + self.max_seconds
-        return begun + ENDS[stage] * max(end - begun, 0.0)
+        by_share, sampled = (begun + ENDS[each] * max(end - begun, 0.0) for each in (stage, "sample"))
+        needed = self._needed_after.get(stage, math.nan) * self.seconds_each
+        if math.isnan(needed):
+            return by_share
+        return (max if stage == "L_n(w*)" else min)(by_share, sampled - needed)
+
+    def seconds_until(self, stage: str) -> float:
+        """Seconds until a stage of `ENDS` must end; infinite without a limit."""
+        return self.ends_at(stage) - time.monotonic()
 
     def begin_work(self) -> None:
-        """All is loaded: the other stages share the time that is left."""
+        """All is loaded, or L_n(w*) is known: the stages that follow share the time that is left."""
         self._work_begun = time.monotonic()
+
+    def keep_time(self, needed_after: Mapping[str, float]) -> None:
+        """Keep time for the shortest run.
+
+        Args:
+            needed_after: stage → what those after it need at least, in gradients of one example.
+        """
+        self._needed_after = dict(needed_after)
 
     def is_over(self, stage: str, group: Group | None = None) -> bool:
         """Whether a stage must end now. The processes of a group ask together and get one answer."""
@@ -169,6 +189,11 @@ class Watch:
         """
         if time.monotonic() > self._until:
             raise TimeIsUp
+
+    def is_hopeless(self, begun: float, done: float) -> bool:
+        """Whether work begun at `begun`, of which a share `done` is over, would take twice the time that there is."""
+        taken = time.monotonic() - begun
+        return taken > _TELLING_SECONDS and taken > 2 * done * (self._until - begun)
 
     def out_of_time(self, stage: str, how_far: str, remedy: str = "") -> OutOfTime:
         """The end of a run that can say nothing within its limit."""

@@ -46,7 +46,7 @@ class LLCResult(Record):
         By token, `[example, position]` becomes one row of quantities.
 
         Raises:
-            InputError: there are no such losses, too few records, or a chain has ended.
+            InputError: there are no such losses, or a chain has ended.
         """
         from hf_llc.judging.influence import influence
 

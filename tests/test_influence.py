@@ -149,17 +149,19 @@ def test_losses_that_do_not_vary_have_no_correlation() -> None:
     assert np.isnan(found.correlation[4]).all() and (found.bif[4] == 0).all() and found.is_trustworthy
 
 
-@pytest.mark.parametrize(
-    ("spoil", "match"),
-    [
-        (lambda x: x[:, :11], "too few records for an error of influence, got '11 a chain after burn-in'"),
-        (lambda x: np.where(np.arange(4)[:, None, None] == 2, np.nan, x), "not finite, got 'chain 2'"),
-    ],
-)
-def test_refusals(spoil: Any, match: str) -> None:
-    losses = spoil(exact_losses(4, 60))
-    with pytest.raises(InputError, match=match):
+def test_a_chain_that_has_ended_is_refused() -> None:
+    losses = np.where(np.arange(4)[:, None, None] == 2, np.nan, exact_losses(4, 60))
+    with pytest.raises(InputError, match="not finite, got 'chain 2'"):
         influence(losses, losses, nbeta=10.0, n=30)
+
+
+@pytest.mark.parametrize("draws", [0, 1, 11])
+def test_too_few_records_for_an_error_are_too_few_draws(draws: int) -> None:
+    losses = exact_losses(4, 60)[:, :draws]
+    found = influence(losses, losses, nbeta=10.0, n=30)
+    assert found.verdict == "too few draws" and not found.is_trustworthy
+    assert f"12 records or more of each chain after burn-in ({draws} now)" in found.remedy
+    assert np.isnan(found.bif).all() and found.bif.shape == (losses.shape[2], losses.shape[2])
 
 
 def linear_result(**settings: Any) -> LLCResult:

@@ -28,7 +28,7 @@ from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.problem import Part, Problem
 from hf_llc.progress import Budget, Range, Watch, watch, watching
 from hf_llc.workflow.estimate_model import estimate_problem
-from hf_llc.workflow.forecast import cost_of_losses, seconds_of_gradient, told, work_before_chains
+from hf_llc.workflow.forecast import cost_of_losses, expect_little, seconds_of_gradient, told, work_before_chains
 from hf_llc.workflow.memory_plan import Plan
 from hf_llc.workflow.peak_memory import Passes, peaks
 from hf_llc.workflow.run import Run
@@ -122,15 +122,9 @@ def test_a_pass_over_all_examples_is_no_longer_than_the_limit(case: str, clock: 
 
 def test_no_draws_is_said_with_the_stage_and_what_to_do(clock: Clock) -> None:
     """Passes become slow after the forecast: it is the end, in time, with exit code 3 and no traceback."""
-    problem = shifted_problem(H, num_examples=40, spread=0.5)
-    inner, calls = problem.losses, itertools.count()
-
-    def losses(forward: Callable, batch: dict) -> torch.Tensor:
-        clock.now += PASS if next(calls) < 8 else 60 * PASS
-        return inner(forward, batch)
-
+    problem = becoming_slow(shifted_problem(H, num_examples=40, spread=0.5), clock, passes=8, times=60)
     with pytest.raises(OutOfTime, match=r"no draws: .* in calibrate, after .* larger max_seconds"):
-        estimate_problem(replace(problem, losses=losses), asked(max_seconds=60.0))
+        estimate_problem(problem, asked(max_seconds=60.0))
     assert clock.seconds < 1.1 * 60 + 60 * PASS
 
 
@@ -260,12 +254,62 @@ def test_a_limit_ends_a_pass_of_the_losses_midway(clock: Clock, tmp_path: Path) 
     assert clock.seconds <= 10.0 and (tmp_path / "losses.safetensors").exists()
 
 
-def test_losses_at_w_star_that_take_too_long_are_refused_with_what_fits(clock: Clock) -> None:
-    problem = timed(shifted_problem(H, num_examples=4000, spread=0.5), clock)
+def test_losses_at_w_star_have_the_time_that_the_other_stages_do_not_need(clock: Clock) -> None:
+    """They take 48 s of 90, and leave room for a calibration that is cut short and a few steps of each chain."""
+    problem = timed(shifted_problem(H, num_examples=960, spread=0.5), clock)
+    result = estimate_problem(problem, asked(max_seconds=90.0, micro_batch_size=4))
+    assert clock.seconds <= 1.1 * 90 + 2 * PASS
+    assert result.trace is not None and result.trace.shape[1] >= 4 and math.isfinite(result.llc)
+
+
+def becoming_slow(problem: Problem, clock: Clock, *, passes: int, times: int) -> Problem:
+    """`timed`, with passes that take so many times longer after the first ones."""
+    calls = itertools.count()
+
+    def losses(forward: Callable, batch: dict) -> torch.Tensor:
+        clock.now += PASS if next(calls) < passes else times * PASS
+        return problem.losses(forward, batch)
+
+    return replace(problem, losses=losses)
+
+
+@pytest.mark.parametrize(("times", "seconds"), [(4, 180.0), (20, 15.0)])
+def test_losses_at_w_star_that_take_too_long_end_with_what_fits(times: int, seconds: float, clock: Clock) -> None:
+    """Forecast are 24 s of 200. Where they would take more than twice the time that there is they end at once."""
+    problem = becoming_slow(shifted_problem(H, num_examples=1440, spread=0.5), clock, passes=8, times=times)
     config = asked(max_seconds=200.0, step_size=1e-3, localization=10.0, micro_batch_size=4)
-    with pytest.raises(OutOfTime, match=r"no draws.*L_n\(w\*\), .* of 4,000 examples.* max_examples"):
+    with pytest.raises(OutOfTime, match=r"no draws.*L_n\(w\*\), .* of 1,440 examples.* max_examples"):
         estimate_problem(problem, config)
-    assert clock.seconds < 70
+    assert seconds / 2 < clock.seconds < seconds
+
+
+@pytest.mark.parametrize(
+    ("learnt", "settings", "early"),
+    [(False, {}, True), (True, {}, False), (False, {"num_burnin_steps": 200, "num_draws": 200}, False)],
+)
+def test_a_model_that_has_learnt_nothing_ends_early(learnt: bool, settings: dict, early: bool) -> None:
+    """After the fewest steps, and without a descent, unless the steps were asked for; its verdict is the same."""
+    problem = shifted_problem(H, num_examples=40, spread=0.5)
+    loss = Posterior(problem).init_loss
+    problem.trivial_loss = loss + 1.0 if learnt else loss
+    fixed = {"step_size": 1e-3, "localization": 10.0, "max_steps": 400, "num_chains": 2, "check_localization": False}
+    result = estimate_problem(problem, asked(**fixed, **settings))
+    assert result.trace is not None
+    assert result.trace.shape[1] == (100 if early else 400)
+    if not learnt:
+        assert result.verdict == "not a minimum" and "no better than" in result.reasons[0].text
+    assert any(reason.name == "ended early" for reason in result.reasons) == early
+
+
+def test_what_is_left_of_a_run_that_ends_early_is_the_least(capsys: pytest.CaptureFixture[str]) -> None:
+    new = Watch(show=True)
+    new.plan = {"calibrate": Range(10.0, 20.0, 30.0), "descend": Range(1.0, 2.0, 3.0), "check γ": Range(0.0, 5.0, 9.0)}
+    new.seconds_each = 1.0
+    with watching(new):
+        expect_little(2.31, 2.303)
+    assert new.plan == {"calibrate": Range(10.0, 10.0, 10.0)}
+    line = "the loss at w* is 2.31, and 2.303 of a constant predictor; the chains end early, about 10 s"
+    assert line in capsys.readouterr().err
 
 
 def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:

@@ -26,12 +26,17 @@ _SAFE = 0.25
 """Of the distance from L_n(w*) to the loss of a constant predictor, what chains at a new γ are meant to lose."""
 
 
+def has_learnt_nothing(init_loss: float, trivial_loss: float | None) -> bool:
+    """Whether the model is no better at w* than a constant predictor, if that one's loss is known."""
+    return trivial_loss is not None and not trivial_loss > init_loss
+
+
 def trivial(measured: Measurements, evidence: Evidence) -> Reason | None:
     """Is the model better than a constant predictor, at w* and at the draws?"""
     init_loss, mean_loss, trivial_loss = measured.init_loss, measured.mean_loss, evidence.trivial_loss
     if trivial_loss is None:
         return None
-    if not trivial_loss > init_loss:
+    if has_learnt_nothing(init_loss, trivial_loss):
         return reason_of(
             "not a minimum",
             f"the loss {number(init_loss)} at w* is no better than {number(trivial_loss)} of a constant predictor",

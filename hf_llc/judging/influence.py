@@ -76,21 +76,19 @@ def influence(
         n: that of nβ: tokens where ℓ_i is summed over tokens.
         chains_verdict: on the chains themselves.
 
+    Returns:
+        The matrices; NaN where there are too few records for errors, as the verdict then says.
+
     Raises:
-        InputError: too few records for errors, or a chain that has ended.
+        InputError: a chain has ended.
     """
-    chains, draws = sources.shape[:2]
-    if draws < fewest_draws(chains):
-        raise InputError(
-            "too few records for an error of influence",
-            value=f"{draws} a chain after burn-in",
-            allowed=f"{fewest_draws(chains)} or more",
-            remedy="lower observe_every, or raise num_draws",
-        )
     for name, x in (("sources", sources), ("queries", queries)):
         if not np.isfinite(x).all():
             chain = int(np.flatnonzero(~np.isfinite(x).all(axis=(1, 2)))[0])
             raise InputError(f"losses of the {name} are not finite", value=f"chain {chain}", remedy="lower step_size")
+    chains, draws = sources.shape[:2]
+    if draws < fewest_draws(chains):
+        return _without_errors(sources, queries, fewest_draws(chains))
     found = covariances(sources, queries)
     weight = nbeta / n
     agreement = _agreement(sources, queries, found.correlation)
@@ -110,6 +108,13 @@ def influence(
         verdict=verdict,
         remedy=remedy,
     )
+
+
+def _without_errors(sources: Array, queries: Array, fewest: int) -> Influence:
+    """Of fewer records than tell an error: nothing is said of the examples."""
+    draws, unknown = sources.shape[1], np.full((sources.shape[2], queries.shape[2]), math.nan)
+    missing = f"{fewest} records or more of each chain after burn-in ({draws} now): lower observe_every, or run longer"
+    return Influence(*(5 * [unknown]), math.nan, math.nan, 0.0, draws, "too few draws", missing)
 
 
 def _told_apart(correlation: Array) -> Array:

@@ -36,21 +36,24 @@ def is_long_enough(
     num_burnin_steps: int,
     num_steps_between_draws: int,
     *,
+    has_learnt_nothing: bool = False,
     descent: dict[str, float] | None = None,
     least_heat: Callable[..., float] | None = None,
 ) -> bool:
     """Return True if the draws are flat and many enough, or if more steps would not help.
 
-    More steps do not help a chain that diverged, nor a w* that is not a minimum; nor, where the chains are flat and
-    agree, a λ̂ that is surely below zero, or of which gradient noise surely makes the larger part. Otherwise the chains
-    go on until flat directions have relaxed within the burn-in (a slow climb of many of them is hard to see in the
-    draws), the draws do not drift, the chains agree and the standard error is below `target_se` times λ̂.
+    More steps do not help a chain that diverged, nor a model that has learnt nothing, nor a w* that is not a minimum;
+    nor, where the chains are flat and agree, a λ̂ that is surely below zero, or of which gradient noise surely makes the
+    larger part. Otherwise the chains go on until flat directions have relaxed within the burn-in (a slow climb of many
+    of them is hard to see in the draws), the draws do not drift, the chains agree and the standard error is below
+    `target_se` times λ̂.
 
     Args:
         settings: of the chains.
         trace: every step of every chain, burn-in included.
         num_burnin_steps: steps dropped at the start.
         num_steps_between_draws: steps averaged into one draw.
+        has_learnt_nothing: the model is no better at w* than a constant predictor (`judging.basin`).
         descent: how far a descent from w* falls (`calibration.descent`), or None.
         least_heat: (trace, burn-in steps) → what of the heat of gradient noise reaches λ̂, at least; asked only where
             all of the heat would be the larger part. None: it is not known.
@@ -63,7 +66,7 @@ def is_long_enough(
         num_steps_between_draws=num_steps_between_draws,
     )
     llc, llc_se = float(draws.mean()), statistics.standard_error(draws)
-    if not math.isfinite(llc):
+    if has_learnt_nothing or not math.isfinite(llc):
         return True
     dip = statistics.deepest_dip(settings.nbeta * (trace.loss - trace.init_loss))
     if statistics.is_dipping(dip, llc, float(draws.std())):

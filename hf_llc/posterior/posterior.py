@@ -310,6 +310,8 @@ class Posterior:
                 for batch in self.minibatches.micro_batches(None, 1, start=done):
                     if done > first:
                         self._check_time()
+                        if self.group.size == 1 and watch().is_hopeless(begun, (done - first) / (share - first)):
+                            raise TimeIsUp
                     parts.append(self.problem.losses(self.model, batch))
                     done += len(parts[-1])
                     watch().spend(self.loss_cost * len(parts[-1]))

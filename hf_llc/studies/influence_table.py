@@ -94,8 +94,10 @@ class InfluenceTable:
         """What was measured, and the verdict with what is missing."""
         found = self.found
         sources, queries = found.bif.shape
-        said = f"{found.verdict}: reliability {short(found.reliability)}, halves agree {short(found.agreement)}"
-        said += f" (errors say {short(found.agreement_expected)})"
+        said = found.verdict
+        if np.isfinite(found.agreement):
+            said += f": reliability {short(found.reliability)}, halves agree {short(found.agreement)}"
+            said += f" (errors say {short(found.agreement_expected)})"
         missing = f"; missing: {found.remedy}" if found.remedy else ""
         return f"{sources} sources, {queries} queries, by {self.level}; {said}{missing}"
 

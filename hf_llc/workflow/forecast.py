@@ -16,19 +16,16 @@ from hf_llc.calibration.held_out import SHARE
 from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
-from hf_llc.errors import InputError
-from hf_llc.numerals import duration, short, span
+from hf_llc.numerals import duration, number, short, span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
-from hf_llc.progress import Range, said, total, watch
+from hf_llc.progress import Range, said, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
 from hf_llc.workflow.continuations import few_chains
 from hf_llc.workflow.memory_plan import plan_of
 from hf_llc.workflow.peak_memory import passes_of, peaks, resident_bytes
-
-Work = dict[str, Range]
-"""Stage → what it takes, in gradients of one example on this process."""
+from hf_llc.workflow.shortest_run import START, Work, advice, check_limit, seconds_of, shortest_run
 
 
 class Foresee(Protocol):
@@ -41,12 +38,6 @@ class Foresee(Protocol):
         ...
 
 
-_START = 21
-"""Gradients that find the curvature at w*."""
-
-_SHORTEST = _START + 20
-"""Gradients of the shortest calibration."""
-
 _CALIBRATE_GUESS = 1.25
 """Times the least that a pilot usually takes: some look at the spectrum of the noise."""
 
@@ -55,12 +46,6 @@ _CHAIN_GUESS = 1.25
 
 _PILOT_BLOCKS = (2, 8, 40)
 """Blocks of twenty gradients in which a step size is found for samplers without momentum."""
-
-_FEWEST, _FIRST = 4, 12
-"""Steps of each chain without which there is no estimate, and gradients that its first step takes besides."""
-
-_HOPELESS = 2.0
-"""Times the limit that the shortest run must take to be refused."""
 
 _LONG = 3600.0
 """Seconds from which on a forecast says what would be shorter."""
@@ -123,9 +108,14 @@ def forecast(
     memory = processes.main_does(lambda: _memory(posterior, sample, processes))
     for line in told(work, each, state_bytes, memory):
         watch().note(line)
+    num_chains = len(processes.share(range(sample.num_chains)))
+    shortest = shortest_run(
+        sample, work["L_n(w*)"].least, num_chains=num_chains, group_size=posterior.group.size
+    )  # fmt: skip
     if is_new:
-        processes.main_does(lambda: check_limit(posterior, sample, work))
+        processes.main_does(lambda: check_limit(posterior, sample, work, shortest))
     watch().begin_work()
+    watch().keep_time(shortest.after())
     limit = _LONG if sample.max_seconds is None else sample.max_seconds
     if seconds_of(work, each).guess > limit:
         watch().note(f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}")
@@ -184,10 +174,25 @@ def _memory(posterior: Posterior, sample: SampleConfig, processes: Processes) ->
 def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes, foresee: Foresee) -> None:
     """Put chains with these settings, and what follows them, into the plan of the watch, if there was a forecast."""
     if watch().needs_forecast:
-        watch().plan |= foresee(posterior, settings, processes, checks="check γ" in watch().plan)
+        new = foresee(posterior, settings, processes, checks="check γ" in watch().plan)
+        watch().plan |= _least(new) if watch().is_short else new
         left = watch().time_left()
         if left.most > _SAID:
             watch().note(f"{said(left)} left, with γ {short(settings.localization)}, ε {short(settings.step_size)}")
+
+
+def expect_little(init_loss: float, trivial_loss: float | None) -> None:
+    """The model has learnt nothing, as its loss at w* says: plan the least of each stage, and no descent."""
+    watch().is_short = True
+    watch().plan = _least(watch().plan)
+    left = said(watch().time_left())
+    known = f"the loss at w* is {number(init_loss)}, and {number(trivial_loss)} of a constant predictor"
+    watch().note(f"the model has learnt nothing: {known}; the chains end early{', ' * bool(left)}{left}")
+
+
+def _least(work: Work) -> Work:
+    """The least of each stage that has to be."""
+    return {name: Range(*[each.least] * 3) for name, each in work.items() if each.least > 0 and name != "descend"}
 
 
 def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
@@ -228,8 +233,8 @@ def work_before_chains(posterior: Posterior, sample: SampleConfig) -> Work:
         if SAMPLERS[sample.sampler].has_friction:
             blocks = num_blocks(sample)
             once = blocks * work_of_block(1)
-            most = _START + 3 * blocks * work_of_block(2) + 2 * NUM_GRADIENTS + posterior.num_examples / batch
-            found = Range(_START + once, _START + _CALIBRATE_GUESS * once, most)
+            most = START + 3 * blocks * work_of_block(2) + 2 * NUM_GRADIENTS + posterior.num_examples / batch
+            found = Range(START + once, START + _CALIBRATE_GUESS * once, most)
         else:
             found = Range(*(11 + 20.0 * blocks for blocks in _PILOT_BLOCKS))
         work["calibrate"] = found.times(batch)
@@ -274,11 +279,6 @@ def _shared(work: Work, posterior: Posterior) -> Work:
     return {name: amount.times(1 / size) for name, amount in work.items()}
 
 
-def seconds_of(work: Work, each: float) -> Range:
-    """The seconds of all stages, at `each` seconds a gradient of one example."""
-    return total(work.values()).times(each)
-
-
 def told(work: Work, each: float, state_bytes: int, memory: dict[str, int]) -> list[str]:
     """The forecast in lines, one a stage and one for all; empty for a short run."""
     seconds = seconds_of(work, each)
@@ -298,43 +298,3 @@ def _said(seconds: Range) -> str:
     if seconds.guess == 0:
         return f"up to {duration(seconds.most)}"
     return said(seconds)
-
-
-def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, limit: float) -> str:
-    """What would bring a run below `limit` seconds, in a line."""
-    assert isinstance(sample.batch_size, int)
-    batch = sample.batch_size
-    whole = {name: each * work[name].least for name in ("L_n(w*)", "descend") if name in work}
-    rest = seconds_of(work, each).least - sum(whole.values())
-    ways = []
-    if sum(whole.values()) > limit / 2:
-        fits = int(posterior.num_examples * limit / 2 / sum(whole.values()))
-        ways.append(f"max_examples {max(fits, 1):,}")
-    if rest > limit / 2:
-        takes = f"a batch of {batch} examples takes {short(each * batch)} s"
-        ways.append(f"{takes}; shorter examples, fewer chains, a part of the weights or a GPU need less")
-    return "; ".join(ways)
-
-
-def check_limit(posterior: Posterior, sample: SampleConfig, work: Work) -> None:
-    """Refuse a limit of which twice would not be enough for the shortest chains, before it is spent.
-
-    The forecast may be wrong by some; within it the run says how far it came.
-
-    Raises:
-        InputError: `max_seconds` is too short.
-    """
-    limit, each = watch().max_seconds, watch().seconds_each
-    if limit is None:
-        return
-    assert isinstance(sample.batch_size, int)
-    batch = sample.batch_size
-    calibration = _SHORTEST * batch if "calibrate" in work else 0.0
-    least = work["L_n(w*)"].least + calibration + (_FEWEST + _FIRST) * sample.num_chains * batch
-    if each * least > _HOPELESS * (watch().ends_at("sample") - time.monotonic()):
-        raise InputError(
-            f"max_seconds is too short: L_n(w*), calibration and {_FEWEST} steps of each chain alone take "
-            f"{span(each * least, each * least)}",
-            value=limit,
-            remedy=advice(posterior, sample, work, each, limit),
-        )

@@ -15,6 +15,7 @@ from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
+from hf_llc.judging.basin import has_learnt_nothing
 from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe, judged
@@ -34,7 +35,7 @@ from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
-from hf_llc.workflow.forecast import Foresee, expect_chains, forecast, work_of_chains
+from hf_llc.workflow.forecast import Foresee, expect_chains, expect_little, forecast, work_of_chains
 from hf_llc.workflow.heat_share import Heat
 from hf_llc.workflow.nearest_minimum import nearest_minimum
 from hf_llc.workflow.notes import with_notes
@@ -104,6 +105,7 @@ class Run:
         """
         self.posterior.kept_losses = self._kept_losses(0.0)
         self.processes.all_do(lambda: check_finite(self.posterior))
+        watch().begin_work()
 
     def _kept_losses(self, rate: float) -> KeptLosses | None:
         """Where ℓ_i at w* are kept, or at the end of a minimization at this learning rate; the main process's alone."""
@@ -159,6 +161,15 @@ class Run:
         return self.calibration is not None and self.calibration.get("from_above", False)
 
     @property
+    def is_hopeless(self) -> bool:
+        """Whether chains can only say that the model has learnt nothing, and nobody has asked for their draws.
+
+        Somebody has who gives the burn-in, or observes the chains.
+        """
+        is_asked = bool(self.observables) or self.asked.num_burnin_steps != "auto"
+        return not is_asked and has_learnt_nothing(self.posterior.init_loss, self.problem.trivial_loss)
+
+    @property
     def num_gradients(self) -> int:
         """Gradient evaluations so far: of minimization, calibration and the chains."""
         before = (part["num_gradients"] for part in (self.minimization, self.calibration) if part is not None)
@@ -170,6 +181,8 @@ class Run:
         Args:
             begun: `time.monotonic()` at the start of the call, in seconds.
         """
+        if self.is_hopeless and not self.asked.minimize:
+            expect_little(self.posterior.init_loss, self.problem.trivial_loss)
         self.prepare()
         settings, attempts = self.settings, []
         while True:
@@ -216,9 +229,12 @@ class Run:
 
     def sample(self, settings: ChainSettings, name: str) -> SampledChains:
         """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂."""
-        descent = self.descent(settings, name)
+        is_hopeless = self.is_hopeless
+        descent = None if is_hopeless else self.descent(settings, name)
         least_heat = functools.partial(self.heat.at_least, settings=settings, name=name)
-        self.sampling.is_long_enough = functools.partial(is_long_enough, descent=descent, least_heat=least_heat)
+        self.sampling.is_long_enough = functools.partial(
+            is_long_enough, has_learnt_nothing=is_hopeless, descent=descent, least_heat=least_heat
+        )
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
         return self.with_heat(trace, settings, name, burnin, thinning, descent=descent)
 
