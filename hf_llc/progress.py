@@ -75,10 +75,11 @@ def said(seconds: Range) -> str:
     return about if between.startswith("about") else f"{about} ({between})"
 
 
-class TimeIsUp(BaseException):
-    """The time is up within a pass of the model, or between two; see `Watch.until`.
+class TimeIsUp(KeyboardInterrupt):
+    """The time is up within a pass of the model, or between two, or while data are read; see `Watch.until`.
 
-    As KeyboardInterrupt it is no Exception: what catches those of a user's model or loss must not take it for theirs.
+    It is no Exception: what catches those of a user's model or loss must not take it for theirs. Libraries tidy up as
+    after Ctrl-C.
     """
 
 

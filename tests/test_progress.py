@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import itertools
 import math
+import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 from hf_llc.judging.running import describe, judged
 from hf_llc.numerals import duration, span, with_error
+from hf_llc.parallel.pacing import ringing
 from hf_llc.parallel.processes import Processes, _sendable
 from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
@@ -30,6 +32,7 @@ from hf_llc.progress import Budget, Range, Watch, watch, watching
 from hf_llc.workflow.estimate_model import estimate_problem
 from hf_llc.workflow.forecast import cost_of_losses, expect_little, seconds_of_gradient, told, work_before_chains
 from hf_llc.workflow.memory_plan import Plan
+from hf_llc.workflow.opened_run import in_time
 from hf_llc.workflow.peak_memory import Passes, peaks
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
@@ -214,6 +217,37 @@ def test_a_run_that_goes_on_is_not_refused_for_its_limit(clock: Clock, tmp_path:
     clock.begun = clock.now
     result = plain_run(SlowRows(clock, 0.0), tick, 7.0, output=tmp_path / "run")
     assert result.trace.shape[1] >= 4 and clock.seconds < 8.5  # type: ignore[attr-defined]
+
+
+@pytest.fixture
+def own_alarm() -> Iterator[None]:
+    """The alarm of this process, without that of pytest-timeout."""
+    before = signal.setitimer(signal.ITIMER_REAL, 0.0)
+    yield
+    signal.setitimer(signal.ITIMER_REAL, *before)
+
+
+@pytest.mark.usefixtures("own_alarm")
+def test_an_alarm_ends_work_that_does_not_look_at_the_clock() -> None:
+    """Reading of data in another library, say; the signal is left as it was."""
+    begun, old = time.monotonic(), signal.getsignal(signal.SIGALRM)
+
+    def read() -> None:
+        while time.monotonic() - begun < 20:
+            time.sleep(0.01)
+
+    with watching(Watch(max_seconds=0.5)), pytest.raises(OutOfTime, match=r"while data were read, .* max_examples"):
+        in_time(read)
+    assert 0.4 < time.monotonic() - begun < 5
+    assert signal.getsignal(signal.SIGALRM) == old and signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
+
+
+@pytest.mark.usefixtures("own_alarm")
+def test_an_alarm_of_somebody_else_is_left_alone() -> None:
+    signal.setitimer(signal.ITIMER_REAL, 1000.0)
+    with ringing(time.monotonic(), lambda: pytest.fail("it rang")):
+        time.sleep(0.05)
+    assert signal.getitimer(signal.ITIMER_REAL)[0] > 900
 
 
 class SlowLayer(torch.nn.Linear):

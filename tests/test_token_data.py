@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import codecs
+import itertools
 import json
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,12 @@ from test_loading import refused
 from test_tasks import all_losses
 
 from hf_llc.config import LoadConfig
+from hf_llc.embedded import model_path, text_path
 from hf_llc.loading.problem_loader import load_problem
+from hf_llc.loading.tasks import long_documents
 from hf_llc.loading.tasks.context_length import context_of, length_for
 from hf_llc.problem import Problem
+from hf_llc.progress import TimeIsUp, Watch, watch, watching
 
 PAD = 0
 TEXTS = {"text": tiny.SENTENCES}
@@ -380,3 +385,32 @@ def test_positions_that_begin_behind_the_padding(pad: int, context: int) -> None
     assert context_of(model) == context and model(input_ids=ids).logits.shape[1] == context
     with pytest.raises((IndexError, RuntimeError)):
         model(input_ids=torch.full((2, context + 1), 9))
+
+
+@pytest.fixture
+def short_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("_LONG", 2000), ("_PIECE", 700), ("_CONTEXT", 100)):
+        monkeypatch.setattr(long_documents, name, value)
+
+
+LONG = text_path().read_text(encoding="utf-8")[:20_000] + "\n\n\n  naïve café\t🙂🙂 日本\n" * 100
+
+
+@pytest.mark.usefixtures("short_pieces")
+def test_a_long_document_has_the_tokens_of_the_whole() -> None:
+    tokenizer = transformers.AutoTokenizer.from_pretrained(model_path())
+    whole = tokenizer([LONG], add_special_tokens=False, verbose=False)["input_ids"][0]
+    found, short = long_documents.ids_of([LONG, "short"], tokenizer)
+    assert list(found) == whole and short == tokenizer("short", add_special_tokens=False)["input_ids"]
+    few = long_documents.ids_of([LONG], tokenizer, most=500)[0]
+    assert 500 <= len(few) < 1500 and list(few) == whole[: len(few)]
+
+
+@pytest.mark.usefixtures("short_pieces")
+def test_a_limit_ends_a_long_document_between_two_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    tokenizer, pieces = transformers.AutoTokenizer.from_pretrained(model_path()), itertools.count()
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + next(pieces))
+    with watching(Watch(max_seconds=8.0)), watch().until("load"), pytest.raises(TimeIsUp):
+        long_documents.ids_of([LONG], tokenizer)
+    assert next(pieces) < 20

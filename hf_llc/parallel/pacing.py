@@ -1,8 +1,9 @@
-"""When a loop of steps is interrupted for checks and checkpoints, and how it ends on Ctrl-C."""
+"""When a loop of steps is interrupted for checks and checkpoints, how it ends on Ctrl-C, and an alarm."""
 
 from __future__ import annotations
 
 import contextlib
+import math
 import signal
 import threading
 import time
@@ -35,6 +36,31 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     finally:
         for number, handler in old.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def ringing(at: float, ring: Callable[[], None]) -> Iterator[None]:
+    """Within, `ring` is called once it is `at`, and every second from then on, wherever the main thread is.
+
+    What it raises comes out of whatever Python code is running then, as a KeyboardInterrupt would: reading of data and
+    downloads in other libraries end that way. Nothing is called outside the main thread, where the system has no such
+    alarm, or where somebody else has set it.
+
+    Args:
+        at: `time.monotonic()`.
+        ring: raises what is to be raised, if it is time.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if math.isinf(at) or not is_main or not hasattr(signal, "setitimer") or any(signal.getitimer(signal.ITIMER_REAL)):
+        yield
+        return
+    old = signal.signal(signal.SIGALRM, lambda signum, frame: ring())
+    signal.setitimer(signal.ITIMER_REAL, max(at - time.monotonic(), 0.001), 1.0)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, old)
 
 
 class Pacer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -15,7 +16,9 @@ from hf_llc.files import check_writable
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import Observable, observables_named
 from hf_llc.observe_setting import registered_names
+from hf_llc.parallel.pacing import ringing
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
+from hf_llc.parallel.processes import process_state
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
@@ -91,12 +94,14 @@ def in_time(load: Callable[[], T]) -> T:
         OutOfTime: most of `max_seconds` is over.
     """
     try:
-        with watch().until("load", within_passes=True):
+        is_alone = process_state().num_processes == 1  # others wait for this one while it loads
+        at = watch().ends_at("load") if is_alone else math.inf
+        with watch().until("load", within_passes=True), ringing(at, watch().check):
             watch().check()
             return load()
     except TimeIsUp:
-        how_far = "while the model was tried on a few examples"
-        remedy = "or give max_length, or a smaller model"
+        how_far = "while data were read, or the model was tried on a few examples"
+        remedy = "or give max_examples, max_length, or a smaller model"
         raise watch().out_of_time("load model and data", how_far, remedy) from None
 
 

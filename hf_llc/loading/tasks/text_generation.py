@@ -16,6 +16,7 @@ from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import batches, column, columns, materialize
 from hf_llc.loading.tasks.chats import CHAT_COLUMNS, SAID, chat_reader, holds_chats
 from hf_llc.loading.tasks.context_length import is_transformer_lens, length_for
+from hf_llc.loading.tasks.long_documents import ids_of
 from hf_llc.loading.tasks.losses import (
     IGNORED,
     check_positions,
@@ -121,7 +122,7 @@ def _joined(
 
     def encode(rows: dict[str, list[Any]], numbers: list[int]) -> dict[str, Any]:
         texts = read(rows[name], name, numbers)
-        return {"input_ids": tokenizer(texts, add_special_tokens=False, verbose=False)["input_ids"]}
+        return {"input_ids": ids_of(texts, tokenizer, most=None if wanted is None else wanted + 1)}
 
     if wanted is None:
         assert isinstance(data, Dataset)  # a stream has max_examples, hence `wanted`
