@@ -567,4 +567,6 @@ def test_the_forward_pass_of_a_part_is_timed(clock: Clock) -> None:
     posterior.problem = replace(posterior.problem, part=Part("w", {}))
     assert cost_of_losses(posterior, 8, 10.0) == 0.8
     posterior.loss_cost = 0.8
-    assert work_before_chains(posterior, SampleConfig(batch_size=8, sampler="sgld"))["L_n(w*)"].guess == pytest.approx(32)
+    assert work_before_chains(posterior, SampleConfig(batch_size=8, sampler="sgld"))["L_n(w*)"].guess == pytest.approx(
+        32
+    )
