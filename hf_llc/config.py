@@ -188,7 +188,11 @@ class SampleConfig:
     parameter_parallel: int = setting(
         1, "the same, each with its share of the weights too (FSDP2): for models too large for one device"
     )
-    compile: bool = setting(False, "torch.compile the forward and backward pass of a step")
+    compile: bool | Literal["auto"] = setting(
+        False,
+        "torch.compile the forward and backward pass of a step; auto: that of the chains, if they take minutes and a "
+        "measurement finds it faster, so that the bits depend on it",
+    )
     mixed_precision: Literal["no", "bf16"] = setting("no", "bf16: autocast forward and backward, weights as loaded")
     step_in_backward: bool | Literal["auto"] = setting(
         "auto",

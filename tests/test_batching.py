@@ -34,7 +34,7 @@ def clock(monkeypatch: pytest.MonkeyPatch, one: float, together: float) -> list[
         calls.append(1)
         return one, together
 
-    monkeypatch.setattr(chain_batching, "_times", times)
+    monkeypatch.setattr(chain_batching, "times_in_turn", times)
     return calls
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import Any
+
 import pytest
 import torch
 from test_chains import regression
-from torch import nn
+from torch import Tensor, nn
 
+from hf_llc.calibration import step_compilation
+from hf_llc.config import SampleConfig
+from hf_llc.parallel.processes import Processes
+from hf_llc.posterior import posterior as posterior_module
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.settings import decide_from_data
 
 
 def posterior_of(problem: Problem, *, compile: bool, micro: int | None = None) -> Posterior:
@@ -52,7 +62,7 @@ def test_what_was_compiled_is_found_by_shape_and_layout() -> None:
              (1, order[:1, 5:10])]  # fmt: skip
     for chains, indices in asked:
         check(compiled, eager, moved(eager, chains), indices)
-    assert compiled._compiled is not None and len(compiled._compiled.made) == 4
+    assert len(compiled._compiled.made) == 4
 
 
 def test_models_of_the_same_shapes_are_kept_apart() -> None:
@@ -87,3 +97,84 @@ def test_tied_weights_and_micro_batches(micro: int | None) -> None:
     problem.model.eval()
     eager = posterior_of(problem, compile=False)
     check(posterior_of(problem, compile=True, micro=micro), eager, moved(eager, 1), torch.tensor([[5, 1, 7, 2, 9, 3]]))
+
+
+class Uncompiled:
+    """In place of `CompiledStep`: the same function, compiled in no time. It lists the sizes that it was called for."""
+
+    called: list[tuple[int, int]]
+
+    def __init__(self, method: Any, *, factor: float = 1.0) -> None:
+        self.method, self.factor = method, factor
+
+    def __call__(self, w: Tensor, batch: Any, size: int) -> tuple[Tensor, list[Tensor]]:
+        self.called.append((len(w), size))
+        loss, pieces = self.method(w, batch, size)
+        return loss, [self.factor * piece for piece in pieces]
+
+
+def uncompiled(
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    seconds: tuple[float, float] = (1.0, 0.7),
+    factor: float = 1.0,
+    worth: float = 0.0,
+) -> list[tuple[int, int]]:
+    """Nothing is compiled; an eager and a compiled gradient take these seconds, and a trial is worth so many."""
+    called: list[tuple[int, int]] = []
+    monkeypatch.setattr(Uncompiled, "called", called, raising=False)
+    monkeypatch.setattr(posterior_module, "CompiledStep", lambda method: Uncompiled(method, factor=factor))
+    monkeypatch.setattr(step_compilation, "times_in_turn", lambda eager, compiled: seconds)
+    monkeypatch.setattr(step_compilation, "WORTH_A_TRIAL", worth)
+    return called
+
+
+def decided(*, num_gradients: float = 1e9) -> bool:
+    posterior = posterior_of(network(nn.Tanh), compile=False)
+    found = step_compilation.compile_if_faster(posterior, num_gradients=num_gradients, num_chains=2, batch_size=5)
+    assert not posterior.is_compiled(2, 5)
+    return found["compile"]
+
+
+def test_compiled_gradients_are_taken_where_they_are_faster(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert uncompiled(monkeypatch) == [] and decided()
+    assert uncompiled(monkeypatch, seconds=(1.0, 0.97)) == [] and not decided()
+
+
+def test_short_chains_another_function_and_no_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = uncompiled(monkeypatch, worth=240.0)
+    assert not decided(num_gradients=10.0) and called == []
+    uncompiled(monkeypatch, factor=1.01)
+    assert not decided()
+
+    def refuse(*_: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(Uncompiled, "__call__", refuse)
+    assert not decided()
+
+
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_a_run_keeps_what_it_found(is_faster: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Only the chains' gradients are compiled, and a run that goes on does not measure again."""
+    found = uncompiled(monkeypatch, seconds=(1.0, 0.5 if is_faster else 2.0))
+    sampled = SampleConfig(
+        num_chains=2, num_draws=10, num_burnin_steps=5, batch_size=5, sampler="sgld", step_size=1e-4, localization=10.0,
+        compile="auto", check_localization=False,
+    )  # fmt: skip
+    settings = decide_from_data(sampled, network(nn.Tanh))
+    first = opened(settings, tmp_path)
+    first.prepare()
+    assert first.posterior.is_compiled(1, 5) == is_faster and found == [(1, 5)]
+    found = uncompiled(monkeypatch, seconds=(1.0, 2.0 if is_faster else 0.5))
+    result = opened(settings, tmp_path).result(0.0)
+    assert result.compile == is_faster
+    assert (set(found) == {(1, 5)} and len(found) >= 30) if is_faster else found == []
+
+
+def opened(settings: SampleConfig, folder: Path) -> Run:
+    kept = RunFolder(folder)
+    kept.join("this", "sealed")
+    run = Run(network(nn.Tanh), settings, kept, Processes())
+    run.measure_anchor()
+    return run

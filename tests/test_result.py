@@ -118,7 +118,7 @@ def test_a_file_saved_by_an_earlier_version_is_read(path: Path) -> None:
     result = LLCResult.load(path)
     assert saved["schema_version"] == 2 and len(saved) > 55
     new = {"descent": None, "weights": "all", "batch_order": "random", "draw_loss": "batch",
-           "num_leapfrog_steps": 10}  # of later versions  # fmt: skip
+           "num_leapfrog_steps": 10, "compile": False}  # of later versions  # fmt: skip
     reasons = [{"change": {}, **reason} for reason in saved["reasons"]]
     assert result.to_dict() == {**new, **saved, "reasons": reasons}
     simple = {name: value for name, value in saved.items() if isinstance(value, (int, float, str, bool))}

@@ -41,7 +41,7 @@ def fastest_chain_batch(
     one = _gradient(posterior, 1, batch_size, seed)
     try:
         together = _gradient(posterior, share, batch_size, seed)
-        seconds = _times(one, together)
+        seconds = times_in_turn(one, together)
     except (RuntimeError, ValueError, TypeError, NotImplementedError):  # no vmap rule, or no memory
         return {"chain_batch_size": 1, "one": None, "together": None}
     one_ms, together_ms = 1e3 * seconds[0], 1e3 * seconds[1] / share
@@ -63,11 +63,11 @@ def _gradient(posterior: Posterior, count: int, batch_size: int, seed: int) -> C
     return once
 
 
-def _times(one: Callable[[], Tensor], together: Callable[[], Tensor]) -> tuple[float, float]:
+def times_in_turn(one: Callable[[], Tensor], other: Callable[[], Tensor]) -> tuple[float, float]:
     """Seconds of each function, the least of all rounds."""
     best = [math.inf, math.inf]
     for _ in range(_ROUNDS):
-        for which, gradient in enumerate((one, together)):
+        for which, gradient in enumerate((one, other)):
             begun = time.perf_counter()
             float(gradient().sum())  # waits for the device
             best[which] = min(best[which], time.perf_counter() - begun)

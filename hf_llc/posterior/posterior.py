@@ -42,7 +42,7 @@ class Posterior:
         problem: model at w*, examples, per-example loss.
         micro_batch_size: examples of a forward pass at most; None: what suits the kind of data.
         mixed_precision: "bf16" autocasts the forward pass.
-        compile: compile loss and gradient with torch.compile.
+        compile: compile every loss and gradient with torch.compile; see also `compile_for`.
         step_in_backward: a single chain takes its steps inside the backward pass where it can; see `Walk.sweep`.
         gradient_checkpointing: keep no activations within layers, and compute them again in the backward pass.
         group: the processes that step these chains together; None: this one alone.
@@ -79,8 +79,10 @@ class Posterior:
         self.num_parameters = self.buffer.num_parameters
         self.minibatches = Minibatches(problem, self.device, self.group, micro_batch_size=micro_batch_size)
         self._multiplications = self._multiplications_per_weight()
-        self._compiled = CompiledStep(self._functional) if compile else None
-        self._graphs = GradientGraphs() if self.device.type == "cuda" and self.minibatches.is_resident else None
+        self._compiled, self._is_all_compiled = CompiledStep(self._functional), compile
+        self._compiled_shapes: set[tuple[int, int]] = set()
+        has_graphs = self.device.type == "cuda" and self.minibatches.is_resident
+        self._graphs = {False: GradientGraphs(), True: GradientGraphs()} if has_graphs else None
         self._layers = repeated_layers(self.model) if gradient_checkpointing else []
         self.anchor_gradients = AnchorGradients(problem, self.buffer, self.gradient)
         self.kept_losses, self.losses_end = None, "L_n(w*)"
@@ -111,6 +113,14 @@ class Posterior:
         matrices = sum(p.numel() for p in parameters if p.ndim == 2 and is_plain)
         return self.problem.num_positions * matrices // len(parameters)
 
+    def compile_for(self, *, num_chains: int = 0, batch_size: int = 0) -> None:
+        """Compile the gradients of so many chains on so many examples from now on, and no others; 0: none."""
+        self._compiled_shapes = {(num_chains, batch_size)} if num_chains else set()
+
+    def is_compiled(self, num_chains: int, size: int) -> bool:
+        """Whether gradients of so many chains on so many examples are compiled."""
+        return self._is_all_compiled or (num_chains, size) in self._compiled_shapes
+
     @property
     def num_examples(self) -> int:
         """Number of examples of the data."""
@@ -134,7 +144,7 @@ class Posterior:
     def _value_and_grad(self, w: Tensor, batch: Any, size: int) -> tuple[Tensor, list[Tensor]]:
         """The sum of the losses over `size`, float64 `[chain]`, and its gradient in flat pieces."""
         with self._autocast(), self._attention(len(w)):
-            return self._eager(w, batch, size) if self._compiled is None else self._compiled(w, batch, size)
+            return (self._compiled if self.is_compiled(len(w), size) else self._eager)(w, batch, size)
 
     def _eager(self, w: Tensor, batch: dict[str, Tensor], size: int) -> tuple[Tensor, list[Tensor]]:
         self.buffer.attach(w)
@@ -202,14 +212,16 @@ class Posterior:
 
     def _local_gradient(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         """What this process's share of the examples adds to `gradient`: their sum over the number of all examples."""
-        if self._graphs is None or self.minibatches.size(indices) > _MOST_RECORDED * self.minibatches.micro_batch_size:
+        size = self.minibatches.size(indices)
+        if self._graphs is None or size > _MOST_RECORDED * self.minibatches.micro_batch_size:
             return self._sum_of_micro_batches(w, indices)
-        return self._graphs.gradient(self._sum_of_micro_batches, w, indices)
+        graphs = self._graphs[self.is_compiled(len(w), size)]
+        return graphs.gradient(self._sum_of_micro_batches, w, indices)
 
     def _sum_of_micro_batches(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
         num_chains, total, data = len(w), None, self.minibatches
         size = data.size(indices)
-        is_gathered_in_graph = self._compiled is not None and data.is_resident and indices is not None
+        is_gathered_in_graph = self.is_compiled(num_chains, size) and data.is_resident and indices is not None
         for batch in (data.parts if is_gathered_in_graph else data.micro_batches)(indices, num_chains):
             if total is not None:
                 self._check_time()

@@ -31,6 +31,7 @@ class Settings:
         adapt_step_size: burn-in lowered ε further, chain by chain (the trace's `step_size`).
         step_in_backward: steps were taken inside the backward pass, to save memory.
         gradient_checkpointing: activations were computed twice, to save memory.
+        compile: gradients were compiled, which changes rounding.
         weights: what was sampled, in words: "all" or a component.
         minimize: what taking w* to the nearest minimum did; None if it was not asked for.
         calibration: what calibration found; None if the step size was given.
@@ -53,6 +54,7 @@ class Settings:
     adapt_step_size: bool = False
     step_in_backward: bool = False
     gradient_checkpointing: bool = False
+    compile: bool = False
     weights: str = "all"
     batch_order: str = "random"
     draw_loss: str = "batch"

@@ -35,7 +35,7 @@ def open_posterior(problem: Problem, sample: SampleConfig, processes: Processes,
             problem,
             micro_batch_size=sample.micro_batch_size,
             mixed_precision=sample.mixed_precision,
-            compile=sample.compile,
+            compile=sample.compile is True,
             step_in_backward=sample.step_in_backward is True,
             gradient_checkpointing=sample.gradient_checkpointing,
             group=processes.group,
@@ -69,7 +69,7 @@ def _is_memory_short(posterior: Posterior, sample: SampleConfig, processes: Proc
     """
     takes_whole_gradients = (
         processes.group.size > 1
-        or sample.compile
+        or sample.compile is True
         or sample.chain_batch_size != 1
         or sample.gradient == "control-variate"
     )

@@ -13,6 +13,7 @@ from hf_llc.calibration.calibrate import calibrate, with_calibration
 from hf_llc.calibration.chain_batching import fastest_chain_batch
 from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
 from hf_llc.calibration.repair import retry_settings
+from hf_llc.calibration.step_compilation import compile_if_faster
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging.basin import has_learnt_nothing
@@ -20,6 +21,7 @@ from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe, judged
 from hf_llc.judging.stopping import is_long_enough
+from hf_llc.numerals import short
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.kept_losses import KeptLosses
@@ -27,7 +29,7 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
-from hf_llc.progress import watch
+from hf_llc.progress import total, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate, LocalizationCheck, is_trusted
 from hf_llc.records.trace import Trace
@@ -143,6 +145,8 @@ class Run:
         if self.asked.chain_batch_size == "auto":
             sample = replace(sample, chain_batch_size=self.decided_once("batching", self._batching)["chain_batch_size"])
         self.decided, self.settings = sample, ChainSettings.of(sample)
+        if self.asked.compile == "auto":
+            self._compile_if_faster()
         expect_chains(self.posterior, self.settings, self.processes, self._foresee)
         self.sampling = Sampling(
             self.posterior,
@@ -214,6 +218,7 @@ class Run:
                 chains,
                 self.asked,
                 step_in_backward=self._steps_in_backward(settings),
+                is_compiled=self.posterior.is_compiled(settings.chain_batch_size, settings.batch_size),
                 minimize=self.minimization,
                 calibration=self.calibration,
             ),
@@ -355,6 +360,21 @@ class Run:
             new = self.processes.main_group_does(work)
             finding = self.processes.main_does(lambda: self.folder.decide(name, new))
         return finding
+
+    def _compile_if_faster(self) -> None:
+        """Compile the chains' gradients if a measurement, made once a run, finds that it pays."""
+        shape = {"num_chains": self.settings.chain_batch_size, "batch_size": self.settings.batch_size}
+        if self.posterior.steps_in_backward(**shape):
+            return
+        work = self._foresee(self.posterior, self.settings, self.processes, checks=False)
+        count = total(work.values()).least / (shape["num_chains"] * shape["batch_size"])
+        with watch().stage("compile"):
+            found = self.decided_once(
+                "compile", lambda: compile_if_faster(self.posterior, num_gradients=count, **shape)
+            )
+        if found["compile"]:
+            self.posterior.compile_for(**shape)
+            watch().note(f"compiled: a gradient takes {short(found['compiled'])} ms, not {short(found['eager'])}")
 
     def _batching(self) -> dict[str, Any]:
         """How many chains to step together, by measurement."""

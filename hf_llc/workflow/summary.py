@@ -33,6 +33,7 @@ def settings_of(
     asked: SampleConfig,
     *,
     step_in_backward: bool,
+    is_compiled: bool,
     minimize: dict[str, Any] | None,
     calibration: dict[str, Any] | None,
 ) -> Settings:
@@ -42,6 +43,7 @@ def settings_of(
         chains: the chains that gave λ̂.
         asked: what was asked for; it holds what does not concern the chains.
         step_in_backward: the chains took their steps inside the backward pass.
+        is_compiled: their gradients were compiled.
         minimize: what minimization found, or None.
         calibration: what calibration found, or None.
     """
@@ -63,6 +65,7 @@ def settings_of(
         weights=weights_name(asked.weights),
         mixed_precision=asked.mixed_precision,
         step_in_backward=step_in_backward,
+        compile=is_compiled,
         gradient_checkpointing=asked.gradient_checkpointing,
         minimize=minimize,
         calibration=calibration,
