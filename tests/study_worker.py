@@ -20,6 +20,7 @@ from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.studies import measure_components, measure_influence, measure_profile, measure_susceptibility
 from hf_llc.studies.component_table import ComponentTable
 from hf_llc.studies.influence_table import InfluenceTable
+from hf_llc.studies.profile_settings import HessianSettings
 from hf_llc.studies.susceptibility_table import SusceptibilityTable
 from hf_llc.workflow.opened_run import Given
 
@@ -31,7 +32,7 @@ def given() -> Given:
 
 def profile(output: str) -> measure_profile.Profile:
     sample = SampleConfig(**{name: value for name, value in SETTINGS.items() if name != "localization"})
-    hessian = measure_profile.HessianSettings(probes=3, iterations=10, examples=50)
+    hessian = HessianSettings(probes=3, iterations=10, examples=50)
     values = {"localizations": [5.0, 50.0, 500.0], "hessian": hessian, "output": output, "progress": False}
     return measure_profile.measure(LoadConfig(), sample, given(), **values)
 

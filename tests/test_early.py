@@ -63,13 +63,30 @@ OTHERS = {
     "components --components heads --minimize --output out": "minimize would give each component a w* of its own",
     "susceptibility --components heads --weights l0 --output out": "weights is for one estimate",
     "profile --localizations 1e2:1e4:3 --parameter-parallel 2 --output out": "parameter_parallel is not for a profile",
+    "profile --localizations 5,5 --output out": "localizations names a value twice",
+    "profile --localizations 0 --output out": "localizations is out of range",
+    "profile --localizations 1,2 --nbetas 3,3 --output out": "nbetas names a value twice",
+    "profile --localizations 1,2 --nbetas 3 --nbeta 2 --output out": "nbeta and nbetas are both given",
+    "profile --localizations 1,2 --localization 3 --output out": "localization is for one estimate",
+    "profile --localizations 1,2 --extrapolate --output out": "extrapolate is for one estimate",
+    "profile --localizations 1,2 --hessian-probes 1 --output out": "hessian_probes is out of range",
+    "profile --localizations 1,2 --like nothing --output out": "no result and no calibration",
     "estimate --like nothing": "no result and no calibration there",
     "curve --checkpoints nothing --data text.txt --output out": "no checkpoints there",
     "curve --checkpoints runs --data text.txt --output out": "no checkpoints there",
+    "curve --checkpoints one --data text.txt --output out": "a curve needs two checkpoints or more",
+    "curve --checkpoints two --data text.txt --output out --steps a=3": "steps names no checkpoint of the curve",
+    "curve --checkpoints two --data text.txt --output out --calibrate-on 3": "calibrate_on is no checkpoint",
+    "curve --checkpoints two --data text.txt --output out --components heads --minimize": "minimize would give each",
     "curve --weight-files no.safetensors --factory a:b --data text.txt --output out": "no such weights file",
     "curve --revisions x --model m --data text.txt --output out --like nothing": "no result and no calibration",
     "influence --queries nothing.csv:test --output out": "observe queries: no such data file or folder",
     "influence --queries text.txt: --output out": "no split behind the colon of queries",
+    "influence --top 0 --output out": "top is out of range",
+    "influence --num-draws 1 --output out": "the chains are too short for errors of influence",
+    "influence --observe parameter_norms --output out": "observe is decided by influence",
+    "influence --color label --level token --output out": "color is for the picture of the loss kernel",
+    "influence --like nothing --output out": "no result and no calibration",
     "influence --resume --output out": "nothing to resume there",
     "influence --resume --overwrite --output out": "resume and overwrite are both given",
     "estimate --resume --output out": "nothing to resume there",
@@ -81,6 +98,10 @@ OTHERS = {
     "susceptibility --components ~+l0 --output out": "components has a term without a name",
     "susceptibility --components heads --probe a=nothing.csv --output out": "probe a: no such data file or folder",
     "susceptibility --components heads --resume --output out": "nothing to resume there",
+    "susceptibility --components heads --probe text.txt --output out": "probe has no name",
+    "susceptibility --components heads --probe train=text.txt --output out": "the name of the data that are sampled on",
+    "susceptibility --components heads --num-draws 1 --output out": "the chains are too short",
+    "susceptibility --components heads --like nothing --output out": "no result and no calibration",
     "doctor --device gpu": "no such device here",
     "influence --level tokn --output out": "did you mean token?",
     "doctor --model ./nothing": "no such model folder",
@@ -89,6 +110,7 @@ OTHERS = {
     "compare runs empty --output text.txt": "cannot write to the output folder",
     "benchmark --output text.txt": "cannot write to the output folder",
     "benchmark --targets nothing": "no such choice",
+    "benchmark --targets quadratic quadratic": "--targets names a target twice",
     "show nothing": "no result there",
     "publish nothing --card .": "no result there",
     "estimat": "did you mean estimate?",
@@ -121,6 +143,9 @@ def test_bad_arguments_are_refused_before_torch_is_imported(tmp_path: Path) -> N
     (tmp_path / "bad.yaml").write_text("seedd: 3\n")
     (tmp_path / "empty").mkdir()
     (tmp_path / "runs").mkdir()
+    for place in ("one/step1", "two/step1", "two/step2"):
+        (tmp_path / place).mkdir(parents=True)
+        (tmp_path / place / "config.json").write_text("{}")
     before, lines = sorted(tmp_path.rglob("*")), _lines()
     command = [sys.executable, "-c", PROGRAM, json.dumps([line.split() for line in lines])]
     done = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, check=True)

@@ -137,3 +137,44 @@ def test_a_curve_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[
     Path("other.jsonl").write_text("".join(Path("data.jsonl").read_text().splitlines(True)[:-1]))
     assert main([*base, "--data", "other.jsonl", "--like", "one/step10", "--output", "four"]) == 2
     assert not Path("four/curve.json").exists()
+
+
+def test_studies_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Influence, susceptibility and a profile take its settings and data, a profile all but γ; no other data."""
+    given = ["--max-examples", "16", "--max-length", "16", "--num-chains", "2", "--num-draws", "24", "--quiet"]
+    flags = ["--num-burnin-steps", "2", "--step-size", "1e-6", "--nbeta", "50", "--localization", "100", "--seed", "3"]
+    assert main(["estimate", *given, *flags, "--output", "one"]) in (0, 3)
+    one = LLCResult.load("one")
+    like_it = ["--like", "one", "--quiet", "--output"]
+    assert main(["influence", "--observe-examples", "4", *like_it, "influence"]) in (0, 3)
+    found = LLCResult.load("influence/chains")
+    assert (found.llc, found.data) == (one.llc, one.data)
+    chi = ["susceptibility", "--components", "l0 mlp", "--observe-examples", "2", *like_it, "chi"]
+    assert main(chi) in (0, 3)
+    assert LLCResult.load("chi/all").llc == one.llc and LLCResult.load("chi/l0_mlp").step_size == one.step_size
+    profile = [
+        "profile",
+        "--localizations",
+        "200",
+        "--hessian-probes",
+        "2",
+        "--hessian-iterations",
+        "1",
+        "--like",
+        "one",
+    ]
+    assert main([*profile, "--max-steps", "60", "--quiet", "--output", "profile"]) in (0, 3)
+    settings = json.loads(Path("profile/profile.json").read_text())["settings"]
+    assert {name: settings[name] for name in ("nbeta", "seed", "num_chains", "localization")} == {
+        "nbeta": 50, "seed": 3, "num_chains": 2, "localization": 200
+    }  # fmt: skip
+    assert main([*profile, "--nbetas", "20,30", "--max-steps", "60", "--quiet", "--output", "two"]) in (0, 3)
+    assert {row["nbeta"] for row in json.loads(Path("two/profile.json").read_text())["rows"]} == {20, 30}
+    for number, argv in enumerate((["influence"], chi[:3], profile[:3])):
+        capsys.readouterr()
+        assert main([*argv, "--like", "one", "--nbeta", "40", "--output", f"nbeta{number}"]) == 2
+        assert "nbeta: 50.0 → 40.0" in capsys.readouterr().err and not Path(f"nbeta{number}").exists()
+        other = Path("other.txt")
+        other.write_text("other words\n\n" * 100)
+        assert main([*argv, "--like", "one", "--data", str(other), "--output", f"data{number}"]) == 2
+        assert "to be compared with" in capsys.readouterr().err and not Path(f"data{number}").exists()

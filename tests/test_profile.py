@@ -31,8 +31,9 @@ from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Part, Problem
 from hf_llc.progress import Watch
-from hf_llc.studies.measure_profile import HessianSettings, measure
+from hf_llc.studies.measure_profile import measure
 from hf_llc.studies.profile_plot import plot_profile
+from hf_llc.studies.profile_settings import HessianSettings
 from hf_llc.studies.profile_table import Profile, with_exponents
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run import Run

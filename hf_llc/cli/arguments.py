@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import Field, fields
+from dataclasses import Field, fields, replace
 from pathlib import Path
 from types import NoneType
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
@@ -212,8 +212,12 @@ def read_yaml(path: str | Path) -> dict[str, str | None]:
     return values
 
 
-def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
+def settings_from(args: argparse.Namespace, *, own: Collection[str] = ()) -> tuple[LoadConfig, SampleConfig]:
     """Return the settings of `--config`, overridden by the flags that are given.
+
+    Args:
+        args: of the command.
+        own: settings that the command decides itself: they are not taken over from what `--like` names.
 
     Raises:
         InputError: a key is unknown, or a value is not allowed.
@@ -229,7 +233,7 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
             )
     name = getattr(args, "preset", None)
     chosen = {} if name is None else preset(name)
-    configs, other = [], _like(args)
+    configs, other = [], _like(args, own)
     for config in CONFIGS:
         hints = get_type_hints(config)
         values: dict[str, Any] = dict(chosen) if config is SampleConfig else {}
@@ -243,12 +247,12 @@ def settings_from(args: argparse.Namespace) -> tuple[LoadConfig, SampleConfig]:
     return configs[0], configs[1]
 
 
-def add_like(group: Any) -> None:
-    """Add --like, for `settings_from`."""
+def add_like(group: Any, *, law: str = "nβ, γ, ε") -> None:
+    """Add --like, for `settings_from`; `law`: what it takes over of the law of the chains and of their steps."""
     group.add_argument(
         "--like",
         metavar="DIR",
-        help="take over nβ, γ, ε, sampler, chains, draws, seed and data of this result or calibration, or of the "
+        help=f"take over {law}, sampler, chains, draws, seed and data of this result or calibration, or of the "
         "callback of this checkpoint, so that the two compare; a setting that contradicts is refused",
     )
 
@@ -258,11 +262,12 @@ def like_fingerprint(args: argparse.Namespace) -> str | None:
     return None if args.like is None else args.like.data_fingerprint
 
 
-def _like(args: argparse.Namespace) -> Like | None:
-    """Read what --like names; `args.like` is that from then on."""
+def _like(args: argparse.Namespace, own: Collection[str]) -> Like | None:
+    """Read what --like names, without the settings in `own`; `args.like` is that from then on."""
     if getattr(args, "like", None) is None:
         return None
     from hf_llc.studies.like import like
 
-    args.like = like(args.like)
+    found = like(args.like)
+    args.like = replace(found, sample={name: value for name, value in found.sample.items() if name not in own})
     return args.like

@@ -12,7 +12,6 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
 from hf_llc.loading.other_column import values_beside
-from hf_llc.observe_setting import SAMPLED
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
@@ -20,15 +19,14 @@ from hf_llc.studies.influence_plot import plot_influence
 from hf_llc.studies.influence_table import INFLUENCE_FILES, KERNEL, PICTURE, InfluenceTable, strongest
 from hf_llc.studies.kernel_plot import plot_kernel
 from hf_llc.studies.load_once import load_once
-from hf_llc.studies.observing import check_level, observing, texts_of
+from hf_llc.studies.observed_settings import SOURCES, influence_settings
+from hf_llc.studies.observing import check_level, texts_of
 from hf_llc.studies.own_folder import own_folder
 from hf_llc.studies.shared_settings import SHARED
 from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder
-
-SOURCES, QUERIES = "sources", "queries"
 
 _MOST = 2**24
 """Entries of a matrix; five such matrices are made."""
@@ -70,13 +68,13 @@ def measure(
     Raises:
         InputError: bad input, refused before long work.
     """
-    sample = _observing(sample, queries, level=level, top=top)
+    sample = influence_settings(sample, queries, level=level, top=top, color=color)
     processes = Processes(sample.data_parallel)
     processes.main_does(lambda: str(check_writable(Path(output))))
     problem, decided = load_once(load, sample, given, processes=processes, progress=progress, begun=begun)
     check_level(level, problem)
     _check_size(problem, decided, level)
-    colours = _colours(problem, load, given, decided, color, is_kernel=queries is None and level == "example")
+    colours = [] if color is None else _colours(problem, load, given, decided, color)
     folder = RunFolder(output, files=INFLUENCE_FILES)
     asked = {**asked_of(load, sample), "level": level, "top": top}
     with own_folder(folder, asked, processes=processes, resume=resume, overwrite=overwrite):
@@ -94,15 +92,6 @@ def measure(
         table = _table(problem, result, sample, level=level, top=top)
         processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder, color, colours)))
     return table
-
-
-def _observing(sample: SampleConfig, queries: Any, *, level: str, top: int) -> SampleConfig:
-    """The settings with what is to be observed."""
-    names = {SOURCES: SAMPLED} if queries is None else {SOURCES: SAMPLED, QUERIES: queries}
-    sample = observing(sample, names, level=level, study="influence", instead="queries")
-    if not 1 <= top <= 1000:
-        raise InputError("top is out of range", value=top, allowed="1 … 1000")
-    return sample
 
 
 def _check_size(problem: Problem, sample: SampleConfig, level: str) -> None:
@@ -138,18 +127,13 @@ def _table(problem: Problem, result: LLCResult, sample: SampleConfig, *, level: 
 
 
 def _colours(
-    problem: Problem, load: LoadConfig, given: Given, sample: SampleConfig, color: str | None, *, is_kernel: bool
+    problem: Problem, load: LoadConfig, given: Given, sample: SampleConfig, color: str
 ) -> Sequence[str | float]:
     """The column of the examples that are looked at.
 
     Raises:
-        InputError: there is none, or nothing to colour.
+        InputError: there is none.
     """
-    if color is None:
-        return []
-    if not is_kernel:
-        remedy = "leave queries out, at the level example"
-        raise InputError("color is for the picture of the loss kernel", value=color, remedy=remedy)
     data = load.data if given.data is None else given.data
     return values_beside(problem, data, load, color)[: sample.observe_examples]
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from hf_llc.backend.torch_modes import own_modes
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
-from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
@@ -22,11 +21,11 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import Range, Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.records.chain_settings import ChainSettings
-from hf_llc.studies.profile_hessian import HessianSettings, size_of, spectrum_of
+from hf_llc.studies.profile_hessian import size_of, spectrum_of
 from hf_llc.studies.profile_ladder import Ladder, fewest_and_most
 from hf_llc.studies.profile_plot import plot_profile
+from hf_llc.studies.profile_settings import HessianSettings, profile_settings
 from hf_llc.studies.profile_table import PICTURE, PROFILE_FILES, Profile, Row
-from hf_llc.studies.whole_settings import check_not_split
 from hf_llc.workflow.forecast import Work, work_of_chains
 from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
 from hf_llc.workflow.run import Run
@@ -70,10 +69,9 @@ def measure(
     Raises:
         InputError: bad input, refused before long work.
     """
-    ladder = _checked(localizations, "localizations")[::-1]
-    temperatures = None if nbetas is None else _checked(nbetas, "nbetas")[::-1]
+    scales, sample = profile_settings(sample, localizations, nbetas)
+    ladder, temperatures = scales.localizations, scales.nbetas
     hessian = HessianSettings() if hessian is None else hessian
-    sample = _one_setting(sample, ladder, temperatures)
     folder = RunFolder(output, files=PROFILE_FILES)
     also_asked = {"localizations": ladder, "nbetas": temperatures, "hessian": vars(hessian)}
     sizes = {"hessian": hessian, "rungs": len(ladder), "ladders": len(temperatures or [0])}
@@ -100,44 +98,6 @@ def measure(
         profile = _profile(run, rows, descents, spectrum, hessian)
         run.processes.main_does(lambda: folder.finish(lambda: _save(profile, folder.folder)))
     return profile
-
-
-def _checked(values: Sequence[float], name: str) -> list[float]:
-    """The values in order, each once.
-
-    Raises:
-        InputError: there is none, or one is not allowed.
-    """
-    found = sorted({float(value) for value in values})
-    if not found:
-        raise InputError(f"{name} is empty", remedy="give numbers above 0")
-    if len(found) < len(values):
-        raise InputError(f"{name} names a value twice", value=list(values), remedy="leave one out")
-    for value in found:
-        if not 1e-18 <= value <= 1e18:
-            raise InputError(f"{name} is out of range", value=value, allowed="numbers above 0, 1e-18 … 1e18")
-    if len(found) > 100:
-        raise InputError(f"{name} has too many values", value=len(found), allowed="100")
-    return found
-
-
-def _one_setting(sample: SampleConfig, ladder: Sequence[float], nbetas: Sequence[float] | None) -> SampleConfig:
-    """`sample` at the weakest γ and the largest nβ.
-
-    Raises:
-        InputError: it says something that a profile decides.
-    """
-    if sample.localization != "auto":
-        raise InputError("localization is for one estimate", value=sample.localization, remedy="give localizations")
-    if nbetas is not None and (sample.nbeta is not None or sample.beta is not None):
-        raise InputError("nbeta and nbetas are both given", remedy="give one of them")
-    if sample.observe is not None:
-        raise InputError("observe is for one estimate", remedy="leave it out")
-    if sample.extrapolate:
-        raise InputError("extrapolate is for one estimate", remedy="leave it out")
-    check_not_split(sample, "a profile")
-    nbeta = sample.nbeta if nbetas is None else max(nbetas)
-    return replace(sample, localization=min(ladder), nbeta=nbeta)
 
 
 def _foreseen(

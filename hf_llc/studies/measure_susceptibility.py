@@ -14,10 +14,10 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.errors import InputError
 from hf_llc.files import write_atomically
 from hf_llc.judging.susceptibility import Susceptibility, susceptibility
-from hf_llc.observe_setting import SAMPLED, checked_observe
 from hf_llc.problem import Problem
 from hf_llc.result import LLCResult
-from hf_llc.studies.observing import check_level, observing, pieces_of
+from hf_llc.studies.observed_settings import TRAINING, susceptibility_settings
+from hf_llc.studies.observing import check_level, pieces_of
 from hf_llc.studies.own_folder import own_folder
 from hf_llc.studies.parts import Parts
 from hf_llc.studies.shared_settings import shared_settings
@@ -31,15 +31,11 @@ from hf_llc.studies.susceptibility_table import (
     SusceptibilityTable,
     Tokens,
 )
-from hf_llc.studies.whole_settings import check_whole
 from hf_llc.workflow.identity import asked_of
 from hf_llc.workflow.opened_run import NOTHING, Given
 from hf_llc.workflow.run_folder import RunFolder
 
 Array = np.ndarray
-
-TRAINING = "train"
-"""Name of the data that are sampled on, among what is observed."""
 
 _CONTROL = "control"
 _NO_LOSS = 1e-9
@@ -85,7 +81,7 @@ def measure(
     Raises:
         InputError: bad input, refused before long work.
     """
-    sample = _observing(sample, probe, level)
+    sample = susceptibility_settings(sample, probe, level=level)
     parts = Parts(
         *(load, sample, given),
         components=components,
@@ -112,25 +108,6 @@ def measure(
         table = _table(parts.problem, whole, columns, shared, level)
         parts.processes.main_does(lambda: folder.finish(lambda: _save(table, folder.folder)))
     return table
-
-
-def _observing(sample: SampleConfig, probe: str | Mapping[str, Any] | None, level: str) -> SampleConfig:
-    """The settings with what is to be observed.
-
-    Raises:
-        InputError: a probe is none, or a setting is not for susceptibilities.
-    """
-    check_whole(sample, "susceptibilities")
-    probes = checked_observe(probe, setting="probe")
-    if isinstance(probes, str):
-        raise InputError("probe has no name", value=probes, allowed="NAME=DATA:SPLIT, separated by commas")
-    for name, value in (probes or {}).items():
-        if name == TRAINING:
-            raise InputError("probe has the name of the data that are sampled on", value=name, remedy="name it else")
-        if value is None or callable(value):
-            raise InputError(f"probe {name} is no data", remedy="write NAME=DATA:SPLIT")
-    names = {TRAINING: SAMPLED, **(probes or {})}
-    return observing(sample, names, level=level, study="susceptibility", instead="probe")
 
 
 def _columns(whole: LLCResult, components: Iterable[tuple[str, LLCResult]]) -> list[Column]:

@@ -1,53 +1,16 @@
-"""What studies of observed losses share: how often the chains are looked at, and what a reader sees of a token."""
+"""What a reader of a study of observed losses sees of an example or a token."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 
-from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.judging.covariances import fewest_draws
 from hf_llc.problem import Problem
-
-_RECORDS = 50
-"""Of each chain, at least, where the chains have as many steps."""
 
 _BEFORE = 8
 """Tokens that stand before a token in its text."""
-
-
-def observing(sample: SampleConfig, names: Mapping[str, Any], *, level: str, study: str, instead: str) -> SampleConfig:
-    """The settings with what is to be observed, often enough for errors.
-
-    Args:
-        sample: the settings asked for.
-        names: what to observe, as the setting `observe`.
-        level: "example" or "token".
-        study: that decides what is observed.
-        instead: what its user gives in place of `observe`.
-
-    Raises:
-        InputError: `observe` is given too, or the chains are too short.
-    """
-    if sample.observe is not None:
-        raise InputError(f"observe is decided by {study}", value=sample.observe, remedy=f"give {instead} instead")
-    if level not in ("example", "token"):
-        raise InputError("level is unknown", value=level, allowed="example, token")
-    kept = sample.num_draws * sample.num_steps_between_draws
-    needed = fewest_draws(sample.num_chains)
-    if kept < needed:
-        raise InputError(
-            f"the chains are too short for errors of {study}",
-            value=f"{kept} steps",
-            allowed=f"{needed} or more",
-            remedy="raise num_draws",
-        )
-    every = min(sample.observe_every, max(1, kept // max(_RECORDS, needed)))
-    return replace(sample, observe=dict(names), observe_loss=level, observe_every=every)
 
 
 def check_level(level: str, problem: Problem) -> None:

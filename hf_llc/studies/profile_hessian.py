@@ -6,40 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from hf_llc.config import SampleConfig
-from hf_llc.errors import InputError
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.hessian import probe_spectrum, product_cost, slope_spectrum
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import watch
 from hf_llc.seals import load_value, save_value
+from hf_llc.studies.profile_settings import HessianSettings
 from hf_llc.workflow.run import Run
 
 _LABELS = 256
 """Labels (positions of sequences) that a product sees, at least, whatever it costs: over 42 pictures of 2,000 λ_Q was
 seven times that over 420."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class HessianSettings:
-    """How the spectrum of the Hessian is looked at.
-
-    Attributes:
-        probes: random vectors.
-        iterations: Hessian–vector products for each.
-        examples: of each product; None: as many as make all products cost what one estimate's chains do, and enough for
-            256 labels.
-    """
-
-    probes: int = 8
-    iterations: int = 40
-    examples: int | None = None
-
-    def __post_init__(self) -> None:
-        for name, least in (("probes", 2), ("iterations", 1), ("examples", 1)):
-            value = getattr(self, name)
-            if value is not None and not least <= value <= 10**6:
-                raise InputError(f"hessian_{name} is out of range", value=value, allowed=f"{least} … 10^6")
 
 
 @dataclass(frozen=True)

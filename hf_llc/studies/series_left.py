@@ -182,6 +182,23 @@ class SeriesLeft(Generic[T]):
             self.report(self._unsaid.pop(0))
 
 
+def check_series(checkpoints: Sequence[Checkpoint], *, steps: Mapping[str, int], calibrate_on: str | None) -> None:
+    """Refuse what their names alone tell, before any of them is opened.
+
+    Args:
+        checkpoints: of a curve.
+        steps: of checkpoints whose names do not tell theirs, by name.
+        calibrate_on: the checkpoint that decides, as a user names it; None: not said.
+
+    Raises:
+        InputError: they make no curve, or `steps` or `calibrate_on` names none of them.
+    """
+    series: SeriesLeft[Judged] = SeriesLeft(checkpoints, lambda line: None, steps=steps)
+    series.skip_without_steps()
+    if calibrate_on is not None and calibrate_on not in [each.name for each in checkpoints]:
+        series.meant_by(calibrate_on)
+
+
 def faults_of(checkpoints: Sequence[Checkpoint], load: LoadConfig) -> dict[str, str]:
     """The checkpoints that cannot be loaded: name → why."""
     faults = {}

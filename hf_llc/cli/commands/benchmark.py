@@ -9,6 +9,7 @@ from typing import Any, get_type_hints
 from hf_llc.cli import console
 from hf_llc.cli.arguments import convert
 from hf_llc.config import SAMPLER_RULES, SampleConfig, from_mapping
+from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_json
 from hf_llc.our_files import refuse_others
 
@@ -50,12 +51,15 @@ def run(args: argparse.Namespace) -> int:
     if given["sampler"] != "auto" and SAMPLER_RULES[given["sampler"]].needs_full_batch:
         given["batch_size"] = "full"  # the benchmark sets it anyway, and SampleConfig refuses such a sampler without it
     asked = from_mapping(SampleConfig, given, source="the settings")
+    targets = args.targets or TARGETS
+    if len(set(targets)) < len(targets):
+        raise InputError("--targets names a target twice", value=" ".join(targets), remedy="leave one out")
     if args.output is not None:
         refuse_others(check_writable(args.output), [_FILE])
     from hf_llc.studies import sampler_benchmark
 
     rows = []
-    for row in sampler_benchmark.measure(asked, args.targets or tuple(sampler_benchmark.TARGETS)):
+    for row in sampler_benchmark.measure(asked, targets):
         if not args.json:
             console.print_text(sampler_benchmark.text_of(row, is_first=not rows))
         rows.append(row)

@@ -16,6 +16,8 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.observe_setting import OBSERVABLES
 from hf_llc.studies import checkpoint_series
+from hf_llc.studies.series_left import check_series
+from hf_llc.studies.whole_settings import check_whole
 from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """λ̂ of every checkpoint of a series, at settings decided on one of them. Run it again to go on. Exit
@@ -67,10 +69,13 @@ def run(args: argparse.Namespace) -> int:
     known = OBSERVABLES if args.factory is None else ()  # its module may register more
     check_places(load, sample, Path(args.output), resume=args.resume, observables=known)
     if args.components is not None:
+        check_whole(sample, "components")
         component_words(args.components)
     console.hush(args.quiet)  # the factory of a series imports torch
     with contextlib.redirect_stdout(sys.stderr):
         local = None if args.revisions is not None else _local_series(args, load)
+    if local is not None:
+        check_series(local, steps=steps, calibrate_on=args.calibrate_on)
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies import measure_component_curve, measure_curve

@@ -6,11 +6,12 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, check_resume, convert, settings_from
+from hf_llc.cli.arguments import add_like, add_settings, check_resume, convert, like_fingerprint, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_level, add_study_options, run_study
 from hf_llc.loading.names import check_observed
 from hf_llc.observe_setting import checked_observe
+from hf_llc.studies.observed_settings import influence_settings
 
 _DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
 influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), with errors. Without --queries
@@ -32,7 +33,7 @@ def add(commands: Any) -> None:
     group.add_argument("--top", metavar="N", default="5", help="helpers and harmers of each query (default: 5)")
     group.add_argument("--color", metavar="COLUMN", help="of the data, for the picture of the loss kernel")
     add_settings(parser)
-    add_study_options(parser, output="table")
+    add_like(add_study_options(parser, output="table"))
     parser.set_defaults(run=run, parser=parser)
 
 
@@ -41,13 +42,15 @@ def run(args: argparse.Namespace) -> int:
     load, sample = settings_from(args)
     check_resume(args)
     check_places(load, sample, Path(args.output), resume=args.resume)
-    top = convert("top", args.top, int)
+    asked = {"queries": args.queries, "level": args.level, "top": convert("top", args.top, int), "color": args.color}
+    influence_settings(sample, **asked)
     if args.queries is not None:
         check_observed(checked_observe({"queries": args.queries}))
 
     def measured(**common: Any) -> Any:
         from hf_llc.studies.measure_influence import measure
+        from hf_llc.workflow.opened_run import Given
 
-        return measure(load, sample, queries=args.queries, level=args.level, top=top, color=args.color, **common)
+        return measure(load, sample, Given(data_fingerprint=like_fingerprint(args)), **asked, **common)
 
     return run_study(args, "influence", measured)

@@ -6,18 +6,16 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from hf_llc.cli.arguments import add_settings, check_resume, convert, settings_from
+from hf_llc.cli.arguments import add_like, add_settings, check_resume, convert, like_fingerprint, settings_from
 from hf_llc.cli.early import check_places
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.errors import InputError
-from hf_llc.studies.whole_settings import check_not_split
+from hf_llc.studies.profile_settings import MOST, HessianSettings, profile_settings
 
 _DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
 ½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic at that scale; where λ̂ lies below
 λ_Q it is singular. Costs three estimates at most. Run it again to go on. Exit code 3 if λ̂ at any γ is not to be
 trusted."""
-
-_MOST = 100
 
 
 def add(commands: Any) -> None:
@@ -38,27 +36,30 @@ def add(commands: Any) -> None:
     group.add_argument("--hessian-iterations", metavar="N", default="40", help="products a vector (default: 40)")
     group.add_argument("--hessian-examples", metavar="N", help="examples of each (default: by cost)")
     add_settings(parser)
-    add_study_options(parser, output="profile")
+    add_like(add_study_options(parser, output="profile"), law="nβ, ε")
     parser.set_defaults(run=run, parser=parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure the profile and print it; return the exit code."""
-    load, sample = settings_from(args)
+    own = ("localization",) if args.nbetas is None else ("localization", "nbeta")
+    load, sample = settings_from(args, own=own)
     check_resume(args)
-    check_not_split(sample, "a profile")
-    check_places(load, sample, Path(args.output), resume=args.resume)
     localizations = values_of("localizations", args.localizations)
     nbetas = None if args.nbetas is None else values_of("nbetas", args.nbetas)
     names = ("probes", "iterations", "examples")
     asked = {name: getattr(args, f"hessian_{name}") for name in names}
     sizes = {name: convert(f"hessian_{name}", text, int) for name, text in asked.items() if text is not None}
+    hessian = HessianSettings(**sizes)
+    profile_settings(sample, localizations, nbetas)
+    check_places(load, sample, Path(args.output), resume=args.resume)
 
     def measured(**common: Any) -> Any:
-        from hf_llc.studies.measure_profile import HessianSettings, measure
+        from hf_llc.studies.measure_profile import measure
+        from hf_llc.workflow.opened_run import Given
 
-        hessian = HessianSettings(**sizes)
-        return measure(load, sample, localizations=localizations, nbetas=nbetas, hessian=hessian, **common)
+        given = Given(data_fingerprint=like_fingerprint(args))
+        return measure(load, sample, given, localizations=localizations, nbetas=nbetas, hessian=hessian, **common)
 
     return run_study(args, "profile", measured)
 
@@ -76,8 +77,8 @@ def values_of(name: str, text: str) -> list[float]:
         raise InputError(f"{name} is no range", value=text, allowed="FROM:TO:COUNT, e.g. 1e2:1e6:9")
     low, high = (convert(name, part.strip(), float) for part in parts[:2])
     count = convert(name, parts[2].strip(), int)
-    if not 0 < low < high or not 2 <= count <= _MOST:
-        allowed = f"0 < FROM < TO, and COUNT 2 … {_MOST}"
+    if not 0 < low < high or not 2 <= count <= MOST:
+        allowed = f"0 < FROM < TO, and COUNT 2 … {MOST}"
         raise InputError(f"{name} is no range", value=text, allowed=allowed)
     ratio = (high / low) ** (1 / (count - 1))
     return [float(f"{low * ratio**k:.6g}") for k in range(count)]
