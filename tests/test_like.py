@@ -149,9 +149,9 @@ def test_studies_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["influence", "--observe-examples", "4", *like_it, "influence"]) in (0, 3)
     found = LLCResult.load("influence/chains")
     assert (found.llc, found.data) == (one.llc, one.data)
-    chi = ["susceptibility", "--components", "l0 mlp", "--observe-examples", "2", *like_it, "chi"]
+    chi = ["susceptibility", "--components", "l0 attn", "--observe-examples", "2", *like_it, "chi"]
     assert main(chi) in (0, 3)
-    assert LLCResult.load("chi/all").llc == one.llc and LLCResult.load("chi/l0_mlp").step_size == one.step_size
+    assert LLCResult.load("chi/all").llc == one.llc and LLCResult.load("chi/l0_attn").step_size == one.step_size
     profile = [
         "profile",
         "--localizations",
