@@ -95,7 +95,7 @@ class Watch:
 
     Attributes:
         plan: stage → work that it still takes, in gradients of one example.
-        ended: the stages that are over.
+        ended: work of the stages that are over, by name: there may be a stage for each of a million draws.
         foretold: the plan as it was told at first.
         seconds_each: of one such gradient; NaN: not known.
         is_short: no stage takes more than it must.
@@ -119,7 +119,8 @@ class Watch:
         self._needed_after: dict[str, float] = {}
         self._stage: Stage | None = None
         self._until = math.inf
-        self.ended: list[Stage] = []
+        self.ended: dict[str, float] = {}
+        self._told = (0.0, 0.0)
         self._display = display(spell) if show else None
 
     @property
@@ -249,18 +250,19 @@ class Watch:
         finally:
             self._stage = None
             stage.seconds_taken = stage.seconds
-            self.ended.append(stage)
+            self.ended[name] = self.ended.get(name, 0.0) + stage.done
+            if stage.done > 0:
+                self._told = (self._told[0] + stage.seconds_taken, self._told[1] + stage.done)
             self.plan.pop(name, None)
-            self._learn(stage)
+            self._learn(None)
             if self._display is not None:
                 self._display.end(self.title, stage)
 
-    def _learn(self, stage: Stage) -> None:
+    def _learn(self, under_way: Stage | None) -> None:
         """Take the time of a gradient from all stages so far: one stage alone may meet a busy machine."""
-        told = [(each.seconds_taken, each.done) for each in self.ended if each.done > 0]
-        if stage.done > 0 and not stage.seconds_taken:
-            told.append((stage.seconds, stage.done))
-        seconds, done = (sum(column) for column in zip(*told, strict=True)) if told else (0.0, 0.0)
+        seconds, done = self._told
+        if under_way is not None and under_way.done > 0 and not under_way.seconds_taken:
+            seconds, done = seconds + under_way.seconds, done + under_way.done
         if seconds > _TELLING_SECONDS:
             self.seconds_each = seconds / done
 
