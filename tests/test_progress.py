@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import pickle
 import signal
 import sys
 import threading
@@ -537,6 +538,18 @@ def test_peaks_by_hand() -> None:
     assert found["calibrate"] - kept == 10 * 4000 + 800
     assert found["descend"] - kept == 64 * 100 + (9 + 2 * 10) * 4000
     assert found["sample"] - kept == plan.whole("sgld") - 4000
+
+
+def test_a_watch_keeps_nothing_of_each_stage(clock: Clock) -> None:
+    """The one of a process without a command lives as long as the process, and every L_n(w) is a stage of it."""
+    new, sizes = Watch(), []
+    for _ in range(50):
+        with new.stage("forward pass") as stage:
+            clock.now += 2.0
+            stage.done += 4.0
+        sizes.append(len(pickle.dumps(vars(new))))
+    assert new.seconds_each == pytest.approx(0.5) and new.ended == {"forward pass": 200.0}
+    assert max(sizes) - min(sizes) < 100
 
 
 def test_a_large_model_is_timed_on_one_example(clock: Clock) -> None:
