@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from hf_llc.errors import InputError
 from hf_llc.observe_setting import checked_observe, observe_name
+from hf_llc.sampler_rules import SAMPLER_RULES, Sampler, SamplerRules
 from hf_llc.setting_checks import MOST, check_kinds, check_ranges, setting, unknown_setting
 from hf_llc.weights_setting import spelled, weights_name
 
@@ -19,31 +20,6 @@ TextTask = Literal[
     "text-generation", "fill-mask", "text2text-generation", "text-classification", "token-classification"
 ]
 Task = Literal[TextTask, "image-classification", "plain"]
-Sampler = Literal["sgld", "leimkuhler-matthews", "psgld", "rmsprop-sgld", "baoab", "sgnht", "mala", "hmc"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class SamplerRules:
-    """What a sampler demands of the other settings; `hf_llc.samplers.kernel.Kernel` explains each."""
-
-    has_friction: bool = False
-    learns_in_burnin: bool = False
-    needs_full_batch: bool = False
-    needs_whole_gradients: bool = False
-    step_size_hint: str = ""
-
-
-SAMPLER_RULES: dict[str, SamplerRules] = {
-    **dict.fromkeys(get_args(Sampler), SamplerRules()),
-    "psgld": SamplerRules(learns_in_burnin=True),
-    "rmsprop-sgld": SamplerRules(step_size_hint="a tenth of sgld's or so"),
-    "baoab": SamplerRules(has_friction=True),
-    "sgnht": SamplerRules(has_friction=True),
-    "mala": SamplerRules(needs_whole_gradients=True),
-    "hmc": SamplerRules(needs_full_batch=True, needs_whole_gradients=True),
-}
-"""Every sampler by name. The sampler's class says the same; it stands here too because settings are checked before
-torch is imported. `hf_llc.samplers.register` adds rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,6 +22,7 @@ FLOORS = (
         "setting_checks",
         "observe_setting",
         "weights_setting",
+        "sampler_rules",
         "config",
         "presets",
         "problem",

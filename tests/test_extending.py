@@ -15,12 +15,13 @@ import torch
 from torch import Tensor
 
 from hf_llc import LLCEvaluator, config, setting_checks
-from hf_llc.config import SAMPLER_RULES, LoadConfig, SampleConfig
+from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.loading.tasks import registry as tasks
 from hf_llc.loading.tasks.task import Encoded, Task
 from hf_llc.observables import OBSERVABLES
+from hf_llc.sampler_rules import SAMPLER_RULES
 from hf_llc.samplers import SAMPLERS, Kernel, Step, Walk, make_kernel, register, rules_of
 
 REGISTRIES: tuple[dict[str, Any], ...] = (

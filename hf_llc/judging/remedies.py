@@ -10,9 +10,10 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from hf_llc.config import SAMPLER_RULES, SampleConfig
+from hf_llc.config import SampleConfig
 from hf_llc.numerals import number, short
 from hf_llc.records.findings import NOT_HERE, Reason
+from hf_llc.sampler_rules import SAMPLER_RULES
 
 _MOST_LONGER = 50.0
 """More steps by more than this factor are no remedy."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Literal
 
-from hf_llc.config import SAMPLER_RULES, SampleConfig, Sampler
+from hf_llc.config import SampleConfig
+from hf_llc.sampler_rules import SAMPLER_RULES, Sampler
 
 
 @dataclass(frozen=True, kw_only=True)

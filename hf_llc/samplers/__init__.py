@@ -9,8 +9,8 @@ from collections.abc import Callable
 from dataclasses import fields
 from typing import Any, TypeVar, get_args
 
-from hf_llc.config import SAMPLER_RULES, Sampler, SamplerRules
 from hf_llc.errors import InputError
+from hf_llc.sampler_rules import SAMPLER_RULES, Sampler, SamplerRules
 from hf_llc.samplers.baoab import BAOAB
 from hf_llc.samplers.hmc import HMC
 from hf_llc.samplers.kernel import Kernel, Step
@@ -56,7 +56,7 @@ SAMPLERS: dict[str, type[Kernel]] = {
     "hmc": HMC,
 }
 """The class of every sampler, by the name it has in `SampleConfig.sampler`. A sampler of the library also has its name
-in `hf_llc.config.Sampler`, and a row in `SAMPLER_RULES` there if it breaks one of the defaults."""
+in `hf_llc.sampler_rules.Sampler`, and a row in `SAMPLER_RULES` there if it breaks one of the defaults."""
 
 
 def register(name: str) -> Callable[[type[K]], type[K]]:

@@ -8,10 +8,11 @@ from typing import Any, get_type_hints
 
 from hf_llc.cli import console
 from hf_llc.cli.arguments import convert
-from hf_llc.config import SAMPLER_RULES, SampleConfig, from_mapping
+from hf_llc.config import SampleConfig, from_mapping
 from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_json
 from hf_llc.our_files import refuse_others
+from hf_llc.sampler_rules import SAMPLER_RULES
 
 _DESCRIPTION = """A sampler on targets whose λ̂ is known: quadratic, normal crossings, reduced rank, a deep linear
 network, a regression with noisy labels, a tanh and a ReLU net. λ̂ should be the exact value within its standard error.
