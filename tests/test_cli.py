@@ -371,6 +371,21 @@ def test_help_and_version_import_nothing_heavy() -> None:
         assert done.stdout.startswith(f"hf-llc {hf_llc.__version__}" if argv == ["--version"] else "usage: hf-llc ")
 
 
+@pytest.mark.parametrize(
+    ("words", "value"),
+    [([], None), (["X"], True), (["no-X"], False), (["X", "auto"], "auto"), (["X", "true"], True), (["X=no"], False),
+     (["X", "no"], False)],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["compile", "step_in_backward"])
+def test_a_switch_stands_alone_or_before_its_word(name: str, words: list[str], value: bool | str, fake: Fake) -> None:
+    flag = name.replace("_", "-")
+    calls = fake(lambda **_: make_result())
+    assert main(["estimate", *["--" + w.replace("X", flag) if "X" in w else w for w in words], "--seed", "3"]) == 0
+    assert calls[0]["sample"].seed == 3
+    asked = getattr(calls[0]["sample"], name)
+    assert asked == (getattr(SampleConfig(), name) if value is None else value)
+
+
 def test_module_and_script_take_the_same_flags() -> None:
     script = str(Path(__file__).parents[1] / "scripts" / "estimate_llc.py")
     for argv in (["-m", "hf_llc", "estimate"], [script]):

@@ -124,13 +124,37 @@ def _add_flag(group: Any, item: Field[Any], hint: Any) -> None:
     if item.default is not None:
         text += f" (default: {str(item.default).lower() if kinds == [bool] else item.default})"
     options: dict[str, Any] = {"dest": item.name, "default": argparse.SUPPRESS, "help": text.replace("%", "%%")}
-    flag = "--" + item.name.replace("_", "-")
-    if bool in kinds and set(kinds) <= {bool, NoneType}:
+    flag = _flag_of(item)
+    if bool in kinds and set(kinds) <= {bool, NoneType} and not words:
         group.add_argument(flag, action=argparse.BooleanOptionalAction, **options)
         return
-    names = {int: "N", float: "X", str: "NAME"}
+    names = {int: "N", float: "X", str: "NAME", bool: "true|false"}
     metavar = "|".join([names[kind] for kind in kinds if kind in names] + words)
     group.add_argument(flag, metavar=metavar, **options)
+
+
+def _flag_of(item: Field[Any]) -> str:
+    return "--" + item.name.replace("_", "-")
+
+
+def _switches() -> dict[str, list[str]]:
+    """The flags of settings that are true, false or a word → what may follow them. Alone they mean true."""
+    typed = [(item, *kinds_of(hint)) for config in CONFIGS for item, hint in _typed(config)]
+    return {_flag_of(item): [*words, *_TRUE, *_FALSE] for item, kinds, words in typed if kinds == [bool] and words}
+
+
+def _with_values(argv: list[str]) -> list[str]:
+    """The words of a command line, with each switch and its value in one: --compile, --no-compile, --compile auto."""
+    switches = _switches()
+    joined: list[str] = []
+    for word in argv:
+        before = joined[-1] if joined else ""
+        if word in switches.get(before, ()):
+            joined[-1] = f"{before}={word}"
+        else:
+            joined.append(word)
+    off = {"--no-" + flag.removeprefix("--"): f"{flag}=false" for flag in switches}
+    return [f"{word}=true" if word in switches else off.get(word, word) for word in joined]
 
 
 def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespace:
@@ -145,7 +169,7 @@ def parse(parser: argparse.ArgumentParser, argv: list[str]) -> argparse.Namespac
             flag = name if word.strip() else next((w for w in argv[i - 1 : i] if w.startswith("-")), "an argument")
             raise InputError(f"{flag} is empty", value=value, remedy="leave it out; is a shell variable unset?")
     joined: list[str] = []
-    for word in argv:  # argparse would read `--step-size -1e-6` as two flags
+    for word in _with_values(argv):  # argparse would read `--step-size -1e-6` as two flags
         if joined and joined[-1].startswith("--") and word.startswith("-") and _number(word) is not None:
             joined[-1] += f"={word}"
         else:
