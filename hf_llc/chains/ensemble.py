@@ -12,8 +12,10 @@ from torch import Tensor
 
 from hf_llc import numerals
 from hf_llc.chains.chain_store import ChainStore
+from hf_llc.chains.cost import gradients_behind, kernel_of, work_of_step
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.chains.running_estimate import RunningEstimate
+from hf_llc.chains.stretch import Stretch
 from hf_llc.observables import Observable
 from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
@@ -24,7 +26,6 @@ from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.observations import Observations, join_observations
 from hf_llc.records.trace import Trace, first_steps, join_chains
-from hf_llc.samplers import SAMPLERS, Kernel, make_kernel
 from hf_llc.samplers.walk import Walk
 
 Array = np.ndarray
@@ -96,11 +97,12 @@ class Sampling:
     def _until_flat(self, settings: ChainSettings, name: str) -> tuple[Trace, int, int]:
         """`until_flat` within its stage."""
         thinning, begun = settings.num_steps_between_draws, time.monotonic()
-        chains = functools.partial(self._run_to, settings, self._store(name), title=_title(settings, name))
+        stretch = functools.partial(Stretch, title=_title(settings, name))
+        chains = functools.partial(self._run_to, settings, self._store(name))
         if settings.num_burnin_steps is not None:
             burnin = settings.num_burnin_steps
             until = burnin + settings.num_draws * thinning
-            trace = chains(until=until, burnin=burnin)
+            trace = chains(stretch(until=until, burnin=burnin))
             is_cut = trace.shape[1] < until
         else:
             longest = settings.max_steps // (2 * settings.num_draws)
@@ -108,7 +110,7 @@ class Sampling:
                 kept = settings.num_draws * thinning
                 burnin = min(kept, settings.max_steps - kept)
                 until = burnin + kept
-                trace = chains(until=until, burnin=burnin)
+                trace = chains(stretch(until=until, burnin=burnin))
                 is_cut = trace.shape[1] < until
                 if is_cut or thinning >= longest or self.is_long_enough(settings, trace, burnin, thinning):
                     break
@@ -120,7 +122,7 @@ class Sampling:
         if trace.shape[1] < until:
             burnin = min(burnin, trace.shape[1] // 2)
             thinning = max((trace.shape[1] - burnin) // settings.num_draws, 1)
-        self.num_gradients += self._gradients_of(settings, trace)
+        self.num_gradients += gradients_behind(self.posterior, settings, trace)
         return trace, burnin, thinning
 
     def go_on(
@@ -148,11 +150,11 @@ class Sampling:
         Returns:
             The trace of these steps; of fewer if the time was up.
         """
-        store = self._store(into or f"{name}-{number}")
-        origin = self._store(name)
-        where = {"origin": origin, "number": number, "title": f"γ = {numerals.number(settings.localization)}"}
-        trace = self._run_to(settings, store, until=steps, burnin=steps // 2, stage=stage, among=among, **where)
-        self.num_gradients += self._gradients_of(settings, trace)
+        title = f"γ = {numerals.number(settings.localization)}"
+        beyond = {"origin": self._store(name), "number": number, "stage": stage, "among": among}
+        stretch = Stretch(until=steps, burnin=steps // 2, title=title, **beyond)
+        trace = self._run_to(settings, self._store(into or f"{name}-{number}"), stretch)
+        self.num_gradients += gradients_behind(self.posterior, settings, trace)
         return trace
 
     def end(self, name: str, chains: list[int]) -> Tensor:
@@ -175,37 +177,16 @@ class Sampling:
         now, end = time.monotonic(), watch().ends_at("sample")
         return self.processes.main_does(lambda: end - now < (now - begun) / 4)
 
-    def _gradients_of(self, settings: ChainSettings, trace: Trace) -> int:
-        """Gradient evaluations behind a trace: a gradient of a control variate may take two."""
-        is_full = settings.batch_size == self.posterior.num_examples
-        kernel = _kernel(settings)
-        steps = np.isfinite(trace.loss).sum(axis=1)
-        measured = (np.isfinite(trace.accept_prob) | np.isfinite(trace.heat)).sum(axis=1)
-        counts = zip(steps.tolist(), measured.tolist(), strict=True)
-        taken = sum(kernel.num_gradients(steps=s, measured=m, is_full=is_full) for s, m in counts)
-        return taken if is_full else taken * self.posterior.anchor_gradients.per_gradient(settings.gradient)
-
-    def _run_to(
-        self,
-        settings: ChainSettings,
-        store: ChainStore,
-        *,
-        until: int,
-        burnin: int,
-        origin: ChainStore | None = None,
-        number: int = 0,
-        stage: str = "sample",
-        title: str = "",
-        among: range | None = None,
-    ) -> Trace:
-        """The trace of all chains (or of those `among`) up to step `until`, on every process; each runs its share.
+    def _run_to(self, settings: ChainSettings, store: ChainStore, stretch: Stretch) -> Trace:
+        """The trace of the chains to the end of a stretch, on every process; each runs its share.
 
         Raises:
             OutOfTime: the time was up before every chain had four steps.
         """
         law = Law(nbeta=settings.nbeta, localization=settings.localization)
-        batches = self._batches(settings, among)
-        running = RunningEstimate(nbeta=settings.nbeta, num_burnin_steps=burnin, describe=self.describe, title=title)
+        batches, origin = self._batches(settings, stretch.among), stretch.origin
+        watched = {"num_burnin_steps": stretch.burnin, "describe": self.describe, "title": stretch.title}
+        running = RunningEstimate(nbeta=settings.nbeta, **watched)
         names = ("seed", "batch_size", "gradient", "batch_order", "full_loss_every")
         stream = {name: getattr(settings, name) for name in names}
         begun = time.monotonic()
@@ -216,16 +197,16 @@ class Sampling:
             running.take(progress)
             watch().say(running.text)
 
-        self._know_mean(settings, stage)
+        self._know_mean(settings, stretch.stage)
 
         def run_batch(chains: list[int], ends_at: float) -> tuple[int, Trace, Observer | None]:
-            numbers = [chain + number * _CONTINUATION for chain in chains]
+            numbers = [chain + stretch.number * _CONTINUATION for chain in chains]
             observer = self._observer(settings, store, chains) if origin is None else None
             trace = run_chains(
                 lambda: Walk(self.posterior, law, numbers, **stream),
-                _kernel(settings),
+                kernel_of(settings),
                 chains,
-                until=until,
+                until=stretch.until,
                 store=store,
                 origin=origin,
                 observer=observer,
@@ -236,15 +217,15 @@ class Sampling:
             return chains[0], trace, observer
 
         def run_all() -> list[tuple[int, Trace, Observer | None]]:
-            ends_at = watch().ends_at(stage)  # each batch gets its share of the time that is left
+            ends_at = watch().ends_at(stretch.stage)  # each batch gets its share of the time that is left
             return [run_batch(chains, _share(ends_at, len(batches) - k)) for k, chains in enumerate(batches)]
 
-        with watch().stage(stage, self.work_of(settings, until, among=among)):
+        with watch().stage(stretch.stage, self.work_of(settings, stretch.until, among=stretch.among)):
             finished = self.processes.all_do(run_all, is_long=True)
         self.seconds += time.monotonic() - begun
         steps = min(self.processes.gather([trace.shape[1] for _, trace, _ in finished]))
-        if steps < min(_FEWEST, until) and origin is None:
-            raise watch().out_of_time(stage, f"when the chains had {steps} steps", _FASTER)
+        if steps < min(_FEWEST, stretch.until) and origin is None:
+            raise watch().out_of_time(stretch.stage, f"when the chains had {steps} steps", _FASTER)
         seen = [(first, first_steps(trace, steps), watched and watched.observations(steps))
                 for first, trace, watched in finished]  # fmt: skip
         gathered = sorted(self.processes.gather(seen), key=lambda item: item[0])
@@ -270,19 +251,12 @@ class Sampling:
 
     def work_of(self, settings: ChainSettings, steps: int, *, among: range | None = None) -> float:
         """Work of so many steps of each chain (of those `among`) of this process, in gradients of one example."""
-        return steps * sum(map(len, self._batches(settings, among))) * self._cost(settings)
+        return steps * sum(map(len, self._batches(settings, among))) * work_of_step(self.posterior, settings)
 
     def _batches(self, settings: ChainSettings, among: range | None) -> list[list[int]]:
         """The batches of chains that this process runs, all or those `among` these numbers; always the same ones."""
         batches = self.processes.share(chain_batches(settings.num_chains, settings.chain_batch_size))
         return [batch for batch in batches if among is None or batch[0] in among]
-
-    def _cost(self, settings: ChainSettings) -> float:
-        """Work of a step of one chain on this process, in gradients of one example."""
-        share = settings.batch_size * self.posterior.anchor_gradients.per_gradient(settings.gradient)
-        if settings.full_loss_every:
-            share += self.posterior.loss_cost * self.posterior.num_examples / settings.full_loss_every
-        return share / self.posterior.group.size
 
     def _observer(self, settings: ChainSettings, store: ChainStore, chains: list[int]) -> Observer | None:
         if not self.observables or not self.posterior.group.leads:
@@ -293,11 +267,6 @@ class Sampling:
             store=DrawStore(store.folder, seal=store.seal),
             chains=chains,
         )
-
-
-def _kernel(settings: ChainSettings) -> Kernel:
-    names = SAMPLERS[settings.sampler].settings
-    return make_kernel(settings.sampler, settings.step_size, **{name: getattr(settings, name) for name in names})
 
 
 def _share(ends_at: float, num_batches: int) -> float:
