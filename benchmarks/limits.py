@@ -9,6 +9,10 @@ but for the embedded model and stories260K (the folder HF_LLC_DATA names it). Wr
 the limit, the wall time of the whole process with its imports, the overshoot, its time on the processor, the peak
 of its memory as the system counts it beside that of the forecast, the forecast of the whole beside the time that each
 stage of ten seconds or more took, the last line, the exit code and the load of the machine.
+
+A line for a reader comes last: what was foretold, what happened, and the ratio of the two (1.5: it took half as long
+again), for time where nothing cut the run short, and for memory. A model that has learnt nothing ends early, and is
+foretold anew after L_n(w*): that is what it is measured by.
 """
 
 from __future__ import annotations
@@ -211,10 +215,40 @@ def _read(err: str, out: str) -> dict[str, Any]:
     told = re.search(r"^hf_llc:   all\s+(.*?)(?:, ([\d.]+) GiB)?(?:;.*)?$", err, re.MULTILINE)
     stages = re.findall(r"^hf_llc: ([^:]+): (\d+) s", err, re.MULTILINE)
     return {
-        "verdict": verdict and verdict[1], "foretold": told and told[1],
+        "verdict": verdict and verdict[1], "foretold": told and told[1], "foretold_s": _foretold_seconds(err),
+        "is_cut": "max_seconds" in out + err,
         "foretold_gib": float(told[2]) if told and told[2] else None, "stages": dict(stages),
         "last": err.splitlines()[-1:],
     }  # fmt: skip
+
+
+_SECONDS = {"s": 1, "min": 60, "h": 3600}
+
+
+def _foretold_seconds(err: str) -> float | None:
+    """The guess of the last forecast of a whole run, from its beginning, as the lines say it."""
+    found = re.search(r"^hf_llc:   all\s+about ([\d.]+) (s|min|h)\b", err, re.MULTILINE)
+    anew = re.search(r"the chains end early, about ([\d.]+) (s|min|h)\b", err)
+    last = anew or found
+    return float(last[1]) * _SECONDS[last[2]] if last else None
+
+
+def summary(row: dict[str, Any]) -> str:
+    """A run in a line: time and memory foretold, what happened, and the ratios."""
+    said = [
+        f"{row['model']:<9}",
+        f"limit {row['limit']:g} s" if row["limit"] else "no limit",
+        f"took {row['wall']:.0f} s",
+    ]
+    if row["overshoot"] is not None:
+        said.append(f"overshoot {row['overshoot']:+.1%}")
+    if row["foretold_s"]:
+        whole = "" if row["is_cut"] or row["code"] == 2 else f" (ratio {row['wall'] / row['foretold_s']:.2f})"
+        said.append(f"foretold {row['foretold_s']:.0f} s{whole}")
+    if row["foretold_gib"]:
+        ratio = row["peak_gib"] / row["foretold_gib"]
+        said.append(f"memory {row['foretold_gib']:.1f} GiB, peak {row['peak_gib']:.2f} (ratio {ratio:.2f})")
+    return " | ".join([*said, row["verdict"] or (row["last"] or [""])[-1][:80]])
 
 
 def main() -> None:
@@ -238,6 +272,7 @@ def main() -> None:
             with open(args.output, "a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
+            print(summary(row), flush=True)
 
 
 if __name__ == "__main__":
