@@ -11,8 +11,8 @@ of its memory as the system counts it beside that of the forecast, the forecast 
 stage of ten seconds or more took, the last line, the exit code and the load of the machine.
 
 A line for a reader comes last: what was foretold, what happened, and the ratio of the two (1.5: it took half as long
-again), for time where nothing cut the run short, and for memory. A model that has learnt nothing ends early, and is
-foretold anew after L_n(w*): that is what it is measured by.
+again), for memory, and for time where nothing cut the run short. A model that has learnt nothing ends early: what was
+left after L_n(w*), as it was foretold then, stands beside the forecast of the whole.
 """
 
 from __future__ import annotations
@@ -216,6 +216,7 @@ def _read(err: str, out: str) -> dict[str, Any]:
     stages = re.findall(r"^hf_llc: ([^:]+): (\d+) s", err, re.MULTILINE)
     return {
         "verdict": verdict and verdict[1], "foretold": told and told[1], "foretold_s": _foretold_seconds(err),
+        "early_s": _early_seconds(err),
         "is_cut": "max_seconds" in out + err,
         "foretold_gib": float(told[2]) if told and told[2] else None, "stages": dict(stages),
         "last": err.splitlines()[-1:],
@@ -226,11 +227,17 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600}
 
 
 def _foretold_seconds(err: str) -> float | None:
-    """The guess of the last forecast of a whole run, from its beginning, as the lines say it."""
-    found = re.search(r"^hf_llc:   all\s+about ([\d.]+) (s|min|h)\b", err, re.MULTILINE)
-    anew = re.search(r"the chains end early, about ([\d.]+) (s|min|h)\b", err)
-    last = anew or found
-    return float(last[1]) * _SECONDS[last[2]] if last else None
+    """The guess of the forecast of a whole run."""
+    return _seconds(re.search(r"^hf_llc:   all\s+about ([\d.]+) (s|min|h)\b", err, re.MULTILINE))
+
+
+def _early_seconds(err: str) -> float | None:
+    """What was left of a run that ends early, as it was foretold after L_n(w*)."""
+    return _seconds(re.search(r"the chains end early, about ([\d.]+) (s|min|h)\b", err))
+
+
+def _seconds(found: re.Match[str] | None) -> float | None:
+    return float(found[1]) * _SECONDS[found[2]] if found else None
 
 
 def summary(row: dict[str, Any]) -> str:
@@ -243,8 +250,11 @@ def summary(row: dict[str, Any]) -> str:
     if row["overshoot"] is not None:
         said.append(f"overshoot {row['overshoot']:+.1%}")
     if row["foretold_s"]:
-        whole = "" if row["is_cut"] or row["code"] == 2 else f" (ratio {row['wall'] / row['foretold_s']:.2f})"
-        said.append(f"foretold {row['foretold_s']:.0f} s{whole}")
+        ratio = f" (ratio {row['wall'] / row['foretold_s']:.2f})"
+        is_whole = not row["is_cut"] and not row["early_s"] and row["code"] != 2
+        said.append(f"foretold {row['foretold_s']:.0f} s{ratio if is_whole else ''}")
+    if row["early_s"]:
+        said.append(f"ended early, {row['early_s']:.0f} s foretold after L_n(w*)")
     if row["foretold_gib"]:
         ratio = row["peak_gib"] / row["foretold_gib"]
         said.append(f"memory {row['foretold_gib']:.1f} GiB, peak {row['peak_gib']:.2f} (ratio {ratio:.2f})")

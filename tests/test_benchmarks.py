@@ -272,13 +272,14 @@ def test_what_a_run_said_of_its_limit_is_read() -> None:
     found = limits._read(err, "verdict       too few draws\n")
     assert found == {
         "verdict": "too few draws", "foretold": "about 9 min (4–33 min)", "foretold_gib": 1.4,
-        "stages": {"descend": "80"}, "last": ["hf-llc: end"], "foretold_s": 540.0, "is_cut": False,
+        "stages": {"descend": "80"}, "last": ["hf-llc: end"], "foretold_s": 540.0, "early_s": None, "is_cut": False,
     }  # fmt: skip
     assert limits._read("", "")["foretold"] is None
     row = {"model": "bert", "limit": None, "wall": 810.0, "overshoot": None, "code": 3, "peak_gib": 2.1, **found}
     assert "foretold 540 s (ratio 1.50) | memory 1.4 GiB, peak 2.10 (ratio 1.50) | too few draws" in limits.summary(row)
     early = limits._read(err + "hf_llc: the model has learnt nothing: x; the chains end early, about 1.5 min\n", "")
-    assert early["foretold_s"] == 90.0
+    assert early["early_s"] == 90.0
+    assert "foretold 540 s | ended early, 90 s foretold" in limits.summary({**row, **early})
     cut = limits.summary({**row, "limit": 30.0, "overshoot": 0.05, "is_cut": True})
     assert "overshoot +5.0% | foretold 540 s |" in cut
 
