@@ -207,12 +207,17 @@ class Watch:
         if self._stage is not None:
             self._stage.done += examples
 
+    @property
+    def done(self) -> float:
+        """Gradients of single examples that the stage under way has taken."""
+        return 0.0 if self._stage is None else self._stage.done
+
     def take_more(self, work: float) -> None:
-        """The stage under way takes so much more work than it was said to, in gradients of one example."""
+        """The stage under way takes so much more work than it was said to, or less, in gradients of one example."""
         if self._stage is not None:
-            self._stage.total += work
+            self._stage.total = max(self._stage.total + work, 0.0)
             if self._stage.name in self.plan:
-                self.plan[self._stage.name] = Range(*(part + work for part in self.plan[self._stage.name]))
+                self.plan[self._stage.name] = Range(*(max(part + work, 0.0) for part in self.plan[self._stage.name]))
 
     def time_left(self) -> Range:
         """Seconds that the rest of the plan takes; NaN: not known."""

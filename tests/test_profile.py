@@ -28,6 +28,7 @@ from hf_llc.loading.problem_loader import load_problem
 from hf_llc.posterior.hessian import HessianProducts, lanczos, probe_spectrum, slope_spectrum
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.restriction import restricted
+from hf_llc.posterior.stage_files import Journal
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Part, Problem
 from hf_llc.progress import Watch
@@ -220,7 +221,8 @@ def test_lanczos_without_a_basis_has_the_same_quadrature(monkeypatch: pytest.Mon
     start = torch.ones(60, dtype=torch.float64)
 
     def value() -> float:
-        nodes, weights = lanczos(lambda v: h * v, start, iterations=60, precision=1e-13)
+        journal = Journal(Posterior(power_problem(h)).buffer)
+        nodes, weights = lanczos(lambda v: h * v, start, journal, iterations=60, precision=1e-13)
         return 60 * float(np.dot(weights, 1 / (np.array(nodes) + 0.1)))
 
     whole = value()

@@ -6,9 +6,13 @@ appendix H.1.
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from hf_llc.calibration.ladder import come_from_above, is_lost, keep_localization
 from hf_llc.calibration.pilot import PILOT, Pilot, initial_law
@@ -16,6 +20,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import Journal, StageFolder
 from hf_llc.progress import TimeIsUp, watch
 from hf_llc.samplers import SAMPLERS, SGLD
 from hf_llc.samplers.effective_step import relaxing_localization
@@ -32,19 +37,21 @@ _BLOCK = 10
 _MAX_BLOCKS = 40
 
 
-def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
+def calibrate(posterior: Posterior, sample: SampleConfig, folder: StageFolder | None = None) -> dict[str, Any]:
     """Choose step size, gradient, localization and, with momentum, friction: those that are "auto" in `sample`.
 
     Args:
         posterior: losses and gradients around w*.
         sample: the settings asked for; its step_size is "auto".
+        folder: from which a killed calibration goes on; None: nothing is kept.
 
     Returns:
         The settings (step_size, gradient, localization and, with momentum, friction), `num_gradients`, the largest
         `curvature` κ, the `path` of the pilot, and whether γ came `from_above`.
     """
+    journal = Journal(posterior.buffer, folder)
     if SAMPLERS[sample.sampler].has_friction:
-        pilot = Pilot(posterior, sample)
+        pilot = Pilot(posterior, sample, journal)
         from_above = _run(pilot, sample)
         return {
             "step_size": float(f"{pilot.step_size:.3g}"),
@@ -57,7 +64,8 @@ def calibrate(posterior: Posterior, sample: SampleConfig) -> dict[str, Any]:
             "from_above": from_above,
         }
     assert isinstance(sample.batch_size, int)
-    chosen = calibrate_step_size(posterior, initial_law(sample), seed=sample.seed, batch_size=sample.batch_size)
+    stream = {"seed": sample.seed, "batch_size": sample.batch_size}
+    chosen = calibrate_step_size(posterior, initial_law(sample), **stream, journal=journal)
     localization = sample.localization
     if localization == "auto":
         localization = relaxing_localization(chosen["step_size"], sample.steps_allowed)
@@ -93,7 +101,9 @@ def with_calibration(sample: SampleConfig, calibration: dict[str, Any]) -> Sampl
     return replace(sample, **values, adapt_step_size=SAMPLERS[sample.sampler].adapts_step_size)
 
 
-def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size: int) -> dict[str, Any]:
+def calibrate_step_size(
+    posterior: Posterior, law: Law, *, seed: int, batch_size: int, journal: Journal
+) -> dict[str, Any]:
     """The ε at which MALA would accept 90 to 95 % of the pilot's steps.
 
     Below the target ε is halved, above it raised by half, and bisected once both sides are known. Acceptance on a
@@ -104,21 +114,23 @@ def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size
         law: nβ and γ.
         seed: seed of the pilot's noise and minibatches.
         batch_size: examples a step.
+        journal: of the steps.
 
     Returns:
         step_size, accept_prob, curvature, num_gradients, and the path of (step size, acceptance) tried.
     """
     walk = Walk(posterior, law, [PILOT], seed=seed, batch_size=batch_size)
     walk.steps_in_backward = False  # acceptance takes two whole gradients
-    curvature = Curvature(posterior, nbeta=law.nbeta).refresh(walk.w, walk.batches.indices(0), iterations=10)
-    curvature += law.localization
+    journal.hold("walk", {"w": walk.w})
+    at_w_star = Curvature(posterior, nbeta=law.nbeta, journal=journal)
+    curvature = at_w_star.refresh(walk.w, walk.batches.indices(0), iterations=10) + law.localization
     ceiling = 1.0 / max(curvature, 1e-300)  # a quarter of SGLD's limit of stability, 4/κ
     step_size, low, high = ceiling, 0.0, math.inf
     path: list[list[float]] = []
     for block in range(_MAX_BLOCKS):
-        if block and watch().is_over("calibrate", posterior.group):
+        if block and journal.is_over("calibrate"):
             break
-        accept = _pilot_block(walk, step_size, block * _BLOCK)
+        accept = _pilot_block(walk, step_size, block * _BLOCK, journal)
         path.append([step_size, accept])
         if accept < 0.5:  # far too large an ε may have thrown the pilot out of the basin: back to w*
             walk.w.copy_(posterior.start(1))
@@ -141,13 +153,18 @@ def calibrate_step_size(posterior: Posterior, law: Law, *, seed: int, batch_size
     }
 
 
-def _pilot_block(walk: Walk, step_size: float, start: int) -> float:
+def _pilot_block(walk: Walk, step_size: float, start: int, journal: Journal) -> float:
     """Mean acceptance over a block of the pilot; 0 if it diverges."""
     kernel, accepts = SGLD(step_size), []
-    for step in range(start, start + _BLOCK):
+
+    def take(step: int) -> Tensor:
         info = kernel.step(walk, walk.batches.indices(step), step=step, measure=True)
         assert info.accept_prob is not None
-        if not math.isfinite(float(info.loss)):
+        return torch.stack([info.loss[0].double(), info.accept_prob[0].double()])
+
+    for step in range(start, start + _BLOCK):
+        loss, accept = journal.once(functools.partial(take, step)).tolist()
+        if not math.isfinite(loss):
             return 0.0
-        accepts.append(float(info.accept_prob))
+        accepts.append(accept)
     return sum(accepts) / _BLOCK

@@ -7,6 +7,7 @@ nβ(L_n(w*) − L_n(w₁)). L-BFGS finds w₁ in a few gradients (Nocedal 1980; 
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from hf_llc.backend.random_streams import counter_seed
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import KeptTensors, StageFolder
 from hf_llc.progress import Range, TimeIsUp, watch
 
 _GRADIENTS = 30
@@ -82,19 +84,27 @@ class AtWStar:
 
     Args:
         posterior: losses and gradients around w*.
+        kept: the gradients of a descent.
         is_shared: the chains need them too, for their control variate; then they are `Posterior.anchor_gradients`,
             which may be known already.
     """
 
-    def __init__(self, posterior: Posterior, *, is_shared: bool) -> None:
+    def __init__(self, posterior: Posterior, kept: KeptTensors, *, is_shared: bool) -> None:
         self._posterior, self._is_shared = posterior, is_shared
-        self.mean = torch.cat(posterior.anchor_gradients.mean, dim=1) if is_shared else self.of(None)
+        if is_shared:  # which keep themselves
+            self.mean = torch.cat(posterior.anchor_gradients.mean, dim=1)
+        else:
+            (self.mean,) = kept.once("mean", lambda: [self.of(None)])
 
     def of(self, indices: Tensor | None) -> Tensor:
         """∇L_B(w*) of the examples `indices`, int64 `[1, m]`; None: all."""
         w_star, anchors = self._posterior.start(1), self._posterior.anchor_gradients
         pieces = anchors.of(indices, w_star) if self._is_shared else self._posterior.gradient(w_star, indices)[1]
         return torch.cat(pieces, dim=1)
+
+    def tilt(self, indices: Tensor) -> Tensor:
+        """∇L_B(w*) − ∇L_n(w*)."""
+        return self.of(indices) - self.mean
 
     def spent(self, num_examples: int) -> int:
         """Gradients of single examples that these took, `num_examples` of them beside the mean.
@@ -106,6 +116,11 @@ class AtWStar:
         return 0 if self._posterior.anchor_gradients.are_kept else num_examples
 
 
+def disk_of_descent(weights: int) -> int:
+    """Bytes on disk of the gradients of a descent that takes longer than `save_seconds`; `weights`: bytes of one."""
+    return (_GRADIENTS + 1) * weights
+
+
 class _Energy:
     """U of the examples `indices`, made to have the gradient of all examples at w* (a control variate).
 
@@ -113,11 +128,10 @@ class _Energy:
     is zero, the gradient of this U at w* is zero too, whichever the examples.
     """
 
-    def __init__(self, posterior: Posterior, law: Law, indices: Tensor | None, at_w_star: AtWStar | None) -> None:
-        self.posterior, self.law, self.indices = posterior, law, indices
+    def __init__(self, posterior: Posterior, law: Law, indices: Tensor | None, tilt: Tensor | None) -> None:
+        self.posterior, self.law, self.indices, self.tilt = posterior, law, indices, tilt
         self.w_star = posterior.start(1)
         self.reference = float(posterior.paired_loss(indices, 1))
-        self.tilt = None if at_w_star is None else at_w_star.of(indices) - at_w_star.mean
 
     def excess(self, w: Tensor) -> tuple[float, Tensor]:
         """nβ(L(w) − L(w*)) and ∇L(w), `[1, parameter]`."""
@@ -152,6 +166,7 @@ def descend(
     batch_size: int,
     llc: float = math.nan,
     shares_anchor: bool = False,
+    folder: StageFolder | None = None,
 ) -> dict[str, float] | None:
     """Minimize U from w* and measure how far it falls. Chains, noise and weights are left as they are.
 
@@ -167,6 +182,7 @@ def descend(
         batch_size: of the chains, in whose gradients the cost is counted.
         llc: a first λ̂, beside which the fall matters; NaN: not known.
         shares_anchor: the chains have a control variate, whose gradients at w* serve here too.
+        folder: from which a killed descent goes on; None: nothing is kept.
 
     Returns:
         `drop`: U(w*) − U(w₁). `loss_drop`, `loss_drop_se`: nβ(L_n(w*) − L_n(w₁)) and its standard error. `distance`:
@@ -175,7 +191,8 @@ def descend(
     try:
         with watch().until("descended"):
             size = {"num_examples": min(num_examples, posterior.num_examples), "batch_size": batch_size}
-            return _descend(posterior, law, **size, llc=llc, shares_anchor=shares_anchor)
+            kept = KeptTensors(posterior.group, posterior.device, folder)
+            return _descend(posterior, law, kept, **size, llc=llc, shares_anchor=shares_anchor)
     except TimeIsUp:
         return None
     finally:
@@ -183,7 +200,14 @@ def descend(
 
 
 def _descend(
-    posterior: Posterior, law: Law, *, num_examples: int, batch_size: int, llc: float, shares_anchor: bool
+    posterior: Posterior,
+    law: Law,
+    kept: KeptTensors,
+    *,
+    num_examples: int,
+    batch_size: int,
+    llc: float,
+    shares_anchor: bool,
 ) -> dict[str, float]:
     """`descend`.
 
@@ -194,15 +218,16 @@ def _descend(
     rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
     if num_examples == total:
         energy = _Energy(posterior, law, None, None)
-        w, spent = _lowest(energy, posterior, llc)
+        w, spent = _lowest(energy, posterior, llc, kept)
         loss_drop, loss_drop_se = -energy.excess(w)[0], rounding
         seen = (spent + 1) * total
     else:
-        at_w_star = AtWStar(posterior, is_shared=shares_anchor)
+        at_w_star = AtWStar(posterior, kept, is_shared=shares_anchor)
         fitted, held_out = _two_sets(posterior, num_examples)
-        energy = _Energy(posterior, law, fitted, at_w_star)
-        w, spent = _lowest(energy, posterior, llc)
-        drops = _drops(posterior, law, w, at_w_star, held_out)
+        (tilt,) = kept.once("tilt", lambda: [at_w_star.tilt(fitted)])
+        energy = _Energy(posterior, law, fitted, tilt)
+        w, spent = _lowest(energy, posterior, llc, kept)
+        drops = _drops(posterior, law, w, at_w_star, held_out, kept)
         values = torch.tensor(drops, dtype=torch.float64)
         loss_drop = float(values.mean())
         loss_drop_se = math.hypot(float(values.std()) / math.sqrt(len(drops)) if len(drops) > 1 else 0.0, rounding)
@@ -217,16 +242,23 @@ def _descend(
     }
 
 
-def _drops(posterior: Posterior, law: Law, w: Tensor, at_w_star: AtWStar, held_out: Tensor) -> list[float]:
+def _drops(
+    posterior: Posterior, law: Law, w: Tensor, at_w_star: AtWStar, held_out: Tensor, kept: KeptTensors
+) -> list[float]:
     """nβ(L(w*) − L(w)) on each part of the examples held out; on two at least, or as many as there is time for.
 
     Raises:
         TimeIsUp: before the second.
     """
     drops: list[float] = []
-    for part in held_out.chunk(_PARTS, dim=1):
+
+    def drop(part: Tensor) -> list[Tensor]:
+        energy = _Energy(posterior, law, part, at_w_star.tilt(part))
+        return [torch.tensor(-energy.excess(w)[0], dtype=torch.float64)]
+
+    for number, part in enumerate(held_out.chunk(_PARTS, dim=1)):
         try:
-            drops.append(-_Energy(posterior, law, part, at_w_star).excess(w)[0])
+            drops.append(float(kept.once(f"part-{number}", functools.partial(drop, part))[0]))
         except TimeIsUp:
             if len(drops) < 2:
                 raise
@@ -255,18 +287,25 @@ def has_ended(falls: Sequence[float], llc: float) -> bool:
     return max(brought[-_STILL:]) <= min(bound, _SLOWER * max(brought))
 
 
-def _lowest(energy: _Energy, posterior: Posterior, llc: float) -> tuple[Tensor, int]:
-    """The point of the lowest U that L-BFGS meets, w* if there is none below it, and the gradients that it took."""
+def _lowest(energy: _Energy, posterior: Posterior, llc: float, kept: KeptTensors) -> tuple[Tensor, int]:
+    """The point of the lowest U that L-BFGS meets, w* if there is none below it, and the gradients that it took.
+
+    Gradients that are kept lead L-BFGS where it was.
+    """
     w, best, lowest, spent = posterior.start(1), posterior.start(1), 0.0, 0
     falls: list[float] = []
+
+    def at_w() -> list[Tensor]:
+        value, grad = energy.gradient(w)
+        return [torch.tensor(value, dtype=torch.float64), grad]
 
     @torch.no_grad()  # L-BFGS turns gradients on around it
     def closure() -> float:
         nonlocal lowest, spent
         if spent == _GRADIENTS or (spent and watch().is_over("descend", posterior.group)):
             raise _Enough
-        spent += 1
-        value, grad = energy.gradient(w)
+        (number, grad), spent = kept.once(f"gradient-{spent:02d}", at_w), spent + 1
+        value = float(number)
         if not math.isfinite(value):
             raise _Enough
         w.grad = grad

@@ -143,14 +143,14 @@ def _holds(pilot: Pilot) -> bool:
 
     A chain that was thrown out by its step size gets smaller ones; one that walked out does not.
     """
-    start, before = pilot.walk.w.clone(), pilot.curvature.loss
+    kept, before = pilot.journal.hold("start", {"w": pilot.walk.w.clone()}), pilot.curvature.loss
     for attempt in range(1, _TRIES + 1):
         pilot.step_at(pilot.path[-1]["steps"])
         excess = pilot.path[-1]["llc"]
         if _is_near(pilot, excess):
             return True
         is_stiffer = pilot.curvature.loss > _STIFFER * max(before, pilot.law.localization)
-        pilot.walk.w.copy_(start)
+        pilot.walk.w.copy_(kept["w"])
         pilot.curvature.loss = before * 4**attempt
         if (math.isfinite(excess) and not is_stiffer) or pilot.is_time_up():
             break

@@ -9,6 +9,9 @@ Noise with variance V_i along direction i of curvature nβh_i raises E[nβL] by 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from hf_llc.judging.heat import SIGNIFICANT_HEAT
 from hf_llc.posterior.curvature import hessian_product
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import Journal
 from hf_llc.records.trace import Trace
 from hf_llc.samplers.walk import Walk
 
@@ -103,6 +107,7 @@ def noise_spectrum(
     batch_size: int,
     gradient: str,
     num_samples: int = _SAMPLES,
+    journal: Journal | None = None,
 ) -> Spectrum:
     """The distribution of the gradient noise's power over the eigenvalues of nβ∇²L.
 
@@ -117,6 +122,7 @@ def noise_spectrum(
         batch_size: examples of the chain's gradients.
         gradient: kind of gradient whose noise is meant, "plain" or "control-variate".
         num_samples: of the noise, at most.
+        journal: of the stage that needs it, in which each product is a step; None: nothing is kept.
 
     Returns:
         The spectrum. If there is no noise or the loss is not finite, all of it lies at infinity, so that ω = 1.
@@ -124,15 +130,22 @@ def noise_spectrum(
     walk = Walk(posterior, law, [HEAT], seed=seed, batch_size=batch_size, w=w, gradient=gradient)
     batches = [walk.batches.indices(2 + step) for step in range(NUM_BATCHES)]
     indices = torch.cat([batch for batch in batches if batch is not None], dim=1)
-    base = posterior.gradient(w, indices)[1]  # of which every product takes a difference
-    spectra: list[Spectrum] = []
+    base = functools.cache(lambda: posterior.gradient(w, indices)[1])  # of which every product takes a difference
+    journal = journal or Journal(posterior.buffer)
+    spectra: list[list[list[float]]] = []
     powers: list[float] = []
     for sample in range(num_samples):
         at = 2 + NUM_BATCHES + 2 * sample if sample else 0
-        one, other = (walk.gradient(walk.batches.indices(at + step))[1] for step in range(2))
-        noise = torch.cat([a - b for a, b in zip(one, other, strict=True)], dim=1)
-        spectra.append(_lanczos(posterior, law, w, noise, indices, base))
-        powers.append(float(posterior.buffer.norm(noise)) ** 2)
+
+        def noise(at: int = at) -> Tensor:
+            one, other = (walk.gradient(walk.batches.indices(at + step))[1] for step in range(2))
+            return torch.cat([a - b for a, b in zip(one, other, strict=True)], dim=1)
+
+        size, spectrum = _lanczos(
+            posterior, law, noise, lambda v: hessian_product(posterior, w, indices, base(), v), journal
+        )
+        spectra.append(spectrum)
+        powers.append(size**2)
         if sample == 0 and heating_share([[*node, 0] for node in spectra[0]], law.localization) >= _SURE:
             break
     total = sum(powers)
@@ -149,27 +162,54 @@ _AT_INFINITY = [[1e300, 1.0]]
 
 
 def _lanczos(
-    posterior: Posterior, law: Law, w: Tensor, noise: Tensor, indices: Tensor, base: list[Tensor]
-) -> list[list[float]]:
-    """Nodes and weights of the Gauss quadrature, by Lanczos' method started at `noise`. `base`: ∇L(w) of them."""
-    size = float(posterior.buffer.norm(noise))
-    if not size > 0 or not np.isfinite(size):
-        return _AT_INFINITY
-    v_before, v, beta = torch.zeros_like(noise), noise / size, 0.0
+    posterior: Posterior, law: Law, noise: Callable[[], Tensor], product: Callable[[Tensor], Tensor], journal: Journal
+) -> tuple[float, list[list[float]]]:
+    """‖η‖, and nodes and weights of the Gauss quadrature, by Lanczos' method started at η, a sample of the noise.
+
+    Args:
+        posterior: whose vectors these are.
+        law: nβ and γ.
+        noise: gives η, `[1, parameter]`.
+        product: v → ∇²L(w) v.
+        journal: each product is a step of it.
+    """
+    held: dict[str, Tensor] = journal.hold("lanczos", {})
+    buffer = posterior.buffer
+
+    def begin() -> Tensor:
+        start = noise()
+        length = buffer.norm(start)
+        held["before"], held["v"] = torch.zeros_like(start), start / float(length)
+        return length
+
+    def advance() -> Tensor:
+        v = held["v"]
+        u = product(v).mul_(law.nbeta).sub_(held["before"], alpha=beta)
+        alpha = float(buffer.sum_over_shards((u.double() * v).sum()))
+        u.sub_(v, alpha=alpha)
+        length = float(buffer.norm(u))
+        held["before"], held["v"] = v, u / length if length > 0 else u
+        return torch.tensor([alpha, length], dtype=torch.float64, device=u.device)
+
+    size = float(journal.once(begin))
+    beta = 0.0
     diagonal: list[float] = []  # of the tridiagonal matrix
     off_diagonal: list[float] = []
-    for _ in range(_PRODUCTS):
-        product = hessian_product(posterior, w, indices, base, v).mul_(law.nbeta).sub_(v_before, alpha=beta)
-        alpha = float(posterior.buffer.sum_over_shards((product.double() * v).sum()))
-        product.sub_(v, alpha=alpha)
+    for _ in range(_PRODUCTS if size > 0 and np.isfinite(size) else 0):
+        alpha, beta = journal.once(advance).tolist()
         diagonal.append(alpha)
-        beta = float(posterior.buffer.norm(product))
         if not np.isfinite(alpha + beta):
-            return _AT_INFINITY
+            diagonal.clear()
+            break
         if beta < 1e-6 * max(abs(alpha), law.localization):
             break  # the noise lies in the directions found so far
         off_diagonal.append(beta)
-        v_before, v = v, product / beta
+    journal.drop("lanczos")
+    return size, _quadrature(diagonal, off_diagonal) if diagonal else _AT_INFINITY
+
+
+def _quadrature(diagonal: list[float], off_diagonal: list[float]) -> list[list[float]]:
+    """Nodes and weights from a tridiagonal matrix."""
     off = off_diagonal[: len(diagonal) - 1]
     values, vectors = np.linalg.eigh(np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1))
     return [[float(x), float(v) ** 2] for x, v in zip(values, vectors[0], strict=True)]

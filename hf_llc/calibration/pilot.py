@@ -11,6 +11,7 @@ with Q = E‖nβ(∇L_B − ∇L_n)‖² the power of the gradient noise, ω the
 
 from __future__ import annotations
 
+import functools
 import math
 from dataclasses import replace
 from typing import Any
@@ -24,7 +25,8 @@ from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.posterior.stage_files import Journal
+from hf_llc.progress import TimeIsUp
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 from hf_llc.samplers.walk import Walk
@@ -100,6 +102,7 @@ class Pilot:
     Args:
         posterior: losses and gradients around w*.
         sample: the settings asked for. The pilot chooses those that are "auto", and always the step size.
+        journal: of its steps; None: nothing is kept.
 
     Attributes:
         step_size, friction, gradient, law: the chosen settings, after `run`.
@@ -107,13 +110,14 @@ class Pilot:
         begun: number of the row at which the last `run` began.
     """
 
-    def __init__(self, posterior: Posterior, sample: SampleConfig) -> None:
+    def __init__(self, posterior: Posterior, sample: SampleConfig, journal: Journal | None = None) -> None:
         assert isinstance(sample.batch_size, int)
         self.posterior, self.sample, self.batch_size = posterior, sample, sample.batch_size
+        self.journal = journal or Journal(posterior.buffer)
         self.gradient = "plain" if sample.gradient == "auto" else sample.gradient
         self.law = initial_law(sample)
-        self.walk = self._walk(None)
-        self.curvature = Curvature(posterior, nbeta=self.law.nbeta)
+        self.begin_walk()
+        self.curvature = Curvature(posterior, nbeta=self.law.nbeta, journal=self.journal)
         self.step_size, self.friction = 1.0, 1.0
         self.path: list[dict[str, Any]] = []
         self.begun = 0
@@ -121,9 +125,17 @@ class Pilot:
         self.spent = 0
         self.least_friction, self.least_llc = _FRICTION[0], 1.0
 
-    def _walk(self, w: Tensor | None) -> Walk:
+    def begin_walk(self, w: Tensor | None = None) -> None:
+        """Go on from `w`, or from w*, by the present law and kind of gradient."""
         sampled = {"seed": self.sample.seed, "batch_size": self.batch_size, "gradient": self.gradient}
-        return Walk(self.posterior, self.law, [PILOT], w=w, **sampled)
+        self.walk = Walk(self.posterior, self.law, [PILOT], w=w, **sampled)
+        self.journal.hold("walk", {"w": self.walk.w})
+
+    def _kernel(self) -> BAOAB:
+        """A kernel at the present settings, without momentum."""
+        kernel = BAOAB(self.step_size, friction=self.friction)
+        self.journal.hold("kernel", kernel.state)
+        return kernel
 
     @property
     def energy_curvature(self) -> float:
@@ -140,7 +152,7 @@ class Pilot:
         self.begun = len(self.path)
         self.curvature.refresh(self.walk.w, self.walk.batches.indices(0), iterations=20)
         self._choose_settings([self._measure_noise(0)], math.nan)
-        kernel = BAOAB(self.step_size, friction=self.friction)
+        kernel = self._kernel()
         blocks = num_blocks(self.sample)
         noise_powers: list[tuple[float, float]] = []
         for block in range(blocks):
@@ -161,9 +173,9 @@ class Pilot:
 
     def begin_again(self) -> None:
         """Go back to w*, and forget the curvature met elsewhere."""
-        self.walk = self._walk(None)
+        self.begin_walk()
         self.spent += self.curvature.num_gradients
-        self.curvature = Curvature(self.posterior, nbeta=self.law.nbeta)
+        self.curvature = Curvature(self.posterior, nbeta=self.law.nbeta, journal=self.journal)
 
     def step_at(self, start: int) -> None:
         """Run two blocks at the present γ, the first to settle, add them to the path, and choose the settings."""
@@ -171,8 +183,7 @@ class Pilot:
         for block in range(2):
             self._choose_settings(noise, self.path[-1]["llc"] if block else math.nan)
             at = start + block * _BLOCK
-            kernel = BAOAB(self.step_size, friction=self.friction)
-            excess = self._run_block(kernel, at)
+            excess = self._run_block(self._kernel(), at)
             if math.isfinite(excess):
                 self.curvature.refresh(self.walk.w, self.walk.batches.indices(at + _BLOCK), iterations=3)
                 noise.append(self._measure_noise(at + _BLOCK))
@@ -223,17 +234,23 @@ class Pilot:
         if self.sample.localization == "auto":
             slow = effective_step_size(self.step_size, self.friction)
             self.law = replace(self.law, localization=relaxing_localization(slow, self.sample.steps_allowed))
-        self.walk = self._walk(self.walk.w)
+        self.begin_walk(self.walk.w)
 
     def _can_control(self) -> bool:
         """Compute ∇L_n(w*) for the control variate, unless it is known; False if there is no time for that."""
         anchor = self.posterior.anchor_gradients
-        if not anchor.is_mean_known:
-            try:
-                _ = anchor.mean
-            except TimeIsUp:
-                return False
-            self.spent += -(-self.posterior.num_examples // self.batch_size)
+
+        def step() -> Tensor:
+            is_known = anchor.is_mean_known
+            _ = anchor.mean
+            cost = 0 if is_known else -(-self.posterior.num_examples // self.batch_size)
+            return torch.tensor(float(cost), dtype=torch.float64)
+
+        try:
+            self.spent += int(self.journal.once(step))
+        except TimeIsUp:
+            self.journal.close()
+            return False
         return True
 
     def _effective_step_ceiling(self, step_size: float, allowed: float) -> float:
@@ -271,6 +288,7 @@ class Pilot:
             batch_size=self.batch_size,
             gradient=self.gradient,
             num_samples=1,
+            journal=self.journal,
         )
         self.spent += gradients_of(spectrum)
         return spectrum
@@ -278,10 +296,14 @@ class Pilot:
     def _run_block(self, kernel: BAOAB, start: int) -> float:
         """Run a block; returns the mean paired loss nβ(L_B(w_t) − L_B(w*)), not finite if the chain diverged."""
         excess = []
-        for step in range(start, start + _BLOCK):
+
+        def take(step: int) -> Tensor:
             indices = self.walk.batches.indices(step)
             loss = kernel.step(self.walk, indices, step=step, measure=False).loss
-            excess.append(loss - self.posterior.paired_loss(indices, 1))
+            return loss - self.posterior.paired_loss(indices, 1)
+
+        for step in range(start, start + _BLOCK):
+            excess.append(self.journal.once(functools.partial(take, step)))
             if len(excess) >= _FEWEST and self.is_time_up():
                 break
         total = sum(torch.cat(excess).tolist())  # one wait for the device
@@ -290,7 +312,7 @@ class Pilot:
 
     def is_time_up(self) -> bool:
         """Whether `max_seconds` leaves no more time for calibration."""
-        return watch().is_over("calibrate", self.posterior.group)
+        return self.journal.is_over("calibrate")
 
     def _measure_noise(self, step: int) -> tuple[float, float]:
         """Q at the pilot's position, plain and with the control variate; zeros with full batches."""
@@ -298,5 +320,11 @@ class Pilot:
         if first is None or second is None:
             return 0.0, 0.0
         self.spent += 4
-        anchor = self.posterior.start(1)
-        return gradient_noise(self.posterior, self.walk.w, first, second, anchor=anchor, nbeta=self.law.nbeta)
+
+        def measured() -> Tensor:
+            anchor = self.posterior.start(1)
+            powers = gradient_noise(self.posterior, self.walk.w, first, second, anchor=anchor, nbeta=self.law.nbeta)
+            return torch.tensor(powers, dtype=torch.float64)
+
+        plain, controlled = self.journal.once(measured).tolist()
+        return plain, controlled

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import time
 from collections.abc import Callable
 
 import torch
@@ -10,8 +11,9 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 from hf_llc.posterior.chain_buffer import ChainBuffer
+from hf_llc.posterior.stage_files import KeptTensors
 from hf_llc.problem import Problem
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 
 _KEPT_BYTES = 2 * 2**30
 """Gradients of all examples up to this size are kept, by each process. The limit does not depend on what is free: the
@@ -32,6 +34,9 @@ class AnchorGradients:
         problem: its examples.
         buffer: its w*.
         gradient: L_B(w) and ∇L_B(w) from w and indices, as `Posterior.gradient`.
+
+    Attributes:
+        kept: where gradients at w* are kept for a resumed run; by default nowhere.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class AnchorGradients:
     ) -> None:
         self.num_examples, self.num_positions = problem.num_examples, problem.num_positions
         self.buffer, self._gradient = buffer, gradient
+        self.kept = KeptTensors(buffer.group, buffer.device)
 
     @functools.cached_property
     def are_kept(self) -> bool:
@@ -65,17 +71,41 @@ class AnchorGradients:
         """∇ℓ_i(w*), `[example, parameter]`."""
         buffer, w = self.buffer, self.buffer.start(1)
         rows = torch.empty(self.num_examples, buffer.num_parameters, dtype=buffer.dtype, device=buffer.device)
-        for i, row in enumerate(rows.split(1)):
-            watch().check()
-            torch.cat(self._gradient(w, torch.tensor([[i]], device=buffer.device))[1], dim=1, out=row)
+        first = self._read_rows(rows)
+        done, last_save = first, time.monotonic()
+        try:
+            for i, row in enumerate(rows[first:].split(1), start=first):
+                watch().check()
+                torch.cat(self._gradient(w, torch.tensor([[i]], device=buffer.device))[1], dim=1, out=row)
+                done = i + 1
+                if self.kept.is_due(last_save):
+                    self.kept.write(_name(first), [rows[first:done]])
+                    first, last_save = done, time.monotonic()
+        except TimeIsUp:
+            self._write_last_rows(rows, first, done)
+            raise
+        self._write_last_rows(rows, first, done)
         return rows
+
+    def _read_rows(self, rows: Tensor) -> int:
+        """Take over the rows that are kept; returns how many."""
+        done = 0
+        while (part := self.kept.read(_name(done))) is not None:
+            rows[done : done + len(part[0])] = part[0]
+            done += len(part[0])
+        return done
+
+    def _write_last_rows(self, rows: Tensor, first: int, done: int) -> None:
+        """Keep the rest of the rows where some are kept already."""
+        if 0 < first < done:
+            self.kept.write(_name(first), [rows[first:done]])
 
     @functools.cached_property
     def mean(self) -> list[Tensor]:
         """∇L_n(w*), in flat pieces `[1, size of the piece]`."""
         if self.are_kept:
             return list(torch.split(self._rows.mean(0, keepdim=True), self.buffer.pieces, dim=1))
-        return self._gradient(self.buffer.start(1), None)[1]
+        return self.kept.once("mean", lambda: self._gradient(self.buffer.start(1), None)[1])
 
     def of(self, indices: Tensor | None, w_star: Tensor) -> list[Tensor]:
         """∇L_B(w*) on each chain's minibatch, in flat pieces `[chain, size of the piece]`.
@@ -87,3 +117,8 @@ class AnchorGradients:
         if indices is None or not self.are_kept:
             return self._gradient(w_star, indices)[1]
         return list(torch.split(embedding_bag(indices, self._rows, mode="mean"), self.buffer.pieces, dim=1))
+
+
+def _name(first: int) -> str:
+    """Of the file of rows from this one on."""
+    return f"rows-{first:08d}"

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import Journal
 
 _REACH = 1e-3
 """Distance of the gradient differences that give Hessian-vector products, relative to ‖w‖: far enough that float32
@@ -53,12 +55,24 @@ def top_eigenvalue(
     base = posterior.gradient(w, indices)[1]
     value = torch.zeros(len(w), dtype=torch.float64, device=w.device)
     for _ in range(iterations):
-        product = hessian_product(posterior, w, indices, base, direction)
-        size = posterior.buffer.norm(product)
-        is_sound = torch.isfinite(size) & (size > 0)
-        direction = torch.where(is_sound, product / size, direction)
-        value = torch.where(is_sound[:, 0], nbeta * size[:, 0].double(), value)
+        size, direction = _power_step(posterior, w, indices, base, direction)
+        value = torch.where(_is_sound(size), nbeta * size, value)
     return value, direction
+
+
+def _power_step(
+    posterior: Posterior, w: Tensor, indices: Tensor | None, base: Sequence[Tensor], direction: Tensor
+) -> tuple[Tensor, Tensor]:
+    """‖∇²L_B(w) v‖, float64 `[chain]`, and its direction; v where that has none."""
+    product = hessian_product(posterior, w, indices, base, direction)
+    size = posterior.buffer.norm(product)
+    direction = torch.where(_is_sound(size), product / size, direction)
+    return size[:, 0].double(), direction
+
+
+def _is_sound(size: Tensor) -> Tensor:
+    """Where a vector of this length has a direction."""
+    return torch.isfinite(size) & (size > 0)
 
 
 def initial_direction(num_chains: int, posterior: Posterior) -> Tensor:
@@ -74,23 +88,32 @@ class Curvature:
     Args:
         posterior: its gradients.
         nbeta: nβ.
+        journal: of the stage that needs it, in which each product is a step; None: nothing is kept.
 
     Attributes:
         loss: the maximum so far, at least 0.
         num_gradients: gradient evaluations so far.
     """
 
-    def __init__(self, posterior: Posterior, *, nbeta: float) -> None:
+    def __init__(self, posterior: Posterior, *, nbeta: float, journal: Journal | None = None) -> None:
         self.posterior, self.nbeta = posterior, nbeta
+        self.journal = journal or Journal(posterior.buffer)
         self.loss = 0.0
         self.num_gradients = 0
-        self._direction = initial_direction(1, posterior)
+        self._held = self.journal.hold("curvature", {"direction": initial_direction(1, posterior)})
 
     def refresh(self, w: Tensor, indices: Tensor | None, *, iterations: int) -> float:
         """Evaluate the curvature at `w`, `[1, parameter]`, on a minibatch; returns `loss`, which never falls."""
-        value, self._direction = top_eigenvalue(
-            self.posterior, w, indices, self._direction, nbeta=self.nbeta, iterations=iterations
-        )
+        base = functools.cache(lambda: self.posterior.gradient(w, indices)[1])
+
+        def step() -> Tensor:
+            size, self._held["direction"] = _power_step(self.posterior, w, indices, base(), self._held["direction"])
+            return size
+
+        value = torch.zeros(1, dtype=torch.float64, device=w.device)
+        for _ in range(iterations):
+            size = self.journal.once(step)
+            value = torch.where(_is_sound(size), self.nbeta * size, value)
         self.num_gradients += iterations + 1
         self.loss = max(self.loss, float(value))
         return self.loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from hf_llc.backend.random_streams import counter_seed
 from hf_llc.posterior.curvature import hessian_product
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import Journal, StageFolder
 from hf_llc.problem import Problem
 from hf_llc.progress import watch
 
@@ -93,7 +95,7 @@ class HessianProducts:
 
 
 def lanczos(
-    product: Callable[[Tensor], Tensor], start: Tensor, *, iterations: int, precision: float
+    product: Callable[[Tensor], Tensor], start: Tensor, journal: Journal, *, iterations: int, precision: float
 ) -> tuple[list[float], list[float]]:
     """Nodes and weights of the Gauss quadrature for the spectrum of a symmetric matrix H that `start` sees.
 
@@ -104,34 +106,50 @@ def lanczos(
     Args:
         product: v → Hv, float64.
         start: float64 `[parameter]`.
+        journal: each product is a step of it.
         iterations: products at most.
         precision: of a product, relative to the largest eigenvalue.
     """
     diagonal: list[float] = []
     beside: list[float] = []
-    before, v = torch.zeros_like(start), start / start.norm()
-    basis: list[Tensor] = []
-    for k in range(iterations):
+    basis = journal.hold("basis", {"0": start / start.norm()})
+    is_kept = iterations * start.nbytes <= _BASIS_BYTES
+
+    def advance(k: int) -> Tensor:
+        v = basis[str(k)]
         u = product(v)
         if k:
-            u -= beside[-1] * before
-        diagonal.append(float(v @ u))
-        u -= diagonal[-1] * v
-        if iterations * start.nbytes <= _BASIS_BYTES:
-            basis.append(v)
-            for q in basis:
-                u -= (q @ u) * q
+            u -= beside[-1] * basis[str(k - 1)]
+        slope = float(v @ u)
+        u -= slope * v
+        if is_kept:
+            for q in range(k + 1):
+                u -= (basis[str(q)] @ u) * basis[str(q)]
+        else:
+            basis.pop(str(k - 1), None)
         length = float(u.norm())
+        basis[str(k + 1)] = u / length if length > 0 else u
+        return torch.tensor([slope, length], dtype=torch.float64)
+
+    for k in range(iterations):
+        slope, length = journal.once(functools.partial(advance, k)).tolist()
+        diagonal.append(slope)
         if k + 1 == iterations or length <= precision * max(*map(abs, diagonal), *beside, 0.0):
             break
         beside.append(length)
-        before, v = v, u / length
+    journal.drop("basis")
     nodes, vectors = eigh_tridiagonal(np.array(diagonal), np.array(beside))
     return nodes.tolist(), np.square(vectors[0]).tolist()
 
 
 def probe_spectrum(
-    posterior: Posterior, *, seed: int, number: int, iterations: int, num_examples: int
+    posterior: Posterior,
+    *,
+    seed: int,
+    number: int,
+    iterations: int,
+    num_examples: int,
+    folder: StageFolder | None = None,
 ) -> dict[str, list[float]]:
     """What a random vector of signs sees of the spectrum of ∇²L_n(w*): `nodes`, ascending, and their `weights`.
 
@@ -143,14 +161,18 @@ def probe_spectrum(
         number: of the vector. Each has examples of its own, so that their spread shows what that choice does.
         iterations: products at most.
         num_examples: that each product sees.
+        folder: from which a killed one goes on; None: nothing is kept.
     """
     generator = torch.Generator().manual_seed(counter_seed(seed, number, purpose="hessian"))
     signs = torch.randint(2, (posterior.num_parameters,), generator=generator).double() * 2 - 1
-    return _seen(posterior, signs, generator, iterations=iterations, num_examples=num_examples)
+    journal = Journal(posterior.buffer, folder)
+    return _seen(posterior, signs, generator, journal, iterations=iterations, num_examples=num_examples)
 
 
 @torch.no_grad()
-def slope_spectrum(posterior: Posterior, *, seed: int, iterations: int, num_examples: int) -> dict[str, list[float]]:
+def slope_spectrum(
+    posterior: Posterior, *, seed: int, iterations: int, num_examples: int, folder: StageFolder | None = None
+) -> dict[str, list[float]]:
     """What the gradient g of L_n at w* sees of that spectrum: `nodes`, `weights`, and `square`, ‖g‖² alone.
 
     ‖g‖²·Σ weight_k f(node_k) ≈ gᵀ f(∇²L) g. g is of all examples.
@@ -160,19 +182,34 @@ def slope_spectrum(posterior: Posterior, *, seed: int, iterations: int, num_exam
         seed: of the examples.
         iterations: products at most.
         num_examples: that each product sees.
+        folder: from which a killed one goes on; None: nothing is kept.
     """
-    pieces = posterior.gradient(posterior.start(1), None)[1]
-    slope = torch.cat(pieces, dim=1)[0].double()
-    square = float(slope @ slope)
+    journal = Journal(posterior.buffer, folder)
+    held = journal.hold("slope", {})
+
+    def begin() -> Tensor:
+        pieces = posterior.gradient(posterior.start(1), None)[1]
+        held["slope"] = torch.cat(pieces, dim=1)[0].double()
+        return held["slope"] @ held["slope"]
+
+    square = float(journal.once(begin))
     if square == 0:
         return {"nodes": [0.0], "weights": [1.0], "square": [0.0]}
     generator = torch.Generator().manual_seed(counter_seed(seed, purpose="hessian"))
-    found = _seen(posterior, slope, generator, iterations=iterations, num_examples=num_examples)
+    start = held.get("slope", torch.ones(posterior.num_parameters, dtype=torch.float64))  # restored with a later step
+    journal.drop("slope")
+    found = _seen(posterior, start, generator, journal, iterations=iterations, num_examples=num_examples)
     return {**found, "square": [square]}
 
 
 def _seen(
-    posterior: Posterior, start: Tensor, generator: torch.Generator, *, iterations: int, num_examples: int
+    posterior: Posterior,
+    start: Tensor,
+    generator: torch.Generator,
+    journal: Journal,
+    *,
+    iterations: int,
+    num_examples: int,
 ) -> dict[str, list[float]]:
     """Nodes and weights that `start` sees, over as many examples that the generator chooses."""
     indices = None
@@ -182,6 +219,6 @@ def _seen(
     precision = _ROUNDING * torch.finfo(posterior.dtype).eps
     product = HessianProducts(posterior, indices)
     steps = min(iterations, posterior.num_parameters)
-    nodes, weights = lanczos(product, start.to(posterior.device), iterations=steps, precision=precision)
+    nodes, weights = lanczos(product, start.to(posterior.device), journal, iterations=steps, precision=precision)
     posterior.buffer.release()
     return {"nodes": nodes, "weights": weights}

@@ -21,6 +21,7 @@ from hf_llc.posterior.anchor_gradients import AnchorGradients
 from hf_llc.posterior.backward_steps import gradients_handed_over
 from hf_llc.posterior.chain_buffer import ChainBuffer
 from hf_llc.posterior.kept_losses import KeptLosses
+from hf_llc.posterior.kept_sum import KeptSum
 from hf_llc.posterior.minibatches import Minibatches
 from hf_llc.problem import Problem
 from hf_llc.progress import TimeIsUp, watch
@@ -54,6 +55,7 @@ class Posterior:
         kept_losses: where `init_losses` are kept while they are computed; None: nowhere.
         losses_end: stage by whose time they must be known (`hf_llc.progress.ENDS`).
         loss_cost: time of an example's loss beside that of its gradient.
+        kept_sum: where a long gradient is kept while it is summed, by a process alone; None: nowhere.
     """
 
     _BUFFER: ClassVar[type[ChainBuffer]] = ChainBuffer
@@ -87,6 +89,7 @@ class Posterior:
         self.anchor_gradients = AnchorGradients(problem, self.buffer, self.gradient)
         self.kept_losses, self.losses_end = None, "L_n(w*)"
         self.loss_cost = LOSS_COST
+        self.kept_sum: KeptSum | None = None
 
     @functools.cached_property
     def init_losses(self) -> Tensor:
@@ -214,26 +217,47 @@ class Posterior:
         """What this process's share of the examples adds to `gradient`: their sum over the number of all examples."""
         size = self.minibatches.size(indices)
         if self._graphs is None or size > _MOST_RECORDED * self.minibatches.micro_batch_size:
-            return self._sum_of_micro_batches(w, indices)
+            return self._sum_of_micro_batches(w, indices, self.kept_sum)
         graphs = self._graphs[self.is_compiled(len(w), size)]
         return graphs.gradient(self._sum_of_micro_batches, w, indices)
 
-    def _sum_of_micro_batches(self, w: Tensor, indices: Tensor | None) -> tuple[Tensor, list[Tensor]]:
-        num_chains, total, data = len(w), None, self.minibatches
+    def _sum_of_micro_batches(
+        self, w: Tensor, indices: Tensor | None, kept: KeptSum | None = None
+    ) -> tuple[Tensor, list[Tensor]]:
+        num_chains, data = len(w), self.minibatches
         size = data.size(indices)
+        done, total = (0, None) if kept is None else kept.begin(w, indices, size=size)
         is_gathered_in_graph = self.is_compiled(num_chains, size) and data.is_resident and indices is not None
-        for batch in (data.parts if is_gathered_in_graph else data.micro_batches)(indices, num_chains):
+        for batch in (data.parts if is_gathered_in_graph else data.micro_batches)(indices, num_chains, start=done):
             if total is not None:
-                self._check_time()
+                self._check_time_of_sum(w, indices, kept, done, total)
             loss, pieces = self._value_and_grad(w, batch, size)
             if total is not None:
                 loss, pieces = loss + total[0], [a.add_(b) for a, b in zip(pieces, total[1], strict=True)]
-            total = loss, pieces
+            total, done = (loss, pieces), done + data.micro_batch_size
+            if kept is not None and done < size:
+                kept.write(w, indices, size=size, done=done, found=total)
         if total is None:  # a share without examples
             loss = torch.zeros(num_chains, dtype=torch.float64, device=self.device)
             zeros = [torch.zeros(num_chains, k, dtype=self.dtype, device=self.device) for k in self.buffer.pieces]
             total = loss, zeros
         return total
+
+    def _check_time_of_sum(
+        self,
+        w: Tensor,
+        indices: Tensor | None,
+        kept: KeptSum | None,
+        done: int,
+        found: tuple[Tensor, list[Tensor]],
+    ) -> None:
+        """`_check_time`; what is summed so far is kept."""
+        try:
+            self._check_time()
+        except TimeIsUp:
+            if kept is not None:
+                kept.write(w, indices, size=self.minibatches.size(indices), done=done, found=found, is_last=True)
+            raise
 
     def _check_time(self) -> None:
         """Raise TimeIsUp if the time is up. Processes that must agree do not look: their clocks differ."""

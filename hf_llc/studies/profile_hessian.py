@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,7 @@ def size_of(posterior: Posterior, sample: SampleConfig, hessian: HessianSettings
 def spectrum_of(run: Run, hessian: HessianSettings) -> Quadratic:
     """The spectrum of the Hessian at w*, as random vectors and the slope see it; processes share the vectors out.
 
-    Each vector is kept for a resumed run.
+    Each vector is kept for a resumed run, and what is known of one under way.
     """
     posterior, group = run.posterior, run.posterior.group
     size = size_of(posterior, run.asked, hessian)
@@ -77,7 +78,8 @@ def spectrum_of(run: Run, hessian: HessianSettings) -> Quadratic:
         known = group.all_gather(load_value(path, seal=seal) if group.leads and path.exists() else None)[0]
         if known is not None:
             return known
-        common = {"seed": run.asked.seed, "iterations": hessian.iterations, "num_examples": size.examples}
+        common: dict[str, Any] = {"seed": run.asked.seed, "iterations": hessian.iterations}
+        common |= {"num_examples": size.examples, "folder": run.stage_folder(f"hessian/{number:04d}")}
         if number == hessian.probes:
             found = slope_spectrum(posterior, **common)
         elif number < hessian.probes:
@@ -87,6 +89,7 @@ def spectrum_of(run: Run, hessian: HessianSettings) -> Quadratic:
             found = probe_spectrum(posterior, number=number - size.vectors, **common)
         if group.leads:
             save_value(path, found, seal=seal)
+            shutil.rmtree(path.with_suffix(""), ignore_errors=True)
         return found
 
     def probes() -> list[tuple[int, dict[str, Any]]]:

@@ -11,7 +11,7 @@ from typing import Protocol
 
 import torch
 
-from hf_llc.calibration.descent import can_descend, work_of_descent
+from hf_llc.calibration.descent import can_descend, disk_of_descent, work_of_descent
 from hf_llc.calibration.held_out import SHARE
 from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
 from hf_llc.calibration.pilot import num_blocks, work_of_block
@@ -104,7 +104,10 @@ def forecast(
     work = _at_speed(work, processes.all_do(lambda: _speed_of_passes(posterior, seconds / batch_size)))
     watch().plan, watch().foretold, watch().seconds_each = work, dict(work), each
     copies = 1 + SAMPLERS[sample.sampler].state_copies
-    state_bytes = sample.num_chains * copies * posterior.num_parameters * posterior.dtype.itemsize
+    weights = posterior.num_parameters * posterior.dtype.itemsize
+    state_bytes = sample.num_chains * copies * weights
+    if "descend" in work and work["descend"].most * each > sample.save_seconds:
+        state_bytes = max(state_bytes, disk_of_descent(weights))
     memory = processes.main_does(lambda: _memory(posterior, sample, processes))
     for line in told(work, each, state_bytes, memory):
         watch().note(line)

@@ -20,6 +20,7 @@ from hf_llc.chains.ensemble import Sampling
 from hf_llc.judging import statistics
 from hf_llc.parallel.processes import chain_batches
 from hf_llc.posterior.law import Law
+from hf_llc.posterior.stage_files import Journal, StageFolder
 from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace
@@ -38,7 +39,7 @@ class Heat:
     """
 
     sampling: Sampling
-    decided: Callable[[str, Callable[[], dict[str, Any]]], dict[str, Any]]
+    decided: Callable[[str, Callable[[StageFolder], dict[str, Any]]], dict[str, Any]]
     _known: dict[str, Spectrum] = field(default_factory=dict)
 
     def that_reaches(
@@ -81,16 +82,18 @@ class Heat:
             TimeIsUp: before it was measured.
         """
 
-        def measure() -> dict[str, Any]:
+        def measure(folder: StageFolder) -> dict[str, Any]:
+            posterior = self.sampling.posterior
             first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
             spectrum = noise_spectrum(
-                self.sampling.posterior,
+                posterior,
                 Law(nbeta=settings.nbeta, localization=settings.localization),
                 self.sampling.end(name, first)[:1],
                 seed=settings.seed,
                 batch_size=settings.batch_size,
                 gradient=settings.gradient,
                 num_samples=samples_within(trace.loss.size),
+                journal=Journal(posterior.buffer, folder),
             )
             return {"spectrum": spectrum}
 

@@ -15,6 +15,7 @@ from hf_llc.numerals import number
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import StageFolder
 from hf_llc.progress import watch
 from hf_llc.workflow.run_folder import RunFolder
 
@@ -26,7 +27,7 @@ def nearest_minimum(
     processes: Processes,
     *,
     kept: Callable[[float], KeptLosses | None],
-    decided: Callable[[str, Callable[[], Any]], Any],
+    decided: Callable[[str, Callable[[StageFolder], Any]], Any],
 ) -> tuple[Tensor, dict[str, Any]]:
     """ŵ, `[1, parameter]`, the same bits on every process, and the report of `minimize` with that of `held_out`.
 
@@ -53,7 +54,7 @@ def nearest_minimum(
             )
         return w.cpu(), done
 
-    def look() -> dict[str, Any] | None:
+    def look(_: StageFolder) -> dict[str, Any] | None:
         with watch().stage("minimize"):
             return held_out(
                 posterior,

@@ -25,8 +25,10 @@ from hf_llc.numerals import short
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.kept_losses import KeptLosses
+from hf_llc.posterior.kept_sum import KeptSum
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import KeptTensors, StageFolder
 from hf_llc.posterior.weights import sampled_parameters
 from hf_llc.problem import Problem
 from hf_llc.progress import total, watch
@@ -105,9 +107,26 @@ class Run:
             InputError: one of them is not finite.
             OutOfTime: `max_seconds` is too short for them.
         """
-        self.posterior.kept_losses = self._kept_losses(0.0)
+        self._keep(0.0)
         self.processes.all_do(lambda: check_finite(self.posterior))
         watch().begin_work()
+
+    def _keep(self, rate: float) -> None:
+        """Let the posterior keep in the folder what a pass over many examples finds.
+
+        Args:
+            rate: first learning rate of the minimization whose end w* is; 0: there was none.
+        """
+        posterior, folder = self.posterior, self.stage_folder("anchor")
+        posterior.kept_losses = self._kept_losses(rate)
+        if posterior.buffer.shard_spans() is None:
+            posterior.anchor_gradients.kept = KeptTensors(posterior.group, posterior.device, folder)
+        if self.processes.is_main and posterior.group.size == 1:
+            posterior.kept_sum = KeptSum(self.stage_folder("sum"))
+
+    def stage_folder(self, name: str) -> StageFolder:
+        """Where a stage of this name keeps what it has found so far."""
+        return StageFolder(self.folder.state / name, f"{self.folder.seal}/{name}", self.asked.save_seconds)
 
     def _kept_losses(self, rate: float) -> KeptLosses | None:
         """Where ℓ_i at w* are kept, or at the end of a minimization at this learning rate; the main process's alone."""
@@ -139,11 +158,14 @@ class Run:
         sample = self.asked
         if self.asked.step_size == "auto":
             with watch().stage("calibrate"):
-                self.calibration = self.decided_once("calibration", lambda: calibrate(self.posterior, self.asked))
+                self.calibration = self.decided_once(
+                    "calibration", lambda folder: calibrate(self.posterior, self.asked, folder)
+                )
             assert self.calibration is not None
             sample = with_calibration(sample, self.calibration)
         if self.asked.chain_batch_size == "auto":
-            sample = replace(sample, chain_batch_size=self.decided_once("batching", self._batching)["chain_batch_size"])
+            batching = self.decided_once("batching", lambda _: self._batching())
+            sample = replace(sample, chain_batch_size=batching["chain_batch_size"])
         self.decided, self.settings = sample, ChainSettings.of(sample)
         if self.asked.compile == "auto":
             self._compile_if_faster()
@@ -278,7 +300,8 @@ class Run:
             shares = settings.gradient == "control-variate"
             with watch().stage("descend"):
                 descent = self.decided_once(
-                    f"descent-{name}", lambda: descend(self.posterior, law, llc=llc, shares_anchor=shares, **size)
+                    f"descent-{name}",
+                    lambda folder: descend(self.posterior, law, llc=llc, shares_anchor=shares, folder=folder, **size),
                 )
             self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
             self._descents[law] = descent
@@ -345,19 +368,21 @@ class Run:
             start += parameter.numel()
         self.posterior = self._posterior()
         self.posterior.loss_cost = cost
-        self.posterior.kept_losses, self.posterior.losses_end = self._kept_losses(done["learning_rate"]), "descend"
+        self._keep(done["learning_rate"])
+        self.posterior.losses_end = "descend"
         self.processes.all_do(lambda: check_finite(self.posterior))
         self._start_observables()
         return done
 
-    def decided_once(self, name: str, work: Callable[[], Any]) -> Any:
+    def decided_once(self, name: str, work: Callable[[StageFolder], Any]) -> Any:
         """The finding of `work`, which is done once a run; a resumed run reads it from the folder.
 
-        The group of the main process does it: gradients are sums over a group.
+        The group of the main process does it: gradients are sums over a group. `work` gets a folder for what it has
+        found so far.
         """
         finding = self.processes.main_does(lambda: self.folder.decided(name))
         if finding is None:
-            new = self.processes.main_group_does(work)
+            new = self.processes.main_group_does(lambda: work(self.stage_folder(name)))
             finding = self.processes.main_does(lambda: self.folder.decide(name, new))
         return finding
 
@@ -370,7 +395,7 @@ class Run:
         count = total(work.values()).least / (shape["num_chains"] * shape["batch_size"])
         with watch().stage("compile"):
             found = self.decided_once(
-                "compile", lambda: compile_if_faster(self.posterior, num_gradients=count, **shape)
+                "compile", lambda _: compile_if_faster(self.posterior, num_gradients=count, **shape)
             )
         if found["compile"]:
             self.posterior.compile_for(**shape)

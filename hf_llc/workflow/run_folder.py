@@ -174,8 +174,10 @@ class RunFolder:
         return load_value(path, seal=self.seal) if path.exists() else None
 
     def decide(self, name: str, value: Any) -> Any:
-        """Keep what a stage found for a resumed run; returns it."""
+        """Keep what a stage found for a resumed run, in place of what it had found so far; returns it."""
         save_value(self.state / f"{name}.json", value, seal=self.seal)
+        if value is not None:
+            shutil.rmtree(self.state / name, ignore_errors=True)
         return value
 
     def finish(self, write: Callable[[], T]) -> T:
