@@ -114,7 +114,19 @@ def _without_errors(sources: Array, queries: Array, fewest: int) -> Influence:
     """Of fewer records than tell an error: nothing is said of the examples."""
     draws, unknown = sources.shape[1], np.full((sources.shape[2], queries.shape[2]), math.nan)
     missing = f"{fewest} records or more of each chain after burn-in ({draws} now): lower observe_every, or run longer"
-    return Influence(*(5 * [unknown]), math.nan, math.nan, 0.0, draws, "too few draws", missing)
+    return Influence(
+        bif=unknown,
+        bif_se=unknown,
+        covariance=unknown,
+        correlation=unknown,
+        correlation_se=unknown,
+        agreement=math.nan,
+        agreement_expected=math.nan,
+        reliability=0.0,
+        num_draws=draws,
+        verdict="too few draws",
+        remedy=missing,
+    )
 
 
 def _told_apart(correlation: Array) -> Array:

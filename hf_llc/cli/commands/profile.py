@@ -13,8 +13,8 @@ from hf_llc.errors import InputError
 from hf_llc.studies.profile_settings import MOST, HessianSettings, profile_settings
 
 _DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
-½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic at that scale; where λ̂ is less it is
-singular. Costs three estimates at most. The same command goes on. Exit code 3: a λ̂ is not to be trusted."""
+½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic; where λ̂ is less, singular. Costs
+three estimates at most. The same command goes on. Exit code 3: a λ̂ is not to be trusted."""
 
 
 def add(commands: Any) -> None:
