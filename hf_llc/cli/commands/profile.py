@@ -14,7 +14,7 @@ from hf_llc.studies.profile_settings import MOST, HessianSettings, profile_setti
 
 _DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
 ½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic; where λ̂ is less, singular. Costs
-three estimates at most. The same command goes on. Exit code 3: a λ̂ is not to be trusted."""
+three estimates at most. Run again to go on. Exit code 3: not trustworthy."""
 
 
 def add(commands: Any) -> None:
