@@ -17,6 +17,9 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from worker import examples, network, squared_error
 
 from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.posterior.kept_sum import KeptSum
+from hf_llc.posterior.posterior import Posterior
+from hf_llc.posterior.stage_files import KeptTensors, StageFolder
 from hf_llc.posterior.weights import preserved
 from hf_llc.progress import watch
 from hf_llc.result import LLCResult
@@ -143,3 +146,41 @@ def test_a_kill_costs_one_step(
         found = estimate(name, tmp_path)
     assert bits(found) == bits(truth)
     assert len(after) <= len(seen) - numbers[place] + CASES[name].stages[stage]
+
+
+@pytest.mark.parametrize("rows", [False, True])
+def test_gradients_at_w_star_go_on_where_they_were(rows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A sum of ten forward passes, or the gradients of 200 examples: a kill costs the pass under way."""
+    problem = noisy().problem
+    assert problem is not None
+    monkeypatch.setattr("hf_llc.posterior.anchor_gradients._LONG", 1 if rows else 16)
+
+    def mean(kill_at: int = -1) -> tuple[torch.Tensor, int]:
+        posterior, taken = Posterior(problem, micro_batch_size=20), 0
+        anchor = posterior.anchor_gradients
+        assert anchor.are_kept == rows
+        posterior.kept_sum = KeptSum(StageFolder(tmp_path / "sum", "sum", 0.0))
+        anchor.kept = KeptTensors(posterior.group, posterior.device, StageFolder(tmp_path / "anchor", "anchor", 0.0))
+
+        def before(module: nn.Module, inputs: Any) -> None:
+            nonlocal taken
+            if taken == kill_at:
+                raise Kill
+            taken += 1
+
+        with register_module_forward_pre_hook(before):
+            return torch.cat(anchor.mean, dim=1), taken
+
+    whole = 200 if rows else 10
+    truth = torch.cat(Posterior(problem, micro_batch_size=20).anchor_gradients.mean, dim=1)
+    with pytest.raises(Kill):
+        mean(kill_at=whole - 3)
+    if not rows:  # a sum at another w is another sum
+        posterior = Posterior(problem, micro_batch_size=20)
+        elsewhere = posterior.gradient(posterior.start(1) + 1, None)[1][0]
+        posterior.kept_sum = KeptSum(StageFolder(tmp_path / "sum", "sum", 1e9))
+        assert torch.equal(posterior.gradient(posterior.start(1) + 1, None)[1][0], elsewhere)
+        posterior.buffer.release()
+    for left in (3, 0):
+        found, taken = mean()
+        assert torch.equal(found, truth) and taken == left

@@ -74,9 +74,10 @@ class AnchorGradients:
         first = self._read_rows(rows)
         done, last_save = first, time.monotonic()
         try:
-            for i, row in enumerate(rows[first:].split(1), start=first):
+            for i in range(first, self.num_examples):
                 watch().check()
-                torch.cat(self._gradient(w, torch.tensor([[i]], device=buffer.device))[1], dim=1, out=row)
+                pieces = self._gradient(w, torch.tensor([[i]], device=buffer.device))[1]
+                torch.cat(pieces, dim=1, out=rows[i : i + 1])
                 done = i + 1
                 if self.kept.is_due(last_save):
                     self.kept.write(_name(first), [rows[first:done]])
