@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
 from hf_llc.judging.running import describe, judged
 from hf_llc.numerals import duration, span, with_error
+from hf_llc.observables import Observable
 from hf_llc.parallel.pacing import ringing
 from hf_llc.parallel.processes import Processes, _sendable
 from hf_llc.posterior.kept_losses import KeptLosses
@@ -334,6 +336,20 @@ def test_a_model_that_has_learnt_nothing_ends_early(learnt: bool, settings: dict
     if not learnt:
         assert result.verdict == "not a minimum" and "no better than" in result.reasons[0].text
     assert any(reason.name == "ended early" for reason in result.reasons) == early
+
+
+def test_draws_that_were_asked_for_are_not_hopeless() -> None:
+    problem = shifted_problem(H, num_examples=40, spread=0.5)
+    problem.trivial_loss = Posterior(problem).init_loss
+
+    def run(**settings: object) -> Run:
+        decided = decide_from_data(asked(**settings), problem)
+        return Run(problem, decided, RunFolder("nowhere"), Processes())
+
+    assert run().is_hopeless and not run(num_burnin_steps=200).is_hopeless
+    observed = run()
+    observed.observables = {"norm": cast(Observable, None)}
+    assert not observed.is_hopeless
 
 
 def test_what_is_left_of_a_run_that_ends_early_is_the_least(capsys: pytest.CaptureFixture[str]) -> None:
