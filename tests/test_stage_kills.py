@@ -129,7 +129,14 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("whole")
 
 
-@pytest.mark.parametrize(("name", "stage"), [(name, stage) for name, case in CASES.items() for stage in case.stages])
+@pytest.mark.parametrize(
+    ("name", "stage"),
+    [
+        pytest.param(name, stage, marks=[] if name == "network" else pytest.mark.slow)
+        for name, case in CASES.items()
+        for stage in case.stages
+    ],
+)
 def test_a_kill_costs_one_step(
     name: str, stage: str, folders: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
