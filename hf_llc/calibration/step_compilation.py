@@ -72,5 +72,5 @@ def _is_worth_a_trial(posterior: Posterior, eager: Any, num_gradients: float) ->
     eager()  # allocates
     begun = time.perf_counter()
     float(eager().sum())  # waits for the device
-    seconds = min(num_gradients * (time.perf_counter() - begun), watch().ends_at("sample") - time.monotonic())
+    seconds = min(num_gradients * (time.perf_counter() - begun), watch().seconds_until("sample"))
     return not posterior.group.max_of(seconds < WORTH_A_TRIAL)[0]

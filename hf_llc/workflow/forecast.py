@@ -7,6 +7,7 @@ has a least and a most.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -112,9 +113,7 @@ def forecast(
     for line in told(work, each, state_bytes, memory):
         watch().note(line)
     num_chains = len(processes.share(range(sample.num_chains)))
-    shortest = shortest_run(
-        sample, work["L_n(w*)"].least, num_chains=num_chains, group_size=posterior.group.size
-    )  # fmt: skip
+    shortest = shortest_run(sample, work["L_n(w*)"].least, num_chains=num_chains, group_size=posterior.group.size)
     if is_new:
         processes.main_does(lambda: check_limit(posterior, sample, work, shortest))
     watch().begin_work()
@@ -147,13 +146,10 @@ def cost_of_losses(posterior: Posterior, batch_size: int, seconds: float) -> flo
     if posterior.group.size > 1 or posterior.problem.part is None:
         return LOSS_COST
     size = 1 if seconds > _SLOW else min(batch_size, posterior.num_examples)
-    begun = time.monotonic()
-    posterior.anchor_losses(torch.arange(size, device=posterior.device))
-    if posterior.device.type == "cuda":
-        torch.cuda.synchronize(posterior.device)
-    each = seconds / min(batch_size, posterior.num_examples)
+    indices = torch.arange(size, device=posterior.device)
+    each = _timed(posterior, lambda: posterior.anchor_losses(indices)) / size
     posterior.buffer.release()
-    return min((time.monotonic() - begun) / size / each, 1.0)
+    return min(each / (seconds / min(batch_size, posterior.num_examples)), 1.0)
 
 
 def _at_speed(work: Work, speed: float) -> Work:
@@ -198,21 +194,28 @@ def _least(work: Work) -> Work:
     return {name: Range(*[each.least] * 3) for name, each in work.items() if each.least > 0 and name != "descend"}
 
 
+def _unused(number: int, gradient: torch.Tensor) -> None:
+    """Takes a gradient of which only the time matters."""
+
+
+def _timed(posterior: Posterior, work: Callable[[], object]) -> float:
+    """Seconds of a pass of the model, until its device has finished."""
+    begun = time.monotonic()
+    work()
+    if posterior.device.type == "cuda":
+        torch.cuda.synchronize(posterior.device)
+    return time.monotonic() - begun
+
+
 def seconds_of_gradient(posterior: Posterior, batch_size: int) -> float:
     """Seconds of a minibatch's gradient at w*, as quickly as that can be told. A whole group calls it."""
     whole = min(batch_size, posterior.num_examples)
 
     def timed(size: int) -> float:
         indices = torch.arange(size, device=posterior.device)[None]
-        in_backward = posterior.steps_in_backward(num_chains=1, batch_size=size)
-        begun = time.monotonic()
-        if in_backward:
-            posterior.gradient_in_backward(posterior.start(1), indices, lambda number, gradient: None)
-        else:
-            posterior.gradient(posterior.start(1), indices)
-        if posterior.device.type == "cuda":
-            torch.cuda.synchronize(posterior.device)
-        return time.monotonic() - begun
+        if posterior.steps_in_backward(num_chains=1, batch_size=size):
+            return _timed(posterior, lambda: posterior.gradient_in_backward(posterior.start(1), indices, _unused))
+        return _timed(posterior, lambda: posterior.gradient(posterior.start(1), indices))
 
     first = timed(posterior.group.size)
     if posterior.group.max_of(first > _SLOW)[0]:  # a large model: more examples take as many times longer
