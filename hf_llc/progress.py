@@ -11,15 +11,14 @@ import contextvars
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hf_llc.errors import OutOfTime
-from hf_llc.numerals import duration, span
 from hf_llc.parallel.group import Group
 from hf_llc.progress_display import BAR_SECONDS, Stage, display
+from hf_llc.ranges import Range, said, total
 
 ENDS = {
     "load": 0.9,
@@ -43,36 +42,6 @@ _TELLING_SECONDS = 3.0
 
 _SHORT_SECONDS = 10.0
 """A command that is over by then says no more than its result."""
-
-
-_LATEST = 0.05
-"""Share of the limit by which a part of a command is late at most, as far as the next parts allow for it."""
-
-
-class Range(NamedTuple):
-    """The least, a guess and the most of some work, or of the seconds that it takes."""
-
-    least: float
-    guess: float
-    most: float
-
-    def times(self, factor: float) -> Range:
-        """Each of them times a factor."""
-        return Range(*(factor * value for value in self))
-
-
-def total(ranges: Iterable[Range]) -> Range:
-    """The sum of ranges."""
-    return Range(*(sum(column) for column in zip(*ranges, strict=True)))
-
-
-def said(seconds: Range) -> str:
-    """A range of seconds in words: "about 4 min (2–13 min)"; "" if it is not known."""
-    if not math.isfinite(seconds.most):
-        return ""
-    about = f"about {duration(seconds.guess)}"
-    between = span(seconds.least, seconds.most)
-    return about if between.startswith("about") else f"{about} ({between})"
 
 
 class TimeIsUp(KeyboardInterrupt):
@@ -313,33 +282,6 @@ class Watch:
             ended.set()
             thread.join()
             self._display.close()
-
-
-class Budget:
-    """The time of a command that makes several estimates.
-
-    Args:
-        max_seconds: of the whole command; None: no limit.
-        begun: `time.monotonic()` at its beginning; None: now.
-    """
-
-    def __init__(self, max_seconds: float | None, begun: float | None = None) -> None:
-        self.max_seconds, self.begun = max_seconds, time.monotonic() if begun is None else begun
-        self._due, self._late = math.inf, 0.0
-
-    def share(self, parts: float) -> float | None:
-        """Seconds for the next of `parts` equal parts of what is left; None: no limit.
-
-        Time is kept for the end of the last part and of the command: each as long as a part before was late.
-        """
-        if self.max_seconds is None:
-            return None
-        now = time.monotonic()
-        self._late = min(max(self._late, now - self._due), _LATEST * self.max_seconds)
-        left = self.begun + self.max_seconds - now
-        share = max(left - 2 * self._late, 0.0) / max(parts, 1.0)
-        self._due = now + share
-        return share
 
 
 _current: contextvars.ContextVar[Watch | None] = contextvars.ContextVar("watch", default=None)

@@ -15,7 +15,7 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.samplers.walk import Walk
-from hf_llc.workflow import run
+from hf_llc.workflow import descents
 from hf_llc.workflow.estimate_model import estimate_problem
 
 
@@ -75,7 +75,9 @@ def test_the_same_chain_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
         num_burnin_steps=10, num_draws=30, num_steps_between_draws=1, batch_size=4, check_localization=False,
     )  # fmt: skip
     results, passes = [], []
-    monkeypatch.setattr(run, "can_descend", lambda posterior: False)  # its passes are counted in tests/test_descent.py
+    monkeypatch.setattr(
+        descents, "can_descend", lambda posterior: False
+    )  # its passes are counted in tests/test_descent.py
     for size in (anchor_gradients._KEPT_BYTES, 0):
         monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", size)
         problem = language_model()

@@ -19,6 +19,8 @@ FLOORS = (
         "our_files",
         "seals",
         "numerals",
+        "ranges",
+        "budget",
         "setting_checks",
         "observe_setting",
         "weights_setting",
@@ -42,7 +44,7 @@ FLOORS = (
         "judging",
         "calibration",
     ),
-    *("analysis", "publishing", "loading", "result", "workflow", "studies", "evaluator", "callback", "metrics"),
+    *("publishing", "loading", "result", "workflow", "studies", "evaluator", "callback", "metrics"),
     *("__init__", "cli", "__main__"),
 )
 """From the ground up: each imports only itself and what stands before it."""

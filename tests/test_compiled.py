@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from hf_llc.calibration import step_compilation
 from hf_llc.config import SampleConfig
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior import posterior as posterior_module
+from hf_llc.posterior import one_pass
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.workflow.run import Run
@@ -62,7 +62,7 @@ def test_what_was_compiled_is_found_by_shape_and_layout() -> None:
              (1, order[:1, 5:10])]  # fmt: skip
     for chains, indices in asked:
         check(compiled, eager, moved(eager, chains), indices)
-    assert len(compiled._compiled.made) == 4
+    assert len(compiled.one_pass.compiled.made) == 4
 
 
 def test_models_of_the_same_shapes_are_kept_apart() -> None:
@@ -123,7 +123,7 @@ def uncompiled(
     """Nothing is compiled; an eager and a compiled gradient take these seconds, and a trial is worth so many."""
     called: list[tuple[int, int]] = []
     monkeypatch.setattr(Uncompiled, "called", called, raising=False)
-    monkeypatch.setattr(posterior_module, "CompiledStep", lambda method: Uncompiled(method, factor=factor))
+    monkeypatch.setattr(one_pass, "CompiledStep", lambda method: Uncompiled(method, factor=factor))
     monkeypatch.setattr(step_compilation, "times_in_turn", lambda eager, compiled: seconds)
     monkeypatch.setattr(step_compilation, "WORTH_A_TRIAL", worth)
     return called
@@ -132,7 +132,7 @@ def uncompiled(
 def decided(*, num_gradients: float = 1e9) -> bool:
     posterior = posterior_of(network(nn.Tanh), compile=False)
     found = step_compilation.compile_if_faster(posterior, num_gradients=num_gradients, num_chains=2, batch_size=5)
-    assert not posterior.is_compiled(2, 5)
+    assert not posterior.one_pass.is_compiled(2, 5)
     return found["compile"]
 
 
@@ -165,7 +165,7 @@ def test_a_run_keeps_what_it_found(is_faster: bool, monkeypatch: pytest.MonkeyPa
     settings = decide_from_data(sampled, network(nn.Tanh))
     first = opened(settings, tmp_path)
     first.prepare()
-    assert first.posterior.is_compiled(1, 5) == is_faster and found == [(1, 5)]
+    assert first.posterior.one_pass.is_compiled(1, 5) == is_faster and found == [(1, 5)]
     found = uncompiled(monkeypatch, seconds=(1.0, 2.0 if is_faster else 0.5))
     result = opened(settings, tmp_path).result(0.0)
     assert result.compile == is_faster

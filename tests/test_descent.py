@@ -14,8 +14,8 @@ from targets import expected_llc, shifted_problem
 from torch import Tensor, nn
 
 from hf_llc import LLCEvaluator
-from hf_llc.calibration import descent as descent_module
 from hf_llc.calibration.descent import descend, has_ended
+from hf_llc.calibration.energy import Energy
 from hf_llc.config import SampleConfig
 from hf_llc.judging.statistics import is_above_minimum
 from hf_llc.numerals import with_error
@@ -23,7 +23,7 @@ from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.workflow import run as run_module
+from hf_llc.workflow import descents
 from hf_llc.workflow.estimate_model import estimate_problem
 
 H = torch.cat([torch.full((20,), 2.0), torch.full((20,), 0.02)])
@@ -65,8 +65,8 @@ def test_at_a_minimum_nothing_falls(num_examples: int) -> None:
 
 
 def test_examples_without_their_tilt_would_raise_a_false_alarm(monkeypatch: pytest.MonkeyPatch) -> None:
-    start = descent_module._Energy.__init__
-    monkeypatch.setattr(descent_module._Energy, "__init__", lambda self, p, law, i, mean: start(self, p, law, i, None))
+    start = Energy.__init__
+    monkeypatch.setattr(Energy, "__init__", lambda self, p, law, i, mean: start(self, p, law, i, None))
     assert abs(drops(quadratic(0.0), num_examples=60)["loss_drop"]) > 1
 
 
@@ -112,13 +112,13 @@ def test_cost_is_every_pass_over_examples(num_examples: int, shares_anchor: bool
 
 def test_a_run_with_a_control_variate_shares_its_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
     shared: list[bool] = []
-    find = run_module.descend
+    find = descents.descend
 
     def watched(*args: Any, shares_anchor: bool, **options: Any) -> dict[str, float] | None:
         shared.append(shares_anchor)
         return find(*args, shares_anchor=shares_anchor, **options)
 
-    monkeypatch.setattr(run_module, "descend", watched)
+    monkeypatch.setattr(descents, "descend", watched)
     for gradient in ("plain", "control-variate"):
         few = replace(SETTINGS, num_draws=8, max_steps=20, gradient=gradient, step_size=0.01, friction=0.5)
         estimate_problem(quadratic(0.0), few)

@@ -15,8 +15,9 @@ from targets import expected_llc, power_problem, shifted_problem
 from targets import sample as trace_of
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
+from hf_llc.calibration.friction import limit_effective_step
 from hf_llc.calibration.gradient_noise import gradient_noise
-from hf_llc.calibration.pilot import Pilot, limit_effective_step
+from hf_llc.calibration.pilot import Pilot
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig

@@ -20,6 +20,7 @@ import torch
 from targets import power_problem, shifted_problem
 
 from hf_llc import LLCEvaluator, LLCResult
+from hf_llc.budget import Budget
 from hf_llc.cli import console
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError, OutOfTime
@@ -31,7 +32,8 @@ from hf_llc.parallel.processes import Processes, _sendable
 from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.problem import Part, Problem
-from hf_llc.progress import Budget, Range, Watch, watch, watching
+from hf_llc.progress import Watch, watch, watching
+from hf_llc.ranges import Range
 from hf_llc.workflow.estimate_model import estimate_problem
 from hf_llc.workflow.forecast import cost_of_losses, expect_little, seconds_of_gradient, told, work_before_chains
 from hf_llc.workflow.memory_plan import Plan

@@ -16,11 +16,13 @@ import torch
 from torch import Tensor
 
 from hf_llc.backend.random_streams import counter_seed
+from hf_llc.calibration.energy import AtWStar, Energy
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import KeptTensors, StageFolder
-from hf_llc.progress import Range, TimeIsUp, watch
+from hf_llc.progress import TimeIsUp, watch
+from hf_llc.ranges import Range
 
 _GRADIENTS = 30
 """Gradients of a descent at most."""
@@ -79,78 +81,9 @@ def history_of_descent(weights: int) -> int:
     return max(_HISTORY[0], min(_HISTORY[1], _HISTORY_BYTES // (2 * weights)))
 
 
-class AtWStar:
-    """∇L_n(w*), and ∇L_B(w*) of examples, each `[1, parameter]`.
-
-    Args:
-        posterior: losses and gradients around w*.
-        kept: the gradients of a descent.
-        is_shared: the chains need them too, for their control variate; then they are `Posterior.anchor_gradients`,
-            which may be known already.
-    """
-
-    def __init__(self, posterior: Posterior, kept: KeptTensors, *, is_shared: bool) -> None:
-        self._posterior, self._is_shared = posterior, is_shared
-        if is_shared:  # which keep themselves
-            self.mean = torch.cat(posterior.anchor_gradients.mean, dim=1)
-        else:
-            (self.mean,) = kept.once("mean", lambda: [self.of(None)])
-
-    def of(self, indices: Tensor | None) -> Tensor:
-        """∇L_B(w*) of the examples `indices`, int64 `[1, m]`; None: all."""
-        w_star, anchors = self._posterior.start(1), self._posterior.anchor_gradients
-        pieces = anchors.of(indices, w_star) if self._is_shared else self._posterior.gradient(w_star, indices)[1]
-        return torch.cat(pieces, dim=1)
-
-    def tilt(self, indices: Tensor) -> Tensor:
-        """∇L_B(w*) − ∇L_n(w*)."""
-        return self.of(indices) - self.mean
-
-    def spent(self, num_examples: int) -> int:
-        """Gradients of single examples that these took, `num_examples` of them beside the mean.
-
-        That of the mean belongs to the control variate where that has one.
-        """
-        if not self._is_shared:
-            return self._posterior.num_examples + num_examples
-        return 0 if self._posterior.anchor_gradients.are_kept else num_examples
-
-
 def disk_of_descent(weights: int) -> int:
     """Bytes on disk of the gradients of a descent that takes longer than `save_seconds`; `weights`: bytes of one."""
     return (_GRADIENTS + 1) * weights
-
-
-class _Energy:
-    """U of the examples `indices`, made to have the gradient of all examples at w* (a control variate).
-
-    A minimum of all examples is none of fewer. The term −⟨∇L_B(w*) − ∇L_n(w*), w − w*⟩ takes that away: where ∇L_n(w*)
-    is zero, the gradient of this U at w* is zero too, whichever the examples.
-    """
-
-    def __init__(self, posterior: Posterior, law: Law, indices: Tensor | None, tilt: Tensor | None) -> None:
-        self.posterior, self.law, self.indices, self.tilt = posterior, law, indices, tilt
-        self.w_star = posterior.start(1)
-        self.reference = float(posterior.paired_loss(indices, 1))
-
-    def excess(self, w: Tensor) -> tuple[float, Tensor]:
-        """nβ(L(w) − L(w*)) and ∇L(w), `[1, parameter]`."""
-        loss, pieces = self.posterior.gradient(w, self.indices)
-        excess, grad = float(loss) - self.reference, torch.cat(pieces, dim=1)
-        if self.tilt is not None:
-            excess -= float((self.tilt.double() * (w - self.w_star)).sum())
-            grad.sub_(self.tilt)
-        return self.law.nbeta * excess, grad
-
-    def pull(self, w: Tensor) -> float:
-        """(γ/2)‖w − w*‖²."""
-        return self.law.localization / 2 * float((w - self.w_star).double().square().sum())
-
-    def gradient(self, w: Tensor) -> tuple[float, Tensor]:
-        """U and ∇U."""
-        excess, grad = self.excess(w)
-        grad.mul_(self.law.nbeta).add_(w - self.w_star, alpha=self.law.localization)
-        return excess + self.pull(w), grad
 
 
 class _Enough(Exception):
@@ -217,7 +150,7 @@ def _descend(
     total = posterior.num_examples
     rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
     if num_examples == total:
-        energy = _Energy(posterior, law, None, None)
+        energy = Energy(posterior, law, None, None)
         w, spent = _lowest(energy, posterior, llc, kept)
         loss_drop, loss_drop_se = -energy.excess(w)[0], rounding
         seen = (spent + 1) * total
@@ -225,7 +158,7 @@ def _descend(
         at_w_star = AtWStar(posterior, kept, is_shared=shares_anchor)
         fitted, held_out = _two_sets(posterior, num_examples)
         (tilt,) = kept.once("tilt", lambda: [at_w_star.tilt(fitted)])
-        energy = _Energy(posterior, law, fitted, tilt)
+        energy = Energy(posterior, law, fitted, tilt)
         w, spent = _lowest(energy, posterior, llc, kept)
         drops = _drops(posterior, law, w, at_w_star, held_out, kept)
         values = torch.tensor(drops, dtype=torch.float64)
@@ -253,7 +186,7 @@ def _drops(
     drops: list[float] = []
 
     def drop(part: Tensor) -> list[Tensor]:
-        energy = _Energy(posterior, law, part, at_w_star.tilt(part))
+        energy = Energy(posterior, law, part, at_w_star.tilt(part))
         return [torch.tensor(-energy.excess(w)[0], dtype=torch.float64)]
 
     for number, part in enumerate(held_out.chunk(_PARTS, dim=1)):
@@ -287,7 +220,7 @@ def has_ended(falls: Sequence[float], llc: float) -> bool:
     return max(brought[-_STILL:]) <= min(bound, _SLOWER * max(brought))
 
 
-def _lowest(energy: _Energy, posterior: Posterior, llc: float, kept: KeptTensors) -> tuple[Tensor, int]:
+def _lowest(energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors) -> tuple[Tensor, int]:
     """The point of the lowest U that L-BFGS meets, w* if there is none below it, and the gradients that it took.
 
     Gradients that are kept lead L-BFGS where it was.

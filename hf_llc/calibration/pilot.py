@@ -19,8 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from hf_llc.calibration.friction import FRICTION, largest_effective_step, limit_effective_step
 from hf_llc.calibration.gradient_noise import gradient_noise
-from hf_llc.calibration.noise_spectrum import Spectrum, gradients_of, heating_share, noise_spectrum
+from hf_llc.calibration.noise_spectrum import Spectrum, gradients_of, noise_spectrum
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
@@ -49,35 +50,8 @@ _PILOT_SHARE = 10
 _HEAT_ERROR, _HEAT_SHARE = 0.25, 3
 """A quarter of the heat, more than its uncertainty as a rule, may be a third of the standard error asked for."""
 
-_FRICTION = (0.05, 3.0)
-"""Least and largest friction. Momentum that outlasts a few oscillations of flat directions gains nothing; above 3 the
-chain is overdamped."""
-
 _NOISY = 0.25
 """Friction from which on the noise spectrum is worth its cost."""
-
-_LEAST_SHARE = 0.1
-"""Least ω. The quadrature cannot tell a smaller one from 0."""
-
-
-def limit_effective_step(step_size: float, ceiling: float, friction: float | None = None) -> tuple[float, float]:
-    """The least friction with ε_eff = ε·coth(friction/2) ≤ `ceiling`; if no friction is enough, ε is lowered too.
-
-    Args:
-        step_size: the largest stable ε.
-        ceiling: largest ε_eff.
-        friction: given friction, which is kept; only ε is lowered.
-
-    Returns:
-        ε and friction.
-    """
-    low, high = _FRICTION if friction is None else (friction, friction)
-    if ceiling >= effective_step_size(step_size, low):
-        return step_size, low
-    if ceiling <= effective_step_size(step_size, high):
-        return ceiling * math.tanh(high / 2), high
-    ratio = ceiling / step_size  # coth(friction/2)
-    return step_size, math.log((ratio + 1) / (ratio - 1))
 
 
 def num_blocks(sample: SampleConfig) -> int:
@@ -123,7 +97,7 @@ class Pilot:
         self.begun = 0
         self.spectrum: Spectrum | None = None
         self.spent = 0
-        self.least_friction, self.least_llc = _FRICTION[0], 1.0
+        self.least_friction, self.least_llc = FRICTION[0], 1.0
 
     def begin_walk(self, w: Tensor | None = None) -> None:
         """Go on from `w`, or from w*, by the present law and kind of gradient."""
@@ -220,7 +194,7 @@ class Pilot:
         step_size = STABLE / self.energy_curvature
         is_at_w_star = len(self.path) == self.begun  # the control variate has no noise there
         if self.sample.gradient == "auto" and not is_at_w_star:
-            is_harmless = effective_step_size(step_size, _FRICTION[0]) * plain <= 8 * share  # at the least friction
+            is_harmless = effective_step_size(step_size, FRICTION[0]) * plain <= 8 * share  # at the least friction
             # a control variate doubles the cost of a step
             kind = "plain" if is_harmless or 2 * controlled >= plain else "control-variate"
             if kind == "control-variate" and not self._can_control():
@@ -228,7 +202,13 @@ class Pilot:
             self.gradient = kind
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
-        ceiling = self._effective_step_ceiling(step_size, 8 * share / noise) if noise > 0 else math.inf
+        ceiling = (
+            math.inf
+            if noise == 0
+            else largest_effective_step(
+                8 * share / noise, step_size, self.spectrum, steps_allowed=self.sample.steps_allowed
+            )
+        )
         self.step_size, self.friction = limit_effective_step(step_size, ceiling, friction)
         self.friction = max(self.friction, self.least_friction) if friction is None else friction
         if self.sample.localization == "auto":
@@ -252,18 +232,6 @@ class Pilot:
             self.journal.close()
             return False
         return True
-
-    def _effective_step_ceiling(self, step_size: float, allowed: float) -> float:
-        """The largest ε_eff with ε_eff·ω ≤ `allowed`, by bisection: a larger ε_eff allows a smaller γ and raises ω."""
-        if self.spectrum is None:
-            return allowed
-        low, high = allowed, max(allowed, effective_step_size(step_size, _FRICTION[0]))
-        for _ in range(40):
-            middle = math.sqrt(low * high)
-            localization = relaxing_localization(middle, self.sample.steps_allowed)
-            share = max(heating_share(self.spectrum, localization), _LEAST_SHARE)
-            low, high = (middle, high) if middle * share <= allowed else (low, middle)
-        return low
 
     def _is_spectrum_due(self, *, is_last: bool) -> bool:
         """True if the noise spectrum should be measured now.

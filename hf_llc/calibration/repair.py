@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+from hf_llc.calibration.friction import limit_effective_step
 from hf_llc.calibration.ladder import SLOWER
-from hf_llc.calibration.pilot import limit_effective_step
 from hf_llc.config import SampleConfig
 from hf_llc.judging.verdict import lower_by
 from hf_llc.records.chain_settings import ChainSettings

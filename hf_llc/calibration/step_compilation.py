@@ -36,7 +36,7 @@ def compile_if_faster(
         batch_size: examples a step.
 
     Returns:
-        `compile`: whether to (`Posterior.compile_for`). The milliseconds of a gradient, `eager` and `compiled`; None:
+        `compile`: whether to (`OnePass.compile_for`). The milliseconds of a gradient, `eager` and `compiled`; None:
         it was not tried, failed, or was another function.
     """
     w = posterior.start(num_chains)
@@ -44,11 +44,11 @@ def compile_if_faster(
     indices = None if batch_size == posterior.num_examples else indices % posterior.num_examples
 
     def eager() -> Tensor:
-        posterior.compile_for()
+        posterior.one_pass.compile_for()
         return torch.cat(posterior.gradient(w, indices)[1], dim=1)
 
     def compiled() -> Tensor:
-        posterior.compile_for(num_chains=num_chains, batch_size=batch_size)
+        posterior.one_pass.compile_for(num_chains=num_chains, batch_size=batch_size)
         return torch.cat(posterior.gradient(w, indices)[1], dim=1)
 
     seconds = None
@@ -59,7 +59,7 @@ def compile_if_faster(
                 seconds = times_in_turn(eager, compiled)
         except (RuntimeError, ValueError, TypeError, NotImplementedError):  # no compiler, or code that it cannot take
             pass
-    posterior.compile_for()
+    posterior.one_pass.compile_for()
     posterior.buffer.release()
     if seconds is None:
         return {"compile": False, "eager": None, "compiled": None}

@@ -32,7 +32,7 @@ class ShardedPosterior(Posterior):
         watch().spend(size / self.group.size)
         loss = torch.zeros(1, dtype=torch.float64, device=self.device)
         for batch, counts in self.minibatches.in_step(indices):
-            with torch.enable_grad(), self._autocast():
+            with torch.enable_grad(), self.one_pass.autocast():
                 losses = self.problem.losses(self.model, batch)
                 # FSDP takes the mean over the processes: with this factor it is their sum
                 total = losses.sum() * (self.group.size / size if counts else 0.0)
@@ -53,7 +53,7 @@ class ShardedPosterior(Posterior):
         losses = torch.zeros(self.num_examples, dtype=torch.float64, device=self.device)
         at, _ = self.group.share(self.num_examples)
         for batch, counts in self.minibatches.in_step(None):
-            with self._autocast():
+            with self.one_pass.autocast():
                 part = self.problem.losses(self.model, batch)
             if counts:
                 losses[at : at + len(part)] = part.double()

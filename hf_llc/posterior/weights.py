@@ -103,3 +103,12 @@ def chain_dtype(parameters: Iterable[Tensor]) -> torch.dtype:
             remedy="use dtype float32, with mixed_precision bf16 for speed",
         )
     return torch.float32
+
+
+def put(w: Tensor, model: nn.Module) -> None:
+    """Make a point `[1, parameter]` the model's weights, a new tensor for each sampled parameter."""
+    start = 0
+    for parameter in sampled_parameters(model).values():
+        values = w[0, start : start + parameter.numel()].to(parameter.device)
+        parameter.data = values.view(parameter.shape).clone()
+        start += parameter.numel()

@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hf_llc.budget import Budget
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.files import write_atomically
 from hf_llc.parallel.processes import Processes
-from hf_llc.progress import Budget
 from hf_llc.studies import measure_components
 from hf_llc.studies.along_series import look_at_all, measured_series, opened
 from hf_llc.studies.checkpoint_series import Checkpoint

@@ -14,11 +14,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hf_llc.budget import Budget
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import write_atomically
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.parallel.processes import Processes
-from hf_llc.progress import Budget
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
 from hf_llc.studies.along_series import look_at_all, measured_series, opened

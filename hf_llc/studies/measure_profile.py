@@ -18,8 +18,9 @@ from hf_llc.files import write_atomically
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import Range, Watch, watch, watching
+from hf_llc.progress import Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
+from hf_llc.ranges import Range
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.studies.profile_hessian import size_of, spectrum_of
 from hf_llc.studies.profile_ladder import Ladder, fewest_and_most

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+from hf_llc.budget import Budget
 from hf_llc.components.listed import components_named
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.files import check_writable
 from hf_llc.parallel.processes import Processes
-from hf_llc.progress import Budget
 from hf_llc.result import LLCResult
 from hf_llc.studies.load_once import load_once
 from hf_llc.workflow.estimate_model import estimate_model

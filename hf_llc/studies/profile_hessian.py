@@ -79,7 +79,7 @@ def spectrum_of(run: Run, hessian: HessianSettings) -> Quadratic:
         if known is not None:
             return known
         common: dict[str, Any] = {"seed": run.asked.seed, "iterations": hessian.iterations}
-        common |= {"num_examples": size.examples, "folder": run.stage_folder(f"hessian/{number:04d}")}
+        common |= {"num_examples": size.examples, "folder": run.findings.stage_folder(f"hessian/{number:04d}")}
         if number == hessian.probes:
             found = slope_spectrum(posterior, **common)
         elif number < hessian.probes:

@@ -61,7 +61,7 @@ class Ladder:
         for number, localization in enumerate(ladder):
             weakest = number + 1 == len(ladder)
             if weakest and can_descend(self.run.posterior):
-                descent = self.run.descent(self._settings(localization), f"profile-{self.number}")
+                descent = self.run.descents.of(self._settings(localization), f"profile-{self.number}")
             self._expect(sum(steps[number + 1 :]))
             found = self._rung(number, localization, steps[number], descent)
             if found is None:  # the time is up

@@ -20,7 +20,8 @@ from hf_llc.config import SampleConfig
 from hf_llc.numerals import duration, number, short, span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
-from hf_llc.progress import Range, said, watch
+from hf_llc.progress import watch
+from hf_llc.ranges import Range, said
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
 from hf_llc.workflow.continuations import few_chains

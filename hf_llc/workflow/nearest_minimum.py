@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
@@ -13,10 +12,10 @@ from hf_llc.config import SampleConfig
 from hf_llc.judging.moved import is_moved
 from hf_llc.numerals import number
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import StageFolder
 from hf_llc.progress import watch
+from hf_llc.workflow.findings import Findings
 from hf_llc.workflow.run_folder import RunFolder
 
 
@@ -26,8 +25,7 @@ def nearest_minimum(
     folder: RunFolder,
     processes: Processes,
     *,
-    kept: Callable[[float], KeptLosses | None],
-    decided: Callable[[str, Callable[[StageFolder], Any]], Any],
+    findings: Findings,
 ) -> tuple[Tensor, dict[str, Any]]:
     """ŵ, `[1, parameter]`, the same bits on every process, and the report of `minimize` with that of `held_out`.
 
@@ -36,8 +34,7 @@ def nearest_minimum(
         sample: settings.
         folder: of the run, for the optimizer's states.
         processes: all of them call this together; the main process's group works.
-        kept: first learning rate → where ℓ_i at the end of an attempt are kept.
-        decided: keeps a finding for a resumed run.
+        findings: keep ℓ_i at the end of an attempt, and what `held_out` says.
     """
     assert isinstance(sample.batch_size, int)
     common = {"batch_size": sample.batch_size, "seal": folder.seal, "save_seconds": sample.save_seconds}
@@ -48,7 +45,7 @@ def nearest_minimum(
                 posterior,
                 steps=sample.minimize_steps,
                 state=folder.state / "minimize.safetensors",
-                kept=kept,
+                kept=findings.losses,
                 report=lambda step, loss: watch().say(lambda: f"loss {number(loss)}"),
                 **common,
             )
@@ -66,6 +63,6 @@ def nearest_minimum(
 
     w, done = processes.main_group_does(work)
     if is_moved(done):
-        found = decided("held-out", look) or {"num_gradients": 0}
+        found = findings.once("held-out", look) or {"num_gradients": 0}
         done = {**done, **found, "num_gradients": done["num_gradients"] + found["num_gradients"]}
     return w, done

@@ -22,7 +22,9 @@ from hf_llc.observables import Observable, observables_named
 from hf_llc.observables.observable import checked
 from hf_llc.observables.probe import Probe
 from hf_llc.observe_setting import SAMPLED, split_of
+from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import hash_of
+from hf_llc.posterior.posterior import Posterior
 from hf_llc.problem import Problem
 from hf_llc.progress import watch
 from hf_llc.workflow.fingerprints import loss_fingerprint
@@ -114,6 +116,35 @@ def fingerprints_of(observables: Mapping[str, Observable]) -> dict[str, Any]:
         name: hash_of(list(it.examples.values())) if isinstance(it, Probe) else loss_fingerprint(it)
         for name, it in observables.items()
     }
+
+
+def start_observables(
+    observables: Mapping[str, Observable],
+    posterior: Posterior,
+    sample: SampleConfig,
+    folder: Path,
+    processes: Processes,
+) -> None:
+    """Show the observables the model at w*, and refuse records that will not fit.
+
+    Args:
+        observables: of the run.
+        posterior: around w*.
+        sample: says how many chains, steps and records.
+        folder: of the run.
+        processes: all of them call this together.
+
+    Raises:
+        InputError: the records do not fit into memory or on the disk.
+    """
+    model, count = posterior.model, processes.count
+
+    def start() -> None:
+        start_probes(observables, model)
+        check_records_fit(observables, model, sample, folder, processes=count)
+
+    posterior.buffer.release()
+    processes.all_do(start)
 
 
 def start_probes(observables: Mapping[str, Observable], model: torch.nn.Module) -> None:

@@ -5,15 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
-from hf_llc.calibration.chain_batching import fastest_chain_batch
-from hf_llc.calibration.descent import can_descend, descend, examples_of_descent
 from hf_llc.calibration.repair import retry_settings
-from hf_llc.calibration.step_compilation import compile_if_faster
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging.basin import has_learnt_nothing
@@ -21,29 +18,29 @@ from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe, judged
 from hf_llc.judging.stopping import is_long_enough
-from hf_llc.numerals import short
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.posterior.kept_sum import KeptSum
-from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.posterior.stage_files import KeptTensors, StageFolder
-from hf_llc.posterior.weights import sampled_parameters
+from hf_llc.posterior.stage_files import KeptTensors
+from hf_llc.posterior.weights import put
 from hf_llc.problem import Problem
-from hf_llc.progress import total, watch
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate, LocalizationCheck, is_trusted
 from hf_llc.records.trace import Trace
 from hf_llc.result import LLCResult
 from hf_llc.samplers import SAMPLERS
 from hf_llc.samplers.effective_step import slow_step_size
+from hf_llc.workflow.chain_choices import compile_chains, fastest_batch
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
+from hf_llc.workflow.descents import Descents
+from hf_llc.workflow.findings import Findings
 from hf_llc.workflow.forecast import Foresee, expect_chains, expect_little, forecast, work_of_chains
 from hf_llc.workflow.heat_share import Heat
 from hf_llc.workflow.nearest_minimum import nearest_minimum
 from hf_llc.workflow.notes import with_notes
-from hf_llc.workflow.observed import check_records_fit, references_of, start_probes
+from hf_llc.workflow.observed import references_of, start_observables
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
@@ -84,8 +81,8 @@ class Run:
         self.problem, self.asked, self.folder, self.processes = problem, sample, folder, processes
         self.batch_size = sample.batch_size
         self.observables = observables or {}
+        self.findings = Findings(folder, processes, sample.save_seconds)
         self.posterior = self._posterior()
-        self._start_observables()
         is_new = processes.main_does(lambda: folder.has_nothing)
         self._foresee = foresee
         forecast(
@@ -98,7 +95,6 @@ class Run:
             self.asked = replace(self.asked, gradient="plain")
         self.minimization: dict[str, Any] | None = None
         self.calibration: dict[str, Any] | None = None
-        self._descents: dict[Law, dict[str, float] | None] = {}
 
     def measure_anchor(self) -> None:
         """Compute ℓ_i(w*), which are kept in the folder on the way.
@@ -117,40 +113,19 @@ class Run:
         Args:
             rate: first learning rate of the minimization whose end w* is; 0: there was none.
         """
-        posterior, folder = self.posterior, self.stage_folder("anchor")
-        posterior.kept_losses = self._kept_losses(rate)
+        posterior, folder = self.posterior, self.findings.stage_folder("anchor")
+        posterior.kept_losses = self.findings.losses(rate)
         if posterior.buffer.shard_spans() is None:
             posterior.anchor_gradients.kept = KeptTensors(posterior.group, posterior.device, folder)
         if self.processes.is_main and posterior.group.size == 1:
-            posterior.kept_sum = KeptSum(self.stage_folder("sum"))
-
-    def stage_folder(self, name: str) -> StageFolder:
-        """Where a stage of this name keeps what it has found so far."""
-        return StageFolder(self.folder.state / name, f"{self.folder.seal}/{name}", self.asked.save_seconds)
-
-    def _kept_losses(self, rate: float) -> KeptLosses | None:
-        """Where ℓ_i at w* are kept, or at the end of a minimization at this learning rate; the main process's alone."""
-        if not self.processes.is_main:
-            return None
-        path = self.folder.state / ("losses.safetensors" if rate == 0 else f"losses-{rate:g}.safetensors")
-        return KeptLosses(path, self.folder.seal, self.asked.save_seconds)
+            posterior.kept_sum = KeptSum(self.findings.stage_folder("sum"))
 
     def _posterior(self) -> Posterior:
-        """The posterior around the model's present weights."""
-        return open_posterior(self.problem, self.asked, self.processes, batch_size=self.batch_size)
-
-    def _start_observables(self) -> None:
-        """Show the observables the model at w*, and refuse records that will not fit."""
-        if not self.observables:
-            return
-        model, count = self.posterior.model, self.processes.count
-
-        def start() -> None:
-            start_probes(self.observables, model)
-            check_records_fit(self.observables, model, self.asked, self.folder.folder, processes=count)
-
-        self.posterior.buffer.release()
-        self.processes.all_do(start)
+        """The posterior around the model's present weights, which the observables have seen."""
+        posterior = open_posterior(self.problem, self.asked, self.processes, batch_size=self.batch_size)
+        if self.observables:
+            start_observables(self.observables, posterior, self.asked, self.folder.folder, self.processes)
+        return posterior
 
     def prepare(self) -> None:
         """Minimize and calibrate, if that was asked for, and fix the settings of the chains."""
@@ -158,17 +133,18 @@ class Run:
         sample = self.asked
         if self.asked.step_size == "auto":
             with watch().stage("calibrate"):
-                self.calibration = self.decided_once(
+                self.calibration = self.findings.once(
                     "calibration", lambda folder: calibrate(self.posterior, self.asked, folder)
                 )
             assert self.calibration is not None
             sample = with_calibration(sample, self.calibration)
         if self.asked.chain_batch_size == "auto":
-            batching = self.decided_once("batching", lambda _: self._batching())
-            sample = replace(sample, chain_batch_size=batching["chain_batch_size"])
+            size = fastest_batch(self.posterior, self.asked, self.findings, self.processes)
+            sample = replace(sample, chain_batch_size=size)
         self.decided, self.settings = sample, ChainSettings.of(sample)
         if self.asked.compile == "auto":
-            self._compile_if_faster()
+            work = self._foresee(self.posterior, self.settings, self.processes, checks=False)
+            compile_chains(self.posterior, self.settings, self.findings, work)
         expect_chains(self.posterior, self.settings, self.processes, self._foresee)
         self.sampling = Sampling(
             self.posterior,
@@ -179,7 +155,14 @@ class Run:
             describe=describe,
             observables=self.observables,
         )
-        self.heat = Heat(self.sampling, self.decided_once)
+        self.heat = Heat(self.sampling, self.findings.once)
+        self.descents = Descents(self.sampling, self.findings.once, self.asked, self._first_llc)
+
+    @property
+    def _first_llc(self) -> float:
+        """λ̂ at the end of calibration; NaN if there is none."""
+        path = [] if self.calibration is None else self.calibration["path"]
+        return path[-1]["llc"] if path and isinstance(path[-1], dict) else math.nan
 
     @property
     def came_from_above(self) -> bool:
@@ -240,7 +223,7 @@ class Run:
                 chains,
                 self.asked,
                 step_in_backward=self._steps_in_backward(settings),
-                is_compiled=self.posterior.is_compiled(settings.chain_batch_size, settings.batch_size),
+                is_compiled=self.posterior.one_pass.is_compiled(settings.chain_batch_size, settings.batch_size),
                 minimize=self.minimization,
                 calibration=self.calibration,
             ),
@@ -257,7 +240,7 @@ class Run:
     def sample(self, settings: ChainSettings, name: str) -> SampledChains:
         """Run the chains; their `Trace.heat` becomes that part of the gradient noise's heat which reaches λ̂."""
         is_hopeless = self.is_hopeless
-        descent = None if is_hopeless else self.descent(settings, name)
+        descent = None if is_hopeless else self.descents.of(settings, name)
         least_heat = functools.partial(self.heat.at_least, settings=settings, name=name)
         self.sampling.is_long_enough = functools.partial(
             is_long_enough, has_learnt_nothing=is_hopeless, descent=descent, least_heat=least_heat
@@ -287,25 +270,6 @@ class Run:
             heat_error=error,
             descent=descent,
         )
-
-    def descent(self, settings: ChainSettings, name: str) -> dict[str, float] | None:
-        """How far a descent from w* falls at the γ of these chains; None if this process cannot tell."""
-        if not can_descend(self.posterior):
-            return None
-        law = Law(nbeta=settings.nbeta, localization=settings.localization)
-        if law not in self._descents:  # an attempt with another ε has the same minimum
-            size = {"num_examples": examples_of_descent(self.asked, self.posterior), "batch_size": self.batch_size}
-            path = [] if self.calibration is None else self.calibration["path"]
-            llc = path[-1]["llc"] if path and isinstance(path[-1], dict) else math.nan
-            shares = settings.gradient == "control-variate"
-            with watch().stage("descend"):
-                descent = self.decided_once(
-                    f"descent-{name}",
-                    lambda folder: descend(self.posterior, law, llc=llc, shares_anchor=shares, folder=folder, **size),
-                )
-            self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
-            self._descents[law] = descent
-        return self._descents[law]
 
     def judge(self, chains: SampledChains, localization_check: LocalizationCheck | None = None) -> Estimate:
         """λ̂ and its verdict from sampled chains (`hf_llc.judging.estimator.estimate`).
@@ -351,62 +315,13 @@ class Run:
 
     def _minimize(self) -> dict[str, Any]:
         """Move the model's weights to the nearest minimum, the same bits on every process; they are w* from here on."""
-        w, done = nearest_minimum(
-            self.posterior,
-            self.asked,
-            self.folder,
-            self.processes,
-            kept=self._kept_losses,
-            decided=self.decided_once,
-        )
-        start = 0
+        w, done = nearest_minimum(self.posterior, self.asked, self.folder, self.processes, findings=self.findings)
         cost = self.posterior.loss_cost
         del self.posterior  # its anchor is the old w*
-        for parameter in sampled_parameters(self.problem.model).values():
-            values = w[0, start : start + parameter.numel()].to(parameter.device)
-            parameter.data = values.view(parameter.shape).clone()
-            start += parameter.numel()
+        put(w, self.problem.model)
         self.posterior = self._posterior()
         self.posterior.loss_cost = cost
         self._keep(done["learning_rate"])
         self.posterior.losses_end = "descend"
         self.processes.all_do(lambda: check_finite(self.posterior))
-        self._start_observables()
         return done
-
-    def decided_once(self, name: str, work: Callable[[StageFolder], Any]) -> Any:
-        """The finding of `work`, which is done once a run; a resumed run reads it from the folder.
-
-        The group of the main process does it: gradients are sums over a group. `work` gets a folder for what it has
-        found so far.
-        """
-        finding = self.processes.main_does(lambda: self.folder.decided(name))
-        if finding is None:
-            new = self.processes.main_group_does(lambda: work(self.stage_folder(name)))
-            finding = self.processes.main_does(lambda: self.folder.decide(name, new))
-        return finding
-
-    def _compile_if_faster(self) -> None:
-        """Compile the chains' gradients if a measurement, made once a run, finds that it pays."""
-        shape = {"num_chains": self.settings.chain_batch_size, "batch_size": self.settings.batch_size}
-        if self.posterior.steps_in_backward(**shape):
-            return
-        work = self._foresee(self.posterior, self.settings, self.processes, checks=False)
-        count = total(work.values()).least / (shape["num_chains"] * shape["batch_size"])
-        with watch().stage("compile"):
-            found = self.decided_once(
-                "compile", lambda _: compile_if_faster(self.posterior, num_gradients=count, **shape)
-            )
-        if found["compile"]:
-            self.posterior.compile_for(**shape)
-            watch().note(f"compiled: a gradient takes {short(found['compiled'])} ms, not {short(found['eager'])}")
-
-    def _batching(self) -> dict[str, Any]:
-        """How many chains to step together, by measurement."""
-        return fastest_chain_batch(
-            self.posterior,
-            num_chains=self.asked.num_chains,
-            num_groups=self.processes.count // self.processes.group.size,
-            batch_size=self.batch_size,
-            seed=self.asked.seed,
-        )

@@ -11,7 +11,8 @@ from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.numerals import short, span
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import Range, total, watch
+from hf_llc.progress import watch
+from hf_llc.ranges import Range, total
 
 Work = dict[str, Range]
 """Stage → what it takes, in gradients of one example on this process."""
