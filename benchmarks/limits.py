@@ -142,7 +142,8 @@ def main() -> None:
     parser.add_argument("--max-seconds", type=float, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.plain:
-        sys.exit(plain(*args.plain, {"max_seconds": args.max_seconds}, str(args.output)))
+        name, weights = args.plain
+        sys.exit(plain(name, weights, {"max_seconds": args.max_seconds}, str(args.output)))
     if args.kept is not None:
         args.kept.mkdir(parents=True, exist_ok=True)
     for name in args.models:

@@ -172,16 +172,19 @@ def train_folder(arguments: list[str], steps: int) -> None:
     from hf_llc.config import LoadConfig
     from hf_llc.loading.problem_loader import load_problem
 
-    given = {key.removeprefix("--").replace("-", "_"): x for key, x in zip(*[iter(arguments)] * 2, strict=True)}
+    given: dict[str, Any] = {
+        key.removeprefix("--").replace("-", "_"): x for key, x in zip(*[iter(arguments)] * 2, strict=True)
+    }
     if "max_length" in given:
         given["max_length"] = int(given["max_length"])
     problem = load_problem(given["model"], given["data"], LoadConfig(**given))
+    model: Any = problem.model
 
     def losses(batch: Any) -> Any:
-        return problem.losses(problem.model, {name: x[batch] for name, x in problem.examples.items()})
+        return problem.losses(model, {name: x[batch] for name, x in problem.examples.items()})
 
-    trained(problem.model, losses, problem.num_examples, steps)
-    problem.model.save_pretrained(given["model"])
+    trained(model, losses, problem.num_examples, steps)
+    model.save_pretrained(given["model"])
 
 
 def trained(module: Any, losses: Callable[[Any], Any], num_examples: int, steps: int) -> None:
