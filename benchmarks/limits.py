@@ -80,13 +80,13 @@ def _made(name: str, folder: Path, steps: int) -> list[str]:
 def _read(err: str, out: str) -> dict[str, Any]:
     """What a run said."""
     verdict = re.search(r"^verdict\s+(.*)$", out, re.MULTILINE)
-    told = re.search(r"^hf_llc:   all\s+(.*?)(?:, ([\d.]+) GiB)?(?:;.*)?$", err, re.MULTILINE)
+    told = re.search(r"^hf_llc:   all\s+(.*?)(?:, [\d.]+ GiB)?(?:;.*)?$", err, re.MULTILINE)
     stages = re.findall(r"^hf_llc: ([^:]+): (\d+) s", err, re.MULTILINE)
     return {
         "verdict": verdict and verdict[1], "foretold": told and told[1], "foretold_s": _foretold_seconds(err),
         "early_s": _early_seconds(err),
         "is_cut": "max_seconds" in out + err,
-        "foretold_gib": float(told[2]) if told and told[2] else None, "stages": dict(stages),
+        "foretold_gib": _foretold_gib(err), "stages": dict(stages),
         "last": err.splitlines()[-1:],
     }  # fmt: skip
 
@@ -97,6 +97,14 @@ _SECONDS = {"s": 1, "min": 60, "h": 3600}
 def _foretold_seconds(err: str) -> float | None:
     """The guess of the forecast of a whole run."""
     return _seconds(re.search(r"^hf_llc:   all\s+about ([\d.]+) (s|min|h)\b", err, re.MULTILINE))
+
+
+def _foretold_gib(err: str) -> float | None:
+    """The memory of the largest stage; a model that has learnt nothing has no descent, as it is told."""
+    rooms = dict(re.findall(r"^hf_llc:   (\S.*?)  .*, ([\d.]+) GiB", err, re.MULTILINE))
+    if "the model has learnt nothing" in err:
+        rooms = {name: room for name, room in rooms.items() if name not in ("descend", "all")}
+    return max(map(float, rooms.values()), default=None)
 
 
 def _early_seconds(err: str) -> float | None:

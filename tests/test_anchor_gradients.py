@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from tiny import llama
 from torch.nn import functional as F
 
 from hf_llc.config import SampleConfig
+from hf_llc.parallel.processes import Processes
 from hf_llc.posterior import anchor_gradients
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
@@ -17,6 +19,9 @@ from hf_llc.problem import Problem
 from hf_llc.samplers.walk import Walk
 from hf_llc.workflow import descents
 from hf_llc.workflow.estimate_model import estimate_problem
+from hf_llc.workflow.run import Run
+from hf_llc.workflow.run_folder import RunFolder
+from hf_llc.workflow.settings import decide_from_data
 
 
 def language_model(length: int = 20) -> Problem:
@@ -100,3 +105,24 @@ def test_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     assert posterior_of(language_model()).anchor_gradients.are_kept
     monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", 24 * posterior.num_parameters * 4 - 1)
     assert not posterior_of(language_model()).anchor_gradients.are_kept
+
+
+@pytest.mark.parametrize("gradient", ["plain", "control-variate"])
+def test_chains_without_a_control_variate_hold_no_gradients_of_examples(gradient: str, tmp_path: Path) -> None:
+    """A pilot may have looked at them."""
+    problem = language_model()
+    asked = SampleConfig(
+        sampler="baoab",
+        gradient=gradient,
+        nbeta=50.0,
+        batch_size=4,
+        step_size=1e-5,
+        localization=10.0,  # type: ignore[arg-type]
+    )
+    begun = Run(problem, decide_from_data(asked, problem), RunFolder(tmp_path), Processes())
+    anchor = begun.posterior.anchor_gradients
+    before = [mean.clone() for mean in anchor.mean]
+    assert anchor.kept_bytes == 24 * begun.posterior.num_parameters * 4 and "_rows" in vars(anchor)
+    begun.prepare()
+    assert ("_rows" in vars(anchor)) == (gradient == "control-variate")
+    assert all(torch.equal(a, b) for a, b in zip(before, anchor.mean, strict=True))

@@ -25,7 +25,7 @@ from hf_llc.judging.checks import is_change_known
 from hf_llc.judging.running import describe
 from hf_llc.judging.stopping import is_long_enough
 from hf_llc.parallel.processes import Processes
-from hf_llc.posterior.curvature import Curvature
+from hf_llc.posterior.curvature import Curvature, inner_product
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
@@ -407,3 +407,14 @@ def test_a_given_step_size_is_kept() -> None:
     problem = power_problem(H, power=4)
     result = estimate_problem(problem, sample(step_size=0.004, num_burnin_steps=200, num_draws=50))
     assert result.trace is not None and (result.trace.step_size[:, ::20] == 0.004).all()
+
+
+def test_an_inner_product_is_summed_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In float64, whatever the pieces: each sum of thirty products is exact in it."""
+    u, v = (torch.randint(-99, 99, (1, 30), generator=torch.Generator().manual_seed(i)).float() for i in range(2))
+    whole = inner_product(u, v)
+    assert whole.dtype == torch.float64 and float(whole) == sum(
+        a * b for a, b in zip(u[0].tolist(), v[0].tolist(), strict=True)
+    )
+    monkeypatch.setattr("hf_llc.posterior.curvature._PIECE", 7)
+    assert inner_product(u, v) == whole

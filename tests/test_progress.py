@@ -547,15 +547,30 @@ def test_a_forecast_has_a_guess_between_the_least_and_the_most(clock: Clock) -> 
     assert run.asked.minimize
 
 
-def test_peaks_by_hand() -> None:
-    """1,000 weights of four bytes; an example keeps 100 bytes and has logits of 30; 8 a batch, 64 a pass."""
+def test_peaks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 weights of four bytes; 100 bytes an example, of which logits take 30; 8 a batch, 200 a pass, 64 in all."""
+    monkeypatch.setattr("hf_llc.workflow.peak_memory._GAPS", 1.0)
     plan = Plan(1000, "cpu", 4000, 4000, 400, 800, "eight examples", 10**9)
-    found = peaks(plan, Passes(100, 30, 8, 64), SampleConfig(minimize=True, sampler="sgld"), descends=True)
-    kept = found["minimize"] - 6 * 4000 - 800
-    assert found["L_n(w*)"] - kept == 4000 + 64 * (90 + 25)
-    assert found["calibrate"] - kept == 10 * 4000 + 800
-    assert found["descend"] - kept == 64 * 100 + (9 + 2 * 10) * 4000
-    assert found["sample"] - kept == plan.whole("sgld") - 4000
+    passes = Passes(100, 30, batch=8, most=200, examples=64, rows=10**6)
+    found = peaks(plan, passes, SampleConfig(minimize=True, sampler="sgld"), descends=True)
+    assert found == {
+        "L_n(w*)": 4000 + 64 * (90 + 25),
+        "minimize": 9 * 4000 + 64 * (90 + 25),
+        "calibrate": 10 * 4000 + 800,
+        "descend": 64 * 100 + (16 + 2 * 10) * 4000,
+        "sample": plan.whole("sgld") - 4000,
+    }
+    noisy = peaks(plan, passes, SampleConfig(sampler="baoab"), descends=False)
+    assert noisy["L_n(w*)"] == found["L_n(w*)"]
+    assert noisy["calibrate"] - 10**6 == 15 * 4000 + 128 * 100
+    assert noisy["sample"] - 10**6 == plan.whole("baoab") - 4000
+    assert noisy["measure heat"] - 10**6 == 11 * 4000 + 128 * 100, "sixteen batches, drawn from 64 examples"
+    asked_for = SampleConfig(sampler="sgld", step_size=1e-6, localization=1.0, gradient="control-variate")
+    assert peaks(plan, passes, asked_for, descends=False)["sample"] - 10**6 == found["sample"]
+    monkeypatch.setattr("hf_llc.workflow.peak_memory._GAPS", 1.5)
+    assert passes.gradient(8) == 1200 and passes.gradient(10**6) == 1.5 * 200 * 100
+    monkeypatch.setattr("hf_llc.workflow.peak_memory._HEAP", 100)
+    assert passes.gradient(8) == 3 * 8 * 30 + 1.5 * (800 - 3 * 8 * 30), "no gaps around large tensors"
 
 
 def test_a_watch_keeps_nothing_of_each_stage(clock: Clock) -> None:

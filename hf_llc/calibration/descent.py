@@ -257,4 +257,6 @@ def _lowest(energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors)
     )  # fmt: skip
     with contextlib.suppress(_Enough, TimeIsUp), watch().until("descend"):
         optimizer.step(closure)  # type: ignore[arg-type]
+    optimizer.state.clear()  # its history, which the cycles of an optimizer would hold until they are collected
+    w.grad = None
     return best, spent

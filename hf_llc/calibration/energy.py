@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from hf_llc.posterior.curvature import inner_product
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import KeptTensors
@@ -67,13 +68,14 @@ class Energy:
         loss, pieces = self.posterior.gradient(w, self.indices)
         excess, grad = float(loss) - self.reference, torch.cat(pieces, dim=1)
         if self.tilt is not None:
-            excess -= float((self.tilt.double() * (w - self.w_star)).sum())
+            excess -= float(inner_product(self.tilt, w - self.w_star))
             grad.sub_(self.tilt)
         return self.law.nbeta * excess, grad
 
     def pull(self, w: Tensor) -> float:
         """(γ/2)‖w − w*‖²."""
-        return self.law.localization / 2 * float((w - self.w_star).double().square().sum())
+        step = w - self.w_star
+        return self.law.localization / 2 * float(inner_product(step, step))
 
     def gradient(self, w: Tensor) -> tuple[float, Tensor]:
         """U and ∇U."""

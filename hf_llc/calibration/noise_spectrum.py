@@ -18,7 +18,7 @@ from torch import Tensor
 
 from hf_llc.judging import statistics
 from hf_llc.judging.heat import SIGNIFICANT_HEAT
-from hf_llc.posterior.curvature import hessian_product
+from hf_llc.posterior.curvature import hessian_product, inner_product
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import Journal
@@ -179,16 +179,16 @@ def _lanczos(
     def begin() -> Tensor:
         start = noise()
         length = buffer.norm(start)
-        held["before"], held["v"] = torch.zeros_like(start), start / float(length)
+        held["before"], held["v"] = torch.zeros_like(start), start.div_(float(length))
         return length
 
     def advance() -> Tensor:
         v = held["v"]
         u = product(v).mul_(law.nbeta).sub_(held["before"], alpha=beta)
-        alpha = float(buffer.sum_over_shards((u.double() * v).sum()))
+        alpha = float(buffer.sum_over_shards(inner_product(u, v)))
         u.sub_(v, alpha=alpha)
         length = float(buffer.norm(u))
-        held["before"], held["v"] = v, u / length if length > 0 else u
+        held["before"], held["v"] = v, u.div_(length) if length > 0 else u
         return torch.tensor([alpha, length], dtype=torch.float64, device=u.device)
 
     size = float(journal.once(begin))

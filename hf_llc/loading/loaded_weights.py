@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
-
 import torch
 from torch.nn.parameter import is_lazy
 
+from hf_llc.backend.memory import return_freed_memory
 from hf_llc.errors import InputError
 from hf_llc.loading.quantization import check_not_quantized
 from hf_llc.parallel.sharding import full_tensor_of
@@ -24,15 +22,8 @@ def narrow_if_lossless(model: torch.nn.Module) -> None:
         if all(p.dtype == torch.float32 and torch.equal(p.data.to(dtype).float(), p.data) for p in parameters):
             for parameter in parameters:
                 parameter.data = parameter.data.to(dtype)
-            _return_freed_memory()
+            return_freed_memory()  # large chains come in one piece and could not use the pieces
             return
-
-
-def _return_freed_memory() -> None:
-    """Give freed memory back to the system."""
-    # glibc would keep pieces below 32 MiB. Large chains come in one piece and could not use them.
-    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
-        ctypes.CDLL(None).malloc_trim(0)
 
 
 def check_weights(model: torch.nn.Module) -> None:

@@ -54,8 +54,21 @@ class AnchorGradients:
         """Whether the gradients of all examples are in memory, or will be."""
         buffer = self.buffer
         is_one_process = buffer.group.size == 1 and buffer.shard_spans() is None
-        size = self.num_examples * buffer.num_parameters * buffer.dtype.itemsize
-        return is_one_process and self.num_positions >= _LONG and size <= _KEPT_BYTES
+        return is_one_process and self.num_positions >= _LONG and self._size <= _KEPT_BYTES
+
+    @property
+    def _size(self) -> int:
+        """Bytes of the gradients of all examples."""
+        return self.num_examples * self.buffer.num_parameters * self.buffer.dtype.itemsize
+
+    @property
+    def kept_bytes(self) -> int:
+        """Bytes of the gradients of all examples, if they are kept once they are needed; else 0."""
+        return self._size if self.are_kept else 0
+
+    def forget_examples(self) -> None:
+        """Free the gradients of single examples. Who asks for them again pays for them again."""
+        vars(self).pop("_rows", None)
 
     @property
     def is_mean_known(self) -> bool:

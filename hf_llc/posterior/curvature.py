@@ -15,6 +15,9 @@ _REACH = 1e-3
 """Distance of the gradient differences that give Hessian-vector products, relative to ‖w‖: far enough that float32
 rounding does not matter, near enough that the Hessian of a network does not change."""
 
+_PIECE = 2**22
+"""Numbers that are summed in float64 at a time."""
+
 STABLE = 0.25
 """εκ at which samplers with momentum begin, that is h = √ε = 0.5/√κ; they are stable below εκ = 4."""
 
@@ -32,8 +35,14 @@ def hessian_product(
         direction: v, unit vectors, `[chain, parameter]`.
     """
     length = _REACH * posterior.buffer.norm(w).clamp_min(1.0)
-    ahead = posterior.gradient(w + length * direction, indices)[1]
-    return torch.cat([a - b for a, b in zip(ahead, base, strict=True)], dim=1) / length
+    ahead = posterior.gradient((length * direction).add_(w), indices)[1]
+    return torch.cat([a.sub_(b) for a, b in zip(ahead, base, strict=True)], dim=1).div_(length)
+
+
+def inner_product(u: Tensor, v: Tensor) -> Tensor:
+    """⟨u, v⟩ of two vectors of one shape, a float64 number: piece by piece, so that no large vector is copied."""
+    pieces = zip(u.flatten().split(_PIECE), v.flatten().split(_PIECE), strict=True)
+    return torch.stack([(a.double() * b).sum() for a, b in pieces]).sum()
 
 
 def top_eigenvalue(
@@ -66,7 +75,7 @@ def _power_step(
     """‖∇²L_B(w) v‖, float64 `[chain]`, and its direction; v where that has none."""
     product = hessian_product(posterior, w, indices, base, direction)
     size = posterior.buffer.norm(product)
-    direction = torch.where(_is_sound(size), product / size, direction)
+    direction = torch.where(_is_sound(size), product.div_(size), direction)
     return size[:, 0].double(), direction
 
 

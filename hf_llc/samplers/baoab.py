@@ -53,6 +53,7 @@ class BAOAB(Kernel):
     per_chain = ("shrink",)
     has_friction = True
     adapts_step_size = True
+    measures_heat = True
     unmeasured_in_backward = "the heat of gradient noise, which is then not taken off λ̂,"
     state_copies = 1
     step_copies = 2  # two gradients, for their noise

@@ -58,6 +58,9 @@ class Kernel(ABC):
     adapts_step_size: ClassVar[bool] = False
     """Takes the setting `adapt_step_size`: a chain lowers its own ε."""
 
+    measures_heat: ClassVar[bool] = False
+    """Reports `Step.heat`; how much of it reaches λ̂ is then measured after the chains."""
+
     learns_in_burnin: ClassVar[bool] = False
     """Learns a preconditioner in burn-in, which must have steps."""
 

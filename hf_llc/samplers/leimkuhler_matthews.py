@@ -20,6 +20,7 @@ class LeimkuhlerMatthews(Kernel):
     1/a_i, a_i = nβ h_i + γ, at every ε < 4/max a_i; SGLD's is 1/(a_i (1 − ε a_i/4)).
     """
 
+    measures_heat = True
     unmeasured_in_backward = "the heat of gradient noise, which is then not taken off λ̂,"
     step_copies = 2  # two gradients, for their noise
 

@@ -298,7 +298,7 @@ def told(work: Work, each: float, state_bytes: int, memory: dict[str, int]) -> l
 
 
 def _room(size: int | None) -> str:
-    return "" if size is None else f", {size / 2**30:.1f} GiB"
+    return "" if size is None else f", {size / 2**30:.{2 if size < 2**30 else 1}f} GiB"
 
 
 def _said(seconds: Range) -> str:

@@ -60,8 +60,8 @@ def forecast_without_weights(load: LoadConfig, sample: SampleConfig) -> tuple[Pl
     )
     if sample.sampler == "auto":
         sample = replace(sample, sampler="baoab")
-    many = sample.micro_batch_size or auto_micro_batch_size(length, logits)
-    passes = Passes((plan.activations or 0) // examples, 4 * length * logits, batch, many)
+    most = sample.micro_batch_size or auto_micro_batch_size(length, logits)
+    passes = Passes((plan.activations or 0) // examples, 4 * length * logits, batch, most, examples=most)
     descends = not plan.step_in_backward(sample.sampler)
     held = plan.anchor if device.type == "cuda" else IMPORTED + plan.anchor
     return plan, {stage: held + size for stage, size in peaks(plan, passes, sample, descends=descends).items()}

@@ -85,13 +85,13 @@ class Plan:
                 "whole": self.whole(name),
                 "in_backward": self.in_backward(name),
                 "step_in_backward": self.step_in_backward(name),
-                "fits": self.fits(self._needed(name)),
+                "fits": self.fits(self.needed(name)),
             }
             for name in SAMPLERS
         }
         return {**vars(self), "calibration": self.calibration(), "samplers": samplers}
 
-    def _needed(self, sampler: str) -> int:
+    def needed(self, sampler: str) -> int:
         """Bytes of a chain that steps as `step_in_backward` says."""
         in_backward = self.in_backward(sampler)
         return in_backward if in_backward is not None and self.step_in_backward(sampler) else self.whole(sampler)
@@ -112,7 +112,7 @@ class Plan:
         for name in SAMPLERS:
             in_backward = self.in_backward(name)
             mode = "step in backward" if self.step_in_backward(name) else "whole gradients"
-            if not self.fits(self._needed(name)):
+            if not self.fits(self.needed(name)):
                 mode += ", does not fit"
             lines.append(
                 f"{name:<22}{_gib(self.state(name)):>11}{_gib(self.whole(name)):>11}"

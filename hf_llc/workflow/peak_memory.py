@@ -6,25 +6,37 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from hf_llc.backend.memory import return_freed_memory
 from hf_llc.calibration.descent import history_of_descent
 from hf_llc.calibration.noise_spectrum import NUM_BATCHES
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.minibatches import logits_per_token
 from hf_llc.posterior.posterior import Posterior
+from hf_llc.samplers import SAMPLERS
 from hf_llc.workflow.memory_plan import PILOT_COPIES, Plan
 
-_DESCENT_COPIES, _SPECTRUM_COPIES = 9, 8
-"""Tensors as large as the weights in a descent, beside its history, and in the spectrum of the noise."""
+_MINIMIZE_COPIES, _DESCENT_COPIES, _SPECTRUM_COPIES = 9, 16, 11
+"""Tensors as large as the weights in a minimization, in a descent, beside its history, and in the spectrum of the noise
+(measured)."""
 
-_KEPT = 2**27 + 2**26
-"""What the allocator keeps of earlier stages, and the libraries that the last one imports (measured)."""
+_PILOT_STATE = 4
+"""Tensors as large as the weights that a pilot holds while it measures that spectrum."""
 
-IMPORTED = 2**29 + 2**27
-"""Of Python, torch and transformers, where this process does not hold them yet."""
+_GAPS, _HEAP = 1.5, 2**25
+"""Times the bytes of its tensors that a pass takes, and bytes of a tensor up to which that is so. Those lie in the C
+library's heap, where a pass does not fit exactly into what the one before has freed (1.1 to 1.8, measured on four
+models); larger ones are given back to the system."""
+
+IMPORTED = 2**29 + 2**25
+"""Of Python, torch and transformers with a small model and its data, where this process does not hold them yet."""
+
+_BEFORE_ROWS = ("L_n(w*)", "minimize")
+"""Stages before gradients of single examples at w* are kept."""
 
 
 def resident_bytes() -> int:
-    """What this process holds now; a usual amount where the system does not say."""
+    """What this process holds and uses now; a usual amount where the system does not say."""
+    return_freed_memory()
     try:
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
@@ -40,13 +52,28 @@ class Passes:
         each: bytes that one example's forward pass keeps for its backward pass, its loss included.
         logits: bytes of one example's logits.
         batch: examples of a minibatch.
-        many: examples of the largest pass, of those that there are.
+        most: examples of a pass at most.
+        examples: of the data; a guess where they are not known.
+        rows: bytes of the gradients of single examples at w* that a control variate keeps.
     """
 
     each: int
     logits: int
     batch: int
-    many: int
+    most: int
+    examples: int
+    rows: int = 0
+
+    def gradient(self, examples: int) -> int:
+        """Bytes of the gradient of so many examples, those of the weights aside."""
+        count = min(examples, self.most)
+        large = 3 * count * self.logits if count * self.logits > _HEAP else 0  # as they are, and two copies in a loss
+        return large + int(_GAPS * max(count * self.each - large, 0))
+
+    @property
+    def losses(self) -> int:
+        """Bytes of a pass without gradients: three copies of its logits, and a layer's activations."""
+        return min(self.examples, self.most) * (3 * self.logits + self.each // 4)
 
 
 def passes_of(posterior: Posterior, plan: Plan, batch_size: int) -> Passes:
@@ -54,7 +81,8 @@ def passes_of(posterior: Posterior, plan: Plan, batch_size: int) -> Passes:
     data = posterior.minibatches
     one = (plan.activations or 0) // max(min(batch_size, data.micro_batch_size), 1)
     logits = 4 * posterior.problem.num_positions * logits_per_token(posterior.model)
-    return Passes(one, logits, batch_size, min(data.micro_batch_size, posterior.num_examples))
+    rows = 0 if posterior.step_in_backward else posterior.anchor_gradients.kept_bytes
+    return Passes(one, logits, batch_size, data.micro_batch_size, posterior.num_examples, rows)
 
 
 def peaks(plan: Plan, passes: Passes, sample: SampleConfig, *, descends: bool) -> dict[str, int]:
@@ -63,24 +91,33 @@ def peaks(plan: Plan, passes: Passes, sample: SampleConfig, *, descends: bool) -
     Args:
         plan: of one chain.
         passes: over examples.
-        sample: the settings.
+        sample: the settings. Where a control variate may be chosen, what it keeps is counted.
         descends: there is a descent from w*, with whole gradients.
     """
-    weights, batch = plan.weights, min(passes.batch, passes.many) * passes.each
-    many = passes.many * passes.each
-    # a pass without gradients keeps three copies of its logits, and a layer's activations
-    found = {"L_n(w*)": weights + passes.many * (3 * passes.logits + passes.each // 4)}
+    sampler = SAMPLERS[sample.sampler]
+    weights, batch = plan.weights, passes.gradient(passes.batch)
+    spectrum = passes.gradient(NUM_BATCHES * passes.batch) + _SPECTRUM_COPIES * weights
+    found = {"L_n(w*)": weights + passes.losses}
     if sample.minimize:
-        found["minimize"] = 6 * weights + batch
+        found["minimize"] = _MINIMIZE_COPIES * weights + max(batch, passes.losses)
     if sample.step_size == "auto":
-        spectrum = min(NUM_BATCHES * passes.batch, passes.many) * passes.each + _SPECTRUM_COPIES * weights
-        found["calibrate"] = max(batch + PILOT_COPIES * weights, spectrum)
+        pilot = batch + PILOT_COPIES * weights
+        found["calibrate"] = max(pilot, spectrum + _PILOT_STATE * weights) if sampler.has_friction else pilot
     if descends:
-        found["descend"] = many + (_DESCENT_COPIES + 2 * history_of_descent(weights)) * weights
-    in_backward, whole = plan.in_backward(sample.sampler), plan.whole(sample.sampler)
-    is_short = plan.step_in_backward(sample.sampler) and in_backward is not None
-    found["sample"] = (in_backward if is_short and in_backward is not None else whole) - plan.anchor
-    return {stage: size + _KEPT for stage, size in found.items()}
+        history = 2 * history_of_descent(weights)
+        found["descend"] = passes.gradient(passes.examples) + (_DESCENT_COPIES + history) * weights
+    found["sample"] = plan.needed(sample.sampler) - (plan.activations or 0) + batch - plan.anchor
+    if sampler.measures_heat and not plan.step_in_backward(sample.sampler):
+        found["measure heat"] = spectrum
+    if may_control(sample):
+        return {stage: size + (0 if stage in _BEFORE_ROWS else passes.rows) for stage, size in found.items()}
+    return found
+
+
+def may_control(sample: SampleConfig) -> bool:
+    """Whether chains have a control variate, or a pilot may choose one."""
+    is_open = sample.gradient == "auto" and sample.step_size == "auto" and SAMPLERS[sample.sampler].has_friction
+    return is_open or sample.gradient == "control-variate"
 
 
 def render_peaks(found: dict[str, int]) -> str:

@@ -142,6 +142,8 @@ class Run:
             size = fastest_batch(self.posterior, self.asked, self.findings, self.processes)
             sample = replace(sample, chain_batch_size=size)
         self.decided, self.settings = sample, ChainSettings.of(sample)
+        if self.settings.gradient == "plain":  # a pilot may have looked at a control variate
+            self.posterior.anchor_gradients.forget_examples()
         if self.asked.compile == "auto":
             work = self._foresee(self.posterior, self.settings, self.processes, checks=False)
             compile_chains(self.posterior, self.settings, self.findings, work)
