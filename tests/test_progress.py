@@ -35,7 +35,14 @@ from hf_llc.problem import Part, Problem
 from hf_llc.progress import Watch, watch, watching
 from hf_llc.ranges import Range
 from hf_llc.workflow.estimate_model import estimate_problem
-from hf_llc.workflow.forecast import cost_of_losses, expect_little, seconds_of_gradient, told, work_before_chains
+from hf_llc.workflow.forecast import (
+    cost_of_losses,
+    expect_little,
+    seconds_of_gradient,
+    told,
+    work_before_chains,
+    work_of_chains,
+)
 from hf_llc.workflow.memory_plan import Plan
 from hf_llc.workflow.opened_run import in_time
 from hf_llc.workflow.peak_memory import Passes, peaks
@@ -571,6 +578,22 @@ def test_peaks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert passes.gradient(8) == 1200 and passes.gradient(10**6) == 1.5 * 200 * 100
     monkeypatch.setattr("hf_llc.workflow.peak_memory._HEAP", 100)
     assert passes.gradient(8) == 3 * 8 * 30 + 1.5 * (800 - 3 * 8 * 30), "no gaps around large tensors"
+
+
+@pytest.mark.parametrize(
+    ("settings", "samples"),
+    [({"num_draws": 30}, 1), ({"num_draws": 750}, 3), ({"num_draws": 4000}, 4), ({"sampler": "sgld"}, 0)],
+)
+def test_a_spectrum_costs_what_its_chains_pay_for(settings: dict, samples: int) -> None:
+    """Sixteen gradients and a hundred a sample, a quarter of what the chains take; without heat there is none."""
+    posterior = Posterior(shifted_problem(H, num_examples=40, spread=0.5))
+    asked = {"sampler": "baoab", "batch_size": 4, "num_chains": 2, "num_burnin_steps": 0, "max_steps": 10_000}
+    sample = SampleConfig(**{**asked, "num_steps_between_draws": 1, **settings})  # type: ignore[arg-type]
+    heat = work_of_chains(posterior, sample, Processes(), checks=False).get("measure heat")
+    expected = (16 + 100 * samples) * 4
+    assert heat == (None if samples == 0 else (0, 0.75 * expected, expected))
+    full = work_of_chains(posterior, replace(sample, batch_size=40), Processes(), checks=False)
+    assert "measure heat" not in full, "all examples have no noise"
 
 
 def test_a_watch_keeps_nothing_of_each_stage(clock: Clock) -> None:

@@ -53,6 +53,11 @@ def samples_within(num_gradients: int) -> int:
     return min(max(num_gradients // (4 * (NUM_BATCHES + _COST)), 1), _SAMPLES)
 
 
+def cost_within(num_gradients: int) -> int:
+    """Cost of the spectrum that chains of `num_gradients` pay for, in gradients of a minibatch, at most."""
+    return NUM_BATCHES + samples_within(num_gradients) * _COST
+
+
 Spectrum = list[list[float]]
 """Nodes and weights of the quadrature, and the sample of each: curvatures nβh, and the share of the power at each."""
 

@@ -14,7 +14,7 @@ import torch
 
 from hf_llc.calibration.descent import can_descend, disk_of_descent, work_of_descent
 from hf_llc.calibration.held_out import SHARE
-from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS
+from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, cost_within
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
 from hf_llc.numerals import duration, number, short, span
@@ -60,8 +60,9 @@ _MUCH_DISK = 2**28
 _SLOW = 1.0
 """Seconds of one example's gradient from which on no whole minibatch is timed."""
 
-_HEAT_GUESS = 0.15
-"""Share of the largest spectrum that is measured on average: none, or one sample of four."""
+_HEAT_GUESS = 0.75
+"""Share of its largest cost that a spectrum takes as a rule: calibration lets the heat be a significant part of λ̂, and
+some spectra end at their first sample."""
 
 _OF_MANY = ("L_n(w*)", "descend", "measure heat")
 _QUICK = 2.0
@@ -271,8 +272,9 @@ def work_of_chains(
     full = full if sample.draw_loss == "full" else 0.0  # of L_n(w) at the draws
     costs = [one * times + full for times in taken]
     work: Work = {"sample": Range(*(step * cost for step, cost in zip(steps, costs, strict=True)))}
-    spectrum = float(NUM_GRADIENTS * sample.batch_size)
-    work["measure heat"] = Range(0.0, _HEAT_GUESS * spectrum, spectrum)
+    if SAMPLERS[sample.sampler].measures_heat and sample.batch_size < posterior.num_examples:
+        guess, most = (cost_within(int(sample.num_chains * many)) for many in steps[1:])
+        work["measure heat"] = Range(0.0, _HEAT_GUESS * guess, float(most)).times(sample.batch_size)
     if checks:
         few = sum(len(batch) for batch in batches if batch[0] < few_chains(sample.num_chains, size)) / max(chains, 1)
         guess = 0.0 if posterior.num_parameters < _REWEIGHTED else few * steps.guess / 2 * costs[0]
