@@ -21,11 +21,14 @@ from worker import examples, network, squared_error
 from hf_llc.cli.entry_point import main
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.progress import Watch
 from hf_llc.publishing.result_folder import read_curve
+from hf_llc.ranges import Range
 from hf_llc.result import LLCResult
 from hf_llc.studies import measure_curve
 from hf_llc.studies.checkpoint_series import Checkpoint, checkpoint_folders
 from hf_llc.studies.series_left import SeriesLeft, faults_of
+from hf_llc.workflow import opened_run
 from hf_llc.workflow.folder_lock import FolderLock
 
 FAST = [*FLAGS, "--step-size", "1e-3", "--num-draws", "20", "--num-burnin-steps", "5", "--no-check-localization"]
@@ -269,6 +272,28 @@ def test_the_stiffest_of_three_decides(scales: tuple[float, ...], hardest: str, 
     assert curve.calibrated_on == hardest
     if scales[-1] and scales[1]:
         assert said[0].startswith(f"{hardest} decides the settings: the largest curvature of nβL (first ")
+
+
+def test_the_checkpoint_that_decides_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three are looked at, two are loaded again; λ̂ is as where the one that decides is named."""
+    sample = SampleConfig(num_chains=2, num_draws=10, max_steps=40, batch_size=20, check_localization=False)
+    loads: list[Any] = []
+    load = opened_run.load_problem
+    monkeypatch.setattr(opened_run, "load_problem", lambda *args, **given: loads.append(args) or load(*args, **given))
+    plans: list[dict[str, Any]] = []
+    stage = Watch.stage
+    monkeypatch.setattr(Watch, "stage", lambda self, *given: plans.append(dict(self.plan)) or stage(self, *given))
+    curves = []
+    for word in (None, "step1"):
+        asked: dict[str, Any] = {"output": tmp_path / str(word), "calibrate_on": word}
+        curves.append(
+            measure_curve.measure(load=LoadConfig(), sample=sample, **asked, **named_checkpoints(0.9, 1, 0.8))
+        )
+    assert len(loads) == 5 + 3
+    assert [point.llc for point in curves[0].points] == [point.llc for point in curves[1].points]
+    looks = [plan for plan in plans if plan and all(name.startswith("look at") for name in plan)]
+    assert list(dict.fromkeys(map(tuple, looks))) == [("look at step1", "look at step2"), ("look at step2",)]
+    assert all(work == Range(240, 240, 240) for plan in looks for work in plan.values()), "twelve gradients of twenty"
 
 
 def test_a_point_goes_on_to_the_error_asked_for(tmp_path: Path) -> None:

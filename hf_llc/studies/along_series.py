@@ -12,6 +12,7 @@ from hf_llc.config import LoadConfig
 from hf_llc.errors import FolderError, InputError, OutOfTime
 from hf_llc.files import check_writable
 from hf_llc.parallel.processes import Processes
+from hf_llc.problem import Problem
 from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.series_left import Judged, SeriesLeft, faults_of
 from hf_llc.workflow.opened_run import Given
@@ -34,7 +35,12 @@ def look_at_all(series: SeriesLeft[Any], load: LoadConfig, output: str | Path, *
 
 
 def opened(
-    checkpoint: Checkpoint, *, load: LoadConfig, dataset: Any, data_fingerprint: str | None
+    checkpoint: Checkpoint,
+    *,
+    load: LoadConfig,
+    dataset: Any,
+    data_fingerprint: str | None,
+    kept: dict[str, Problem],
 ) -> tuple[LoadConfig, Given]:
     """What a checkpoint is loaded by: the settings, and the objects in place of names in them.
 
@@ -43,9 +49,11 @@ def opened(
         load: settings common to all.
         dataset: the data, or None if `load` names them.
         data_fingerprint: of the examples that are to be measured on; None: any.
+        kept: problems that were loaded already, by the names of their checkpoints; each is taken from there.
     """
     model, loss_fn = (None, None) if checkpoint.open is None else checkpoint.open()
-    given = Given(model=model, data=dataset, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
+    objects = {"model": model, "data": dataset, "problem": kept.pop(checkpoint.name, None)}
+    given = Given(**objects, loss_fn=loss_fn, data_fingerprint=data_fingerprint)
     return replace(load, **checkpoint.load), given
 
 

@@ -20,8 +20,10 @@ from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
+from hf_llc.problem import Problem
 from hf_llc.progress import Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
+from hf_llc.ranges import Range
 from hf_llc.studies.checkpoint_series import Checkpoint
 from hf_llc.studies.series_left import SeriesLeft
 from hf_llc.workflow.open_posterior import open_posterior
@@ -45,18 +47,21 @@ def hardest(
     sample: SampleConfig,
     given_of: GivenOf,
     *,
+    kept: dict[str, Problem],
     processes: Processes,
     progress: bool,
     max_seconds: float | None,
 ) -> tuple[str, str]:
     """The word of the checkpoint to calibrate on, and why. All processes call it; the main one decides.
 
-    The last one where the steps of chains are given, or where there is no time to look.
+    The last one where the steps of chains are given, or where there is no time to look. Once the first is looked at, it
+    is known how long the others take.
 
     Args:
         series: the checkpoints.
         sample: how to sample.
         given_of: how a checkpoint is loaded.
+        kept: the problem of the stiffest so far is left here, under its name, for who measures it next.
         processes: which share the work later.
         progress: show what is done.
         max_seconds: for the whole series; None: no limit.
@@ -69,14 +74,21 @@ def hardest(
 
     def curvature(name: str) -> float:
         load, given = given_of(series.named(name))
-        with watch().stage(f"look at {name}"):
-            return processes.all_do(lambda: in_time(lambda: _curvature(load, sample, given)))
+        with watch().stage(_stage(name)):
+            value, problem = processes.all_do(lambda: in_time(lambda: _curvature(load, sample, given)))
+        is_stiffest = math.isfinite(value) and not any(other >= value for other in found.values())
+        if is_stiffest and processes.count == 1:  # of several each has a device of its own, not that of this problem
+            kept.clear()
+            kept[name] = problem
+        return value
 
     is_shown = progress and processes.is_main
     with own_modes(), watching(Watch(show=is_shown, max_seconds=limit, spell=for_stderr)):
         for name, word in words.items():
             try:
                 found[word] = curvature(name)
+                work = watch().ended[_stage(name)]
+                watch().plan = {_stage(other): Range(*[work] * 3) for other, word in words.items() if word not in found}
             except OutOfTime:
                 return "last", "there was no time to compare the first, the middle and the last"
             except InputError:  # said when it is measured
@@ -92,8 +104,12 @@ def hardest(
     return word, f"the largest curvature of nβL ({values})"
 
 
-def _curvature(load: LoadConfig, sample: SampleConfig, given: Given) -> float:
-    """The largest curvature of nβL at w* on some examples; NaN for an untrained model."""
+def _stage(name: str) -> str:
+    return f"look at {name}"
+
+
+def _curvature(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[float, Problem]:
+    """The largest curvature of nβL at w* on some examples, NaN for an untrained model; and what was loaded."""
     with alone():
         problem, decided = loaded(load, sample, given)
         with preserved(problem.model), restricted(problem.model, problem.part):
@@ -104,5 +120,5 @@ def _curvature(load: LoadConfig, sample: SampleConfig, given: Given) -> float:
             w = posterior.start(1)
             loss = float(posterior.gradient(w, rows)[0])
             if problem.trivial_loss is not None and not loss < _UNTRAINED * problem.trivial_loss:
-                return math.nan
-            return Curvature(posterior, nbeta=decided.nbeta).refresh(w, rows, iterations=_ITERATIONS)
+                return math.nan, problem
+            return Curvature(posterior, nbeta=decided.nbeta).refresh(w, rows, iterations=_ITERATIONS), problem

@@ -11,6 +11,7 @@ from hf_llc.budget import Budget
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.files import write_atomically
 from hf_llc.parallel.processes import Processes
+from hf_llc.problem import Problem
 from hf_llc.studies import measure_components
 from hf_llc.studies.along_series import look_at_all, measured_series, opened
 from hf_llc.studies.checkpoint_series import Checkpoint
@@ -75,7 +76,10 @@ def measure(
     look_at_all(series, load, output, processes=processes)
     folder = RunFolder(output, files=COMPONENT_CURVE_FILES)
 
-    given_of = functools.partial(opened, load=load, dataset=dataset, data_fingerprint=data_fingerprint)
+    kept: dict[str, Problem] = {}
+    of_all = {"load": load, "dataset": dataset, "data_fingerprint": data_fingerprint}
+    given_of = functools.partial(opened, **of_all, kept=kept)
+    look = {"processes": processes, "progress": progress, "max_seconds": sample.max_seconds}
 
     def measured(checkpoint: Checkpoint, decided: ComponentTable | None) -> ComponentTable:
         asked, given = given_of(checkpoint)
@@ -99,9 +103,7 @@ def measure(
         check=lambda: _check_tables(folder.folder, series),
         processes=processes,
         calibrate_on=calibrate_on,
-        hardest=functools.partial(
-            hardest, series, sample, given_of, processes=processes, progress=progress, max_seconds=sample.max_seconds
-        ),
+        hardest=functools.partial(hardest, series, sample, given_of, kept=kept, **look),
         resume=resume,
         overwrite=overwrite,
     ) as name:

@@ -19,6 +19,7 @@ from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import write_atomically
 from hf_llc.judging.paired import Measured, difference
 from hf_llc.parallel.processes import Processes
+from hf_llc.problem import Problem
 from hf_llc.publishing.result_folder import CURVE_FILES
 from hf_llc.result import LLCResult
 from hf_llc.studies.along_series import look_at_all, measured_series, opened
@@ -84,7 +85,10 @@ def measure(
     folder = RunFolder(output, files=CURVE_FILES)
     paired: dict[str, Measured] = {}
 
-    given_of = functools.partial(opened, load=load, dataset=dataset, data_fingerprint=data_fingerprint)
+    kept: dict[str, Problem] = {}
+    of_all = {"load": load, "dataset": dataset, "data_fingerprint": data_fingerprint}
+    given_of = functools.partial(opened, **of_all, kept=kept)
+    look = {"processes": processes, "progress": progress, "max_seconds": sample.max_seconds}
 
     def measured(checkpoint: Checkpoint, decided: LLCResult | None) -> LLCResult:
         asked, given = given_of(checkpoint)
@@ -110,9 +114,7 @@ def measure(
         check=lambda: _check_points(folder.folder, series, overwrite=overwrite),
         processes=processes,
         calibrate_on=calibrate_on,
-        hardest=functools.partial(
-            hardest, series, sample, given_of, processes=processes, progress=progress, max_seconds=sample.max_seconds
-        ),
+        hardest=functools.partial(hardest, series, sample, given_of, kept=kept, **look),
         resume=resume,
         overwrite=overwrite,
     ) as name:
