@@ -61,7 +61,7 @@ def test_noisy_labels_stand_at_a_minimum_with_the_directions_that_theory_counts(
 def test_references_are_what_hmc_gives(name: str) -> None:
     """The run that made the number, at another seed and with a quarter of the draws."""
     reference, target = REFERENCES[name], TARGETS[name]()
-    sample = replace(reference.settings(), seed=1, num_steps_between_draws=1, num_draws=500)
+    sample = replace(reference.settings(), seed=1, num_burnin_steps=150, num_steps_between_draws=1, num_draws=500)
     result = estimate_problem(target.problem, sample)
     assert result.r_hat < 1.02 and result.ess > 1000
     assert abs(result.llc - reference.llc) < 4 * math.hypot(result.llc_se, reference.llc_se)
