@@ -51,11 +51,11 @@ class OutOfTime(InputError):
     Args:
         stage: in which the time was up.
         how_far: it got, in words.
-        limit: `max_seconds`.
+        limit: `max_seconds`, or what is said of it.
         remedy: what the user can do.
     """
 
-    def __init__(self, stage: str, how_far: str, *, limit: float | None, remedy: str) -> None:
+    def __init__(self, stage: str, how_far: str, *, limit: float | str | None, remedy: str) -> None:
         super().__init__(f"no draws: max_seconds stopped the run in {stage}, {how_far}", value=limit, remedy=remedy)
 
     def __reduce__(self) -> tuple[Any, ...]:  # another process raises it too

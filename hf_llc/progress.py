@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from torch.nn.modules.module import register_module_forward_pre_hook
 
 from hf_llc.errors import OutOfTime
+from hf_llc.numerals import short, typed
 from hf_llc.parallel.group import Group
 from hf_llc.progress_display import BAR_SECONDS, Stage, display
 from hf_llc.ranges import Range, said, total
@@ -59,6 +60,7 @@ class Watch:
         show: draw a bar on a terminal; elsewhere print a line every half minute.
         begun: `time.monotonic()` at the beginning of the command; None: now.
         max_seconds: time for the whole command; None: no limit.
+        limit: a part's share of it, if the command has several; None: all of it.
         title: what is measured, if a command measures several things.
         spell: a text → the same as the terminal can show it.
 
@@ -76,10 +78,11 @@ class Watch:
         show: bool = False,
         begun: float | None = None,
         max_seconds: float | None = None,
+        limit: float | None = None,
         title: str = "",
         spell: Callable[[str], str] = str,
     ) -> None:
-        self.max_seconds = max_seconds
+        self.max_seconds, self._whole = max_seconds if limit is None else limit, max_seconds
         self.begun = time.monotonic() if begun is None else begun
         self._work_begun = self.begun
         self.plan: dict[str, Range] = {}
@@ -166,10 +169,18 @@ class Watch:
         taken = time.monotonic() - begun
         return taken > _TELLING_SECONDS and taken > 2 * done * (self._until - begun)
 
+    @property
+    def limit_said(self) -> float | str | None:
+        """`max_seconds` as the user knows it, with the share of a part."""
+        if self._whole is None or self.max_seconds is None or self._whole == self.max_seconds:
+            return self.max_seconds
+        part = self.title or "this part"
+        return f"{typed(self._whole)} s, of which {part} has {short(self.max_seconds)} s"
+
     def out_of_time(self, stage: str, how_far: str, remedy: str = "") -> OutOfTime:
         """The end of a run that can say nothing within its limit."""
         again = "run the same command with a larger max_seconds to go on"
-        return OutOfTime(stage, how_far, limit=self.max_seconds, remedy=f"{again}, {remedy}" if remedy else again)
+        return OutOfTime(stage, how_far, limit=self.limit_said, remedy=f"{again}, {remedy}" if remedy else again)
 
     def spend(self, examples: float) -> None:
         """Count gradients of single examples to the stage under way."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,7 +60,8 @@ class LLCResult(Record):
             if name not in names:
                 raise InputError("no losses of that name", value=name, allowed=", ".join(names))
         kept = seen.steps >= self.num_burnin_steps
-        one, two = (seen.values[name][:, kept].reshape(len(self.llc_per_chain), kept.sum(), -1) for name in chosen)
+        losses = [seen.values[name][:, kept] for name in chosen]  # [chain, record, example] or [.., example, position]
+        one, two = (x.reshape(*x.shape[:2], math.prod(x.shape[2:])) for x in losses)
         return influence(one, two, nbeta=self.nbeta, n=self.n, chains_verdict=self.verdict)
 
     def to_xarray(self, *, sampling_task: str | None = None) -> Any:

@@ -164,6 +164,11 @@ def test_too_few_records_for_an_error_are_too_few_draws(draws: int) -> None:
     assert np.isnan(found.bif).all() and found.bif.shape == (losses.shape[2], losses.shape[2])
 
 
+def test_a_run_whose_records_all_lie_in_the_burn_in_says_so() -> None:
+    found = linear_result(observe_every=1000, num_draws=20).influence()
+    assert found.num_draws == 0 and found.verdict == "too few draws" and found.bif.shape == (30, 30)
+
+
 def linear_result(**settings: Any) -> LLCResult:
     x, r, _, _ = regression()
     model = nn.Linear(3, 1, bias=False)

@@ -121,3 +121,37 @@ def test_a_limit_bounds_a_study(study: str, clock: Clock, tmp_path: Path) -> Non
     with contextlib.suppress(InputError):
         STUDIES[study](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
     assert 0.4 * LIMIT < clock.now - 1000.0 <= 1.1 * LIMIT + 2 * PASS
+
+
+SHORT = [("influence", 16.0), ("influence", 24.0), ("influence", 40.0), ("susceptibility", 44.0)]
+"""Limits within which chains take a few steps, and records are none or too few for an error."""
+
+
+@pytest.mark.parametrize(("study", "limit"), SHORT)
+def test_the_shortest_run_of_a_study_ends_with_its_files(
+    study: str, limit: float, clock: Clock, tmp_path: Path
+) -> None:
+    sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, target_se=1e-9, max_seconds=limit)
+    table = STUDIES[study](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
+    assert clock.now - 1000.0 <= 1.1 * limit + 2 * PASS
+    assert not table.is_trustworthy and (tmp_path / "out" / f"{study}.json").exists()
+    assert "too few draws" in str(table)
+
+
+def test_a_limit_too_short_for_a_part_is_said_with_its_share(clock: Clock, tmp_path: Path) -> None:
+    sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, target_se=1e-9, max_seconds=20.0)
+    with pytest.raises(InputError, match=r"leave \d s for them, got '20 s, of which all has [\d.]+ s'"):
+        STUDIES["components"](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
+
+
+@pytest.mark.parametrize("limit", [20.0, 30.0, 45.0])
+def test_a_pilot_that_was_thrown_out_climbs_the_ladder_within_its_share(
+    limit: float, clock: Clock, tmp_path: Path
+) -> None:
+    """What is begun when the time is up is a look at curvature and noise, of eight passes."""
+    sample, watch = SampleConfig(batch_size=20, max_steps=2000), Watch(max_seconds=limit)
+    opened = opened_run(LoadConfig(), sample, RunFolder(tmp_path), given(clock))
+    with watching(watch), opened as run:
+        assert run is not None
+        run.prepare()
+        assert clock.now - watch.ends_at("calibrate") <= 10 * PASS

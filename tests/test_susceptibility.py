@@ -61,6 +61,16 @@ def drawn_from(
     return phi, of_part - phi[..., None], of_whole - of_whole.mean(-1)[..., None]
 
 
+@pytest.mark.parametrize("draws", [0, 1, 11])
+def test_too_few_records_for_an_error_have_none(draws: int) -> None:
+    """And no warning of numpy's, which would be an error here."""
+    rng = np.random.default_rng(4)
+    phi, component, full = rng.standard_normal((4, draws)), *rng.standard_normal((2, 4, draws, 7))
+    found = susceptibility(phi, component, full)
+    assert np.isnan(found.chi).all() and np.isnan(found.chi_se).all() and found.chi.shape == (7,)
+    assert found.reliability == 0
+
+
 @pytest.mark.parametrize("nbeta", [NBETA, 1e-9])
 def test_the_closed_form_at_a_minimum(nbeta: float) -> None:
     """At nβ = 0 too, where it is that of a ball: the control is known, and is not zero."""

@@ -83,6 +83,9 @@ def _run(pilot: Pilot, sample: SampleConfig) -> bool:
     try:
         with watch().until("attempt"):
             pilot.run()
+        if pilot.is_time_up():
+            return from_above
+        with watch().until("calibrate"):
             from_above = sample.localization == "auto" and is_lost(pilot)
             if from_above:
                 come_from_above(pilot)

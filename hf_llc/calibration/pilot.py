@@ -27,7 +27,7 @@ from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import Journal
-from hf_llc.progress import TimeIsUp
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 from hf_llc.samplers.walk import Walk
@@ -246,18 +246,23 @@ class Pilot:
         is_noisy = self.sample.localization == "auto" and self.friction >= _NOISY
         return is_noisy and (self.spectrum is None or is_last)
 
-    def _measure_spectrum(self) -> Spectrum:
-        """The noise spectrum of the pilot's gradients at its position."""
-        spectrum = noise_spectrum(
-            self.posterior,
-            self.law,
-            self.walk.w,
-            seed=self.sample.seed,
-            batch_size=self.batch_size,
-            gradient=self.gradient,
-            num_samples=1,
-            journal=self.journal,
-        )
+    def _measure_spectrum(self) -> Spectrum | None:
+        """The noise spectrum of the pilot's gradients at its position; the last one if the time is up before."""
+        try:
+            with watch().until("calibrate"):
+                spectrum = noise_spectrum(
+                    self.posterior,
+                    self.law,
+                    self.walk.w,
+                    seed=self.sample.seed,
+                    batch_size=self.batch_size,
+                    gradient=self.gradient,
+                    num_samples=1,
+                    journal=self.journal,
+                )
+        except TimeIsUp:
+            self.journal.close()
+            return self.spectrum
         self.spent += gradients_of(spectrum)
         return spectrum
 

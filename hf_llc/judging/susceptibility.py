@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hf_llc.judging.covariances import expected_agreement, mean_errors
+from hf_llc.judging.covariances import expected_agreement, fewest_draws, mean_errors
 
 Array = np.ndarray
 
@@ -64,8 +64,12 @@ def susceptibility(phi: Array, component: Array, full: Array) -> Susceptibility:
         component: Δ along them, `[chain, draw, m]`; any constant may be taken off each token's.
         full: Δ along the full model's chains, the same constants taken off.
 
-    The error is se² = MCSE_C[φ(Δ − E_F Δ)]² + (E_C φ)² MCSE_F[Δ]²: never those of two large means that cancel.
+    The error is se² = MCSE_C[φ(Δ − E_F Δ)]² + (E_C φ)² MCSE_F[Δ]²: never those of two large means that cancel. NaN
+    where there are too few draws for errors (`fewest_draws`).
     """
+    if min(component.shape[1], full.shape[1]) < fewest_draws(len(phi)):
+        unknown = np.full(full.shape[2], math.nan)
+        return Susceptibility(unknown, unknown, unknown, unknown, math.nan)
     level = full.mean(axis=(0, 1))
     product = phi[..., None] * (component - level)
     chi, mean = -product.mean(axis=(0, 1)), float(phi.mean())

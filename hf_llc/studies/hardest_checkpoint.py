@@ -83,7 +83,7 @@ def hardest(
         return value
 
     is_shown = progress and processes.is_main
-    with own_modes(), watching(Watch(show=is_shown, max_seconds=limit, spell=for_stderr)):
+    with own_modes(), watching(Watch(show=is_shown, max_seconds=max_seconds, limit=limit, spell=for_stderr)):
         for name, word in words.items():
             try:
                 found[word] = curvature(name)

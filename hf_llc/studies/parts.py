@@ -57,11 +57,13 @@ class Parts:
         limit: float | None = None,
         repeats: int = 1,
     ) -> None:
-        limited = sample if limit is None else replace(sample, max_seconds=limit)
-        self.processes, self._budget = Processes(sample.data_parallel), Budget(limited.max_seconds, begun)
+        self.processes = Processes(sample.data_parallel)
+        self._budget = Budget(sample.max_seconds if limit is None else limit, begun)
         self._output = Path(output)
         self.processes.main_does(lambda: str(check_writable(self._output)))
-        self.problem, _ = load_once(load, limited, given, processes=self.processes, progress=progress, begun=begun)
+        self.problem, _ = load_once(
+            load, sample, given, processes=self.processes, progress=progress, begun=begun, limit=limit
+        )
         self.names = components_named(self.problem.model, components)
         self._load, self._given = load, replace(given, problem=self.problem)
         self._overwrite, self._progress, self._report = overwrite, progress, report

@@ -59,8 +59,8 @@ def estimate_model(
     begun = time.monotonic() if begun is None else begun
     folder = None if output is None else RunFolder(output)
     is_shown = progress and Processes().is_main
-    limit = sample.max_seconds if limit is None else limit
-    watch = Watch(show=is_shown, begun=begun, max_seconds=limit, title=title, spell=for_stderr)
+    time_of = {"begun": begun, "max_seconds": sample.max_seconds, "limit": limit}
+    watch = Watch(show=is_shown, title=title, spell=for_stderr, **time_of)
     opened = opened_run(load, sample, folder, given, resume=resume, overwrite=overwrite)
     with own_modes(), watching(watch), opened as run:
         if run is None:

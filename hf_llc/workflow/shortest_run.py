@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
-from hf_llc.numerals import short, span
+from hf_llc.numerals import duration, short, span
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import watch
 from hf_llc.ranges import Range, total
@@ -100,11 +100,11 @@ def check_limit(posterior: Posterior, sample: SampleConfig, work: Work, shortest
     Raises:
         InputError: `max_seconds` is too short.
     """
-    limit, needed = watch().max_seconds, watch().seconds_each * sum(shortest)
-    if limit is not None and needed > _HOPELESS * watch().seconds_until("sample"):
+    limit, needed, left = watch().max_seconds, watch().seconds_each * sum(shortest), watch().seconds_until("sample")
+    if limit is not None and needed > _HOPELESS * left:
         raise InputError(
             f"max_seconds is too short: L_n(w*), calibration and {_FEWEST} steps of each chain alone take "
-            f"{span(needed, needed)}",
-            value=limit,
+            f"{span(needed, needed)}, and loading and the end of the run leave {duration(max(left, 0.0))} for them",
+            value=watch().limit_said,
             remedy=advice(posterior, sample, work, watch().seconds_each, limit),
         )
