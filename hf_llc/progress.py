@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+from hf_llc.budget import kept_for_end
 from hf_llc.errors import OutOfTime
 from hf_llc.numerals import short, typed
 from hf_llc.parallel.group import Group
@@ -84,7 +85,7 @@ class Watch:
     ) -> None:
         self.max_seconds, self._whole = max_seconds if limit is None else limit, max_seconds
         self.begun = time.monotonic() if begun is None else begun
-        self._work_begun = self.begun
+        self._work_begun, self._end_takes = self.begun, math.nan
         self.plan: dict[str, Range] = {}
         self.foretold: dict[str, Range] = {}
         self.seconds_each, self.title, self.is_short = math.nan, title, False
@@ -107,6 +108,7 @@ class Watch:
         if self.max_seconds is None:
             return math.inf
         begun, end = self.begun if stage == "load" else self._work_begun, self.begun + self.max_seconds
+        end -= 0.0 if stage == "load" or math.isnan(self._end_takes) else self._end_takes
         by_share, sampled = (begun + ENDS[each] * max(end - begun, 0.0) for each in (stage, "sample"))
         needed = self._needed_after.get(stage, math.nan) * self.seconds_each
         if math.isnan(needed):
@@ -120,6 +122,8 @@ class Watch:
     def begin_work(self) -> None:
         """All is loaded, or L_n(w*) is known: the stages that follow share the time that is left."""
         self._work_begun = time.monotonic()
+        if math.isnan(self._end_takes) and self.max_seconds is not None:
+            self._end_takes = kept_for_end(self._work_begun - self.begun, self.max_seconds)
 
     def keep_time(self, needed_after: Mapping[str, float]) -> None:
         """Keep time for the shortest run.

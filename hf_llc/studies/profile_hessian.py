@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.hessian import probe_spectrum, product_cost, slope_spectrum
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import watch
+from hf_llc.progress import TimeIsUp, watch
 from hf_llc.seals import load_value, save_value
 from hf_llc.studies.profile_settings import HessianSettings
 from hf_llc.workflow.run import Run
@@ -94,10 +95,11 @@ def spectrum_of(run: Run, hessian: HessianSettings) -> Quadratic:
 
     def probes() -> list[tuple[int, dict[str, Any]]]:
         found = []
-        for number in run.processes.share(range(size.vectors + size.halves)):
-            if watch().is_over("descend", group):
-                break
-            found.append((number, probe(number)))
+        with contextlib.suppress(TimeIsUp), watch().until("descend"):
+            for number in run.processes.share(range(size.vectors + size.halves)):
+                if watch().is_over("descend", group):
+                    break
+                found.append((number, probe(number)))
         return found
 
     with watch().stage("hessian", size.work(run.processes) / group.size):
