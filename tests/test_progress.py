@@ -575,7 +575,8 @@ def test_peaks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     asked_for = SampleConfig(sampler="sgld", step_size=1e-6, localization=1.0, gradient="control-variate")
     assert peaks(plan, passes, asked_for, descends=False)["sample"] - 10**6 == found["sample"]
     monkeypatch.setattr("hf_llc.workflow.peak_memory._GAPS", 1.5)
-    assert passes.gradient(8) == 1200 and passes.gradient(10**6) == 1.5 * 200 * 100
+    assert passes.gradient(8) == 1200 and passes.gradient(200) == 1.5 * 200 * 100
+    assert passes.gradient(201) == 1.65 * 200 * 100, "a second pass"
     monkeypatch.setattr("hf_llc.workflow.peak_memory._HEAP", 100)
     assert passes.gradient(8) == 3 * 8 * 30 + 1.5 * (800 - 3 * 8 * 30), "no gaps around large tensors"
 

@@ -22,10 +22,10 @@ _MINIMIZE_COPIES, _DESCENT_COPIES, _SPECTRUM_COPIES = 9, 16, 11
 _PILOT_STATE = 4
 """Tensors as large as the weights that a pilot holds while it measures that spectrum."""
 
-_GAPS, _HEAP = 1.5, 2**25
-"""Times the bytes of its tensors that a pass takes, and bytes of a tensor up to which that is so. Those lie in the C
-library's heap, where a pass does not fit exactly into what the one before has freed (1.1 to 1.8, measured on four
-models); larger ones are given back to the system."""
+_GAPS, _GAPS_OF_SEVERAL, _HEAP = 1.2, 1.65, 2**25
+"""Times the bytes of its tensors that a pass takes, and one of several after each other; and bytes of a tensor up to
+which that is so. Those lie in the C library's heap, where a pass does not fit exactly into what the one before has
+freed (1.1 to 1.4 and 1.5 to 1.8, measured on four models); larger ones are given back to the system."""
 
 IMPORTED = 2**29 + 2**25
 """Of Python, torch and transformers with a small model and its data, where this process does not hold them yet."""
@@ -68,7 +68,8 @@ class Passes:
         """Bytes of the gradient of so many examples, those of the weights aside."""
         count = min(examples, self.most)
         large = 3 * count * self.logits if count * self.logits > _HEAP else 0  # as they are, and two copies in a loss
-        return large + int(_GAPS * max(count * self.each - large, 0))
+        gaps = _GAPS if examples <= self.most else _GAPS_OF_SEVERAL
+        return large + int(gaps * max(count * self.each - large, 0))
 
     @property
     def losses(self) -> int:
