@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -199,7 +200,10 @@ def trained(module: Any, losses: Callable[[Any], Any], num_examples: int, steps:
 
 
 def plain(name: str, weights: str, settings: dict[str, Any], output: str) -> int:
-    """Measure a plain module in this process; return the exit code that the command would."""
+    """Measure a plain module in this process; return the exit code that the command would.
+
+    What `max_seconds` bounds is the call of `compute`, whose time is printed.
+    """
     import torch
 
     from hf_llc import LLCEvaluator
@@ -207,6 +211,7 @@ def plain(name: str, weights: str, settings: dict[str, Any], output: str) -> int
 
     module, (inputs, labels) = network(name), digits()
     module.load_state_dict(torch.load(weights, weights_only=True))
+    begun = time.monotonic()
     try:
         result = LLCEvaluator(**settings).compute(
             module, data={"inputs": inputs, "labels": labels}, loss_fn=loss_of_classes, output=output
@@ -214,5 +219,5 @@ def plain(name: str, weights: str, settings: dict[str, Any], output: str) -> int
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(result)
+    print(f"{result}\ncompute took {time.monotonic() - begun:.1f} s")
     return 0 if result.is_trustworthy else 3
