@@ -210,3 +210,14 @@ def test_tanh_network_along_its_training(steps: int) -> None:
     assert found is not None and fallen > 0.5 and found["num_examples"] == 600
     assert 0.8 * fallen < found["drop"] < 1.001 * fallen
     assert (result.verdict == "not a minimum") == (found["loss_drop"] > 0.1 * (result.llc + found["loss_drop"]))
+
+
+def test_a_descent_that_does_not_fit_is_left_out_and_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    few = replace(SETTINGS, num_draws=8, max_steps=20, step_size=0.01, friction=0.5)
+    assert estimate_problem(quadratic(0.0), few).descent is not None
+    size = sum(p.nbytes for p in quadratic(0.0).model.parameters())
+    monkeypatch.setattr("hf_llc.calibration.descent.available_bytes", lambda device: (16 + 2 * 10) * size - 1)
+    found = estimate_problem(quadratic(0.0), few)
+    assert found.descent is None
+    (note,) = [reason for reason in found.reasons if reason.name == "not measured"]
+    assert note.is_note and "does not fit" in note.text

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from hf_llc.backend.memory import available_bytes
 from hf_llc.backend.random_streams import counter_seed
 from hf_llc.calibration.energy import AtWStar, Energy
 from hf_llc.config import SampleConfig
@@ -51,6 +52,9 @@ _HISTORY_BYTES = 2 * 2**30
 
 _HISTORY = (3, 10)
 
+_COPIES = 16
+"""Tensors as large as the weights in a descent, beside its history (measured)."""
+
 _ROUNDING = 2e-7
 """Rounding error of a mean loss in float32, as a share of it."""
 
@@ -64,7 +68,17 @@ def examples_of_descent(sample: SampleConfig, posterior: Posterior) -> int:
 
 
 def can_descend(posterior: Posterior) -> bool:
-    """Whether this process holds whole weights, and whole gradients fit beside them."""
+    """Whether this process holds whole weights, and what a descent needs fits beside them."""
+    return _has_whole_gradients(posterior) and not is_descent_too_large(posterior)
+
+
+def is_descent_too_large(posterior: Posterior) -> bool:
+    """Whether memory is what keeps this process, which has whole gradients, from a descent."""
+    needed = bytes_of_descent(posterior.num_parameters * posterior.dtype.itemsize)
+    return _has_whole_gradients(posterior) and needed > available_bytes(posterior.device)
+
+
+def _has_whole_gradients(posterior: Posterior) -> bool:
     return posterior.buffer.shard_spans() is None and not posterior.step_in_backward
 
 
@@ -74,6 +88,11 @@ def work_of_descent(sample: SampleConfig, posterior: Posterior) -> Range:
     seen = min(examples_of_descent(sample, posterior), total)
     around = 0 if seen == total else total + 2 * seen
     return Range(*(around + count * seen for count in (3.0, _USUAL, _GRADIENTS + 1.0)))
+
+
+def bytes_of_descent(weights: int) -> int:
+    """Bytes that a descent holds, its passes over examples aside; `weights`: bytes of the weights."""
+    return (_COPIES + 2 * history_of_descent(weights)) * weights
 
 
 def history_of_descent(weights: int) -> int:

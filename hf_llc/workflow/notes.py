@@ -23,6 +23,7 @@ def with_notes(
     allowed: int,
     is_heat_guessed: bool,
     unmeasured: str | None,
+    is_descent_too_large: bool = False,
     in_turn: str | None = None,
 ) -> Estimate:
     """The estimate with notes.
@@ -35,6 +36,7 @@ def with_notes(
         allowed: steps that it might have taken.
         is_heat_guessed: the time was up before it was measured how much of the heat reaches λ̂.
         unmeasured: what steps inside the backward pass cannot measure; None: nothing, or steps were taken otherwise.
+        is_descent_too_large: for this machine's memory, so that there was none.
         in_turn: `draw_loss` of chains whose minibatches were walked in turn; None: they were not.
     """
     reasons = list(estimate.reasons)
@@ -54,6 +56,11 @@ def with_notes(
         text += "with an error that allows for none and for all of it"
         remedy = f"give max_seconds {typed(change['max_seconds'])}"
         reasons.append(Reason("heat not measured", text, remedy, is_note=True, change=change))
+    if is_descent_too_large:
+        text = "how far w* lies above a minimum: a descent from there does not fit into the memory that is free"
+        reasons.append(
+            Reason("not measured", text, "give it more memory, or sample a part of the weights", is_note=True)
+        )
     if unmeasured is not None:
         text = f"{unmeasured} takes two whole gradients, and steps were taken inside the backward pass"
         reasons.append(Reason("not measured", text, "give it more memory", is_note=True))

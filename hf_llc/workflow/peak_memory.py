@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hf_llc.backend.memory import return_freed_memory
-from hf_llc.calibration.descent import history_of_descent
+from hf_llc.calibration.descent import bytes_of_descent
 from hf_llc.calibration.noise_spectrum import NUM_BATCHES
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.minibatches import logits_per_token
@@ -15,9 +15,8 @@ from hf_llc.posterior.posterior import Posterior
 from hf_llc.samplers import SAMPLERS
 from hf_llc.workflow.memory_plan import PILOT_COPIES, Plan
 
-_MINIMIZE_COPIES, _DESCENT_COPIES, _SPECTRUM_COPIES = 9, 16, 11
-"""Tensors as large as the weights in a minimization, in a descent, beside its history, and in the spectrum of the noise
-(measured)."""
+_MINIMIZE_COPIES, _SPECTRUM_COPIES = 9, 11
+"""Tensors as large as the weights in a minimization and in the spectrum of the noise (measured)."""
 
 _PILOT_STATE = 4
 """Tensors as large as the weights that a pilot holds while it measures that spectrum."""
@@ -105,8 +104,7 @@ def peaks(plan: Plan, passes: Passes, sample: SampleConfig, *, descends: bool) -
         pilot = batch + PILOT_COPIES * weights
         found["calibrate"] = max(pilot, spectrum + _PILOT_STATE * weights) if sampler.has_friction else pilot
     if descends:
-        history = 2 * history_of_descent(weights)
-        found["descend"] = passes.gradient(passes.examples) + (_DESCENT_COPIES + history) * weights
+        found["descend"] = passes.gradient(passes.examples) + bytes_of_descent(weights)
     found["sample"] = plan.needed(sample.sampler) - (plan.activations or 0) + batch - plan.anchor
     if sampler.measures_heat and not plan.step_in_backward(sample.sampler):
         found["measure heat"] = spectrum
