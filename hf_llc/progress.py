@@ -228,6 +228,8 @@ class Watch:
                 none.
         """
         if self._stage is not None:
+            if name == self._stage.name:
+                self._takes_at_least(self._stage, total)
             yield self._stage
             return
         if total and name in self.plan:  # now it is known
@@ -246,6 +248,15 @@ class Watch:
             self._learn(None)
             if self._display is not None:
                 self._display.end(self.title, stage)
+
+    def _takes_at_least(self, stage: Stage, work: float) -> None:
+        """A stage goes on to so much work in all: chains whose draws were not enough double them."""
+        stage.total = max(stage.total, work)
+        if stage.name in self.plan:
+            planned = self.plan[stage.name]
+            self.plan[stage.name] = Range(
+                max(planned.least, stage.done), max(planned.guess, work), max(planned.most, work)
+            )
 
     def _learn(self, under_way: Stage | None) -> None:
         """Take the time of a gradient from all stages so far: one stage alone may meet a busy machine."""

@@ -423,6 +423,19 @@ def test_a_share_is_of_the_guess_and_never_all(clock: Clock) -> None:
         assert new.time_left() == Range(30.0, 30.0, 30.0)
 
 
+def test_chains_that_double_their_draws_are_not_nearly_done(clock: Clock) -> None:
+    new = Watch()
+    new.plan, new.seconds_each = {"sample": Range(100.0, 125.0, 400.0)}, 1.0
+    with new.stage("sample") as whole:
+        with new.stage("sample", 100.0):
+            new.spend(100)
+        assert whole.share == 0.8
+        with new.stage("sample", 200.0):
+            assert whole.share == 0.5 and new.time_left() == Range(0.0, 100.0, 300.0)
+        with new.stage("L_n(w*)", 1000.0):
+            assert whole.share == 0.5
+
+
 def test_time_left_is_told_from_all_stages(clock: Clock) -> None:
     """A stage that meets a busy machine is one of several."""
     new = Watch(show=True)
