@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from hf_llc.cli.entry_point import main
+from hf_llc.cli.entry_point import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run())

@@ -178,8 +178,8 @@ class Watch:
         """`max_seconds` as the user knows it, with the share of a part."""
         if self._whole is None or self.max_seconds is None or self._whole == self.max_seconds:
             return self.max_seconds
-        part = self.title or "this part"
-        return f"{typed(self._whole)} s, of which {part} has {short(self.max_seconds)} s"
+        part = f"{self.title}: " if self.title else ""
+        return f"{typed(self._whole)} s for all of it ({part}{short(self.max_seconds)} s)"
 
     def out_of_time(self, stage: str, how_far: str, remedy: str = "") -> OutOfTime:
         """The end of a run that can say nothing within its limit."""

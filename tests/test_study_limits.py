@@ -29,6 +29,7 @@ from hf_llc.studies import (
     measure_susceptibility,
 )
 from hf_llc.studies.checkpoint_series import Checkpoint
+from hf_llc.workflow.estimate_model import estimate_model
 from hf_llc.workflow.opened_run import Given, opened_run
 from hf_llc.workflow.run_folder import RunFolder
 
@@ -150,7 +151,7 @@ def test_the_shortest_run_of_a_study_ends_with_its_files(
 
 def test_a_limit_too_short_for_a_part_is_said_with_its_share(clock: Clock, tmp_path: Path) -> None:
     sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, target_se=1e-9, max_seconds=20.0)
-    with pytest.raises(InputError, match=r"leave \d s for them, got '20 s, of which all has [\d.]+ s'"):
+    with pytest.raises(InputError, match=r"leave \d s for them, got '20 s for all of it \(all: [\d.]+ s\)'"):
         STUDIES["components"](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
 
 
@@ -165,3 +166,20 @@ def test_a_pilot_that_was_thrown_out_climbs_the_ladder_within_its_share(
         assert run is not None
         run.prepare()
         assert clock.now - watch.ends_at("calibrate") <= 10 * PASS
+
+
+@pytest.mark.parametrize("study", ["curve", "component curve"])
+def test_a_series_without_time_for_its_first_estimate_says_that(study: str, clock: Clock, tmp_path: Path) -> None:
+    """And not that checkpoints which cannot be measured leave no curve."""
+    sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, target_se=1e-9, max_seconds=22.0)
+    with pytest.raises(InputError, match=r"^(max_seconds is too short|no draws)"):
+        STUDIES[study](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
+
+
+def test_a_finished_run_is_read_whatever_the_limit(clock: Clock, tmp_path: Path) -> None:
+    """Loading alone takes longer than its limit did, on a machine that is busy by now."""
+    sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, target_se=1e-9, max_seconds=30.0)
+    asked: Any = {"output": tmp_path / "out", "progress": False}
+    first = estimate_model(LoadConfig(), sample, given(clock), **asked)
+    again = estimate_model(LoadConfig(), sample, given(clock), begun=clock.now - 60.0, **asked)
+    assert again.llc == first.llc

@@ -6,10 +6,12 @@ Heavy packages (torch, transformers, numpy) are imported by the commands when th
 from __future__ import annotations
 
 import argparse
+import atexit
 import contextlib
 import errno
 import os
 import sys
+import threading
 import time
 import traceback
 from pathlib import Path
@@ -72,6 +74,21 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _LOST_PEER = ("Connection closed by peer", "Connection reset by peer", "Connection was likely closed", "Broken pipe")
 """Words of gloo, and of torch's store where processes meet."""
 _CLOSED = (*_FULL, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO, errno.EFBIG, errno.ESTALE, errno.EBUSY)
+
+
+def run() -> int:
+    """`main` as a program, which ends at once: to take torch and transformers apart takes Python two seconds.
+
+    What is registered for the end of a program is done before. Not where other processes or threads are under way.
+    """
+    code = main()
+    if os.environ.get("WORLD_SIZE", "1") == "1" and threading.active_count() == 1:
+        with contextlib.suppress(OSError, AttributeError):  # a stream that is closed or full ends as usual
+            atexit._run_exitfuncs()
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    return code
 
 
 def main(argv: list[str] | None = None) -> int:

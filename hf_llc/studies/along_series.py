@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_llc.config import LoadConfig
-from hf_llc.errors import FolderError, InputError, OutOfTime
+from hf_llc.errors import FolderError, InputError, LimitTooShort, OutOfTime
 from hf_llc.files import check_writable
 from hf_llc.parallel.processes import Processes
 from hf_llc.problem import Problem
@@ -105,7 +105,7 @@ def measured_series(
             try:
                 series.add(name, measured(series.named(name), None))
             except InputError as error:  # one broken checkpoint does not cost the others
-                if isinstance(error, (FolderError, OutOfTime)) or not (is_new and series.may_go_on):
+                if isinstance(error, (FolderError, OutOfTime, LimitTooShort)) or not (is_new and series.may_go_on):
                     raise
                 series.fail({name: str(error)})
                 series.check()

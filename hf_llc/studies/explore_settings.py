@@ -16,7 +16,7 @@ from hf_llc.calibration.repair import retry_settings
 from hf_llc.config import LoadConfig, SampleConfig, as_dict
 from hf_llc.files import write_atomically
 from hf_llc.parallel.processes import Processes
-from hf_llc.progress import Watch, watching
+from hf_llc.progress import Watch, watch, watching
 from hf_llc.publishing.formatting import for_stderr
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
@@ -69,8 +69,8 @@ def explore(
     also_asked = {"calibrate": True, "grid": grid}
     opened = opened_run(load, sample, folder, also_asked=also_asked, overwrite=overwrite)
     is_shown = progress and Processes().is_main
-    watch = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, spell=for_stderr)
-    with own_modes(), watching(watch), opened as run:
+    new = Watch(show=is_shown, begun=begun, max_seconds=sample.max_seconds, spell=for_stderr)
+    with own_modes(), watching(new), opened as run:
         if run is None:
             return Calibration.load(output)
         calibration = calibrate_run(run, grid=grid)
@@ -93,7 +93,7 @@ def calibrate_run(run: Run, *, grid: bool) -> Calibration:
     if chosen.friction is None:
         del kept["friction"]  # a sampler without momentum
     return Calibration(
-        settings={name: value for name, value in kept.items() if value is not None},
+        settings={name: value for name, value in kept.items() if value is not None and name != "max_seconds"},
         found=run.calibration,
         moved=run.minimization,
         cells=cells,
@@ -133,6 +133,8 @@ def measure_grid(run: Run) -> tuple[list[Cell], ChainSettings]:
                 if trace.shape[1] < steps:
                     continue  # the time was up
                 cells.append(_cell(axis, factor, other, run.judge(_continued(centre, other, trace))))
+    if run.is_over("check γ"):
+        watch().note(f"time was up: {len(cells)} of {2 * len(FACTORS)} cells were measured; give max_seconds more")
     marked = [mark_plateau([cell for cell in cells if cell.axis == axis]) for axis in ("step_size", "localization")]
     return [cell for axis in marked for cell in axis], replace(run.settings, **chosen_settings(short))
 

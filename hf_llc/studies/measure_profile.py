@@ -121,8 +121,10 @@ def _foreseen(
     chains = Range(steps[0] * each.least, guess * each.guess, steps[1] * each.most).times(ladders)
     decided = replace(asked, batch_size=sample.batch_size)
     products = size_of(posterior, decided, hessian).work(processes) / posterior.group.size
-    heat = found["measure heat"].times(rungs * ladders)
-    return {"hessian": Range(products, products, products), "sample": chains, "measure heat": heat}
+    work = {"hessian": Range(products, products, products), "sample": chains}
+    if "measure heat" in found:
+        work["measure heat"] = found["measure heat"].times(rungs * ladders)
+    return work
 
 
 def _profile(

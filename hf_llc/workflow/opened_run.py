@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -11,7 +12,7 @@ from typing import Any, TypeVar
 
 from hf_llc.components.part_of import part_of
 from hf_llc.config import LoadConfig, SampleConfig
-from hf_llc.errors import InputError, OutOfTime
+from hf_llc.errors import FolderError, InputError, OutOfTime
 from hf_llc.files import check_writable
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.observables import Observable, observables_named
@@ -105,6 +106,14 @@ def in_time(load: Callable[[], T]) -> T:
         raise watch().out_of_time("load model and data", how_far, remedy) from None
 
 
+def _is_finished(folder: RunFolder | None) -> bool:
+    """Whether a result is there; what is wrong with a folder is said once the run that is asked for is known."""
+    try:
+        return folder is not None and folder.is_finished
+    except FolderError:
+        return False
+
+
 @contextlib.contextmanager
 def opened_run(
     load: LoadConfig,
@@ -151,8 +160,10 @@ def opened_run(
         return problem, decided, observed, {**identity_of(problem, given.loss_fn), **observing}
 
     takes_all = is_sharded(given.model)  # its processes meet inside the work
+    is_finished = not overwrite and processes.main_does(lambda: _is_finished(folder))
+    load_all = prepared if is_finished else functools.partial(in_time, prepared)  # a result is read without a limit
     with watch().stage("load model and data"):
-        problem, sample, observed, identity = prepared() if takes_all else processes.all_do(lambda: in_time(prepared))
+        problem, sample, observed, identity = prepared() if takes_all else processes.all_do(load_all)
     asked = {**asked_of(load, sample), **identity}
     asked |= also_asked or {}
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:

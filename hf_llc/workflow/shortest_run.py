@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 from hf_llc.config import SampleConfig
-from hf_llc.errors import InputError
+from hf_llc.errors import LimitTooShort
 from hf_llc.numerals import duration, short, span
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import watch
@@ -98,11 +98,11 @@ def check_limit(posterior: Posterior, sample: SampleConfig, work: Work, shortest
     The forecast may be wrong by so much; within it the run says how far it came.
 
     Raises:
-        InputError: `max_seconds` is too short.
+        LimitTooShort: for the shortest run.
     """
     limit, needed, left = watch().max_seconds, watch().seconds_each * sum(shortest), watch().seconds_until("sample")
     if limit is not None and needed > _HOPELESS * left:
-        raise InputError(
+        raise LimitTooShort(
             f"max_seconds is too short: L_n(w*), calibration and {_FEWEST} steps of each chain alone take "
             f"{span(needed, needed)}, and loading and the end of the run leave {duration(max(left, 0.0))} for them",
             value=watch().limit_said,
