@@ -244,3 +244,23 @@ def test_threads_that_wait_leave_the_cores_to_others(
         monkeypatch.setenv(name, value)
     assert main(["show", str(tmp_path / "nowhere")]) == 2
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+PROGRAM = """
+import atexit, sys, threading
+from hf_llc.cli import entry_point
+atexit.register(lambda: print("registered"))
+entry_point.main = lambda: print("worked") or {code}
+{more}
+sys.exit(entry_point.run())
+"""
+WAITS = "threading.Thread(target=lambda: __import__('time').sleep(0.5) or print('thread')).start()"
+
+
+@pytest.mark.parametrize(
+    ("more", "said"), [("", ["worked", "registered"]), (WAITS, ["worked", "thread", "registered"])]
+)
+def test_a_program_ends_with_its_code_after_what_was_registered(more: str, said: list[str]) -> None:
+    """Nothing that is printed is lost in a pipe, and a thread is waited for."""
+    done = subprocess.run([sys.executable, "-c", PROGRAM.format(code=3, more=more)], capture_output=True, text=True)
+    assert done.returncode == 3 and done.stdout.split() == said, done.stderr
