@@ -432,6 +432,14 @@ def test_an_unfinished_run_goes_on_with_another_limit_and_a_finished_one_does_no
         again.check({"seed": 2, "max_seconds": 300.0, "save_seconds": 20.0}, resume=None, overwrite=False)
 
 
+def test_a_run_that_has_ended_says_that_its_chains_are_gone(tmp_path: Path) -> None:
+    compute(tmp_path, max_seconds=1e5)
+    with pytest.raises(InputError, match=r"this run, which has ended \(max_seconds: .* → .*\): its chains are gone"):
+        compute(tmp_path, max_seconds=2e5)
+    with pytest.raises(InputError, match=r"another run \(max_seconds: .*; seed: 0 → 1\)"):
+        compute(tmp_path, max_seconds=2e5, seed=1)
+
+
 # L_n(w*)
 
 

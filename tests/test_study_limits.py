@@ -125,11 +125,12 @@ def test_a_limit_bounds_a_study(study: str, clock: Clock, tmp_path: Path) -> Non
     assert 0.4 * LIMIT < clock.now - 1000.0 <= 1.1 * LIMIT + 2 * PASS
 
 
-def test_a_vector_of_the_hessian_ends_midway(clock: Clock, tmp_path: Path) -> None:
+def test_a_vector_of_the_hessian_ends_midway(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A product takes a pass an example, 4 s, and each vector 24 of them; λ_Q is then not known."""
     sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, max_seconds=LIMIT, micro_batch_size=1)
     sample = replace(sample, step_size=1e-4, num_burnin_steps=4, num_draws=8, batch_size=1)
-    profile = STUDIES["profile"](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
+    profile = STUDIES["profile"](clock, sample, output=tmp_path / "out", progress=True, begun=clock.now)
+    assert "time was up: 0 of " in capsys.readouterr().err
     assert clock.now - 1000.0 <= 1.1 * LIMIT + 2 * PASS
     assert profile.rows and math.isnan(profile.rows[0].llc_quadratic)
 

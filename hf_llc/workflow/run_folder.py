@@ -111,11 +111,13 @@ class RunFolder:
         if old is not None:
             asked = json.loads(json.dumps(asked))
             if not self.is_finished:  # a run whose time was up goes on with more
-                old, asked = ({k: v for k, v in each.items() if k not in _FREE} for each in (old, asked))
+                old, asked = map(_without_free, (old, asked))
             changed = changed_settings(old, asked)
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
+                if changed and not changed_settings(*map(_without_free, (old, asked))):
+                    what = f"this run, which has ended ({'; '.join(changed)}): its chains are gone"
                 raise FolderError(f"the output folder holds {what}", value=str(self.folder), remedy=_OVERWRITE)
             self._check_states()
         elif resume:
@@ -311,6 +313,11 @@ class RunFolder:
                 load_value(path, seal=seal)
             elif not path.is_dir():  # where a folder of states should be
                 raise broken(path)
+
+
+def _without_free(asked: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked, without the settings that may change while a run is unfinished."""
+    return {name: value for name, value in asked.items() if name not in _FREE}
 
 
 def _names(record: Mapping[str, Any]) -> tuple[str, str]:
