@@ -113,6 +113,8 @@ def test_a_limit_bounds_the_whole_run(case: str, limit: float, clock: Clock) -> 
     assert result.trace is not None
     assert np.isfinite(result.trace.loss).all() and result.trace.shape[1] >= 4
     assert any(reason.name == "time was up" for reason in result.reasons) or case == "extrapolated", result.reasons
+    if result.verdict in ("too few draws", "drifting", "chains disagree"):
+        assert result.reasons[0].remedy.startswith("give max_seconds "), result.reasons
     assert math.isfinite(result.llc)
 
 

@@ -10,6 +10,9 @@ from hf_llc.records.findings import Estimate, Reason
 _HOPELESS = ("gradient noise dominates", "not a minimum", "negative")
 """Verdicts that more steps do not change: chains end early for them (`judging.stopping`)."""
 
+_SHORT = ("too few draws", "drifting", "chains disagree")
+"""Verdicts on chains that were too short. γ was chosen for all the steps that they may take: more time comes first."""
+
 _LONGER = 4
 """Times more seconds that a run whose time was up is given: half of its standard error."""
 
@@ -43,7 +46,7 @@ def with_notes(
     if cut_at is not None and max_seconds is not None:
         change = {"max_seconds": _LONGER * max_seconds}
         remedy = f"give max_seconds {typed(change['max_seconds'])}"
-        if estimate.verdict == "too few draws":  # more draws take more time
+        if estimate.verdict in _SHORT:
             reasons[0] = replace(reasons[0], remedy=remedy, change=change)
         text = f"max_seconds ended the chains after {cut_at:,} steps"
         reasons.append(Reason("time was up", text, remedy, is_note=True, change=change))
