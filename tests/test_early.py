@@ -246,7 +246,7 @@ def test_threads_that_wait_leave_the_cores_to_others(
     assert os.environ.get("GOMP_SPINCOUNT") == spins
 
 
-PROGRAM = """
+ENDING = """
 import atexit, sys, threading
 from hf_llc.cli import entry_point
 atexit.register(lambda: print("registered"))
@@ -262,5 +262,5 @@ WAITS = "threading.Thread(target=lambda: __import__('time').sleep(0.5) or print(
 )
 def test_a_program_ends_with_its_code_after_what_was_registered(more: str, said: list[str]) -> None:
     """Nothing that is printed is lost in a pipe, and a thread is waited for."""
-    done = subprocess.run([sys.executable, "-c", PROGRAM.format(code=3, more=more)], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", ENDING.format(code=3, more=more)], capture_output=True, text=True)
     assert done.returncode == 3 and done.stdout.split() == said, done.stderr
