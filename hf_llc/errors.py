@@ -65,9 +65,6 @@ class OutOfTime(InputError):
 class LimitTooShort(InputError):
     """`max_seconds` is too short for the shortest run, as the forecast says: refused before long work."""
 
-    def __reduce__(self) -> tuple[Any, ...]:  # another process raises it too
-        return _same, (LimitTooShort, str(self))
-
 
 def _same(kind: type[InputError], text: str) -> InputError:
     """An error of this kind with this text."""

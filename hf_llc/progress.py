@@ -254,9 +254,7 @@ class Watch:
         stage.total = max(stage.total, work)
         if stage.name in self.plan:
             planned = self.plan[stage.name]
-            self.plan[stage.name] = Range(
-                max(planned.least, stage.done), max(planned.guess, work), max(planned.most, work)
-            )
+            self.plan[stage.name] = Range(planned.least, max(planned.guess, work), max(planned.most, work))
 
     def _learn(self, under_way: Stage | None) -> None:
         """Take the time of a gradient from all stages so far: one stage alone may meet a busy machine."""

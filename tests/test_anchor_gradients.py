@@ -81,7 +81,7 @@ def test_the_same_chain_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
     )  # fmt: skip
     results, passes = [], []
     monkeypatch.setattr(
-        descents, "can_descend", lambda posterior: False
+        descents, "has_whole_gradients", lambda posterior: False
     )  # its passes are counted in tests/test_descent.py
     for size in (anchor_gradients._KEPT_BYTES, 0):
         monkeypatch.setattr(anchor_gradients, "_KEPT_BYTES", size)

@@ -84,7 +84,7 @@ def _run(pilot: Pilot, sample: SampleConfig) -> bool:
         with watch().until("attempt"):
             pilot.run()
         if pilot.is_time_up():
-            return from_above
+            return False
         with watch().until("calibrate"):
             from_above = sample.localization == "auto" and is_lost(pilot)
             if from_above:

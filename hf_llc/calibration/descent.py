@@ -69,16 +69,17 @@ def examples_of_descent(sample: SampleConfig, posterior: Posterior) -> int:
 
 def can_descend(posterior: Posterior) -> bool:
     """Whether this process holds whole weights, and what a descent needs fits beside them."""
-    return _has_whole_gradients(posterior) and not is_descent_too_large(posterior)
+    return has_whole_gradients(posterior) and not is_descent_too_large(posterior)
 
 
 def is_descent_too_large(posterior: Posterior) -> bool:
-    """Whether memory is what keeps this process, which has whole gradients, from a descent."""
+    """Whether memory is what keeps this process, which has whole gradients, from a descent. Others may differ."""
     needed = bytes_of_descent(posterior.num_parameters * posterior.dtype.itemsize)
-    return _has_whole_gradients(posterior) and needed > available_bytes(posterior.device)
+    return has_whole_gradients(posterior) and needed > available_bytes(posterior.device)
 
 
-def _has_whole_gradients(posterior: Posterior) -> bool:
+def has_whole_gradients(posterior: Posterior) -> bool:
+    """Whether this process holds whole weights and their gradients; the same on every process."""
     return posterior.buffer.shard_spans() is None and not posterior.step_in_backward
 
 

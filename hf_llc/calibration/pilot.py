@@ -202,13 +202,9 @@ class Pilot:
             self.gradient = kind
         noise = plain if self.gradient == "plain" else controlled
         friction = None if self.sample.friction == "auto" else self.sample.friction
-        ceiling = (
-            math.inf
-            if noise == 0
-            else largest_effective_step(
-                8 * share / noise, step_size, self.spectrum, steps_allowed=self.sample.steps_allowed
-            )
-        )
+        ceiling, steps = math.inf, self.sample.steps_allowed
+        if noise > 0:
+            ceiling = largest_effective_step(8 * share / noise, step_size, self.spectrum, steps_allowed=steps)
         self.step_size, self.friction = limit_effective_step(step_size, ceiling, friction)
         self.friction = max(self.friction, self.least_friction) if friction is None else friction
         if self.sample.localization == "auto":

@@ -79,8 +79,7 @@ class HessianProducts:
         most = _examples_at_once(posterior.problem)
         with sdpa_kernel(SDPBackend.MATH):  # fused attention has no second backward pass
             for batch in posterior.minibatches.micro_batches(self.indices, 1, most=most):
-                if posterior.group.size == 1:
-                    watch().check()
+                posterior.check_time()
                 loss = posterior.problem.losses(posterior.model, batch).sum() / size
                 grads = torch.autograd.grad(loss, leaves, create_graph=True, allow_unused=True)
                 slopes = [

@@ -126,7 +126,7 @@ class Posterior:
         Returns:
             The losses, float64 `[chain]`, and the gradient in flat pieces `[chain, size of the piece]`.
         """
-        self._check_time()
+        self.check_time()
         watch().spend(len(w) * self.minibatches.size(indices) / self.group.size)
         loss, pieces = self._local_gradient(w, indices)
         if self.group.size > 1:
@@ -172,15 +172,15 @@ class Posterior:
         done: int,
         found: tuple[Tensor, list[Tensor]],
     ) -> None:
-        """`_check_time`; what is summed so far is kept."""
+        """`check_time`; what is summed so far is kept."""
         try:
-            self._check_time()
+            self.check_time()
         except TimeIsUp:
             if kept is not None:
                 kept.write(w, indices, size=self.minibatches.size(indices), done=done, found=found, is_last=True)
             raise
 
-    def _check_time(self) -> None:
+    def check_time(self) -> None:
         """Raise TimeIsUp if the time is up. Processes that must agree do not look: their clocks differ."""
         if self.group.size == 1:
             watch().check()
@@ -266,7 +266,7 @@ class Posterior:
             try:
                 for batch in self.minibatches.micro_batches(None, 1, start=done):
                     if done > first:
-                        self._check_time()
+                        self.check_time()
                         if self.group.size == 1 and watch().is_hopeless(begun, (done - first) / (share - first)):
                             raise TimeIsUp
                     parts.append(self.problem.losses(self.model, batch))

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from hf_llc.calibration.descent import can_descend
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.judging.verdict import lower_by, named
 from hf_llc.numerals import short, with_error
@@ -60,7 +59,7 @@ class Ladder:
         rows, descent = [], None
         for number, localization in enumerate(ladder):
             weakest = number + 1 == len(ladder)
-            if weakest and can_descend(self.run.posterior):
+            if weakest:
                 descent = self.run.descents.of(self._settings(localization), f"profile-{self.number}")
             self._expect(sum(steps[number + 1 :]))
             found = self._rung(number, localization, steps[number], descent)

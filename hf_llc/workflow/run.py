@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
-from hf_llc.calibration.descent import is_descent_too_large
 from hf_llc.calibration.repair import retry_settings
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
@@ -307,7 +306,7 @@ class Run:
             allowed=self.asked.steps_allowed,
             steps=chains.trace.shape[1],
             is_heat_guessed=chains.spectrum is None and chains.heat_error > 0,
-            is_descent_too_large=chains.descent is None and is_descent_too_large(self.posterior),
+            is_descent_too_large=chains.descent is None and self.descents.is_too_large,
             unmeasured=sampler.unmeasured_in_backward if self._steps_in_backward(settings) else None,
             in_turn=settings.draw_loss if settings.batch_order == "in-turn" else None,
         )
