@@ -126,3 +126,29 @@ def test_a_program_that_fails_in_one_forked_process_fails_the_test(tmp_path: Pat
     script.write_text('import os, time\nassert os.environ["RANK"] == "1", "the first"\ntime.sleep(60)\n')
     is_well, said = Program(script, processes=2).end()
     assert not is_well and "AssertionError: the first" in said[0]
+
+
+READS_SLOWLY = """
+import os, sys, time
+from hf_llc.cli.entry_point import main
+from hf_llc.loading import problem_loader
+
+def read(*arguments, **options):
+    while os.environ["RANK"] in sys.argv[1]:
+        time.sleep(0.01)
+    return encode(*arguments, **options)
+
+encode, problem_loader._encode = problem_loader._encode, read
+sys.exit(main(["estimate", "--max-seconds", "4", "--output", sys.argv[2]]))
+"""
+
+
+@pytest.mark.parametrize("slow", ["0", "1", "01"])
+def test_a_limit_ends_reading_of_data_in_every_process(slow: str, tmp_path: Path) -> None:
+    """Whichever of two processes reads without end, and though one waits while the other goes first."""
+    script = tmp_path / "reads.py"
+    script.write_text(READS_SLOWLY)
+    program = Program(script, slow, str(tmp_path / "run"), processes=2)
+    is_well, said = program.end(seconds=100)
+    assert not is_well and "max_seconds" in said[0] and "while data were read" in said[0]
+    assert program.processes[0].exitcode == 3 and not (tmp_path / "run" / "run.json").exists()

@@ -29,6 +29,7 @@ from hf_llc.loading.tensor_data import check_finite, dataset_of, is_tensors
 from hf_llc.parallel.processes import process_state
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.problem import Problem
+from hf_llc.progress import TimeIsUp
 
 
 def load_problem(
@@ -152,9 +153,9 @@ def _first_on_this_machine() -> Iterator[None]:
         state.wait_for_everyone()
     try:
         yield
-    except Exception:
+    except (Exception, TimeIsUp):
         if state.is_local_main_process:
-            state.wait_for_everyone()  # the others do not wait: they meet the same error
+            state.wait_for_everyone()  # the others do not wait: they meet the same error, or their time is up too
         raise
     if state.is_local_main_process:
         state.wait_for_everyone()

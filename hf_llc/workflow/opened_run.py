@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -19,7 +18,7 @@ from hf_llc.observables import Observable, observables_named
 from hf_llc.observe_setting import registered_names
 from hf_llc.parallel.pacing import ringing
 from hf_llc.parallel.placement import arrange_processes, place_for_loading, shard_over_group
-from hf_llc.parallel.processes import process_state
+from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
@@ -89,15 +88,13 @@ def loaded(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[Proble
 
 
 def in_time(load: Callable[[], T]) -> T:
-    """What `load` returns.
+    """What `load` returns. Each process ends it by its own clock, and tells the others what it raised (`all_do`).
 
     Raises:
         OutOfTime: most of `max_seconds` is over.
     """
     try:
-        is_alone = process_state().num_processes == 1  # others wait for this one while it loads
-        at = watch().ends_at("load") if is_alone else math.inf
-        with watch().until("load", within_passes=True), ringing(at, watch().check):
+        with watch().until("load", within_passes=True), ringing(watch().ends_at("load"), watch().check):
             watch().check()
             return load()
     except TimeIsUp:
@@ -163,7 +160,8 @@ def opened_run(
     is_finished = not overwrite and processes.main_does(lambda: _is_finished(folder))
     load_all = prepared if is_finished else functools.partial(in_time, prepared)  # a result is read without a limit
     with watch().stage("load model and data"):
-        problem, sample, observed, identity = prepared() if takes_all else processes.all_do(load_all)
+        # the groups of `processes` agree on nothing while they work together, and nobody does so yet
+        problem, sample, observed, identity = prepared() if takes_all else Processes().all_do(load_all)
     asked = {**asked_of(load, sample), **identity}
     asked |= also_asked or {}
     with tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary:
