@@ -399,3 +399,19 @@ def test_package_exports() -> None:
     assert set(hf_llc.__all__) <= set(dir(hf_llc))
     with pytest.raises(AttributeError, match="nothing"):
         _ = hf_llc.nothing
+
+
+def test_ctrl_c_while_the_program_is_imported(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from hf_llc.__main__ import run
+
+    class Interrupted:
+        def find_spec(self, name: str, *_: Any) -> None:
+            if name == "hf_llc.cli.entry_point":
+                raise KeyboardInterrupt
+
+    monkeypatch.delitem(sys.modules, "hf_llc.cli.entry_point")
+    monkeypatch.setattr(sys, "meta_path", [Interrupted(), *sys.meta_path])
+    assert run() == 130
+    assert capsys.readouterr() == ("", "hf-llc: interrupted: nothing had begun, nothing is on disk\n")

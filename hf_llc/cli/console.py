@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -24,7 +25,7 @@ EXIT_CODES = """exit codes: 0 every check passed; 3 a bad verdict (the files are
 _PATIENCE = 3.0
 """Seconds that the other processes wait before they print an error themselves: the main process prints it first."""
 
-_PATIENCE = 5.0
+_SILENCE = 5.0
 """Seconds without a sign of life after which a command says what it waits for."""
 
 _SPINS = "1000"
@@ -64,9 +65,16 @@ def hush(quiet: bool) -> None:
         # On a terminal the Hub's client may say that it waits before it repeats a request.
         os.environ.setdefault("HF_HUB_VERBOSITY", "error")
     if not quiet and is_main():
-        timer = threading.Timer(_PATIENCE, _say_what_is_imported)
-        timer.daemon = True
-        timer.start()
+        _start_timer()
+
+
+@functools.cache
+def _start_timer() -> threading.Timer:
+    """Start the timer of `_say_what_is_imported`, once in a program: a command may call `hush` again."""
+    timer = threading.Timer(_SILENCE, _say_what_is_imported)
+    timer.daemon = True
+    timer.start()
+    return timer
 
 
 def _say_what_is_imported() -> None:
