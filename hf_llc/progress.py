@@ -64,6 +64,7 @@ class Watch:
         limit: a part's share of it, if the command has several; None: all of it.
         title: what is measured, if a command measures several things.
         spell: a text → the same as the terminal can show it.
+        is_forecast: the command is about the forecast alone, which it prints itself.
 
     Attributes:
         plan: stage → work that it still takes, in gradients of one example.
@@ -82,7 +83,9 @@ class Watch:
         limit: float | None = None,
         title: str = "",
         spell: Callable[[str], str] = str,
+        is_forecast: bool = False,
     ) -> None:
+        self.is_forecast = is_forecast
         self.max_seconds, self._whole = max_seconds if limit is None else limit, max_seconds
         self.begun = time.monotonic() if begun is None else begun
         self._work_begun, self._end_takes = self.begun, math.nan
@@ -99,7 +102,7 @@ class Watch:
     @property
     def needs_forecast(self) -> bool:
         """Whether anyone sees how long the work takes, or bounds it."""
-        return self._display is not None or self.max_seconds is not None
+        return self._display is not None or self.max_seconds is not None or self.is_forecast
 
     # ---- the clock ----
 

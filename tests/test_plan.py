@@ -202,6 +202,36 @@ def test_doctor_prints_the_plan(checkpoint: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.count("\n") == 1
 
 
+def test_doctor_foretells_an_estimate(
+    checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What `estimate` says before it begins, from the same flags; nothing is sampled or written."""
+    monkeypatch.setattr("hf_llc.workflow.forecast.seconds_of_gradient", lambda posterior, size: 2.0 * size)
+    monkeypatch.setattr("hf_llc.workflow.forecast._SAID", 0.0)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "text.txt").write_text("word " * 400)
+    flags = ["--model", str(checkpoint), "--data", "text.txt", "--max-length", "16", "--batch-size", "2", "--minimize"]
+    assert main(["doctor", *flags]) == 0
+    out = capsys.readouterr().out
+    table = out[out.index("forecast, from") :].splitlines()
+    names = ["L_n(w*)", "minimize", "calibrate", "descend", "sample", "measure heat", "check γ", "all"]
+    assert [line[:16].strip() for line in table[1:-1]] == names and "GiB" in table[-2]
+    assert table[-1].startswith("longer than about 60 min; ")
+    assert "weights w" in out and not (tmp_path / "runs").exists()
+    assert main(["doctor", *flags, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    least, guess, most = found["stages"]["sample"]["seconds"]
+    assert 0 < least <= guess <= most and found["stages"]["sample"]["bytes"] > 0
+    assert found["all"]["seconds"][0] == pytest.approx(sum(each["seconds"][0] for each in found["stages"].values()))
+    monkeypatch.setattr(
+        "hf_llc.workflow.run.Run.measure_anchor", lambda run: pytest.fail("only the forecast is wanted")
+    )
+    assert main(["doctor", *flags, "--max-seconds", "20"]) == 2
+    assert "max_seconds is too short" in capsys.readouterr().err
+    assert main(["doctor", "--data", "text.txt"]) == 2
+    assert "no model given" in capsys.readouterr().err
+
+
 def test_available_memory(tmp_path: Path) -> None:
     assert 0 < available_bytes(CPU, processes=2) < available_bytes(CPU) * 0.6
     for name, text in (("max", "1000"), ("current", "700"), ("stat", "anon 5\ninactive_file 200")):

@@ -19,8 +19,10 @@ from hf_llc.publishing.formatting import for_stderr
 from hf_llc.publishing.result_folder import check_unread, save
 from hf_llc.result import LLCResult
 from hf_llc.weights_setting import weights_name
+from hf_llc.workflow.foretold import Foretold
+from hf_llc.workflow.memory_plan import Plan, plan_of
 from hf_llc.workflow.observed import observables_of
-from hf_llc.workflow.opened_run import NOTHING, Given, opened_run
+from hf_llc.workflow.opened_run import NOTHING, Given, loaded, opened_run
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import decide_from_data
@@ -72,6 +74,36 @@ def estimate_model(
         if folder is not None:
             run.processes.main_does(lambda: folder.finish(lambda: str(save(result, folder.folder, run=folder.id))))
     return result
+
+
+def foretell(
+    load: LoadConfig, sample: SampleConfig, given: Given = NOTHING, *, begun: float | None = None
+) -> tuple[Plan, Foretold]:
+    """The memory of a chain, and what `estimate_model` would take with the same settings. Nothing is estimated.
+
+    Model and data are loaded, the model is tried on a few examples, and one gradient is timed.
+
+    Args:
+        load: model and data.
+        sample: how to sample.
+        given: objects in place of names in `load`.
+        begun: `time.monotonic()` at the beginning of the command; None: now.
+
+    Raises:
+        InputError: bad input, or not even the shortest run fits into `max_seconds`.
+    """
+    watch = Watch(show=True, begun=begun, max_seconds=sample.max_seconds, spell=for_stderr, is_forecast=True)
+    with own_modes(), alone(), watching(watch):
+        with watch.stage("load model and data"):
+            problem, sample = loaded(load, sample, given)
+        with (
+            preserved(problem.model),
+            restricted(problem.model, problem.part),
+            tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
+        ):
+            run = Run(problem, sample, RunFolder(temporary), Processes())
+            assert run.foretold is not None
+            return plan_of(run.posterior, batch_size=run.batch_size), run.foretold
 
 
 def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:

@@ -17,17 +17,18 @@ from hf_llc.calibration.held_out import SHARE
 from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, cost_within
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
-from hf_llc.numerals import duration, number, short, span
+from hf_llc.numerals import number, short, span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.progress import watch
-from hf_llc.ranges import Range, said
+from hf_llc.ranges import Range, said, total
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
 from hf_llc.workflow.continuations import few_chains
+from hf_llc.workflow.foretold import Foretold
 from hf_llc.workflow.memory_plan import plan_of
 from hf_llc.workflow.peak_memory import passes_of, peaks, resident_bytes
-from hf_llc.workflow.shortest_run import START, Work, advice, check_limit, seconds_of, shortest_run
+from hf_llc.workflow.shortest_run import START, Work, advice, check_limit, shortest_run
 
 
 class Foresee(Protocol):
@@ -57,8 +58,6 @@ _LONG = 3600.0
 _REWEIGHTED = 100
 """Parameters below which reweighted draws tell how λ̂ changes with γ, as a rule."""
 
-_MUCH_DISK = 2**28
-
 _SLOW = 1.0
 """Seconds of one example's gradient from which on no whole minibatch is timed."""
 
@@ -82,10 +81,10 @@ def forecast(
     batch_size: int,
     is_new: bool,
     foresee: Foresee,
-) -> None:
+) -> Foretold | None:
     """Time a gradient, tell how long each stage will take, and hand that to the watch. All processes call it.
 
-    Nothing is timed where nobody sees it and no limit is to be kept.
+    Nothing is timed where nobody sees it and no limit is to be kept: None.
 
     Args:
         posterior: losses and gradients around w*.
@@ -99,7 +98,7 @@ def forecast(
         InputError: not even the shortest chains fit into `max_seconds`.
     """
     if not processes.main_does(lambda: watch().needs_forecast):
-        return
+        return None
     seconds = processes.all_do(lambda: seconds_of_gradient(posterior, batch_size))
     each = seconds / batch_size * posterior.group.size
     posterior.loss_cost = processes.all_do(lambda: cost_of_losses(posterior, batch_size, seconds))
@@ -113,8 +112,17 @@ def forecast(
     state_bytes = sample.num_chains * copies * weights
     if "descend" in work and work["descend"].most * each > sample.save_seconds:
         state_bytes = max(state_bytes, disk_of_descent(weights))
-    memory = processes.main_does(lambda: _memory(posterior, sample, processes))
-    for line in told(work, each, state_bytes, memory):
+    limit = _LONG if sample.max_seconds is None else sample.max_seconds
+    is_long = total(work.values()).guess * each > limit
+    foretold = Foretold(
+        work=work,
+        seconds_each=each,
+        memory=processes.main_does(lambda: _memory(posterior, sample, processes)),
+        state_bytes=state_bytes,
+        advice=f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}" if is_long else "",
+    )
+    is_noted = not watch().is_forecast
+    for line in foretold.lines() if is_noted and foretold.seconds.most >= _SAID else ():
         watch().note(line)
     num_chains = len(processes.share(range(sample.num_chains)))
     shortest = shortest_run(sample, work["L_n(w*)"].least, num_chains=num_chains, group_size=posterior.group.size)
@@ -122,9 +130,9 @@ def forecast(
         processes.main_does(lambda: check_limit(posterior, sample, work, shortest))
     watch().begin_work()
     watch().keep_time(shortest.after())
-    limit = _LONG if sample.max_seconds is None else sample.max_seconds
-    if seconds_of(work, each).guess > limit:
-        watch().note(f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}")
+    if is_noted and is_long:
+        watch().note(foretold.advice)
+    return foretold
 
 
 def _speed_of_passes(posterior: Posterior, each: float) -> float:
@@ -288,24 +296,3 @@ def _shared(work: Work, posterior: Posterior) -> Work:
     """The part of this process, if a group shares the examples of every batch."""
     size = posterior.group.size
     return {name: amount.times(1 / size) for name, amount in work.items()}
-
-
-def told(work: Work, each: float, state_bytes: int, memory: dict[str, int]) -> list[str]:
-    """The forecast in lines, one a stage and one for all; empty for a short run."""
-    seconds = seconds_of(work, each)
-    if seconds.most < _SAID:
-        return []
-    lines = [f"  {name:<14}{_said(amount.times(each))}{_room(memory.get(name))}" for name, amount in work.items()]
-    disk = f"; states of {state_bytes / 2**30:.1f} GiB on disk" if state_bytes > _MUCH_DISK else ""
-    whole = f"  {'all':<14}{said(seconds)}{_room(max(memory.values(), default=None))}{disk}"
-    return ["forecast, from the time of one gradient:", *lines, whole]
-
-
-def _room(size: int | None) -> str:
-    return "" if size is None else f", {size / 2**30:.{2 if size < 2**30 else 1}f} GiB"
-
-
-def _said(seconds: Range) -> str:
-    if seconds.guess == 0:
-        return f"up to {duration(seconds.most)}"
-    return said(seconds)

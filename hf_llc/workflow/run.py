@@ -62,6 +62,7 @@ class Run:
 
     Attributes:
         asked: `sample`, without what this model or its memory rules out.
+        foretold: what it takes; None where nobody sees it.
         decided: `asked` with every "auto" replaced but that of the burn-in; after `prepare`.
         settings: the same for the chains; after `prepare`.
         minimization: what minimization found; None if it was not asked for.
@@ -85,9 +86,9 @@ class Run:
         self.posterior = self._posterior()
         is_new = processes.main_does(lambda: folder.has_nothing)
         self._foresee = foresee
-        forecast(
+        self.foretold = forecast(
             self.posterior, self.asked, processes, batch_size=self.batch_size, is_new=is_new, foresee=foresee
-        )  # fmt: skip
+        )
         if sample.chain_batch_size not in (1, "auto") and not self.posterior.can_batch_chains():
             warnings.warn("the module does not run under torch.vmap: chains run one by one", stacklevel=2)
             self.asked = replace(sample, chain_batch_size=1)

@@ -71,17 +71,12 @@ def shortest_run(sample: SampleConfig, losses: float, *, num_chains: int, group_
     )
 
 
-def seconds_of(work: Work, each: float) -> Range:
-    """The seconds of all stages, at `each` seconds a gradient of one example."""
-    return total(work.values()).times(each)
-
-
 def advice(posterior: Posterior, sample: SampleConfig, work: Work, each: float, limit: float) -> str:
     """What would bring a run below `limit` seconds, in a line."""
     assert isinstance(sample.batch_size, int)
     batch = sample.batch_size
     whole = {name: each * work[name].least for name in ("L_n(w*)", "descend") if name in work}
-    rest = seconds_of(work, each).least - sum(whole.values())
+    rest = each * total(work.values()).least - sum(whole.values())
     ways = []
     if sum(whole.values()) > limit / 2:
         fits = int(posterior.num_examples * limit / 2 / sum(whole.values()))

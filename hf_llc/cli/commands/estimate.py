@@ -7,17 +7,13 @@ import contextlib
 import sys
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from hf_llc.cli import console
-from hf_llc.cli.arguments import add_like, add_run_options, add_settings, check_resume, like_fingerprint, settings_from
+from hf_llc.cli.arguments import add_like, add_run_options, add_settings, check_resume, settings_from
 from hf_llc.cli.early import check_places
-from hf_llc.config import LoadConfig
-from hf_llc.errors import InputError
+from hf_llc.cli.plain_module import add_plain_module, check_plain_module, given
 from hf_llc.observe_setting import OBSERVABLES
-
-if TYPE_CHECKING:
-    from hf_llc.workflow.opened_run import Given
 
 
 def add(commands: Any) -> None:
@@ -36,9 +32,7 @@ def add(commands: Any) -> None:
         ),
     )
     add_settings(parser)
-    plain = parser.add_argument_group("a plain module")
-    plain.add_argument("--weight-file", metavar="F", help="its weights, in place of --model")
-    plain.add_argument("--factory", metavar="MODULE:NAME", help="returns (module, loss_fn) for --weight-file")
+    add_plain_module(parser)
     options = add_run_options(parser, output="the result")
     options.add_argument(
         "--output",
@@ -56,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     console.hush(args.quiet)
     load, sample = settings_from(args)
     check_resume(args)
-    _check_weight_file(args, load)
+    check_plain_module(args, load)
     named = load if args.weight_file is None else replace(load, model=args.weight_file)
     output = console.default_output(named, sample) if args.output is None else Path(args.output)
     known = OBSERVABLES if args.factory is None else ()  # its module may register more
@@ -68,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
         result = evaluator.estimate_model(
             load,
             sample,
-            _given(args, load),
+            given(args, load),
             output=output,
             resume=True if args.resume else None,
             overwrite=args.overwrite,
@@ -87,33 +81,3 @@ def run(args: argparse.Namespace) -> int:
         files = [("files", f"{output}/result.json, trace.safetensors"), ("picture", f"{output}/trace.png")]
         console.print_text(table(files))
     return console.verdict_code(result.is_trustworthy)
-
-
-def _check_weight_file(args: argparse.Namespace, load: LoadConfig) -> None:
-    """Check that a file of weights comes with what builds its module, with data, and with no other model.
-
-    Raises:
-        InputError: it does not.
-    """
-    if (args.weight_file is None) != (args.factory is None):
-        raise InputError("--weight-file and --factory go together", remedy="give both")
-    if args.weight_file is None:
-        return
-    if load.model is not None or load.revision is not None:
-        raise InputError("--model and --weight-file are two models", remedy="give one of them")
-    if load.data is None:
-        raise InputError("no data given", remedy="give --data: a Hub id, a folder or a file")
-
-
-def _given(args: argparse.Namespace, load: LoadConfig) -> Given:
-    """What is given as objects: a plain module and its loss, and what --like says of the data."""
-    from hf_llc.studies.checkpoint_series import weight_files
-    from hf_llc.workflow.opened_run import Given
-
-    fingerprint = like_fingerprint(args)
-    if args.weight_file is None:
-        return Given(data_fingerprint=fingerprint)
-    (file,) = weight_files([args.weight_file], args.factory, allow_pickle=load.allow_pickle)
-    assert file.open is not None
-    model, loss_fn = file.open()
-    return Given(model=model, loss_fn=loss_fn, data_fingerprint=fingerprint)
