@@ -593,6 +593,8 @@ def test_peaks_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     assert noisy["measure heat"] - 10**6 == 11 * 4000 + 128 * 100, "sixteen batches, drawn from 64 examples"
     asked_for = SampleConfig(sampler="sgld", step_size=1e-6, localization=1.0, gradient="control-variate")
     assert peaks(plan, passes, asked_for, descends=False)["sample"] - 10**6 == found["sample"]
+    batched = peaks(plan, passes, replace(asked_for, chain_batch_size=3), descends=False)
+    assert batched["sample"] - 10**6 == 3 * found["sample"]
     monkeypatch.setattr("hf_llc.workflow.peak_memory._GAPS", 1.5)
     assert passes.gradient(8) == 1200 and passes.gradient(200) == 1.5 * 200 * 100
     assert passes.gradient(201) == 1.65 * 200 * 100, "a second pass"

@@ -105,7 +105,8 @@ def peaks(plan: Plan, passes: Passes, sample: SampleConfig, *, descends: bool) -
         found["calibrate"] = max(pilot, spectrum + _PILOT_STATE * weights) if sampler.has_friction else pilot
     if descends:
         found["descend"] = passes.gradient(passes.examples) + bytes_of_descent(weights)
-    found["sample"] = plan.needed(sample.sampler) - (plan.activations or 0) + batch - plan.anchor
+    chains = sample.chain_batch_size if isinstance(sample.chain_batch_size, int) else 1
+    found["sample"] = chains * (plan.needed(sample.sampler) - (plan.activations or 0) + batch - plan.anchor)
     if sampler.measures_heat and not plan.step_in_backward(sample.sampler):
         found["measure heat"] = spectrum
     if may_control(sample):
