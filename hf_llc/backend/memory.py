@@ -24,6 +24,28 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's `mallopt`."""
+
+_KEPT, _PIECE = 2**28, 2**25
+"""Bytes of freed memory that glibc keeps, and of a piece up to which it does; it allows no larger pieces."""
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a pass of the model has freed for the next one, in this process, from now on.
+
+    It gives freed memory back by a limit that follows the largest piece, and where a pass crosses that, the system
+    clears all its pages again in each: 2,000 of them a gradient of the embedded model, 13 % of an estimate's time.
+    Nothing is done where the environment sets glibc's limits.
+    """
+    if os.environ.keys() & {"MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_", "GLIBC_TUNABLES"}:
+        return
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
+        library = ctypes.CDLL(None)
+        library.mallopt(_TRIM_THRESHOLD, _KEPT)
+        library.mallopt(_MMAP_THRESHOLD, _PIECE)
+
+
 def _of_machine() -> int:
     """What Linux says that programs may still take; elsewhere half of the installed memory, a guess."""
     try:

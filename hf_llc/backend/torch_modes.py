@@ -8,6 +8,8 @@ from collections.abc import Iterator
 
 import torch
 
+from hf_llc.backend.memory import keep_freed_memory
+
 _ONE_AT_A_TIME = threading.RLock()
 
 
@@ -17,7 +19,10 @@ def own_modes() -> Iterator[None]:
 
     An estimate moves the weights of the model that it is given, and torch's random state, attention kernels and CUDA
     graphs belong to the whole process. So a second thread waits.
+
+    From then on the process keeps some of the memory that it frees (`keep_freed_memory`).
     """
+    keep_freed_memory()
     devices = {"cpu", *([torch.accelerator.current_accelerator().type] if torch.accelerator.is_available() else [])}  # type: ignore[union-attr]
     with _ONE_AT_A_TIME, contextlib.ExitStack() as modes:
         modes.enter_context(torch.inference_mode(False))
