@@ -195,6 +195,24 @@ def test_what_more_steps_do_not_change(
     assert found is ends
 
 
+@pytest.mark.parametrize(
+    ("drop", "localization", "ends"),
+    [
+        (1.0, 5e4, True),  # 17 % of λ̂ = 6 from where the descent ends
+        (1.0, 5.0, False),  # flat directions have not relaxed: λ̂ may grow to three times as much
+        (2.0, 5.0, True),  # 12 % of that
+        (0.4, 5e4, False),
+    ],
+)
+def test_chains_end_where_w_star_is_surely_no_minimum(drop: float, localization: float, ends: bool) -> None:
+    rng = np.random.default_rng(1)
+    excess = 5 + 0.5 * rng.standard_normal((4, 1000))
+    none = np.full_like(excess, np.nan)
+    trace = Trace(1 + excess / HOT.nbeta, np.ones_like(excess), none, none, none, heat=none)  # type: ignore[operator]
+    descent = {"loss_drop": drop, "loss_drop_se": 0.01}
+    assert is_long_enough(settings_of(localization=localization), trace, 500, 5, descent=descent) is ends
+
+
 def test_heat_that_there_was_no_time_to_measure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it is taken off, with the error of a uniform law; that stands among the notes, with what to do."""
 

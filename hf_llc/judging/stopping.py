@@ -42,11 +42,11 @@ def is_long_enough(
 ) -> bool:
     """Return True if the draws are flat and many enough, or if more steps would not help.
 
-    More steps do not help a chain that diverged, nor a model that has learnt nothing, nor a w* that is not a minimum;
-    nor, where the chains are flat and agree, a λ̂ that is surely below zero, or of which gradient noise surely makes the
-    larger part. Otherwise the chains go on until flat directions have relaxed within the burn-in (a slow climb of many
-    of them is hard to see in the draws), the draws do not drift, the chains agree and the standard error is below
-    `target_se` times λ̂.
+    More steps do not help a chain that diverged, nor a model that has learnt nothing, nor a w* that lies far above its
+    minimum; nor, where the chains are flat and agree, a w* that surely lies above it by a material part of λ̂, a λ̂ that
+    is surely below zero, or one of which gradient noise surely makes the larger part. Otherwise the chains go on until
+    flat directions have relaxed within the burn-in (a slow climb of many of them is hard to see in the draws), the
+    draws do not drift, the chains agree and the standard error is below `target_se` times λ̂.
 
     Args:
         settings: of the chains.
@@ -80,7 +80,9 @@ def is_long_enough(
     agree = statistics.r_hat(draws) <= 1.1
     if is_flat and agree:
         highest = (llc + _SURE * llc_se) * (1 if is_relaxed else _GROWTH)
-        if highest < 0 or _does_heat_exceed(highest / 2, settings, trace, num_burnin_steps, least_heat):
+        if highest < 0 or statistics.is_above_minimum(descent, highest):
+            return True
+        if _does_heat_exceed(highest / 2, settings, trace, num_burnin_steps, least_heat):
             return True
     is_mixed = agree and statistics.ess(draws) >= 10 * len(draws)
     return is_relaxed and is_flat and is_mixed and llc_se <= settings.target_se * abs(llc)
