@@ -278,6 +278,7 @@ from hf_llc.backend.torch_modes import own_modes
 def passes():
     for _ in range(5):
         tensors = [torch.ones(12 * 2**18) for _ in range(4)]
+        del tensors
 
 def cleared():
     passes()
