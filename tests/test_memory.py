@@ -277,7 +277,7 @@ from hf_llc.backend.torch_modes import own_modes
 
 def passes():
     for _ in range(5):
-        tensors = [torch.ones(12 * 2**18) for _ in range(4)]
+        tensors = [torch.ones(12 * 2**18) for _ in range(8)]
         del tensors
 
 def cleared():
@@ -294,7 +294,7 @@ with own_modes():
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another C library")
 def test_freed_memory_is_kept_for_the_next_pass(tmp_path: Path) -> None:
-    """Five passes of four tensors of 12 MiB: glibc alone has most of their 12,288 pages cleared in each."""
+    """Five passes of eight tensors of 12 MiB: glibc alone has most of their 24,576 pages cleared in each."""
     script = tmp_path / "passes.py"
     script.write_text(CLEARED_PAGES)
     command = [sys.executable, str(script)]  # a fresh process: what a heap did before decides what it keeps

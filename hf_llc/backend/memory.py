@@ -27,7 +27,7 @@ def return_freed_memory() -> None:
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's `mallopt`."""
 
-_KEPT, _PIECE = 2**26, 2**25
+_KEPT, _PIECE = 2**27, 2**25
 """Bytes of freed memory that glibc keeps, and of a piece up to which it does; it allows no larger pieces."""
 
 
