@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate
 from hf_llc.judging.heat import heat_errors
-from hf_llc.judging.stopping import is_long_enough
+from hf_llc.judging.stopping import is_in_vain, is_long_enough
 from hf_llc.problem import Problem
 from hf_llc.progress import TimeIsUp
 from hf_llc.records.chain_settings import ChainSettings
@@ -211,6 +211,30 @@ def test_chains_end_where_w_star_is_surely_no_minimum(drop: float, localization:
     trace = Trace(1 + excess / HOT.nbeta, np.ones_like(excess), none, none, none, heat=none)  # type: ignore[operator]
     descent = {"loss_drop": drop, "loss_drop_se": 0.01}
     assert is_long_enough(settings_of(localization=localization), trace, 500, 5, descent=descent) is ends
+
+
+@pytest.mark.parametrize(("climbed", "fell", "ends"), [(-3.0, 5.0, True), (4.0, 5.0, True), (5.0, 5.0, False)])
+def test_first_steps_that_climb_less_than_a_descent_fell(climbed: float, fell: float, ends: bool) -> None:
+    excess = climbed + 0.2 * np.random.default_rng(1).standard_normal((4, 100))
+    none = np.full_like(excess, np.nan)
+    trace = Trace(1 + excess / HOT.nbeta, np.ones_like(excess), none, none, none, heat=none)  # type: ignore[operator]
+    assert is_in_vain(settings_of(), trace, 50, descent={"loss_drop": fell, "loss_drop_se": 0.01}) is ends
+    assert not is_in_vain(settings_of(), trace, 50, descent=None)
+    assert not is_in_vain(settings_of(), trace, 50, descent={"loss_drop": fell, "loss_drop_se": fell})
+
+
+def test_chains_from_far_above_a_minimum_end_at_a_first_look() -> None:
+    """After a quarter of the fewest steps, and those are the steps that chains without such a look take."""
+    far = shifted_problem(torch.ones(40), num_examples=400, spread=0.3)
+    with torch.no_grad():
+        for parameter in far.model.parameters():
+            parameter.add_(1.0)
+    settings = replace(HOT, localization=5.0, target_se=0.05)
+    found = estimate_problem(far, settings)
+    assert found.verdict == "not a minimum" and found.trace is not None
+    assert found.trace.shape[1] == 60 and [reason.name for reason in found.reasons][-1] == "ended early"
+    other = estimate_problem(far, replace(settings, num_draws=60, num_burnin_steps=0))
+    np.testing.assert_array_equal(other.trace.loss, found.trace.loss)  # type: ignore[union-attr]
 
 
 def test_heat_that_there_was_no_time_to_measure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,9 @@ Array = np.ndarray
 _FEWEST = 4
 """Steps of each chain from which on anything can be said of them."""
 
+_FIRST_LOOK = 60
+"""Steps of each chain of which half can tell how far they have climbed from w*."""
+
 _FASTER = "or give shorter or fewer examples in a batch, fewer chains, a smaller part of the weights"
 
 _CONTINUATION = 2**20
@@ -53,6 +56,8 @@ class Sampling:
         seal: of the run, for its files (`hf_llc.seals`).
 
     Attributes:
+        is_in_vain: (settings, trace, burn-in steps) → whether no number of steps would help; asked once, after a
+            quarter of the fewest. None: there is no such look.
         observations: what the observables saw along the chains of the last `until_flat`; None if there are none.
         cut_at: steps at which the time was up for the chains of the last `until_flat`; None: it was not.
         num_gradients: gradient evaluations behind all traces returned so far.
@@ -74,6 +79,7 @@ class Sampling:
         self.posterior, self.processes, self.state = posterior, processes, state
         self.seal = seal
         self.is_long_enough, self.describe, self.observables = is_long_enough, describe, observables
+        self.is_in_vain: Callable[[ChainSettings, Trace, int], bool] | None = None
         self.observations: Observations | None = None
         self.cut_at: int | None = None
         self.num_gradients, self.new_steps, self.seconds = 0, 0, 0.0
@@ -104,6 +110,9 @@ class Sampling:
             until = burnin + settings.num_draws * thinning
             trace = chains(stretch(until=until, burnin=burnin))
             is_cut = trace.shape[1] < until
+        elif (first := self._in_vain(settings, name)) is not None:
+            trace, until, is_cut = first, first.shape[1], False
+            burnin, thinning = until // 2, 1
         else:
             longest = settings.max_steps // (2 * settings.num_draws)
             while True:
@@ -124,6 +133,16 @@ class Sampling:
             thinning = max((trace.shape[1] - burnin) // settings.num_draws, 1)
         self.num_gradients += gradients_behind(self.posterior, settings, trace)
         return trace, burnin, thinning
+
+    def _in_vain(self, settings: ChainSettings, name: str) -> Trace | None:
+        """The first steps of the chains, if these tell that no number of steps would help; else None."""
+        fewest = min(2 * settings.num_draws * settings.num_steps_between_draws, settings.max_steps)
+        steps = max(fewest // 4, _FIRST_LOOK)
+        if self.is_in_vain is None or steps >= fewest:
+            return None
+        stretch = Stretch(until=steps, burnin=steps // 2, title=_title(settings, name))
+        trace = self._run_to(settings, self._store(name), stretch)
+        return trace if trace.shape[1] == steps and self.is_in_vain(settings, trace, steps // 2) else None
 
     def go_on(
         self,

@@ -25,8 +25,31 @@ _GROWTH = 3
 _FAR_ABOVE = _GROWTH * statistics.MATERIAL
 """Share of λ̂ by which w* may lie above its minimum before more steps would not help: it is then still no minimum."""
 
+_HALF = 0.5
+"""Share of λ̂, counted from where the descent ends, by which w* may lie above that before chains end at a first look."""
+
 _SURE = 4.0
 """Standard errors from which on it is sure that more steps would not help."""
+
+
+@np.errstate(over="ignore", invalid="ignore")
+def is_in_vain(
+    settings: ChainSettings, trace: Trace, num_burnin_steps: int, *, descent: dict[str, float] | None
+) -> bool:
+    """Return True if the first steps of the chains have climbed less from w* than a descent fell.
+
+    λ̂ would have to grow ninefold for its verdict to let w* pass as a minimum.
+
+    Args:
+        settings: of the chains.
+        trace: of their first steps, burn-in included.
+        num_burnin_steps: steps dropped at the start.
+        descent: how far a descent from w* falls (`calibration.descent`), or None.
+    """
+    steps = {"num_burnin_steps": num_burnin_steps, "num_steps_between_draws": 1}
+    draws = llc_draws(trace.loss, trace.init_loss, nbeta=settings.nbeta, **steps)
+    highest = float(draws.mean()) + _SURE * statistics.standard_error(draws)
+    return math.isfinite(highest) and statistics.is_above_minimum(descent, highest, _HALF)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # a diverging chain's last finite loss times nβ

@@ -17,7 +17,7 @@ from hf_llc.judging.basin import has_learnt_nothing
 from hf_llc.judging.estimator import estimate as estimate_llc
 from hf_llc.judging.remedies import Asked
 from hf_llc.judging.running import describe, judged
-from hf_llc.judging.stopping import is_long_enough
+from hf_llc.judging.stopping import is_in_vain, is_long_enough
 from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.kept_sum import KeptSum
@@ -248,6 +248,8 @@ class Run:
         self.sampling.is_long_enough = functools.partial(
             is_long_enough, has_learnt_nothing=is_hopeless, descent=descent, least_heat=least_heat
         )
+        is_looked_at = descent is not None and not self.observables
+        self.sampling.is_in_vain = functools.partial(is_in_vain, descent=descent) if is_looked_at else None
         trace, burnin, thinning = self.sampling.until_flat(settings, name)
         return self.with_heat(trace, settings, name, burnin, thinning, descent=descent)
 
