@@ -507,6 +507,22 @@ def test_a_stage_within_another_counts_to_it() -> None:
         assert inner is outer and outer.done == 5
 
 
+def test_calibration_does_not_tell_how_long_a_gradient_of_the_chains_takes(clock: Clock) -> None:
+    """It does more besides. While it is under way its own pace counts, and that of the chains once they run."""
+    new = Watch()
+    new.seconds_each, new.plan = 1.0, dict.fromkeys(("calibrate", "sample"), Range(10.0, 10.0, 10.0))
+    with new.stage("calibrate") as stage:
+        clock.now += 20.0
+        stage.done += 10.0
+        new._learn(stage)
+        assert new.seconds_each == 2.0
+    assert new.seconds_each == 1.0 and new.time_left() == (10.0, 10.0, 10.0)
+    with new.stage("sample") as stage:
+        clock.now += 5.0
+        stage.done += 10.0
+    assert new.seconds_each == 0.5
+
+
 @pytest.mark.parametrize(
     ("least", "most", "text"),
     [
