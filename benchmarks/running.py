@@ -18,7 +18,13 @@ import numpy as np
 from known import Known
 
 from hf_llc.calibration.calibrate import calibrate, with_calibration
-from hf_llc.calibration.noise_spectrum import Spectrum, heating_share, is_heat_significant, noise_spectrum
+from hf_llc.calibration.noise_spectrum import (
+    Spectrum,
+    heating_share,
+    is_heat_significant,
+    noise_spectrum,
+    samples_within,
+)
 from hf_llc.chains.run_chains import Recorder, take_step
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate
@@ -128,7 +134,8 @@ def ours(known: Known, *, seconds: float, chains: int, seed: int, step_size: flo
                 recorder.flush()
             done, trace = steps, join_chains([recorder.trace() for recorder in recorders])
             if spectrum is None and is_heat_significant(trace, nbeta=known.nbeta, num_burnin_steps=steps // 2):
-                spectrum = noise_spectrum(posterior, known.law, walks[0].w.clone(), **stream)
+                samples = samples_within(trace.loss.size)  # as an estimate has of chains that are no longer
+                spectrum = noise_spectrum(posterior, known.law, walks[0].w.clone(), num_samples=samples, **stream)
             share = 1.0 if spectrum is None else heating_share(spectrum, known.localization)
             rungs.append((time.perf_counter() - begun, steps, share))
             if rungs[-1][0] > seconds or not np.isfinite(trace.loss[:, -1]).all():
