@@ -72,7 +72,6 @@ class Watch:
     Attributes:
         plan: stage → work that it still takes, in gradients of one example.
         ended: work of the stages that are over, by name: there may be a stage for each of a million draws.
-        foretold: the plan as it was told at first.
         seconds_each: of one such gradient; NaN: not known.
         is_short: no stage takes more than it must.
     """
@@ -93,7 +92,6 @@ class Watch:
         self.begun = time.monotonic() if begun is None else begun
         self._work_begun, self._end_takes = self.begun, math.nan
         self.plan: dict[str, Range] = {}
-        self.foretold: dict[str, Range] = {}
         self.seconds_each, self.title, self.is_short = math.nan, title, False
         self._needed_after: dict[str, float] = {}
         self._stage: Stage | None = None

@@ -36,6 +36,8 @@ from hf_llc.studies.measure_profile import measure
 from hf_llc.studies.profile_plot import plot_profile
 from hf_llc.studies.profile_settings import HessianSettings
 from hf_llc.studies.profile_table import Profile, with_exponents
+from hf_llc.workflow.forecast import forecast
+from hf_llc.workflow.foretold import Foretold
 from hf_llc.workflow.opened_run import Given
 from hf_llc.workflow.run import Run
 
@@ -401,16 +403,22 @@ def test_the_forecast_is_of_the_profile_s_own_work(tmp_path: Path, monkeypatch: 
             super().__init__(**settings)
             made.append(self)
 
+    def kept(*arguments: Any, **settings: Any) -> Foretold | None:
+        foretold.append(forecast(*arguments, **settings))
+        return foretold[-1]
+
+    foretold: list[Any] = []
     monkeypatch.setattr("hf_llc.studies.measure_profile.Watch", Kept)
+    monkeypatch.setattr("hf_llc.workflow.run.forecast", kept)
     measured(
         form(np.diag([1.0, 2.0, 4.0])), tmp_path / "p", [1.0, 4.0],
         num_draws=20, max_steps=60, nbeta=None, nbetas=[5.0, 20.0], max_seconds=1000.0,
         hessian=HessianSettings(probes=3, iterations=2, examples=4),
     )  # fmt: skip
-    (found,) = made
-    assert "check γ" not in found.foretold and found.plan.keys() <= {"measure heat", "further γ"}
-    assert found.ended["hessian"] == pytest.approx(found.foretold["hessian"].guess, rel=0.01)
-    assert found.ended["sample"] == pytest.approx(found.foretold["sample"].guess, rel=0.15)
+    (found,), (told,) = made, (each.work for each in foretold)
+    assert "check γ" not in told and found.plan.keys() <= {"measure heat", "further γ"}
+    assert found.ended["hessian"] == pytest.approx(told["hessian"].guess, rel=0.01)
+    assert found.ended["sample"] == pytest.approx(told["sample"].guess, rel=0.15)
 
 
 def test_goes_on_where_it_was_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

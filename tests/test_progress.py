@@ -581,10 +581,20 @@ def test_a_forecast_has_a_guess_between_the_least_and_the_most(clock: Clock) -> 
     new = Watch(max_seconds=1e6)
     with watching(new):
         run = Run(problem, decide_from_data(asked(minimize=True), problem), RunFolder("nowhere"), Processes())
-    assert list(new.foretold) == ["L_n(w*)", "minimize", "calibrate", "descend", "sample", "measure heat", "check γ"]
-    assert all(0 <= each.least <= each.guess <= each.most for each in new.foretold.values())
+    assert run.foretold is not None
+    work = run.foretold.work
+    assert list(work) == [
+        "L_n(w*)",
+        "minimize",
+        "calibrate",
+        "descend",
+        "sample",
+        "measure heat",
+        "check γ",
+    ]
+    assert all(0 <= each.least <= each.guess <= each.most for each in work.values())
     assert new.seconds_each == pytest.approx(PASS / 4)  # of a batch of four
-    text = Foretold(new.foretold, new.seconds_each, {"calibrate": 3 * 2**30}).lines()
+    text = Foretold(work, new.seconds_each, {"calibrate": 3 * 2**30}).lines()
     assert text[3].split()[0] == "calibrate" and text[3].endswith(", 3.0 GiB") and text[-1].endswith(", 3.0 GiB")
     assert run.asked.minimize
 

@@ -9,6 +9,12 @@ from pathlib import Path
 
 import torch
 
+_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's `mallopt`."""
+
+_KEPT, _PIECE = 2**27, 2**25
+"""Bytes of freed memory that glibc keeps, and of a piece up to which it does; it allows no larger pieces."""
+
 
 def available_bytes(device: torch.device, *, processes: int = 1) -> int:
     """Free bytes of a device's memory; the host's memory is shared by the processes on it."""
@@ -22,13 +28,6 @@ def return_freed_memory() -> None:
     """Give freed memory back to the system: glibc keeps pieces below 32 MiB."""
     with contextlib.suppress(OSError, AttributeError, TypeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
-
-
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
-"""Numbers of glibc's `mallopt`."""
-
-_KEPT, _PIECE = 2**27, 2**25
-"""Bytes of freed memory that glibc keeps, and of a piece up to which it does; it allows no larger pieces."""
 
 
 def keep_freed_memory() -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
 import time
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from hf_llc.backend.torch_modes import own_modes
 from hf_llc.components.part_of import part_of
 from hf_llc.config import LoadConfig, SampleConfig
+from hf_llc.observables import Observable
 from hf_llc.parallel.processes import Processes, alone
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
@@ -96,12 +99,7 @@ def foretell(
     with own_modes(), alone(), watching(watch):
         with watch.stage("load model and data"):
             problem, sample = loaded(load, sample, given)
-        with (
-            preserved(problem.model),
-            restricted(problem.model, problem.part),
-            tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
-        ):
-            run = Run(problem, sample, RunFolder(temporary), Processes())
+        with _run_without_folder(problem, sample, {}) as run:
             assert run.foretold is not None
             return plan_of(run.posterior, batch_size=run.batch_size), run.foretold
 
@@ -115,15 +113,19 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
     begun = time.monotonic()
     problem = replace(problem, part=part_of(problem.model, sample.weights))
     sample = decide_from_data(replace(sample, weights=weights_name(sample.weights)), problem)
+    with own_modes(), alone(), watching(Watch(begun=begun, max_seconds=sample.max_seconds)):
+        observed = observables_of(sample, problem, LoadConfig())
+        with _run_without_folder(problem, sample, observed) as run:
+            run.measure_anchor()
+            return run.result(begun)
+
+
+@contextlib.contextmanager
+def _run_without_folder(problem: Problem, sample: SampleConfig, observables: Mapping[str, Observable]) -> Iterator[Run]:
+    """A run of a problem that is loaded; at the end nothing of it is on disk, and the model is restored."""
     with (
-        own_modes(),
-        alone(),
-        watching(Watch(begun=begun, max_seconds=sample.max_seconds)),
         preserved(problem.model),
         restricted(problem.model, problem.part),
         tempfile.TemporaryDirectory(prefix="hf_llc-") as temporary,
     ):
-        observed = observables_of(sample, problem, LoadConfig())
-        run = Run(problem, sample, RunFolder(temporary), Processes(), observed)
-        run.measure_anchor()
-        return run.result(begun)
+        yield Run(problem, sample, RunFolder(temporary), Processes(), observables)

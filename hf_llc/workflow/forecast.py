@@ -106,7 +106,7 @@ def forecast(
         posterior, sample, processes, checks=sample.check_localization
     )
     work = _at_speed(work, processes.all_do(lambda: _speed_of_passes(posterior, seconds / batch_size)))
-    watch().plan, watch().foretold, watch().seconds_each = work, dict(work), each
+    watch().plan, watch().seconds_each = dict(work), each
     copies = 1 + SAMPLERS[sample.sampler].state_copies
     weights = posterior.num_parameters * posterior.dtype.itemsize
     state_bytes = sample.num_chains * copies * weights
@@ -122,8 +122,9 @@ def forecast(
         advice=f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}" if is_long else "",
     )
     is_noted = not watch().is_forecast
-    for line in foretold.lines() if is_noted and foretold.seconds.most >= _SAID else ():
-        watch().note(line)
+    if is_noted and foretold.seconds.most >= _SAID:
+        for line in foretold.lines():
+            watch().note(line)
     num_chains = len(processes.share(range(sample.num_chains)))
     shortest = shortest_run(sample, work["L_n(w*)"].least, num_chains=num_chains, group_size=posterior.group.size)
     if is_new:
