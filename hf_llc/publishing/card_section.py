@@ -167,11 +167,11 @@ def _headline(result: Record) -> str:
 
 def _meaning(result: Record) -> str:
     return (
-        "The local learning coefficient λ(w\\*) measures how degenerate the loss is around this model's weights w\\*: "
-        "the lower it is, the more ways the weights can change at almost no cost in loss, and the simpler the solution "
-        f"(without such freedom it would be half the number of parameters, {number(result.num_parameters / 2)}). "
-        "It is to be compared only between estimates with the same data, nβ and γ (the paper takes γ from 1 to 10), "
-        "and its ± is the standard error of the sampling alone."
+        "The local learning coefficient λ(w\\*) measures how degenerate the loss is around this model's weights w\\*. "
+        "The lower it is, the more ways the weights can change at almost no cost in loss, and the simpler the solution. "
+        f"Without such freedom it would be half the number of parameters, {number(result.num_parameters / 2)}. "
+        "Compare it only with estimates on the same data, at the same nβ and γ (the paper takes γ from 1 to 10). "
+        "The ± is the standard error of the sampling alone."
     )
 
 
