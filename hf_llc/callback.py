@@ -214,7 +214,7 @@ def _check_trainer(host: Any, name: Any) -> None:
             remedy="measure its checkpoints with hf-llc curve",
         )
     if name is not None and (not isinstance(name, str) or not name.strip()):
-        raise InputError("name is not one", value=name, allowed="a word, such as 'train'")
+        raise InputError("the callback's name is not a word", value=name, allowed="a word, such as 'train'")
     others = [each.name for each in trainer.callback_handler.callbacks if isinstance(each, LLCCallback)]
     if name in others:
         remedy = "give each a name of its own: name='train', name='val'"
@@ -228,7 +228,7 @@ def _interval(every: Any, arguments: TrainingArguments) -> int | Literal["epoch"
     if not (is_count or every in ("epoch", "save")):
         raise InputError("every is out of range", value=every, allowed="'epoch', 'save', or a number of steps")
     if every == "save" and plain_value(arguments.save_strategy) == "no":
-        raise InputError("every is 'save', and this Trainer saves nothing", remedy="set its save_strategy, or every")
+        raise InputError("every is 'save', but this Trainer saves nothing", remedy="set its save_strategy, or every")
     return every
 
 

@@ -57,7 +57,9 @@ class LLCEvaluator:
         settings = settings if self.like is None else self.like.with_sample(settings)
         base = SampleConfig() if config is None else config
         if not isinstance(base, SampleConfig):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InputError("config is no SampleConfig", value=type(config).__name__, remedy="give settings by name")
+            raise InputError(
+                "config is not a SampleConfig", value=type(config).__name__, remedy="give settings by name"
+            )
         base_settings = {item.name: getattr(base, item.name) for item in fields(base)}
         self.config = from_mapping(SampleConfig, {**base_settings, **settings}, source="LLCEvaluator")
 

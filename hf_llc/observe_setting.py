@@ -39,14 +39,14 @@ def checked_observe(
     for name, value in items:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             allowed = "letters, digits, '_', '.' and '-', 64 at most"
-            raise InputError(f"{setting} has a name that cannot be one", value=name, allowed=allowed)
+            raise InputError(f"{setting} has a name that is not allowed", value=name, allowed=allowed)
         if name in found:
-            raise InputError(f"{setting} names two things alike", value=name, remedy="give one another name")
+            raise InputError(f"{setting} gives two things the same name", value=name, remedy="give one another name")
         if isinstance(value, (str, os.PathLike)) and not str(value).strip():
-            raise InputError(f"{setting} has no data behind {name}=", value=str(value), remedy="write NAME=DATA:SPLIT")
+            raise InputError(f"{setting} has no data after {name}=", value=str(value), remedy="write NAME=DATA:SPLIT")
         if isinstance(value, str) and value.endswith(":") and not os.path.exists(value):
             remedy = "write NAME=DATA:SPLIT, or leave out the colon"
-            raise InputError(f"{setting} has no split behind the colon of {name}", value=value, remedy=remedy)
+            raise InputError(f"{setting} has no split after the colon of {name}", value=value, remedy=remedy)
         found[name] = value
     return found
 

@@ -288,7 +288,7 @@ def _check_widths(widths: Sequence[int], rank: int) -> None:
 def _check_ranks(widths: Sequence[int], ranks: Sequence[int]) -> None:
     _check_widths(widths, 0)
     if len(ranks) != len(widths) - 1:
-        raise InputError("not one rank a layer", value=list(ranks), allowed=f"{len(widths) - 1} ranks")
+        raise InputError("there is not one rank for each layer", value=list(ranks), allowed=f"{len(widths) - 1} ranks")
     for layer, (rank, one, other) in enumerate(zip(ranks, widths[:-1], widths[1:], strict=True)):
         if not 0 <= rank <= min(one, other):
             raise InputError(

@@ -189,7 +189,7 @@ def idle(tmp_path_factory: pytest.TempPathFactory) -> transformers.Trainer:
         ({"data": {"text": []}}, "empty"),
         ({"label_column": "score"}, "no such column, got 'score'"),
         ({"batch_size": 10**6}, "batch_size is larger than the data"),
-        ({"name": " "}, "name is not one"),
+        ({"name": " "}, "the callback's name is not a word"),
     ],
 )
 def test_refused_before_training(idle: transformers.Trainer, settings: dict[str, Any], message: str) -> None:

@@ -119,7 +119,7 @@ def test_table_files_and_picture(pair: list[LLCResult], capsys: pytest.CaptureFi
     ],
 )
 def test_what_does_not_compare_is_refused(pair: list[LLCResult], changes: dict[str, Any], what: str) -> None:
-    with pytest.raises(InputError, match=f"do not compare.*{what}.*--like a"):
+    with pytest.raises(InputError, match=f"cannot be compared.*{what}.*--like a"):
         compare([pair[0], pair[1].replace(**changes)], ["a", "b"])
 
 

@@ -127,10 +127,10 @@ def test_a_checkpoint_that_breaks_is_left_out(tmp_path: Path) -> None:
     ("more", "match"),
     [
         ({"weights": "0.bias"}, "weights is for one estimate"),
-        ({"minimize": True}, r"minimize would give each component a w\* of its own"),
+        ({"minimize": True}, r"minimize would give each component its own w\*"),
         ({"components": "1.weight"}, r"no such weights, got '1\.weight'"),
         ({"components": "all"}, "no component is named"),
-        ({"calibrate_on": "step7"}, "calibrate_on is no checkpoint of the curve"),
+        ({"calibrate_on": "step7"}, "calibrate_on is not a checkpoint of the curve"),
         ({"resume": True}, "nothing to resume there"),
     ],
 )

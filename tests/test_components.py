@@ -345,7 +345,7 @@ def test_weights_of_adapters_by_name() -> None:
         ("llama", "l2", r"there is no l2, got 'layer 2'; allowed: embed, unembed, norms, l0 … l1, l0h0 … l0h3, l0g0 …"),
         ("llama", "l0h4", r"l0 has 4 heads, got 'l0h4'; allowed: 0 … 3"),
         ("llama", "l0g2", r"l0 has 2 groups, got 'l0g2'; allowed: 0 … 1"),
-        ("gpt2", "l0g0", "l0 has no groups: each head has its keys; name l0h0"),
+        ("gpt2", "l0g0", "l0 has no groups: each head has its own keys; name l0h0"),
         ("llama", "l0e0", "l0 has no experts, got 'l0e0'"),
         ("llama", "l0 router", "the model has no l0 router"),
         ("attention-only", "l0 mlp", "the model has no l0 mlp"),

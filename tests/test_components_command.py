@@ -160,7 +160,7 @@ def test_bad_components_are_refused_in_a_line(components: str, message: str) -> 
     ("more", "message"),
     [
         ({"weights": "0.weight"}, "weights is for one estimate, got '0.weight'"),
-        ({"minimize": True}, r"minimize would give each component a w\* of its own"),
+        ({"minimize": True}, r"minimize would give each component its own w\*"),
         ({"parameter_parallel": 2}, "parameter_parallel is not for components"),
         ({"resume": True}, "nothing to resume there"),
         ({"components": "2.weight"}, r"no such weights, got '2\.weight'"),

@@ -308,7 +308,7 @@ PICKLED = (__file__, "--allow-pickle")
         (["--data", "d", "--checkpoints", "c", "--model", "m"], "--model and --revisions go together"),
         (["--data", "d", "--checkpoints", "nowhere"], "no checkpoints there"),
         (["--data", "d", "--weight-files", "w"], "--weight-files and --factory go together"),
-        (["--data", "d", "--weight-files", "w", "--factory", "make"], "not a function's name"),
+        (["--data", "d", "--weight-files", "w", "--factory", "make"], "not the name of a function"),
         (["--data", "d", "--weight-files", *PICKLED, "--factory", "no_such_module:make"], "no such factory"),
         (["--data", "d", "--weight-files", *PICKLED, "--factory", "curve_factory:none"], "no such factory"),
         (["--data", "d", "--weight-files", "w", "--factory", "curve_factory:make"], "no such weights file"),
@@ -338,7 +338,7 @@ def test_weights_and_factories_that_do_not_fit(tmp_path: Path, capsys: pytest.Ca
     refused(command(files[:1]), "two checkpoints or more")
     refused(command(files, "--num-chains", "0"), "num_chains")
     torch.save(network().state_dict(), tmp_path / "step3.pt")
-    refused(command([*files, str(tmp_path / "step3.pt")]), "not safetensors")
+    refused(command([*files, str(tmp_path / "step3.pt")]), "not in safetensors format")
     Path(files[1]).write_bytes(b"nonsense")
     refused(command(files), "the weights file is damaged")
     save_file({"other": torch.ones(1)}, files[1])
@@ -514,7 +514,7 @@ def test_a_limit_is_that_of_the_whole_curve(tmp_path: Path, monkeypatch: pytest.
 def test_the_checkpoint_to_calibrate_on_is_a_choice(word: str, name: str) -> None:
     left = SeriesLeft([Checkpoint(each, {}) for each in ("step2", "step10", "step100")], print)
     assert left.meant_by(word) == name and left.meant_by("last") == "step100"
-    with pytest.raises(InputError, match=r"no checkpoint .*, got '7'; allowed: first, middle, last, 2, 10, 100"):
+    with pytest.raises(InputError, match=r"not a checkpoint .*, got '7'; allowed: first, middle, last, 2, 10, 100"):
         left.meant_by("7")
 
 

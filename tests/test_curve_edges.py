@@ -329,7 +329,7 @@ def test_steps_place_what_names_do_not(names: tuple[str, ...], given: dict[str, 
 @pytest.mark.parametrize(
     ("names", "given", "what"),
     [
-        (("epoch_1", "epoch_2"), {"epoch_3": 0}, "steps names no checkpoint"),
+        (("epoch_1", "epoch_2"), {"epoch_3": 0}, "steps names something that is not a checkpoint"),
         (("epoch_1", "epoch_2", "init"), {"init": 2}, "steps must tell checkpoints apart"),
         (("a", "b", "c"), {"a": 1}, "a curve needs two checkpoints|steps must tell"),
     ],
@@ -352,7 +352,7 @@ def test_a_weights_file_alone_is_a_point_of_its_curve(tmp_path: Path, capsys: py
         (["--weight-file", files[0], *given, "--model", "x"], "two models"),
         (["--weight-file", files[0], "--factory", "curve_factory:make"], "no data given"),
         (["--weight-file", "nowhere.safetensors", *given], "no such weights file"),
-        (["--weight-file", str(tmp_path / "data.jsonl"), *given], "not safetensors"),
+        (["--weight-file", str(tmp_path / "data.jsonl"), *given], "not in safetensors format"),
         (["--weight-file", files[0], *given[2:], "--factory", "curve_factory:nothing"], "no such factory"),
     ):
         assert main(["estimate", *more, "--output", "two"]) == 2

@@ -18,7 +18,7 @@ from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.problem_loader import load_problem
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 12345\n"
-LFS = "a pointer of git-lfs stands in the file's place, got '{}'; run `git lfs pull`"
+LFS = "the file is only a pointer of git-lfs, got '{}'; run `git lfs pull`"
 ROWS = [{"text": text} for text in tiny.SENTENCES * 4]
 TEXTS = Dataset.from_list(ROWS)
 
@@ -81,9 +81,9 @@ def test_pointers_of_git_lfs_are_no_data(whole: Path, tmp_path: Path) -> None:
 
 
 CUT = {
-    "parquet": (-9, "the data file is cut off, or is no parquet, got 'a.parquet'"),
-    "jsonl": (-9, "the data file is no JSON at line 32, got 'a.jsonl'; is it cut off?"),
-    "json": (-40, "the data file is no JSON at line "),
+    "parquet": (-9, "the data file is cut off, or is not parquet, got 'a.parquet'"),
+    "jsonl": (-9, "the data file is not JSON at line 32, got 'a.jsonl'; is it cut off?"),
+    "json": (-40, "the data file is not JSON at line "),
     "csv": (-9, "the data set cannot be read"),
     "tsv": (-9, "the data set cannot be read"),
 }
@@ -105,7 +105,7 @@ def test_a_broken_line_is_named(whole: Path, tmp_path: Path) -> None:
         text = [json.dumps(row) for row in ROWS[:lines]]
         text[at - 1] = text[at - 1][:-4]
         (tmp_path / name).write_text("\n".join(text))
-        refused(str(whole), str(tmp_path / name), f"no JSON at line {at}, got '{name}'", here=tmp_path)
+        refused(str(whole), str(tmp_path / name), f"not JSON at line {at}, got '{name}'", here=tmp_path)
 
 
 def test_text_of_another_encoding(whole: Path, tmp_path: Path) -> None:

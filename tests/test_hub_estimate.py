@@ -244,7 +244,7 @@ LINES = {
     "forbidden": r"no access to the (model|data set), got 'org/\w+'; log in with `hf auth login`, .*",
     "gated": r"no access to the (model|data set), got 'org/\w+'; .* accept its terms on its page .*",
     "no repository": r"no such (model|data set), got 'org/\w+'; check the spelling; .*",
-    "rate limited": rf"the Hub wants fewer requests \(HTTP 429, {ASKED}; run the same command again in 1 s; .*",
+    "rate limited": rf"the Hub asks for fewer requests \(HTTP 429, {ASKED}; run the same command again in 1 s; .*",
     "server error": rf"the Hub has trouble \(HTTP 500, {ASKED}; run the same command again later",
     "cut": r"the download of the (model org/tiny|data set org/set) was cut off; run the same command again",
     "corrupt": r"a file came damaged from the Hub .*: [\w.-]+, got 'org/\w+'; run the same command again .*",

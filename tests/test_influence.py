@@ -305,7 +305,7 @@ def test_by_token(measured: Path) -> None:
         (["--output", "/proc/nowhere"], "cannot write to the output folder"),
         (["--color", "kind"], "no such column, got 'kind'"),
         (["--color", "text", "--level", "token"], "color is for the picture of the loss kernel, got 'text'"),
-        (["--color", "text", "--packing", "packed"], "an example of these data is no row with columns"),
+        (["--color", "text", "--packing", "packed"], "an example of these data is not a row with columns"),
         (["--quries", "x"], "did you mean --queries?"),
     ],
 )
@@ -384,7 +384,7 @@ def test_colours_are_read_from_the_rows(measured: Path, tmp_path: Path) -> None:
     few = replace(load, max_examples=3)
     fewer = load_problem(str(measured / "model"), str(tmp_path / "data.jsonl"), few)
     assert values_beside(fewer, str(tmp_path / "data.jsonl"), few, "kind") == [0, 0, 0]
-    with pytest.raises(InputError, match="the data have other rows than examples"):
+    with pytest.raises(InputError, match="the data do not have one row for each example"):
         values_beside(fewer, data, load, "kind")
     lists = data.add_column("list", [[1]] * len(data))
     with pytest.raises(InputError, match="the column list holds neither texts nor numbers, got 'list'"):

@@ -189,7 +189,7 @@ def test_words_tagged_minus_100_have_no_loss() -> None:
 
 def test_tags_that_are_not_lists_are_refused() -> None:
     data = tagged(WORDS_HAVE, None).remove_columns("ner_tags").add_column("ner_tags", [0] * 8)
-    with pytest.raises(InputError, match="does not hold a label a word, got 'column ner_tags, row 0'"):
+    with pytest.raises(InputError, match="does not hold one label for each word, got 'column ner_tags, row 0'"):
         load(tagger(["O", "B-PER", "B-LOC"]), data)
 
 

@@ -49,7 +49,7 @@ def test_everything_but_the_model_is_taken_over() -> None:
         LLCEvaluator(like="one", nbeta=31.0, seed=8)
     with pytest.raises(InputError, match="beta"):
         LLCEvaluator(like="one", beta=1.0)
-    with pytest.raises(InputError, match=r"not those of the run that this is to be compared with.*fingerprint"):
+    with pytest.raises(InputError, match=r"not those of the run that like names.*fingerprint"):
         LLCEvaluator(like="one").compute(model, data=(data[0], data[1] + 1), loss_fn=squared_error)
     with pytest.raises(InputError, match="config and like"):
         LLCEvaluator(again.config, like="one")
@@ -77,8 +77,8 @@ def test_what_a_callback_found_is_taken_over_from_a_checkpoint() -> None:
     [
         ({}, "no LLCCallback measured"),
         ({"hf_llc/a": {"asked": {}, "used": {}}, "hf_llc/b": {"asked": {}, "used": {}}}, "several LLCCallbacks"),
-        ({"hf_llc": 3}, "not what a Trainer writes"),
-        ([], "not what a Trainer writes"),
+        ({"hf_llc": 3}, "the folder is not a checkpoint that a Trainer wrote"),
+        ([], "the folder is not a checkpoint that a Trainer wrote"),
     ],
 )
 def test_a_checkpoint_without_one_callback_is_refused(store: Any, text: str) -> None:
@@ -177,4 +177,4 @@ def test_studies_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[
         other = Path("other.txt")
         other.write_text("other words\n\n" * 100)
         assert main([*argv, "--like", "one", "--data", str(other), "--output", f"data{number}"]) == 2
-        assert "to be compared with" in capsys.readouterr().err and not Path(f"data{number}").exists()
+        assert "the run that like names" in capsys.readouterr().err and not Path(f"data{number}").exists()

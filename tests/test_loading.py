@@ -216,7 +216,7 @@ def test_remote_code_is_not_run(copy: Callable[..., Path]) -> None:
     code = {"AutoConfig": "modeling.C", "AutoModelForCausalLM": "modeling.M"}
     settings |= {"model_type": "strange", "auto_map": code}
     (path / "config.json").write_text(json.dumps(settings))
-    refused("needs Python code of its own, which is not run.*--trust-remote-code", path, TEXTS)
+    refused("needs its own Python code, which hf_llc does not run.*--trust-remote-code", path, TEXTS)
 
 
 def test_weights_missing_in_the_checkpoint(copy: Callable[..., Path]) -> None:

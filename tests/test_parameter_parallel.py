@@ -168,7 +168,7 @@ def test_what_cannot_be_done_is_refused_on_every_process(tmp_path: Path) -> None
     run(script, str(tmp_path), processes=2)
     said = (
         "not split'; allowed", "on DeviceMesh", r"split as \(_?S", "parameter_parallel does not go with this compile",
-        "does not go with this minimize", "parameter_parallel splits models that hf_llc loads",
+        "does not go with this minimize", "parameter_parallel splits only models that hf_llc loads",
     )  # fmt: skip
     for rank in range(2):
         lines = (tmp_path / f"said-{rank}").read_text(encoding="utf-8").splitlines()
@@ -183,9 +183,9 @@ def test_settings_that_do_not_go_together() -> None:
             SampleConfig(**{"parameter_parallel": 2, name: value})
     with pytest.raises(InputError, match="parameter_parallel does not divide the 1 processes"):
         arrange_processes(SampleConfig(parameter_parallel=2))
-    with pytest.raises(InputError, match="parameter_parallel splits models that hf_llc loads"):
+    with pytest.raises(InputError, match="parameter_parallel splits only models that hf_llc loads"):
         arrange_processes(SampleConfig(parameter_parallel=2), nn.Linear(2, 2))
-    with pytest.raises(InputError, match="device is one, and parameter_parallel uses those of all"):
+    with pytest.raises(InputError, match="device names one device, but parameter_parallel uses those of all"):
         place_for_loading(LoadConfig(device="cuda:0"), SampleConfig(parameter_parallel=2))
 
 

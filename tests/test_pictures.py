@@ -250,9 +250,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "negative": (table([Image.fromarray(x.astype(np.float32) - 9) for x in GREY]), "a picture has no scale.*row 0"),
     "NaN": (table([Image.fromarray(x * np.float32(np.nan if i else 1)) for i, x in enumerate(GREY)]), "scale.*row 1"),
     "too bright": (table([Image.fromarray(x.astype(np.int32) * 99999) for x in GREY]), "a picture has no scale.*row 0"),
-    "nine channels": (table([np.zeros((9, 8, 9), dtype=np.uint8)] * 3), "an array is no picture.*row 0"),
-    "no pixels": (table([np.zeros((0, 8), dtype=np.uint8)] * 3), "an array is no picture.*row 0"),
-    "ragged": (table([[[1, 2], [3]]] * 3), "an array is no picture.*row 0"),
+    "nine channels": (table([np.zeros((9, 8, 9), dtype=np.uint8)] * 3), "an array is not a picture.*row 0"),
+    "no pixels": (table([np.zeros((0, 8), dtype=np.uint8)] * 3), "an array is not a picture.*row 0"),
+    "ragged": (table([[[1, 2], [3]]] * 3), "an array is not a picture.*row 0"),
 }  # fmt: skip
 
 

@@ -145,14 +145,14 @@ def test_text_and_python_are_one_setting() -> None:
 @pytest.mark.parametrize(
     ("settings", "match"),
     [
-        ({"observe": "a=@data,a=@data"}, "names two things alike, got 'a'"),
-        ({"observe": "a b=@data"}, "a name that cannot be one, got 'a b'"),
-        ({"observe": "a="}, "no data behind a="),
+        ({"observe": "a=@data,a=@data"}, "gives two things the same name, got 'a'"),
+        ({"observe": "a b=@data"}, "a name that is not allowed, got 'a b'"),
+        ({"observe": "a="}, "no data after a="),
         ({"observe": "norms,a=@data"}, "unknown observable, got 'norms'"),
         ({"observe": {}}, "names nothing"),
-        ({"observe": {3: "@data"}}, "cannot be one, got 3"),
+        ({"observe": {3: "@data"}}, "that is not allowed, got 3"),
         ({"observe": {"a": 3}}, "observe a: "),
-        ({"observe": {"a": ("x", "y", "z")}}, r"observe a is no data, got \('x', 'y', 'z'\)"),
+        ({"observe": {"a": ("x", "y", "z")}}, r"observe a is not data, got \('x', 'y', 'z'\)"),
         ({"observe": {"a": {"data": "x", "spilt": "y"}}}, "unknown setting, got 'spilt'"),
         ({"observe": "a=no/such_file.txt"}, "observe a: "),
         ({"observe": {"a": others()}, "observe_loss": "token"}, "an example has one loss"),
@@ -160,7 +160,7 @@ def test_text_and_python_are_one_setting() -> None:
         ({"observe": "a=@data", "observe_examples": 1}, "observe_examples is out of range, got 1"),
         ({"observe": "a=@data", "observe_every": 0}, "observe_every is out of range, got 0"),
         ({"observe": {"a": (others()[0][:, :3], others()[1])}}, "observe a: "),
-        ({"observe": {"a": lambda model: "x"}}, "no tensor of real numbers"),
+        ({"observe": {"a": lambda model: "x"}}, "not return a tensor of real numbers"),
         ({"observe": 3}, "wrong kind"),
     ],
 )
@@ -204,7 +204,7 @@ def test_tree_with_devinterp_s_names(tmp_path: Path) -> None:
     read = xarray.open_datatree(result.to_zarr(tmp_path / "x.zarr"), engine="zarr", consolidated=False)
     np.testing.assert_array_equal(read["loss_code"], kept)
     assert read.attrs["metadata"]["config"]["sampler"]["nbeta"] == result.nbeta
-    with pytest.raises(InputError, match="something at the path"):
+    with pytest.raises(InputError, match="zarr store exists already"):
         result.to_zarr(tmp_path / "x.zarr")
 
 

@@ -484,10 +484,10 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
-        (["--localizations", "1:10"], "localizations is no range"),
-        (["--localizations", "10:1:3"], "localizations is no range"),
-        (["--localizations", "0:1:3"], "localizations is no range"),
-        (["--localizations", "1:10:1"], "localizations is no range"),
+        (["--localizations", "1:10"], "localizations is not a range"),
+        (["--localizations", "10:1:3"], "localizations is not a range"),
+        (["--localizations", "0:1:3"], "localizations is not a range"),
+        (["--localizations", "1:10:1"], "localizations is not a range"),
         (["--localizations", "1:10:x"], "localizations has a value of the wrong kind"),
         (["--localizations", "1,,2"], "localizations has a value of the wrong kind"),
         (["--localizations", "1,0"], "localizations is out of range, got 0.0"),

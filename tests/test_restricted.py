@@ -263,10 +263,10 @@ def test_observables_see_whole_tensors() -> None:
         ({"0.weight": torch.ones(4, 5, dtype=torch.bool)}, r"mask of 0\.weight does not fit.*\(4, 5\).*\(4, 6\)"),
         ({"0.weight": torch.ones(4, 6)}, r"mask of 0\.weight does not fit, got 'float32"),
         ({"0.weight": slice(9, 12)}, "names no weight at all"),
-        ({"0.weight": 9}, r"no weights of 0\.weight are there, got 9"),
-        ({"0.weight": "abc"}, r"no weights of 0\.weight are there, got 'abc'"),
-        ({"0.weight": (slice(1), slice(1), slice(1))}, r"no weights of 0\.weight are there"),
-        ({"0.weight": None}, r"no weights of 0\.weight are there"),
+        ({"0.weight": 9}, r"the index of 0\.weight does not fit its shape, got 9"),
+        ({"0.weight": "abc"}, r"the index of 0\.weight does not fit its shape, got 'abc'"),
+        ({"0.weight": (slice(1), slice(1), slice(1))}, r"the index of 0\.weight does not fit its shape"),
+        ({"0.weight": None}, r"the index of 0\.weight does not fit its shape"),
     ],
 )
 def test_refusals(weights: Any, message: str) -> None:

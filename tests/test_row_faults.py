@@ -62,7 +62,7 @@ CASES: dict[str, Case] = {
     "rows: a number among texts": ("columns of one kind.*got 'row 1'", tiny.llama, [{"text": "a"}, {"text": 3}], {}),
     "rows: a key is missing": ("a row has no text.*row 1", tiny.llama, [{"text": "a"}, {"txt": "b"}], {}),
     # token ids
-    "ids None": ("no list of whole numbers, got 'column input_ids, row 1: none'", tiny.llama,
+    "ids None": ("not a list of whole numbers, got 'column input_ids, row 1: none'", tiny.llama,
         {"input_ids": with_fault(IDS, None, 1)}, {}),
     "ids nested": ("row 0: nested", tiny.llama, {"input_ids": [[[1, 2], [3, 4]], [[1, 2], [3, 4]]]}, {}),
     "ids nested, ragged": ("row 0: nested", tiny.llama, {"input_ids": [[[1], [3, 4]], [[1, 2]]]}, {}),
@@ -73,12 +73,12 @@ CASES: dict[str, Case] = {
     "labels that the model lacks": ("does not have, got 999.*see example 1", tiny.llama,
         {"input_ids": IDS, "labels": with_fault(IDS, [6, 999, 2], 1)}, DOCUMENTS),
     "ids all empty": ("no example has a token to predict", tiny.llama, {"input_ids": [[], [], []]}, DOCUMENTS),
-    "mask of another length": ("a mask of another length, got 'column attention_mask, row 1: 2 for 3 tokens'",
+    "mask of another length": ("another length.*got 'column attention_mask, row 1: 2 for 3 tokens'",
         tiny.llama, {"input_ids": IDS, "attention_mask": [[1] * 5, [1] * 2, [1] * 3]}, {}),
     "mask None": ("row 1: none", tiny.llama, {"input_ids": IDS, "attention_mask": [[1] * 5, None, [1] * 3]}, {}),
     "mask of twos": ("neither 0 nor 1.*row 2", tiny.llama,
         {"input_ids": IDS, "attention_mask": [[1] * 5, [1] * 3, [1, 2, 1]]}, {}),
-    "labels of another length": ("has not one label a token, got 'column labels, row 2: 2 for 3", tiny.llama,
+    "labels of another length": ("one label for each token, got 'column labels, row 2: 2 for 3", tiny.llama,
         {"input_ids": IDS, "labels": [[1] * 5, [1] * 3, [1] * 2]}, {}),
     "labels nested": ("row 0: nested", tiny.llama, {"input_ids": IDS, "labels": [[x] for x in IDS]}, {}),
     "token types of another length": ("column token_type_ids, row 1", classifier,
@@ -98,17 +98,17 @@ CASES: dict[str, Case] = {
         {"text": TEXTS[:3], "labels": [[0, 2], [5], []]}, {}),
     "target None": ("the labels are not numbers.*row 1", lambda: classifier(num_labels=1),
         {"text": TEXTS[:2], "label": [0.5, None]}, {}),
-    "targets of two widths": ("not as many in each row.*row 1",
+    "targets of two widths": ("rows have different numbers.*row 1",
         lambda: classifier(num_labels=2, problem_type="regression"),
         {"text": TEXTS[:2], "label": [[0.5, 1.0], [0.5]]}, {}),
     # tags
-    "words None": ("a row is no list of words.*row 1", lambda: tiny.bert("BertForTokenClassification"),
+    "words None": ("a row is not a list of words.*row 1", lambda: tiny.bert("BertForTokenClassification"),
         {"tokens": [["a"], None], "ner_tags": [[0], [1]]}, {}),
-    "a word None": ("a row is no list of words.*row 0", lambda: tiny.bert("BertForTokenClassification"),
+    "a word None": ("a row is not a list of words.*row 0", lambda: tiny.bert("BertForTokenClassification"),
         {"tokens": [["a", None], ["b"]], "ner_tags": [[0, 1], [1]]}, {}),
-    "tags None": ("a label a word.*row 1", lambda: tiny.bert("BertForTokenClassification"),
+    "tags None": ("one label for each word.*row 1", lambda: tiny.bert("BertForTokenClassification"),
         {"tokens": [["a"], ["b"]], "ner_tags": [[0], None]}, {}),
-    "tags too few": ("one label a word, got 'column tokens, row 1: 2 words, 1",
+    "tags too few": ("one label for each word, got 'column tokens, row 1: 2 words, 1",
         lambda: tiny.bert("BertForTokenClassification"), {"tokens": [["a"], ["b", "c"]], "ner_tags": [[0], [1]]}, {}),
     "a tag too large": ("out of range, got 7.*row 1", lambda: tiny.bert("BertForTokenClassification"),
         {"tokens": [["a"], ["b"]], "ner_tags": [[0], [7]]}, {}),
@@ -171,10 +171,10 @@ def test_tensors_that_are_no_numbers_in_rows() -> None:
     linear, y = torch.nn.Linear(4, 3), torch.tensor([0, 1])
     for x in (torch.eye(2, 4).to_sparse(), torch.zeros(2, 4, dtype=torch.cfloat), torch.zeros(2, 4, device="meta")):
         refused("dense tensors of real numbers", linear, (x, y), loss_fn=cross_entropy)
-    refused("data of this kind make no column, got 'input_ids: Tensor'", tiny.llama(),
+    refused("data of this kind cannot be a column, got 'input_ids: Tensor'", tiny.llama(),
             {"input_ids": torch.eye(2, 4).to_sparse()})  # fmt: skip
-    refused("data of this kind make no column, got 'text: str'", tiny.llama(), {"text": "one text"})
-    refused("data of this kind make no column, got 'text: int'", tiny.llama(), {"text": 3})
+    refused("data of this kind cannot be a column, got 'text: str'", tiny.llama(), {"text": "one text"})
+    refused("data of this kind cannot be a column, got 'text: int'", tiny.llama(), {"text": 3})
 
 
 def test_numbers_of_one_shape() -> None:
@@ -196,7 +196,7 @@ def test_label_mapping_that_is_none() -> None:
     model, tokenizer = classifier(), tiny.tokenizer(template=True)
     data = {"text": TEXTS[:3], "label": [0, 1, 2]}
     for mapping, match in (
-        ([1, 2], "label_mapping is no dictionary"),
+        ([1, 2], "label_mapping is not a dictionary"),
         ({"A": [0], "B": [1]}, "gives a name a list of labels"),
         ({"LABEL_0": 0, "LABEL_1": 1}, "not in label_mapping, got 2.*see column label, row 2"),
     ):

@@ -328,7 +328,7 @@ def test_plain_module_is_left_as_found() -> None:
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_loss_fn_that_sums_the_batch_is_refused(reduction: str) -> None:
-    with pytest.raises(InputError, match=r'one loss an example.*reduction="none"'):
+    with pytest.raises(InputError, match=r'one loss for each example.*reduction="none"'):
         load_problem(
             torch.nn.Linear(4, 3),
             (torch.randn(5, 4), torch.zeros(5, dtype=torch.long)),

@@ -187,7 +187,7 @@ def test_inputs_beside_the_token_ids() -> None:
         tiny.t5(), {**pairs, "decoder_input_ids": [[5, *row[:-1]] for row in rows[::-1]]}, LoadConfig()
     )
     assert not torch.allclose(all_losses(other), all_losses(own))
-    refused("one decoder input a label.*row 0", tiny.t5(), {**pairs, "decoder_input_ids": [[0]] * 8})
+    refused("one decoder input for each label.*row 0", tiny.t5(), {**pairs, "decoder_input_ids": [[0]] * 8})
     for name in ("position_ids", "inputs_embeds"):
         refused(f"model inputs that are not read, got '{name}'", tiny.llama(), {"input_ids": rows, name: rows})
 
@@ -267,10 +267,10 @@ def test_chats_that_cannot_be_read() -> None:
     model, tokenizer = tiny.llama(), chat_tokenizer()
     refused("the tokenizer has no chat template", model, {"messages": CHATS}, tokenizer=tiny.tokenizer())
     for bad in ([], None, [{"role": None, "content": "x"}]):
-        refused("a row is no chat, got 'column messages, row 2'", model, {"messages": [*CHATS[:2], bad, *CHATS]},
+        refused("a row is not a chat, got 'column messages, row 2'", model, {"messages": [*CHATS[:2], bad, *CHATS]},
                 tokenizer=tokenizer)  # fmt: skip
     shared = [[{"from": "human", "value": "x"}]] * 4
-    refused("a row is no chat.*each with role and content", model, {"conversations": shared}, tokenizer=tokenizer)
+    refused("a row is not a chat.*each with role and content", model, {"conversations": shared}, tokenizer=tokenizer)
     tokenizer.chat_template = "{% if messages|length > 2 %}{{ raise_exception('two at most') }}{% endif %}x"
     refused("template does not take a row: .*two at most.*row 1", model, {"messages": [CHATS[0], CHATS[1] * 2]},
             tokenizer=tokenizer)  # fmt: skip

@@ -311,7 +311,7 @@ def test_shards_without_a_sound_index(copy: Checkpoint, text: str | None) -> Non
 @pytest.mark.parametrize("name", ["model.fp16.safetensors", "weights.safetensors"])
 def test_weights_under_another_name(copy: Checkpoint, name: str) -> None:
     (copy.path / "model.safetensors").rename(copy.path / name)
-    copy.refused(f"a name that is not looked for: {name}.*allowed: model.safetensors")
+    copy.refused(f"a name that hf_llc does not look for: {name}.*allowed: model.safetensors")
 
 
 def test_long_values_are_cut() -> None:

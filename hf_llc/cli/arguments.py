@@ -207,7 +207,7 @@ def read_yaml(path: str | Path) -> dict[str, str | None]:
         mark = getattr(error, "problem_mark", None)
         where = "" if mark is None else f" (line {mark.line + 1})"
         raise InputError(
-            f"the config file is not YAML{where}", value=str(path), remedy="write one `name: value` a line"
+            f"the config file is not YAML{where}", value=str(path), remedy="write one `name: value` on each line"
         ) from error
     if root is None or (isinstance(root, yaml.ScalarNode) and not root.value):
         return {}

@@ -57,7 +57,7 @@ class Catalog(Structure):
         else:
             count = attention.num_groups if letter == "g" else attention.num_heads
         if letter == "g" and attention is not None and not attention.is_grouped:
-            raise InputError(f"l{layer} has no groups: each head has its keys", remedy=f"name l{layer}h{index}")
+            raise InputError(f"l{layer} has no groups: each head has its own keys", remedy=f"name l{layer}h{index}")
         if index >= count:
             allowed = f"0 … {count - 1}" if count else self.summary()
             there = f"l{layer} has {count} {_ALL_OF[letter]}" if count else f"l{layer} has no {_ALL_OF[letter]}"

@@ -116,7 +116,7 @@ def _mask(name: str, where: Any, shape: torch.Size) -> Tensor:
         mask[where] = True
     except (TypeError, IndexError, ValueError) as error:
         raise InputError(
-            f"no weights of {name} are there",
+            f"the index of {name} does not fit its shape",
             value=where,
             allowed=f"True, a boolean mask or a slice of shape {tuple(shape)}",
         ) from error

@@ -24,9 +24,7 @@ def refuse_pointers(paths: Iterable[Path]) -> None:
     """
     for path in paths:
         if is_pointer(path):
-            raise InputError(
-                "a pointer of git-lfs stands in the file's place", value=path.name, remedy="run `git lfs pull`"
-            )
+            raise InputError("the file is only a pointer of git-lfs", value=path.name, remedy="run `git lfs pull`")
 
 
 def check_data_file(path: Path, *, has_mark: bool) -> None:
@@ -46,7 +44,7 @@ def check_data_file(path: Path, *, has_mark: bool) -> None:
         end = file.read()
     if path.suffix.lower() == ".parquet":
         if not start.startswith(_PARQUET) or end not in _PARQUET:
-            raise InputError("the data file is cut off, or is no parquet", value=path.name, remedy=_AGAIN)
+            raise InputError("the data file is cut off, or is not parquet", value=path.name, remedy=_AGAIN)
     elif b"\0" in start and not has_mark:
         raise InputError(
             "the data file is not text in UTF-8: it has null characters", value=path.name, remedy="save it as UTF-8"
@@ -70,7 +68,7 @@ def refuse_broken_json(paths: Iterable[Path]) -> None:
             except (ValueError, RecursionError) as error:
                 row = number - 1 + (error.lineno if isinstance(error, json.JSONDecodeError) else 1)
                 raise InputError(
-                    f"the data file is no JSON at line {row}", value=path.name, remedy=f"is it cut off? {_AGAIN}"
+                    f"the data file is not JSON at line {row}", value=path.name, remedy=f"is it cut off? {_AGAIN}"
                 ) from error
 
 

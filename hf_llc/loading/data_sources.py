@@ -204,7 +204,7 @@ def rows_of(data: Dataset | IterableDataset) -> Iterator[dict[str, Any]]:
                 raise
             raise InputError(f"the stream fails: {reason_of(error)}", value=f"row {number}") from error
         if not isinstance(row, dict):
-            raise InputError("a row is no dictionary by column name", value=f"row {number}: {type(row).__name__}")
+            raise InputError("a row is not a dictionary by column name", value=f"row {number}: {type(row).__name__}")
         yield row
         number += 1
 

@@ -102,7 +102,7 @@ def _answer_refusal(error: errors.HfHubHTTPError, what: str, shown: str | None) 
         wait = response.headers.get("Retry-After", "") if response is not None else ""
         when = f"in {wait} s" if wait.isdigit() else "in a few minutes"
         return InputError(
-            f"the Hub wants fewer requests (HTTP 429, asked for the {what} {shown})",
+            f"the Hub asks for fewer requests (HTTP 429, asked for the {what} {shown})",
             remedy=f"{_AGAIN} {when}; it allows more to those who are logged in (`hf auth login`)",
         )
     if status >= 400:
@@ -131,7 +131,7 @@ def model_refusal(error: Exception, name: str, config: LoadConfig) -> InputError
     low, shown = text_of(error), public_name(name)
     if "trust_remote_code" in low:
         return InputError(
-            "the model needs Python code of its own, which is not run",
+            "the model needs its own Python code, which hf_llc does not run",
             value=shown,
             remedy="give trust_remote_code (--trust-remote-code) if you trust it",
         )
@@ -205,7 +205,7 @@ def data_refusal(error: Exception, name: str, config: LoadConfig, *, is_local: b
         return unread
     if "script" in low or "trust_remote_code" in low:
         return InputError(
-            "the data set needs code of its own, which is not run",
+            "the data set needs its own code, which hf_llc does not run",
             value=name,
             remedy="use a version in parquet, or convert it",
         )

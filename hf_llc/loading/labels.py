@@ -43,7 +43,9 @@ def labels_of(data: Dataset, name: str, model: Any) -> tuple[Tensor, str, str | 
     if kind == "single_label_classification":
         if is_list:
             raise InputError(
-                "the model takes one label an example, the column holds lists", value=name, remedy="check label_column"
+                "the model takes one label for each example, but the column holds lists",
+                value=name,
+                remedy="check label_column",
             )
         numbers = ClassNumbers(values, feature, model)
         return torch.tensor([numbers(value, place(name, i)) for i, value in enumerate(values)]), kind, numbers.how
@@ -68,7 +70,7 @@ def _targets(values: Sequence[Any], name: str) -> Tensor:
     for i, row in enumerate(rows):
         if len(row) != len(rows[0]) or not all(isinstance(x, (int, float)) for x in row):
             raise InputError(
-                "the labels are not numbers, or not as many in each row",
+                "the labels are not numbers, or rows have different numbers of them",
                 value=place(name, i),
                 remedy="check label_column, or drop unlabelled rows",
             )
@@ -88,7 +90,7 @@ def translate_labels(data: Dataset, name: str, mapping: Mapping[str, Any]) -> Da
     """
     if not isinstance(mapping, Mapping):
         raise InputError(
-            "label_mapping is no dictionary", value=mapping, allowed="the data's value by the model's name for it"
+            "label_mapping is not a dictionary", value=mapping, allowed="the data's value by the model's name for it"
         )
     try:
         names = {value: label for label, value in mapping.items()}

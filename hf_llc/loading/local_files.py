@@ -40,7 +40,7 @@ def refuse_parts(config: LoadConfig, *, split: object = None, subset: object = N
     for name, asked, actual in (("split", config.split, split), ("subset", config.subset, subset)):
         if asked is not None and asked != (None if actual is None else str(actual)):
             raise InputError(
-                f"{name} cannot be chosen from data that is one piece",
+                f"{name} cannot be chosen: the data are a single data set",
                 value=asked,
                 remedy=f"leave {name} out, or give a DatasetDict, an id or a folder of files",
             )

@@ -165,7 +165,7 @@ def data_paths(data: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) 
         if not name.strip():
             raise InputError("the name of data is empty", value=name, remedy="is a shell variable unset?")
         if "\n" in name or "\0" in name or any(len(os.fsencode(part)) > LONGEST_NAME for part in name.split("/")):
-            raise InputError("this is a text, not the name of data", value=f"{name[:40]} …", remedy=AS_TABLE)
+            raise InputError("this is a text, not the name of a data set", value=f"{name[:40]} …", remedy=AS_TABLE)
     return [Path(each) for each in names]
 
 

@@ -26,13 +26,13 @@ def values_beside(problem: Problem, data: Any, config: LoadConfig, name: str) ->
     """
     if data is None or is_tensors(data) or problem.provenance["data"].get("packing") == "packed":
         raise InputError(
-            "an example of these data is no row with columns", value=name, remedy="leave color out, or set packing"
+            "an example of these data is not a row with columns", value=name, remedy="leave color out, or set packing"
         )
     rows = materialize(open_data(data, config, sample_by="paragraph")[0], config)
     values = list(rows[column(rows, name, (), "color")])
     if len(values) != problem.num_examples:
         raise InputError(
-            "the data have other rows than examples", value=f"{len(values):,} and {problem.num_examples:,}",
+            "the data do not have one row for each example", value=f"{len(values):,} and {problem.num_examples:,}",
             remedy="leave color out",
         )  # fmt: skip
     names = getattr(rows.features[name], "names", None)  # of a ClassLabel

@@ -197,7 +197,7 @@ class _Probe:
                 )
         if not isinstance(value, Tensor) or value.shape != (len(rows),):
             raise InputError(
-                f"there must be one loss an example, for a batch of {len(rows)} too",
+                f"there must be one loss for each example, also in a batch of {len(rows)}",
                 value=tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__,
                 allowed="shape [batch]",
                 remedy="does the model or loss_fn drop the batch axis (squeeze)?",

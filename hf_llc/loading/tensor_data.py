@@ -173,9 +173,9 @@ def _as_column(values: Any, name: str) -> Any:
         len(values)
     except (TypeError, RuntimeError) as error:  # sparse, quantized; a number
         raise InputError(
-            "data of this kind make no column",
+            "data of this kind cannot be a column",
             value=f"{name}: {type(values).__name__}",
-            allowed="a list, an array or a dense tensor, one value an example",
+            allowed="a list, an array or a dense tensor, with one value for each example",
         ) from error
     return values
 
@@ -196,7 +196,7 @@ def check_finite(examples: Mapping[str, Tensor], facts: Mapping[str, Any]) -> No
             if bool(bad.any()):
                 name = facts.get("label_column" if key == "labels" else "input_column") or key
                 raise InputError(
-                    "the data holds NaN or infinity",
+                    "the data contain NaN or infinity",
                     value=f"column {name}, row {int(bad.nonzero()[0])}",
                     remedy="drop or mend such rows",
                 )

@@ -152,7 +152,7 @@ def _refuse_names(names: Sequence[str], others: Sequence[str], shown: str) -> No
             remedy=f"add {expected}.index.json",
         )
     raise InputError(
-        f"the weights have a name that is not looked for: {listed(names)}",
+        f"the weights have a name that hf_llc does not look for: {listed(names)}",
         value=shown,
         allowed=f"{expected}, or shards with {expected}.index.json",
         remedy=f"rename the file to {expected} if these are the weights to measure",

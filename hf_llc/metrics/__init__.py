@@ -50,13 +50,13 @@ def checked_losses(losses: Any, init_losses: Any) -> tuple[list[Array], list[Any
                 remedy="give [losses] for a single chain" if row.ndim == 0 else "",
             )
         if not len(row):
-            raise InputError("a chain has no draws", value=f"chain {number}", allowed="one draw or more of each chain")
+            raise InputError("a chain has no draws", value=f"chain {number}", allowed="one draw or more for each chain")
     references = _rows("references", init_losses, "one number for each chain, or [chain][draw]")
     if len(references) != len(rows):
         allowed = f"{len(rows)}, one for each chain"
-        raise InputError("references are of another number than the chains", value=len(references), allowed=allowed)
+        raise InputError("there are not as many references as chains", value=len(references), allowed=allowed)
     if len({row.ndim for row in references}) > 1 or references[0].ndim > 1:
-        raise InputError("references have a form of their own", allowed="one number for each chain, or [chain][draw]")
+        raise InputError("references have the wrong form", allowed="one number for each chain, or [chain][draw]")
     for number, (reference, row) in enumerate(zip(references, rows, strict=True)):
         is_drawn = np.isfinite(row) if reference.shape == row.shape else True  # a chain that diverged has neither
         if not np.all(np.isfinite(reference) | ~np.asarray(is_drawn)):
@@ -132,7 +132,9 @@ def estimate_from_losses(
     rows, init_losses = checked_losses(losses, init_losses)
     lengths = sorted({len(chain) for chain in rows})
     if len(lengths) > 1:
-        raise InputError("the chains differ in length", value=lengths, remedy="give as many draws of each")
+        raise InputError(
+            "the chains differ in length", value=lengths, remedy="give the same number of draws for each chain"
+        )
     if not 0 <= burnin < lengths[0]:
         raise InputError("burnin is out of range", value=burnin, allowed=f"0 … {lengths[0] - 1}")
     kept = lengths[0] - burnin
@@ -164,6 +166,6 @@ def _paired(init_losses: Losses | Sequence[float], num_draws: int) -> Array:
         raise InputError(
             "paired references differ in length from the draws",
             value=lengths,
-            allowed=f"{num_draws} a chain, or one number a chain",
+            allowed=f"{num_draws} for each chain, or one number for each chain",
         )
     return np.array(init_losses, dtype=np.float64)

@@ -98,5 +98,5 @@ def checked(name: str, value: object) -> Tensor:
     """
     if not isinstance(value, Tensor) or value.is_complex():
         kind = "a complex tensor" if isinstance(value, Tensor) else type(value).__name__
-        raise InputError(f"the observable {name} returns no tensor of real numbers", value=kind)
+        raise InputError(f"the observable {name} does not return a tensor of real numbers", value=kind)
     return value.detach().to("cpu", torch.float32, copy=True)

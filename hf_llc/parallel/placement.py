@@ -31,7 +31,7 @@ def arrange_processes(sample: SampleConfig, model: Any = None) -> tuple[SampleCo
     if mesh is not None:
         if asked not in (1, mesh.size()):
             raise InputError(
-                "parameter_parallel is not what the model is split by",
+                "parameter_parallel is not the number of processes that the model is split over",
                 value=asked,
                 allowed=str(mesh.size()),
                 remedy="leave it out",
@@ -41,7 +41,7 @@ def arrange_processes(sample: SampleConfig, model: Any = None) -> tuple[SampleCo
         sample = replace(sample, parameter_parallel=Processes().count)
     elif module is not None and asked > 1:
         raise InputError(
-            "parameter_parallel splits models that hf_llc loads, and would not leave a module of yours as it is",
+            "parameter_parallel splits only models that hf_llc loads: it would change your own module",
             value=type(module).__name__,
             remedy="give a Hub id or a folder, or split the module with torch.distributed.fsdp.fully_shard",
         )
@@ -68,7 +68,9 @@ def place_for_loading(load: LoadConfig, sample: SampleConfig, model: Any = None)
         return load
     if load.device is not None:
         raise InputError(
-            "device is one, and parameter_parallel uses those of all processes", value=load.device, remedy="give either"
+            "device names one device, but parameter_parallel uses those of all processes",
+            value=load.device,
+            remedy="give either",
         )
     return replace(load, device="cpu")
 

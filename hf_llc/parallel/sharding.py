@@ -85,7 +85,7 @@ def mesh_of(model: nn.Module) -> DeviceMesh | None:
             how = f"offloaded to {local_shard_of(p).device}"
         else:
             continue
-        raise InputError("a weight is not split as the others", value=f"{name}: {how}", allowed=allowed)
+        raise InputError("a weight is split in another way than the others", value=f"{name}: {how}", allowed=allowed)
     return mesh
 
 

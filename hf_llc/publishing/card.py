@@ -76,7 +76,7 @@ def check_verdict(result: Record, *, allow_untrusted: bool) -> None:
         raise InputError(
             "the estimate is not to be trusted",
             value=result.verdict,
-            remedy=f"{'' if reason is None else reason.remedy + '; or '}publish it as such with allow_untrusted "
+            remedy=f"{'' if reason is None else reason.remedy + '; or '}publish it anyway with allow_untrusted "
             "(--allow-untrusted)",
         )
 
@@ -155,7 +155,7 @@ def check_card(readme: str, entry: EvalResult) -> None:
     ]
     if len(same) != 1:
         raise InputError(
-            "the merged card does not hold the estimate once", value=len(same), remedy="mend its model-index"
+            "the merged card does not contain the estimate exactly once", value=len(same), remedy="mend its model-index"
         )
 
 

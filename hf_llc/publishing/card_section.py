@@ -168,8 +168,9 @@ def _headline(result: Record) -> str:
 def _meaning(result: Record) -> str:
     return (
         "The local learning coefficient λ(w\\*) measures how degenerate the loss is around this model's weights w\\*. "
-        "The lower it is, the more ways the weights can change at almost no cost in loss, and the simpler the solution. "
-        f"Without such freedom it would be half the number of parameters, {number(result.num_parameters / 2)}. "
+        "The lower it is, the more ways the weights can change at almost no cost in loss, and the simpler the "
+        "solution. Without such freedom it would be half the number of parameters, "
+        f"{number(result.num_parameters / 2)}. "
         "Compare it only with estimates on the same data, at the same nβ and γ (the paper takes γ from 1 to 10). "
         "The ± is the standard error of the sampling alone."
     )

@@ -113,7 +113,7 @@ def to_zarr(result: Record, path: str | Path, *, sampling_task: str | None = Non
     tree, path = to_xarray(result, sampling_task=sampling_task), Path(path)
     _imported("zarr")
     if path.exists():
-        raise InputError("there is something at the path of the zarr store", value=str(path), remedy="give a new path")
+        raise InputError("the path of the zarr store exists already", value=str(path), remedy="give a new path")
     tree.to_zarr(str(path), mode="w-", consolidated=False)
     return path
 

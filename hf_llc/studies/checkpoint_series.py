@@ -101,14 +101,16 @@ def weight_files(
         InputError: no such file, function or module; from `Checkpoint.open`, weights that do not fit the module.
     """
     if isinstance(factory, str) and not all(factory.partition(":")):
-        raise InputError("factory is not a function's name", value=factory, allowed="module:function")
+        raise InputError("factory is not the name of a function", value=factory, allowed="module:function")
     paths = sorted(map(Path, files), key=lambda path: natural(path.name))
     for path in paths:
         if not path.is_file():
             raise InputError("no such weights file", value=path.name, remedy="check the path")
         if path.suffix != ".safetensors" and not allow_pickle:
             raise InputError(
-                "a weights file that is not safetensors", value=path.name, remedy="convert it, or give allow_pickle"
+                "the weights file is not in safetensors format",
+                value=path.name,
+                remedy="convert it, or give allow_pickle",
             )
 
     make = _function(factory) if isinstance(factory, str) else factory

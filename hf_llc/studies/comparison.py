@@ -141,7 +141,9 @@ def compare(results: Sequence[LLCResult], names: Sequence[str]) -> Comparison:
     if wrong:
         remedy = f"estimate again with --like {names[0]}"
         raise InputError(
-            "these λ̂ do not compare: they differ in what λ̂ belongs to", value="; ".join(wrong), remedy=remedy
+            "these λ̂ cannot be compared: they differ in settings or data that λ̂ belongs to",
+            value="; ".join(wrong),
+            remedy=remedy,
         )
     remarks = [text for text in (_differ(what, results, names, get) for what, get in _SHOULD.items()) if text]
     first = before = for_differences(results[0])

@@ -95,7 +95,7 @@ def like(source: LLCResult | str | Path) -> Like:
     if isinstance(source, LLCResult):
         return _like_result(source, str(source.folder or "the other result"))
     if not isinstance(source, (str, Path)):
-        raise InputError("like is not what it can be", value=type(source).__name__, allowed=_ALLOWED)
+        raise InputError("like has the wrong form", value=type(source).__name__, allowed=_ALLOWED)
     path = Path(source)
     folder = path.parent if path.name in (SETTINGS_FILE, JSON_FILE, RESULT) else path
     if (folder / JSON_FILE).exists() and path.name != RESULT:
@@ -104,7 +104,7 @@ def like(source: LLCResult | str | Path) -> Like:
     if not (folder / RESULT).exists() and (folder / _TRAINER).exists():
         return Like(str(source), {}, _of_a_training(folder))
     if not (folder / RESULT).exists():
-        raise InputError("no result and no calibration there", value=str(source), allowed=_ALLOWED)
+        raise InputError("the folder has no result and no calibration", value=str(source), allowed=_ALLOWED)
     return _like_result(LLCResult.load(folder), str(source))
 
 
@@ -120,7 +120,9 @@ def _of_a_training(checkpoint: Path) -> dict[str, Any]:
         found = [kept for name, kept in store.items() if name.split("/")[0] == KEPT]
         parts = [(kept["asked"], {name: kept["used"].get(name) for name in SHARED}) for kept in found]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError("not what a Trainer writes", value=str(path), allowed=_ALLOWED) from error
+        raise InputError(
+            "the folder is not a checkpoint that a Trainer wrote", value=str(path), allowed=_ALLOWED
+        ) from error
     if len(parts) != 1:
         what = "several LLCCallbacks measured there" if parts else "no LLCCallback measured before this checkpoint"
         raise InputError(what, value=str(path), allowed=_ALLOWED)

@@ -62,9 +62,13 @@ def susceptibility_settings(sample: SampleConfig, probe: str | Mapping[str, Any]
         raise InputError("probe has no name", value=probes, allowed="NAME=DATA:SPLIT, separated by commas")
     for name, value in (probes or {}).items():
         if name == TRAINING:
-            raise InputError("probe has the name of the data that are sampled on", value=name, remedy="name it else")
+            raise InputError(
+                "probe has the same name as the data that the chains are sampled on",
+                value=name,
+                remedy="give it another name",
+            )
         if value is None or callable(value):
-            raise InputError(f"probe {name} is no data", remedy="write NAME=DATA:SPLIT")
+            raise InputError(f"probe {name} is not data", remedy="write NAME=DATA:SPLIT")
     names = {TRAINING: SAMPLED, **(probes or {})}
     return _observing(sample, names, level=level, study="susceptibility", instead="probe")
 

@@ -59,7 +59,9 @@ class SeriesLeft(Generic[T]):
         known = [each.name for each in self.left]
         for name in self._given:
             if name not in known:
-                raise InputError("steps names no checkpoint of the curve", value=name, allowed=", ".join(known))
+                raise InputError(
+                    "steps names something that is not a checkpoint of the curve", value=name, allowed=", ".join(known)
+                )
 
     @property
     def num_open(self) -> int:
@@ -93,7 +95,7 @@ class SeriesLeft(Generic[T]):
         if len(self.left) < 2 or len({each.folder for each in self.left}) < len(self.left):
             others = list({**self.failed, **self.skipped}.items())[:3]
             raise InputError(
-                "a curve needs two checkpoints or more, each of its own name",
+                "a curve needs two checkpoints or more, with different names",
                 value=", ".join(each.name for each in self.left),
                 remedy="; ".join(f"{name}: {why}" for name, why in others),
             )
@@ -107,7 +109,7 @@ class SeriesLeft(Generic[T]):
         found = [each for each in self.left if each.name == name]
         if not found:
             raise InputError(
-                "the checkpoint calibrated on is gone",
+                "the checkpoint that the curve was calibrated on is gone",
                 value=name,
                 remedy="; ".join(filter(None, [self.failed.get(name), "use overwrite to begin anew"])),
             )
@@ -127,7 +129,7 @@ class SeriesLeft(Generic[T]):
         found = names.index(word) if word in names else steps.index(word) if word in steps else None
         if found is None:
             allowed = "first, middle, last, " + ", ".join(steps or names)
-            raise InputError("calibrate_on is no checkpoint of the curve", value=word, allowed=allowed)
+            raise InputError("calibrate_on is not a checkpoint of the curve", value=word, allowed=allowed)
         return names[found]
 
     def add(self, name: str, result: T) -> None:

@@ -16,7 +16,7 @@ def check_whole(sample: SampleConfig, study: str) -> None:
     if sample.weights != WHOLE:
         raise InputError("weights is for one estimate", value=sample.weights, remedy="name it among the components")
     if sample.minimize:
-        raise InputError("minimize would give each component a w* of its own", remedy="leave it out")
+        raise InputError("minimize would give each component its own w*", remedy="leave it out")
     check_not_split(sample, study)
 
 

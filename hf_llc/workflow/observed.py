@@ -104,7 +104,7 @@ def _source(name: str, value: Any, sample: SampleConfig, load: LoadConfig) -> tu
         data = os.fspath(value["data"])
     elif isinstance(value, tuple) and all(isinstance(part, str) for part in value):
         if len(value) != 2:
-            raise InputError(f"observe {name} is no data", value=value, allowed="(data, split)")
+            raise InputError(f"observe {name} is not data", value=value, allowed="(data, split)")
         data, more["split"] = value
     more |= {"data": data if isinstance(data, str) else None, "max_examples": sample.observe_examples}
     return data, replace(load, **{"model": None, "revision": None, "tokenizer": None, "streaming": False, **more})

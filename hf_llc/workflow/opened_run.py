@@ -78,7 +78,7 @@ def loaded(load: LoadConfig, sample: SampleConfig, given: Given) -> tuple[Proble
     found = problem.provenance.get("data", {}).get("fingerprint")
     if given.data_fingerprint not in (None, found):
         raise InputError(
-            "the data are not those of the run that this is to be compared with",
+            "the data are not those of the run that like names",
             value=f"fingerprint {found}",
             allowed=f"fingerprint {given.data_fingerprint}",
             remedy="give the same data, or leave out like",

@@ -51,7 +51,7 @@ class RunFolder:
 
     def __init__(self, folder: str | Path, *, files: Sequence[str] = FILES) -> None:
         if not isinstance(folder, (str, os.PathLike)) or not str(folder).strip():
-            raise InputError("output is no folder", value=folder, allowed="a path", remedy="is a variable unset?")
+            raise InputError("output is not a folder", value=folder, allowed="a path", remedy="is a variable unset?")
         self.folder, self.files = Path(folder), files
         self.id = secrets.token_hex(8)
         self.seal = self.id

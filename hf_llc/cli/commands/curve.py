@@ -132,7 +132,7 @@ def _steps(given: list[str]) -> dict[str, int]:
     pairs = [text.rpartition("=") for text in given]
     for text, (name, _, step) in zip(given, pairs, strict=True):
         if not (name and step.isdecimal()):
-            raise InputError("--steps is not what it can be", value=text, allowed="NAME=STEP, e.g. epoch_init=0")
+            raise InputError("--steps has the wrong form", value=text, allowed="NAME=STEP, e.g. epoch_init=0")
         if [each for each, _, _ in pairs].count(name) > 1:
             raise InputError("--steps names a checkpoint twice", value=name, remedy="leave one out")
     return {name: int(step) for name, _, step in pairs}

@@ -73,11 +73,11 @@ def values_of(name: str, text: str) -> list[float]:
         return [convert(name, word.strip(), float) for word in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3:
-        raise InputError(f"{name} is no range", value=text, allowed="FROM:TO:COUNT, e.g. 1e2:1e6:9")
+        raise InputError(f"{name} is not a range", value=text, allowed="FROM:TO:COUNT, e.g. 1e2:1e6:9")
     low, high = (convert(name, part.strip(), float) for part in parts[:2])
     count = convert(name, parts[2].strip(), int)
     if not 0 < low < high or not 2 <= count <= MOST:
         allowed = f"0 < FROM < TO, and COUNT 2 … {MOST}"
-        raise InputError(f"{name} is no range", value=text, allowed=allowed)
+        raise InputError(f"{name} is not a range", value=text, allowed=allowed)
     ratio = (high / low) ** (1 / (count - 1))
     return [float(f"{low * ratio**k:.6g}") for k in range(count)]

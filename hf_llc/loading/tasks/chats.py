@@ -47,14 +47,14 @@ def _texts_of(tokenizer: Any, values: Sequence[Any], name: str, rows: Sequence[i
     """Chats as texts; see `chat_reader`.
 
     Raises:
-        InputError: a row is no chat, or one that the template does not take.
+        InputError: a row is not a chat, or one that the template does not take.
     """
     texts = []
     for value, row in zip(values, rows, strict=True):
         messages = value if isinstance(value, (list, tuple)) else []
         if not messages or not all(isinstance(m, dict) and m.get("role") and "content" in m for m in messages):
             raise InputError(
-                "a row is no chat",
+                "a row is not a chat",
                 value=place(name, row),
                 allowed="a list of messages, each with role and content",
                 remedy="drop or convert such rows",

@@ -124,7 +124,7 @@ def _through(processor: Any, batch: list[Any], name: str, *, first: int, shape: 
                 value=f"{place(name, i)}: {tuple(found)}, before it {tuple(known)}",
                 remedy="resize them first, or set do_resize in the processor",
             )
-    raise InputError("the image processor does not give one example a picture", value=type(processor).__name__)
+    raise InputError("the image processor does not give one example for each picture", value=type(processor).__name__)
 
 
 def _forecast_inputs(settings: Any, _: int) -> dict[str, Any]:

@@ -269,7 +269,7 @@ def _channels_last(values: np.ndarray, where: str) -> np.ndarray:
     is_picture = values.ndim == 2 or (values.ndim == 3 and values.shape[2] in (2, 3, 4))
     if not is_picture or values.dtype.kind not in "biuf" or values.size == 0:
         raise InputError(
-            "an array is no picture",
+            "an array is not a picture",
             value=f"{where}: shape {values.shape}",
             allowed="[height, width], [height, width, channel] or [channel, height, width]",
         )

@@ -160,7 +160,7 @@ def _check_losses(losses: Losses, model: torch.nn.Module, examples: dict[str, Te
         ) from error
     if not isinstance(value, Tensor) or value.shape != (2,):
         raise InputError(
-            "loss_fn must return one loss an example",
+            "loss_fn must return one loss for each example",
             value=tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__,
             allowed="shape [batch]",
             remedy='use reduction="none" and sum over everything but the batch',

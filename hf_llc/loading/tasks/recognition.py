@@ -116,7 +116,7 @@ def _task_of_transformer_lens(model: Any) -> Task:
     task = None if wrapped is None else task_of_module(wrapped)
     if is_encoder or not is_causal or (task is not None and task.name != "text-generation"):
         raise InputError(
-            "a TransformerLens model that is no causal language model",
+            "a TransformerLens model that is not a causal language model",
             value=type(model).__name__,
             allowed="HookedTransformer, TransformerBridge of a causal language model",
             remedy="give the transformers model itself",

@@ -115,7 +115,7 @@ def _given_decoder_ids(data: Dataset, targets: list[Any], length: int) -> Tensor
     for i, (row, target) in enumerate(zip(rows, targets, strict=True)):
         if len(row) < len(target):
             raise InputError(
-                "a row has not one decoder input a label",
+                "a row does not have one decoder input for each label",
                 value=f"{place('decoder_input_ids', i)}: {len(row)} for {len(target)} labels",
                 remedy="drop or mend such rows",
             )

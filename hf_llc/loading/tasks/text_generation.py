@@ -62,7 +62,9 @@ def encode(model: Any, data: Dataset | IterableDataset, tokenizer: Any, config: 
         rows, labels = _rows_of_ids(tokens, label, config, length)
     elif config.label_column is not None:
         raise InputError(
-            "label_column is for token ids made before, not for text", value=config.label_column, remedy="leave it out"
+            "label_column is for data that have token ids, not for text",
+            value=config.label_column,
+            remedy="leave it out",
         )
     else:
         chat = SAID if holds_chats(data, name) else None

@@ -56,10 +56,10 @@ def _first_tokens(data: Dataset, name: str, tags: list[list[int]], tokenizer: An
     rows, labels = [], []
     for i, (words, word_labels) in enumerate(zip(data[name][:], tags, strict=True)):
         if not isinstance(words, (list, tuple)) or not all(isinstance(word, str) for word in words):
-            raise InputError("a row is no list of words", value=place(name, i), remedy="drop or mend such rows")
+            raise InputError("a row is not a list of words", value=place(name, i), remedy="drop or mend such rows")
         if len(words) != len(word_labels):
             raise InputError(
-                "a row has not one label a word",
+                "a row does not have one label for each word",
                 value=f"{place(name, i)}: {len(words)} words, {len(word_labels)} labels",
                 remedy="drop or mend such rows",
             )
@@ -77,7 +77,7 @@ def _tags(data: Dataset, name: str, model: Any) -> tuple[list[list[int]], str | 
     for i, row in enumerate(rows):
         if not isinstance(row, (list, tuple)):
             raise InputError(
-                "the column does not hold a label a word", value=place(name, i), remedy="give label_column"
+                "the column does not hold one label for each word", value=place(name, i), remedy="give label_column"
             )
     values = [value for row in rows for value in row if value != IGNORED]
     class_number = ClassNumbers(values, data.features[name], model)

@@ -81,7 +81,9 @@ class TokenRows:
         for i, (row, kept) in enumerate(zip(rows, self.kept, strict=True)):
             if len(row) != len(kept):
                 raise InputError(
-                    "a row has not one label a token" if name != "attention_mask" else "a mask of another length",
+                    "a row does not have one label for each token"
+                    if name != "attention_mask"
+                    else "the attention mask has another length than the tokens",
                     value=f"{place(name, i)}: {len(row)} for {len(kept)} tokens",
                     remedy="check the columns, or drop such rows",
                 )
@@ -186,7 +188,9 @@ def whole_numbers(values: Sequence[Any], name: str) -> list[np.ndarray]:
             fault = "not all whole numbers"
         if fault is not None:
             raise InputError(
-                "a row is no list of whole numbers", value=f"{place(name, i)}: {fault}", remedy="drop or mend such rows"
+                "a row is not a list of whole numbers",
+                value=f"{place(name, i)}: {fault}",
+                remedy="drop or mend such rows",
             )
         rows.append(row.astype(np.int64))
     return rows

@@ -58,7 +58,7 @@ def need_tokenizer(tokenizer: Any) -> Any:
         raise InputError("no tokenizer comes with the model", remedy="give tokenizer, or a data set with input_ids")
     if not callable(tokenizer) or not hasattr(tokenizer, "eos_token_id"):
         raise InputError(
-            "the tokenizer is none of transformers",
+            "the tokenizer is not one of transformers",
             value=type(tokenizer).__name__,
             remedy="transformers.PreTrainedTokenizerFast(tokenizer_object=…) makes one of a tokenizers.Tokenizer",
         )
