@@ -103,7 +103,7 @@ def add_run_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
     group = parser.add_argument_group("run and output")
     group.add_argument("--config", metavar="FILE", help="YAML file of settings; flags override it")
     group.add_argument("--json", action="store_true", help=f"print {output} as JSON, and nothing else")
-    group.add_argument("--quiet", action="store_true", help="no progress bars and no remarks")
+    group.add_argument("--quiet", action="store_true", help="no progress bars and no messages")
     return group
 
 

@@ -57,7 +57,7 @@ COMMON = {
     "localization": "γ, the pull to w* (default: auto)",
     "num_chains": "independent chains (default: 4)",
     "target_se": "until the error is this share of λ̂ (default: 0.05)",
-    "max_seconds": "stop by then, and judge what is there",
+    "max_seconds": "stop by then, and judge the draws so far",
     "like": "take over the settings of this result, to compare",
 }
 """Arguments that people use → what the one screen says of them."""

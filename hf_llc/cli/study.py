@@ -25,7 +25,7 @@ def add_study_options(parser: argparse.ArgumentParser, *, output: str) -> Any:
     options = add_run_options(parser, output=f"the {output}")
     options.add_argument("--output", metavar="DIR", required=True, help=f"folder of the {output}")
     options.add_argument("--resume", action="store_true", help=f"insist on a {output} to go on with")
-    options.add_argument("--overwrite", action="store_true", help="do all again")
+    options.add_argument("--overwrite", action="store_true", help="do everything again")
     return options
 
 

@@ -14,9 +14,10 @@ from hf_llc.files import check_writable, write_json
 from hf_llc.our_files import refuse_others
 from hf_llc.sampler_rules import SAMPLER_RULES
 
-_DESCRIPTION = """A sampler on targets whose λ̂ is known: quadratic, normal crossings, reduced rank, a deep linear
-network, a regression with noisy labels, a tanh and a ReLU net. λ̂ should be the exact value within its standard error.
-Exit code 3 if it is off by more than four of them anywhere, or if a chain diverged."""
+_DESCRIPTION = """Run a sampler on targets whose λ̂ is known: quadratic, normal crossings, reduced rank, a deep linear
+network, a regression with noisy labels, a tanh and a ReLU network. λ̂ should agree with the exact value within its
+standard error. Exit code 3 means that it is off by more than four standard errors somewhere, or that a chain
+diverged."""
 
 
 _FILE = "benchmark.json"

@@ -12,9 +12,9 @@ from hf_llc.cli import console
 from hf_llc.cli.arguments import add_run_options, add_settings, settings_from
 from hf_llc.cli.early import check_places
 
-_DESCRIPTION = """Choose settings as estimate does, and show how; then λ̂ of short runs with ε and γ from a quarter to
-four times the chosen. Writes calibration.json, calibration.png and calibrated.yaml, which estimate and curve take as
---config. Exit code 3 if no settings were found at which a chain stays near w* and above its loss."""
+_DESCRIPTION = """Choose settings as estimate does, and show how. Then measure λ̂ in short runs with ε and γ from a
+quarter to four times the chosen ones. Writes calibration.json, calibration.png and calibrated.yaml, which estimate
+and curve take as --config. Exit code 3 means that at no settings a chain stays near w* and above its loss."""
 
 
 def add(commands: Any) -> None:
@@ -32,7 +32,7 @@ def add(commands: Any) -> None:
     options = add_run_options(parser, output="the calibration")
     options.add_argument("--output", metavar="DIR", help="default: runs/calibrate-MODEL-DATA-HASH")
     options.add_argument("--no-grid", action="store_true", help="no short runs around the settings chosen")
-    options.add_argument("--overwrite", action="store_true", help="do all again")
+    options.add_argument("--overwrite", action="store_true", help="do everything again")
     parser.set_defaults(run=run, parser=parser)
 
 

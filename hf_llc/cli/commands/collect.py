@@ -9,9 +9,9 @@ from typing import Any
 from hf_llc.cli import console
 from hf_llc.errors import InputError
 
-_DESCRIPTION = """A parquet file with one row a finished run: λ̂, its error and verdict, its settings, model and data.
-datasets.load_dataset("parquet", data_files=FILE) reads it. A folder that holds no run stands for the runs in it. Runs
-that are not finished or damaged are left out, with a line for each."""
+_DESCRIPTION = """Write a parquet file with one row for each finished run: λ̂, its error and verdict, its settings,
+model and data. datasets.load_dataset("parquet", data_files=FILE) reads it. A folder that is not a run stands for the
+runs in it. Runs that are unfinished or damaged are left out, with a line for each."""
 
 
 def add(commands: Any) -> None:

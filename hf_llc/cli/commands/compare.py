@@ -11,9 +11,9 @@ from hf_llc.files import check_writable, write_atomically
 from hf_llc.our_files import refuse_others
 from hf_llc.studies.checkpoint_series import result_folders
 
-_DESCRIPTION = """λ̂ of several results, or of the checkpoints of a curve, side by side, with the changes from the first
-and their errors. Runs that differ in nβ, γ, data or loss do not compare and are refused; other differences are named.
-Exit code 3 if a λ̂ is not trustworthy."""
+_DESCRIPTION = """Show λ̂ of several results, or of the checkpoints of a curve, side by side, with the changes from
+the first and their errors. Runs that differ in nβ, γ, data or loss cannot be compared and are refused; other
+differences are named. Exit code 3 means that a λ̂ is not trustworthy."""
 
 _FILES = ("compare.png", "compare.csv", "compare.json")
 

@@ -12,9 +12,9 @@ from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.studies.whole_settings import check_whole
 from hf_llc.weights_setting import component_words
 
-_DESCRIPTION = """λ̂ of each component of a model (heads, layers, any weights by name) at one nβ and γ and settings
-decided on the whole model. Run it again to go on. Writes components.csv, .parquet, .json, .png and a folder a
-component. Exit code 3 if a λ̂ is not trustworthy."""
+_DESCRIPTION = """Measure λ̂ of each component of a model (heads, layers, any weights by name) at the same nβ and γ.
+The whole model decides the settings. Repeat it to continue. Writes components.csv, .parquet, .json, .png and one
+folder for each component. Exit code 3: a λ̂ is not trustworthy."""
 
 
 def add(commands: Any) -> None:

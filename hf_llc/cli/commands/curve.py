@@ -20,8 +20,8 @@ from hf_llc.studies.series_left import check_series
 from hf_llc.studies.whole_settings import check_whole
 from hf_llc.weights_setting import component_words
 
-_DESCRIPTION = """λ̂ of every checkpoint of a series, at settings decided on one of them. Run it again to go on. Exit
-code 3 if a point is missing or not trustworthy."""
+_DESCRIPTION = """Measure λ̂ of every checkpoint of a series, at settings that one of them decides. Repeat it to
+continue. Exit code 3: a point is missing or not trustworthy."""
 
 
 def add(commands: Any) -> None:

@@ -21,10 +21,10 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "doctor",
         help="say what is installed, what works here, and what an estimate would take",
-        description="Say what is installed and what works here. With --model: the bytes that its chains need, by "
-        "sampler, whether they fit this machine's memory, and how steps would then be taken; no weights are loaded. "
-        "With the flags of an estimate, --data among them: the time and memory of each of its stages, from the time "
-        "of one gradient.",
+        description="Say what is installed and what works here. With --model, also say how many bytes its chains need "
+        "with each sampler, whether they fit into this machine's memory, and how steps would be taken; no weights are "
+        "loaded. With --data and other flags of an estimate, forecast the time and memory of each of its stages, from "
+        "the time of one gradient.",
         examples=(
             "hf-llc doctor",
             "hf-llc doctor --model ID --dtype float32 --batch-size 8",

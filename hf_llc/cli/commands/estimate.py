@@ -21,8 +21,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "estimate",
         help="estimate λ̂ of a model on data",
-        description="Estimate λ̂ of a model on data; with no arguments, of the embedded "
-        "tiny model on the embedded text, without network.",
+        description="Estimate λ̂ of a model on data. With no arguments, it takes the embedded "
+        "tiny model and text, and needs no network.",
         epilog=console.EXIT_CODES,
         examples=(
             "hf-llc estimate",
@@ -37,7 +37,7 @@ def add(commands: Any) -> None:
     options.add_argument(
         "--output",
         metavar="DIR",
-        help="folder of the result, in which the same command goes on (default: runs/MODEL-DATA-HASH)",
+        help="folder of the result, where a killed command continues (default: runs/MODEL-DATA-HASH)",
     )
     add_like(options)
     options.add_argument("--resume", action="store_true", help="insist on a run to go on with")

@@ -13,10 +13,11 @@ from hf_llc.loading.names import check_observed
 from hf_llc.observe_setting import checked_observe
 from hf_llc.studies.observed_settings import influence_settings
 
-_DESCRIPTION = """Which of the first --observe-examples examples of the data help and harm which queries: Bayesian
-influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate (negative: i helps j), with errors. Without --queries
-the examples are their own queries: the loss kernel. Run it again to go on. Writes a page (influence.html), the table,
-the matrices, a picture and the chains. Exit code 3 if there are too few draws."""
+_DESCRIPTION = """Measure which of the first --observe-examples examples of the data help or harm which queries. The
+measure is the Bayesian influence −(nβ/n)·Cov(ℓ_i, ℓ_j) along the chains of one estimate, with its error; negative
+means that i helps j. Without --queries the examples are their own queries (the loss kernel). Writes a page
+(influence.html), the table, the matrices, a picture and the chains. Repeat it to continue. Exit code 3: too few
+draws."""
 
 
 def add(commands: Any) -> None:

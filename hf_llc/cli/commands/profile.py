@@ -12,9 +12,9 @@ from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.errors import InputError
 from hf_llc.studies.profile_settings import MOST, HessianSettings, profile_settings
 
-_DESCRIPTION = """λ̂ at each of many localizations γ, from one ladder of chains down from the strongest, beside λ_Q(γ) =
-½ Σ h/(h + γ/nβ) of the Hessian at w*. Where the two agree the loss is quadratic; where λ̂ is less, singular. Costs
-three estimates at most. Run again to go on. Exit code 3: not trustworthy."""
+_DESCRIPTION = """Measure λ̂ at many localizations γ, from one ladder of chains down from the strongest. Compare it
+with λ_Q(γ) = ½ Σ h/(h + γ/nβ) of the Hessian at w*. Where they agree, the loss is quadratic; where λ̂ is smaller, it
+is singular. Costs three estimates at most. Repeat it to continue. Exit code 3: not trustworthy."""
 
 
 def add(commands: Any) -> None:

@@ -18,8 +18,9 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "publish",
         help="put a saved result on a model's card",
-        description="Put a saved result on a model's card: λ̂ into its metadata, one section into its text, the "
-        "result's files beside it, in one commit. All else on the card stays as it is; publishing again replaces.",
+        description="Put a saved result on a model's card, in one commit: λ̂ into its metadata, one section into its "
+        "text, and the result's files beside it. The rest of the card stays as it is. Publishing again replaces the "
+        "section.",
         examples=(
             "hf-llc publish runs/a --repo me/my-model --dry-run",
             "hf-llc publish runs/a --repo me/my-model --create-pr",

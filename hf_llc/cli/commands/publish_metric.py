@@ -16,7 +16,8 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "publish-metric",
         help="upload the evaluate metric to the Hub",
-        description="Upload the llc metric as a space: evaluate.load('NAME/llc') finds it. Needs `hf auth login`.",
+        description="Upload the llc metric as a Space, "
+        "from which evaluate.load('NAME/llc') loads it. Needs `hf auth login`.",
         examples=("hf-llc publish-metric --repo me/llc",),
     )
     parser.add_argument("--repo", metavar="NAME/llc", required=True, help="the space; it is made if it is not there")

@@ -13,7 +13,7 @@ def add(commands: Any) -> None:
     parser = commands.add_parser(
         "show",
         help="print a saved result",
-        description="Print a saved result in short; the exit code is that of its verdict.",
+        description="Print a short report of a saved result. The exit code is that of its verdict.",
         examples=("hf-llc show runs/a", "hf-llc show runs/a --details", "hf-llc show runs/a --json"),
     )
     parser.add_argument("folder", metavar="DIR", help="folder of a result, or its result.json")

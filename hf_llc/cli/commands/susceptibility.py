@@ -14,9 +14,10 @@ from hf_llc.observe_setting import checked_observe
 from hf_llc.studies.observed_settings import susceptibility_settings
 from hf_llc.weights_setting import component_words
 
-_DESCRIPTION = """χ of each component (heads, layers, any weights) to each token of the first --observe-examples
-examples of the data and of probes, from a run of all weights and one a component, with errors: which tokens a component
-serves. Run it again to go on. Writes a page of coloured text, the table, a picture. Exit code 3: too few draws."""
+_DESCRIPTION = """Measure which tokens a component serves: χ of each component (heads, layers, any weights) to each
+token of the first --observe-examples examples of the data and of probes, with its error. Takes one run of all weights
+and one of each component. Writes a page of coloured text, the table and a picture. Repeat it to continue. Exit code
+3: too few draws."""
 
 
 def add(commands: Any) -> None:

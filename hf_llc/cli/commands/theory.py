@@ -18,9 +18,9 @@ def add(commands: Any) -> None:
     dln = kinds.add_parser(
         "dln",
         help="deep linear network",
-        description="Learning coefficient λ and multiplicity m of the deep linear network y = W_M … W_1 x (Aoyagi "
-        "2024), over all weights with the same product; with --layer-ranks also at weights whose layers have these "
-        "ranks.",
+        description="Print the learning coefficient λ and the multiplicity m of the deep linear network "
+        "y = W_M … W_1 x (Aoyagi 2024), over all weights with the same product. With --layer-ranks, print them also at "
+        "weights whose layers have these ranks.",
         examples=("hf-llc theory dln --widths 48,17,13,14 --rank 8",),
     )
     dln.add_argument("--widths", metavar="H0,…,HM", required=True, help="widths, inputs first: 48,17,13,14")
