@@ -21,7 +21,7 @@ from hf_llc.studies.whole_settings import check_whole
 from hf_llc.weights_setting import component_words
 
 _DESCRIPTION = """Measure λ̂ of every checkpoint of a series, at settings that one of them decides. Repeat it to
-continue. Exit code 3: a point is missing or not trustworthy."""
+continue. Exit code 3: a point is missing or bad."""
 
 
 def add(commands: Any) -> None:
