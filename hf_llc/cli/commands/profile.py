@@ -14,7 +14,7 @@ from hf_llc.studies.profile_settings import MOST, HessianSettings, profile_setti
 
 _DESCRIPTION = """Measure λ̂ at many γ, from one ladder of chains down from the strongest, and compare it with λ_Q(γ)
 = ½ Σ h/(h + γ/nβ) of the Hessian at w*. Where they agree, the loss is quadratic; where λ̂ is smaller, singular. Costs
-three estimates at most. Repeat it to continue. Exit code 3: a λ̂ is not trustworthy."""
+three estimates at most. Repeat it to continue. Exit code 3: a bad verdict."""
 
 
 def add(commands: Any) -> None:
