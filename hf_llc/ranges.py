@@ -8,6 +8,9 @@ from typing import NamedTuple
 
 from hf_llc.numerals import duration, span
 
+SAID = 60.0
+"""Seconds below which work needs no forecast."""
+
 
 class Range(NamedTuple):
     """The least, a guess and the most of some work, or of the seconds that it takes."""

@@ -6,6 +6,7 @@ import functools
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,20 @@ def sampling_of(problem: Problem, state: Path) -> Sampling:
 def sample(**settings: Any) -> SampleConfig:
     common = {"sampler": "baoab", "nbeta": NBETA, "localization": GAMMA, "batch_size": 4}
     return SampleConfig(**{**common, **settings})
+
+
+def test_a_block_of_the_pilot_gives_mean_and_spread_of_its_steps() -> None:
+    posterior, rises = Posterior(shifted_problem(H, num_examples=20, spread=SPREAD)), iter(range(50))
+    pilot = Pilot(posterior, sample())
+
+    class Rising(BAOAB):
+        def step(self, walk: Any, indices: Any, *, step: int, measure: bool) -> Any:
+            loss = posterior.paired_loss(indices, 1) + 0.01 * next(rises)
+            return SimpleNamespace(loss=loss)
+
+    mean = pilot._run_block(Rising(1e-3), 0)
+    assert mean == pytest.approx(NBETA * 0.01 * 24.5)
+    assert pilot.llc_spread == pytest.approx(NBETA * 0.01 * np.std(np.arange(50)))
 
 
 def test_curvature_of_a_quadratic_is_its_largest_eigenvalue() -> None:

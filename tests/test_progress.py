@@ -35,10 +35,10 @@ from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.problem import Part, Problem
 from hf_llc.progress import Watch, watch, watching
 from hf_llc.ranges import Range
+from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.workflow.estimate_model import estimate_problem
 from hf_llc.workflow.forecast import (
     cost_of_losses,
-    expect_little,
     seconds_of_gradient,
     work_before_chains,
     work_of_chains,
@@ -47,6 +47,7 @@ from hf_llc.workflow.foretold import Foretold
 from hf_llc.workflow.memory_plan import Plan
 from hf_llc.workflow.opened_run import in_time
 from hf_llc.workflow.peak_memory import Passes, peaks
+from hf_llc.workflow.reforecast import FirstLook, expect_chains, expect_little
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.settings import decide_from_data
@@ -373,6 +374,34 @@ def test_what_is_left_of_a_run_that_ends_early_is_the_least(capsys: pytest.Captu
     assert new.plan == {"calibrate": Range(10.0, 10.0, 10.0)}
     line = "the loss at w* is 2.31, and 2.303 of a constant predictor; the chains end early, about 10 s"
     assert line in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("first", "times"),
+    [
+        (FirstLook(2.0, 1.0), 1.6),  # 1.5 (1 / .1)² = 150 draws in four chains: no more than the fewest
+        (FirstLook(2.0, 3.0), 1.5 * 900 / 4 / 200),
+        (FirstLook(2.0, 6.0), 5.0),  # 1,350 draws of each chain, whose 2,000 steps have room for 1,000
+        (FirstLook(-1.0, 6.0), 1.0),
+        (FirstLook(math.nan, math.nan), 1.6),
+    ],
+)
+def test_after_calibration_the_forecast_knows_the_draws_that_the_error_takes(first: FirstLook, times: float) -> None:
+    """Times the fewest steps, 400; a λ̂ below zero ends with these."""
+    posterior = Posterior(shifted_problem(H, num_examples=40, spread=0.5))
+    sample = asked(
+        num_chains=4, num_draws=200, target_se=0.05, step_size=1e-3, localization=1.0, gradient="plain", friction=1.0,
+        chain_batch_size=1, compile=False, sampler="baoab",
+    )  # fmt: skip
+    settings, new = ChainSettings.of(sample), Watch(max_seconds=1e6)
+    new.plan = {"check γ": Range(0.0, 0.0, 0.0)}
+    with watching(new):
+        expect_chains(posterior, settings, Processes(), work_of_chains, first=first)
+    chains, check = new.plan["sample"], new.plan["check γ"]
+    assert chains.guess == pytest.approx(times * chains.least) and chains.least <= chains.guess <= chains.most
+    usual = work_of_chains(posterior, settings, Processes(), checks=True)["check γ"]
+    assert check.most == usual.most and check.least <= check.guess <= check.most
+    assert check.guess == pytest.approx(0.0 if first.llc < 0 else usual.guess * times / 1.6)
 
 
 def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:

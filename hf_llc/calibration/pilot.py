@@ -96,7 +96,7 @@ class Pilot:
         self.path: list[dict[str, Any]] = []
         self.begun = 0
         self.spectrum: Spectrum | None = None
-        self.spent = 0
+        self.spent, self.llc_spread = 0, math.nan
         self.least_friction, self.least_llc = FRICTION[0], 1.0
 
     def begin_walk(self, w: Tensor | None = None) -> None:
@@ -171,7 +171,7 @@ class Pilot:
         self.path.append({
             "steps": steps, "step_size": self.step_size, "friction": self.friction, "gradient": self.gradient,
             "localization": self.law.localization, "curvature": self.energy_curvature, "llc": excess,
-            "noise": noise[0], "controlled_noise": noise[1],
+            "llc_spread": self.llc_spread, "noise": noise[0], "controlled_noise": noise[1],
         })  # fmt: skip
 
     @property
@@ -275,9 +275,11 @@ class Pilot:
             excess.append(self.journal.once(functools.partial(take, step)))
             if len(excess) >= _FEWEST and self.is_time_up():
                 break
-        total = sum(torch.cat(excess).tolist())  # one wait for the device
-        self.spent += len(excess) * self.posterior.anchor_gradients.per_gradient(self.gradient)
-        return self.law.nbeta * total / len(excess)
+        values = torch.cat(excess).tolist()  # one wait for the device
+        self.spent += len(values) * self.posterior.anchor_gradients.per_gradient(self.gradient)
+        mean = sum(values) / len(values)
+        self.llc_spread = self.law.nbeta * math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
+        return self.law.nbeta * sum(values) / len(values)
 
     def is_time_up(self) -> bool:
         """Whether `max_seconds` leaves no more time for calibration."""

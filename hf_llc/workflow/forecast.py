@@ -17,11 +17,11 @@ from hf_llc.calibration.held_out import SHARE
 from hf_llc.calibration.noise_spectrum import NUM_GRADIENTS, cost_within
 from hf_llc.calibration.pilot import num_blocks, work_of_block
 from hf_llc.config import SampleConfig
-from hf_llc.numerals import number, short, span
+from hf_llc.numerals import span
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import LOSS_COST, Posterior
 from hf_llc.progress import watch
-from hf_llc.ranges import Range, said, total
+from hf_llc.ranges import SAID, Range, total
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.samplers import SAMPLERS
 from hf_llc.workflow.continuations import few_chains
@@ -68,9 +68,6 @@ some spectra end at their first sample."""
 _OF_MANY = ("L_n(w*)", "descend", "measure heat")
 _QUICK = 2.0
 """Seconds of a pass over many examples that the forecast spends on its speed."""
-
-_SAID = 60.0
-"""A shorter run needs no forecast."""
 
 
 def forecast(
@@ -122,7 +119,7 @@ def forecast(
         advice=f"longer than {span(limit, limit)}; {advice(posterior, sample, work, each, limit)}" if is_long else "",
     )
     is_noted = not watch().is_forecast
-    if is_noted and foretold.seconds.most >= _SAID:
+    if is_noted and foretold.seconds.most >= SAID:
         for line in foretold.lines():
             watch().note(line)
     num_chains = len(processes.share(range(sample.num_chains)))
@@ -181,30 +178,6 @@ def _memory(posterior: Posterior, sample: SampleConfig, processes: Processes) ->
     passes = passes_of(posterior, plan, sample.batch_size)
     found = peaks(plan, passes, sample, descends=can_descend(posterior))
     return {name: held + size for name, size in found.items()}
-
-
-def expect_chains(posterior: Posterior, settings: ChainSettings, processes: Processes, foresee: Foresee) -> None:
-    """Put chains with these settings, and what follows them, into the plan of the watch, if there was a forecast."""
-    if watch().needs_forecast:
-        new = foresee(posterior, settings, processes, checks="check γ" in watch().plan)
-        watch().plan |= _least(new) if watch().is_short else new
-        left = watch().time_left()
-        if left.most > _SAID:
-            watch().note(f"{said(left)} left, with γ {short(settings.localization)}, ε {short(settings.step_size)}")
-
-
-def expect_little(init_loss: float, trivial_loss: float | None) -> None:
-    """The model has learnt nothing, as its loss at w* says: plan the least of each stage, and no descent."""
-    watch().is_short = True
-    watch().plan = _least(watch().plan)
-    left = said(watch().time_left())
-    known = f"the loss at w* is {number(init_loss)}, and {number(trivial_loss)} of a constant predictor"
-    watch().note(f"the model has learnt nothing: {known}; the chains end early{', ' * bool(left)}{left}")
-
-
-def _least(work: Work) -> Work:
-    """The least of each stage that has to be."""
-    return {name: Range(*[each.least] * 3) for name, each in work.items() if each.least > 0 and name != "descend"}
 
 
 def _unused(number: int, gradient: torch.Tensor) -> None:

@@ -36,12 +36,13 @@ from hf_llc.workflow.chain_choices import compile_chains, fastest_batch
 from hf_llc.workflow.continuations import SampledChains, check_localization, extrapolate
 from hf_llc.workflow.descents import Descents
 from hf_llc.workflow.findings import Findings
-from hf_llc.workflow.forecast import Foresee, expect_chains, expect_little, forecast, work_of_chains
+from hf_llc.workflow.forecast import Foresee, forecast, work_of_chains
 from hf_llc.workflow.heat_share import Heat
 from hf_llc.workflow.nearest_minimum import nearest_minimum
 from hf_llc.workflow.notes import with_notes
 from hf_llc.workflow.observed import references_of, start_observables
 from hf_llc.workflow.open_posterior import check_finite, open_posterior
+from hf_llc.workflow.reforecast import FirstLook, expect_chains, expect_little
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
 
@@ -148,7 +149,7 @@ class Run:
         if self.asked.compile == "auto":
             work = self._foresee(self.posterior, self.settings, self.processes, checks=False)
             compile_chains(self.posterior, self.settings, self.findings, work)
-        expect_chains(self.posterior, self.settings, self.processes, self._foresee)
+        expect_chains(self.posterior, self.settings, self.processes, self._foresee, first=self._first)
         self.sampling = Sampling(
             self.posterior,
             processes=self.processes,
@@ -159,13 +160,14 @@ class Run:
             observables=self.observables,
         )
         self.heat = Heat(self.sampling, self.findings.once)
-        self.descents = Descents(self.sampling, self.findings.once, self.asked, self._first_llc)
+        self.descents = Descents(self.sampling, self.findings.once, self.asked, self._first.llc)
 
     @property
-    def _first_llc(self) -> float:
-        """λ̂ at the end of calibration; NaN if there is none."""
+    def _first(self) -> FirstLook:
+        """λ̂ at the end of calibration."""
         path = [] if self.calibration is None else self.calibration["path"]
-        return path[-1]["llc"] if path and isinstance(path[-1], dict) else math.nan
+        row = path[-1] if path and isinstance(path[-1], dict) else {}
+        return FirstLook(row.get("llc", math.nan), row.get("llc_spread", math.nan))
 
     @property
     def came_from_above(self) -> bool:
@@ -207,7 +209,7 @@ class Run:
             better = retry_settings(settings, self.asked, estimate, from_above=self.came_from_above)
             if better is None or len(attempts) + 1 == MAX_ATTEMPTS or self.is_over("attempt"):
                 break
-            expect_chains(self.posterior, better, self.processes, self._foresee)
+            expect_chains(self.posterior, better, self.processes, self._foresee, first=self._first)
             attempts.append(chosen_settings(settings) | {"verdict": estimate.verdict, "llc": estimate.llc})
             settings = better
         if self.calibration is not None:
