@@ -26,12 +26,30 @@ def check_plain_module(args: argparse.Namespace, load: LoadConfig) -> None:
     Raises:
         InputError: it does not.
     """
-    if (args.weight_file is None) != (args.factory is None):
-        raise InputError("--weight-file and --factory go together", remedy="give both")
+    check_factory("--weight-file", args.weight_file, args.factory)
     if args.weight_file is None:
         return
     if load.model is not None or load.revision is not None:
         raise InputError("--model and --weight-file are two models", remedy="give one of them")
+    check_data(load)
+
+
+def check_factory(flag: str, weights: object, factory: str | None) -> None:
+    """Check that `flag`, which names files of weights, comes with what builds their module.
+
+    Raises:
+        InputError: only one of the two is given.
+    """
+    if (weights is None) != (factory is None):
+        raise InputError(f"{flag} and --factory go together", remedy="give both")
+
+
+def check_data(load: LoadConfig) -> None:
+    """Check that data are given.
+
+    Raises:
+        InputError: they are not.
+    """
     if load.data is None:
         raise InputError("no data given", remedy="give --data: a Hub id, a folder or a file")
 

@@ -11,6 +11,7 @@ from typing import Any
 from hf_llc.cli import console
 from hf_llc.cli.arguments import add_like, add_settings, check_resume, like_fingerprint, settings_from
 from hf_llc.cli.early import check_places
+from hf_llc.cli.plain_module import check_data, check_factory
 from hf_llc.cli.study import add_study_options, run_study
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
@@ -107,14 +108,12 @@ def _check_series(args: argparse.Namespace, load: LoadConfig) -> None:
     if len(given) != 1:
         what = " and ".join(f"--{name.replace('_', '-')}" for name in given) or "none"
         raise InputError("one series is needed", value=what, allowed="--revisions, --checkpoints or --weight-files")
-    if (args.weight_files is None) != (args.factory is None):
-        raise InputError("--weight-files and --factory go together", remedy="give both")
+    check_factory("--weight-files", args.weight_files, args.factory)
     if (load.model is None) != (args.revisions is None):
         raise InputError("--model and --revisions go together", remedy="give both, or another series")
     if load.revision is not None:
         raise InputError("revision is for one model", value=load.revision, remedy="give --revisions PATTERN")
-    if load.data is None:
-        raise InputError("no data given", remedy="give --data: a Hub id, a folder or a file")
+    check_data(load)
 
 
 def _local_series(args: argparse.Namespace, load: LoadConfig) -> list[checkpoint_series.Checkpoint]:
