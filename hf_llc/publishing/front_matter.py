@@ -80,13 +80,6 @@ def with_entry(readme: str, *, item: dict[str, Any], model_name: str, is_same: I
     return parts.start + edited + parts.rest
 
 
-def results_of(readme: str) -> list[dict[str, Any]]:
-    """Return all elements of `results` in a README's model-index."""
-    parts = split_readme(readme)
-    values = None if parts is None else parsed(parts.block)
-    return [] if values is None else _results(values.get("model-index"))
-
-
 def parsed(block: str) -> Any:
     """The value of a YAML block, not to be changed.
 
