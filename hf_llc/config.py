@@ -46,7 +46,7 @@ class LoadConfig:
     )
     loss_normalization: Literal["token", "sequence"] = setting(
         "token",
-        "language models: nats a predicted token (n counts tokens), or nats a sequence (n counts sequences)",
+        "language models: nats per predicted token (n counts tokens), or per sequence (n counts sequences)",
     )
     streaming: bool = setting(False, "stream the data set (needs max_examples)")
     dtype: Literal["float32", "float64"] | None = setting(None, "type of the weights; none: float32")
@@ -79,11 +79,11 @@ class SampleConfig:
         "auto",
         "auto: baoab with calibrated settings, or sgld if step_size is given and friction is not; sgld: stochastic "
         "gradient Langevin dynamics, the paper's Algorithm 1; leimkuhler-matthews: sgld without its step-size bias; "
-        "psgld: sgld with a diagonal preconditioner learnt in burn-in; rmsprop-sgld: one that never stops learning, to "
-        "compare with; baoab: Langevin dynamics with momentum; sgnht: momentum and a thermostat; mala, hmc: with a "
+        "psgld: sgld with a diagonal preconditioner learnt in burn-in; rmsprop-sgld: psgld that never stops learning, "
+        "for comparison; baoab: Langevin dynamics with momentum; sgnht: momentum and a thermostat; mala, hmc: with a "
         "Metropolis test",
     )
-    num_chains: int = setting(4, "independent chains; processes share them out")
+    num_chains: int = setting(4, "independent chains, shared by the processes")
     num_draws: int = setting(200, "draws kept of each chain")
     num_steps_between_draws: int = setting(1, "steps averaged into each draw; 1: every step is a draw")
     num_burnin_steps: int | Literal["auto"] = setting(
@@ -92,10 +92,10 @@ class SampleConfig:
     target_se: float = setting(
         0.05, "with automatic burn-in: sample until the standard error is at most this share of λ̂"
     )
-    max_steps: int = setting(2000, "with automatic burn-in: at most this many steps a chain, burn-in included")
+    max_steps: int = setting(2000, "with automatic burn-in: at most this many steps of each chain, with burn-in")
     max_seconds: float | None = setting(
         None,
-        "time of the whole command: each stage has a share, and what is there at the end is judged; none: no limit",
+        "seconds for the whole command: each stage has a share, and the draws so far are judged; none: no limit",
     )
     batch_size: int | Literal["auto", "full"] = setting(
         "auto", "examples in each minibatch; auto: 32, or for sequences about 2,048 tokens (4 to 32); full: all"
@@ -107,11 +107,11 @@ class SampleConfig:
     )
     draw_loss: Literal["batch", "full"] = setting(
         "batch",
-        "batch: the loss of the step's minibatch, which costs nothing, less that of the same examples at w* (the "
-        "paper's eq. 12, paired); full: L_n of all examples, once a draw, with minibatch gradients (its eq. 13)",
+        "batch: the loss of the step's minibatch minus that of the same examples at w* (the paper's eq. 12, paired); "
+        "full: L_n of all examples, once for each draw, with minibatch gradients (its eq. 13)",
     )
     micro_batch_size: int | None = setting(
-        None, "at most this many examples in one forward pass, and gradients are accumulated; none: by their length"
+        None, "at most this many examples in one forward pass; gradients are accumulated; none: by their length"
     )
     step_size: float | Literal["auto"] = setting(
         "auto",
@@ -120,8 +120,8 @@ class SampleConfig:
     )
     gradient: Literal["plain", "control-variate", "auto"] = setting(
         "auto",
-        "control-variate: subtract the noise that a minibatch's gradient has at w*, for a second gradient in each step "
-        "(small models of sequences: of each example, once); auto: if that gains more than it costs",
+        "control-variate: subtract the noise that a minibatch's gradient has at w*, at the cost of a second gradient "
+        "in each step (for small models of sequences, once for each example); auto: if that gains more than it costs",
     )
     adapt_step_size: bool = setting(
         False, "baoab: a chain lowers its ε to 1/κ if its largest curvature κ grows that far; on if step_size is auto"
@@ -155,7 +155,7 @@ class SampleConfig:
         "record these along the chains: NAME=DATA:SPLIT, losses on examples of that data (@data: of the data that are "
         "sampled on), or a registered NAME, separated by commas; in Python also names with data or callables",
     )
-    observe_examples: int = setting(64, "the first so many examples of each data set of observe")
+    observe_examples: int = setting(64, "number of examples of each data set in observe, from its first on")
     observe_loss: Literal["example", "token"] = setting("example", "observe losses summed over an example, or by token")
     observe_every: int = setting(20, "steps from one record of the observables to the next")
     data_parallel: int = setting(
