@@ -141,7 +141,7 @@ def test_a_point_above_its_minimum_is_named_early_and_its_estimate_mended() -> N
     assert off.num_burnin_steps == 200  # the first look at the chains was the last
     remedy = next(r.remedy for r in off.reasons if r.name == "not a minimum")
     text = next(r.text for r in off.reasons if r.name == "not a minimum")
-    assert text.endswith(f"{with_error(off.llc, off.llc_se)} from w*") and text.count(" ± ") == 2
+    assert text.endswith(f"from w* {with_error(off.llc, off.llc_se)}") and text.count(" ± ") == 2
     assert remedy.startswith("set minimize; or keep w*, and lower nbeta from 100 to ")
     nbeta, localization = (float(value) for value in re.findall(r"to ([\d.]+)", remedy))
     near = estimate_problem(quadratic(0.06), replace(SETTINGS, nbeta=nbeta, localization=localization))

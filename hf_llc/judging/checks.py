@@ -112,8 +112,8 @@ def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
     from_there = with_error(measured.llc + drop, math.hypot(llc_se, descent["loss_drop_se"]))
     return reason_of(
         "not a minimum",
-        f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ is {from_there} from where it ends, "
-        f"{with_error(measured.llc, llc_se)} from w*",
+        f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ counted from its end is {from_there}, "
+        f"counted from w* {with_error(measured.llc, llc_se)}",
         minimum_or_w_star(measured, evidence, drop),
     )
 

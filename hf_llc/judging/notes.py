@@ -15,7 +15,7 @@ from hf_llc.records.findings import OVERFITTED, Measurements, Reason
 def _one_chain(measured: Measurements, evidence: Evidence) -> Reason | None:
     if len(evidence.draws) != 1:
         return None
-    text = "with one chain, disagreement between chains cannot be seen"
+    text = "one chain cannot show whether chains agree"
     return reason_of("one chain", text, set_to(evidence.asked, num_chains=4), is_note=True)
 
 
@@ -25,7 +25,7 @@ def _kinetic_temperature(measured: Measurements, evidence: Evidence) -> Reason |
         return None
     return reason_of(
         "kinetic temperature",
-        f"momenta are at {temperature:.3f} of the temperature meant",
+        f"the temperature of the momenta is {temperature:.3f} and should be 1",
         own_step_size(evidence.asked, evidence.step_size, 0.5),
         is_note=True,
     )
@@ -39,7 +39,7 @@ def _heat_capacity(measured: Measurements, evidence: Evidence) -> Reason | None:
     return reason_of(
         "heat capacity",
         f"the variance of nβL gives {with_error(capacity, capacity_se)} for λ, its mean {short(llc)}: the loss is not "
-        "near its singular form at this temperature, or not equilibrated",
+        "near its singular form at this temperature, or the chains are not in equilibrium",
         Remedy("read λ̂ as that of this nβ and γ"),
         is_note=True,
     )
@@ -75,7 +75,7 @@ def _short_burnin(measured: Measurements, evidence: Evidence) -> Reason | None:
         remedy = set_to(asked, num_burnin_steps=max(least, min(math.ceil(4 * relaxed), 10 * least)))
     return reason_of(
         "short burn-in",
-        f"λ̂ was still rising when the burn-in ended, and up to {short(missing)} may be missing, which is in its error: "
+        f"λ̂ was still rising when the burn-in ended, and up to {short(missing)} may be missing, which is in its error; "
         f"flat directions relax in {short(relaxed)} steps",
         remedy,
         is_note=True,
@@ -89,7 +89,7 @@ def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
     return reason_of(
         "stiffer than at w*",
         f"steps fell to {evidence.step_share:.0%} of what w* allows: directions of curvature below "
-        f"{short(evidence.relaxed_curvature)} have not relaxed, and what they add to λ̂ may be missing",
+        f"{short(evidence.relaxed_curvature)} have not relaxed, and their part of λ̂ may be missing",
         pull_of(evidence.asked, evidence.localization, 1.25 * evidence.relaxed_curvature),
         is_note=True,
     )
@@ -105,7 +105,7 @@ def _overfitted(measured: Measurements, evidence: Evidence) -> Reason | None:
     return reason_of(
         OVERFITTED,
         f"a minimization from w* that does not see {count:,} of the examples raises their loss from {number(before)} "
-        f"to {with_error(after, error)}: its end serves the data that it sees alone",
+        f"to {with_error(after, error)}: its end fits only the data that it sees",
         Remedy("read λ̂ as that of the point found; for w* itself leave minimize out, or give more examples"),
         is_note=True,
     )

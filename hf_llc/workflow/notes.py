@@ -51,7 +51,7 @@ def with_notes(
         text = f"max_seconds ended the chains after {cut_at:,} steps"
         reasons.append(Reason("time was up", text, remedy, is_note=True, change=change))
     elif 2 * steps <= allowed and estimate.verdict in _HOPELESS:
-        text = f"the chains ended after {steps:,} of at most {allowed:,} steps: more of them would not change that"
+        text = f"the chains ended after {steps:,} of at most {allowed:,} steps: more steps would not change the verdict"
         reasons.append(Reason("ended early", text, is_note=True))
     if is_heat_guessed and max_seconds is not None:
         change = {"max_seconds": _LONGER * max_seconds}
@@ -60,16 +60,16 @@ def with_notes(
         remedy = f"give max_seconds {typed(change['max_seconds'])}"
         reasons.append(Reason("heat not measured", text, remedy, is_note=True, change=change))
     if is_descent_too_large:
-        text = "how far w* lies above a minimum: a descent from there does not fit into the memory that is free"
+        text = "how far w* lies above a minimum, because a descent does not fit into the free memory"
         reasons.append(
             Reason("not measured", text, "give it more memory, or sample a part of the weights", is_note=True)
         )
     if unmeasured is not None:
-        text = f"{unmeasured} takes two whole gradients, and steps were taken inside the backward pass"
+        text = f"{unmeasured} takes two whole gradients, but steps were taken inside the backward pass"
         reasons.append(Reason("not measured", text, "give it more memory", is_note=True))
     if in_turn is not None:
-        leans = "minibatches lean against what earlier ones did to w, so that λ̂ is too high"
-        cools = "their noise adds up to nothing over a turn, so that the heat that is measured is too high"
+        leans = "each depends on what earlier ones did to w, so λ̂ is too high"
+        cools = "their noise adds up to nothing over a turn, so the measured heat is too high"
         text = f"minibatches were walked in turn: {leans if in_turn == 'batch' else cools}"
         reasons.append(Reason("batches in turn", text, "leave batch_order at random", is_note=True))
     return replace(estimate, reasons=reasons)
