@@ -28,6 +28,11 @@ def wrong() -> nn.Module:
     return network()
 
 
+def broken() -> None:
+    """A factory that fails, as any code may."""
+    raise ValueError("no width")
+
+
 def series(folder: Path, steps: tuple[int, ...] = (2, 10, 100)) -> list[str]:
     """Weights at w* scaled by 1, 2 …, each with noise-free labels of the last, and the data as a file."""
     model = network()

@@ -335,10 +335,19 @@ def test_weights_and_factories_that_do_not_fit(tmp_path: Path, capsys: pytest.Ca
 
     wrong = [word.replace(":make", ":wrong") for word in command(files)]
     refused(wrong, "the factory returns something else")
+    broken = [word.replace(":make", ":broken") for word in command(files)]
+    refused(broken, "the factory fails, got 'ValueError: no width'")
+    Path("unsound.py").write_text("1 / 0\n")
+    unsound = [word.replace("curve_factory:", "unsound:") for word in command(files)]
+    refused(unsound, "the factory's module fails, got 'unsound:make'; ZeroDivisionError")
     refused(command(files[:1]), "two checkpoints or more")
     refused(command(files, "--num-chains", "0"), "num_chains")
     torch.save(network().state_dict(), tmp_path / "step3.pt")
     refused(command([*files, str(tmp_path / "step3.pt")]), "not in safetensors format")
+    torch.save(network(), tmp_path / "whole.pt")  # the module, not its weights
+    (whole,) = weight_files([tmp_path / "whole.pt"], "curve_factory:make", allow_pickle=True)
+    with pytest.raises(InputError, match=r"a pickle of more than tensors, got 'whole\.pt'"):
+        whole.open()  # type: ignore[misc]
     Path(files[1]).write_bytes(b"nonsense")
     refused(command(files), "the weights file is damaged")
     save_file({"other": torch.ones(1)}, files[1])

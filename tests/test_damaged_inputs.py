@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import tiny
 import torch
+import transformers
 from datasets import Dataset
 
 from hf_llc.config import LoadConfig
@@ -203,6 +204,29 @@ def test_a_damaged_tokenizer_is_needed_for_texts_only(whole: Path, tmp_path: Pat
     problem = load(str(folder), {"input_ids": torch.arange(1, 33).reshape(4, 8)})
     assert problem.n > 4 and problem.provenance["model"]["tokenizer"] is None
     assert load(str(folder), TEXTS, tokenizer=str(whole)).n > 4
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "t5"])
+def test_a_tokenizer_without_a_vocabulary(kind: str, tmp_path: Path) -> None:
+    # transformers makes one of these all the same, in which each word is unknown, or nothing
+    model = {
+        "bert": lambda: tiny.bert("BertForMaskedLM"),
+        "gpt2": lambda: transformers.GPT2LMHeadModel(
+            transformers.GPT2Config(vocab_size=320, n_embd=16, n_layer=1, n_head=2)
+        ),
+        "t5": tiny.t5,
+    }[kind]()
+    folder, data = tmp_path / kind, [{"text": text, "summary": "a dog"} for text in tiny.SENTENCES]
+    model.save_pretrained(folder)
+    refused(str(folder), data, "no tokenizer comes with the model", here=tmp_path)
+    empty = transformers.AutoTokenizer.from_pretrained(folder)
+    with pytest.raises(InputError, match="the tokenizer knows no words"):
+        load_problem(model, data, LoadConfig(), tokenizer=empty)
+    refused(model, data, f"the tokenizer knows no words, got '{kind}'", here=tmp_path, tokenizer=str(folder))
+    empty.save_pretrained(folder)
+    refused(str(folder), data, TOKENIZER + f"knows no words, got '{kind}'", here=tmp_path)
+    tiny.tokenizer().save_pretrained(folder)
+    assert load(str(folder), data).n > 4
 
 
 def test_a_damaged_image_processor(tmp_path: Path) -> None:

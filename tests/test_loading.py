@@ -244,6 +244,19 @@ def test_tasks_at_odds(folder: Path) -> None:
     refused("pairs of tensors are for plain modules", tiny.llama(), XY)
 
 
+def test_types_that_no_class_of_the_task_takes(tmp_path: Path) -> None:
+    # their classes end in the names of tasks on text
+    for settings, name in (
+        (transformers.WhisperConfig(), "WhisperForConditionalGeneration"),
+        (transformers.Wav2Vec2Config(), "Wav2Vec2ForSequenceClassification"),
+        (transformers.LlavaConfig(), "LlavaForConditionalGeneration"),
+    ):
+        settings.architectures = [name]
+        settings.save_pretrained(tmp_path / name)
+        (tmp_path / name / "model.safetensors").write_bytes((8).to_bytes(8, "little") + b"{}      ")
+        refused(f"models of this type are not for text.*, got '{name}'.*loss_fn", tmp_path / name, TEXTS)
+
+
 def test_device_that_is_not_there(folder: Path) -> None:
     for device in ("warp", "cuda:63"):
         refused("no such device here", folder, TEXTS, device=device)

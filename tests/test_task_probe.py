@@ -55,7 +55,9 @@ class Sees(nn.Module):
             seen = t[:, None] // 4 >= t // 4
         elif self.kind == "mean":
             seen = torch.ones_like(seen)
-        h = (seen / seen.sum(1, keepdim=True)) @ h
+        if attention_mask is not None:
+            seen = seen * attention_mask[:, None]
+        h = (seen / seen.sum(-1, keepdim=True)) @ h
         return SimpleNamespace(logits=self.out(torch.tanh(h)))
 
 
@@ -115,6 +117,24 @@ def test_a_masked_model_that_does_not_see_both_sides_is_refused(
 def test_a_masked_model_that_is_causal_is_refused() -> None:
     with pytest.raises(InputError, match="does not see the tokens after"):
         load(tiny.bert("BertForMaskedLM", is_decoder=True), TEXTS)
+
+
+def test_a_model_that_sees_padding_is_refused() -> None:
+    torch.manual_seed(0)
+    small = {"vocab_size": 320, "d_model": 16, "n_layer": 1, "n_head": 2, "d_inner": 24, "pad_token_id": 0}
+    last = transformers.XLNetForSequenceClassification(  # classifies from the last position: texts are padded in front
+        transformers.XLNetConfig(**small, num_labels=3, initializer_range=0.3)
+    ).eval()
+    small = {"vocab_size": 320, "hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+    mixes = transformers.FNetForMaskedLM(transformers.FNetConfig(**small, initializer_range=0.3)).eval()
+    rows = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17, 18, 19]]
+    labels = [[5, -100, 7, -100, 9, 10], [-100, 20, 21], [-100, 15, -100, 17, 18, 19]]
+    for model, target in ((last, [0, 1, 2]), (mixes, labels)):
+        data = {"input_ids": rows, "labels": target}
+        with pytest.raises(InputError, match=r"depends on the padding behind it \(example 1: .*, then "):
+            load(model, Dataset.from_dict(data))
+        whole = {name: [column[0], column[2]] for name, column in data.items()}
+        assert load(model, Dataset.from_dict(whole)).num_examples == 2
 
 
 def expected(model: Any) -> float:

@@ -14,11 +14,14 @@ from hf_llc.backend.global_random import moved_generators, random_numbers_kept, 
 from hf_llc.errors import InputError, reason_of
 from hf_llc.loading.gradient_graph import refuse_other_gradients
 from hf_llc.loading.model_state import changed_part, model_state
+from hf_llc.loading.padding import most_padded, without_padding
+from hf_llc.loading.rounding import rounding_of
 from hf_llc.loading.short_examples import is_costly, shortened
 from hf_llc.loading.tasks.task import Encoded
 from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.weights import preserved
+from hf_llc.problem import Forward
 from hf_llc.progress import watch
 
 _MANY, _FEW = 8, 3
@@ -26,13 +29,6 @@ _MANY, _FEW = 8, 3
 
 _MANY_COSTLY, _FEW_COSTLY = 3, 2
 """The same where a pass takes long."""
-
-_ROUNDING = {torch.float64: 1e-10, torch.float32: 2e-5, torch.float16: 1e-2, torch.bfloat16: 2e-2}
-"""What rounding may move an output by, relative to the largest, where this is the coarsest type of the forward pass. It
-is some 200 units in the last place of float32 for deep networks, and fewer of the short types, which are accumulated in
-float32."""
-
-_TF32 = 1e-2
 
 _DRIFT = 50
 """The same pass twice has the same bits on a CPU; so many times less than rounding is already a drift, which thousands
@@ -84,7 +80,9 @@ class _Probe:
         self.examples = shortened(encoded.examples) if is_long else encoded.examples
         most, few = (_MANY_COSTLY, _FEW_COSTLY) if is_long else (_MANY, _FEW)
         count = len(next(iter(encoded.examples.values())))
-        self.many = [i * (count - 1) // (min(most, count) - 1) for i in range(min(most, count))]  # two at least
+        many = [i * (count - 1) // (min(most, count) - 1) for i in range(min(most, count))]  # two at least
+        padded = most_padded(self.examples)
+        self.many = many if padded is None else [padded, *(i for i in many if i != padded)][:most]
         self.few = self.many[:few]
         self.random_states = random_states()
 
@@ -110,6 +108,7 @@ class _Probe:
         if self.encoded.check is not None:
             self.encoded.check(self._forward, self._batch(self.many), self.rounding)
             self._refuse_changes()
+        self._compare(passes, "first", "unpadded", tolerance)
 
     def _compare(self, passes: dict[str, Tensor], one: str, other: str, tolerance: float) -> None:
         """Check that two passes have the same losses.
@@ -139,6 +138,7 @@ class _Probe:
             "again": self._losses(self.few),
             "reversed": self._losses(self.few[::-1]).flip(0),
             "alone": torch.cat([self._losses([i]) for i in self.few]),
+            "unpadded": torch.cat([self._losses(self.few[:1], cut=True), first[1:]]),  # the most padded, if any is
             "larger": self._losses(self.many)[: len(self.few)],
             "gradients": self._losses(self.few, grad=not is_sharded(self.model)),  # shards wait for a backward pass
             "replayed": self._losses(self.few, self._replay(0.0)),
@@ -152,10 +152,11 @@ class _Probe:
 
     # ---- passes ----
 
-    def _batch(self, rows: list[int]) -> dict[str, Tensor]:
-        """These examples on the model's device, in memory of their own."""
+    def _batch(self, rows: list[int], *, cut: bool = False) -> dict[str, Tensor]:
+        """These examples on the model's device, in memory of their own; `cut`: a single one without its padding."""
         index = torch.tensor(rows)
-        return {name: x.index_select(0, index).to(self.device) for name, x in self.examples.items()}
+        batch = {name: x.index_select(0, index).to(self.device) for name, x in self.examples.items()}
+        return without_padding(batch) if cut else batch
 
     def _forward(self, *args: Any, **kwargs: Any) -> Any:
         return self._tried(self.model, *args, **kwargs)
@@ -175,20 +176,22 @@ class _Probe:
                 remedy="check that it takes these data and batches of any size; its config and max_length",
             ) from error
 
-    def _losses(self, rows: list[int], forward: Callable[..., Any] | None = None, *, grad: bool = False) -> Tensor:
+    def _losses(
+        self, rows: list[int], forward: Forward | None = None, *, grad: bool = False, cut: bool = False
+    ) -> Tensor:
         """ℓ_i of these examples, float64 on the CPU.
 
         Raises:
             InputError: inputs or labels were written, or there is not one loss an example.
         """
         watch().check()
-        batch, self._size = self._batch(rows), len(rows)
+        batch, self._size = self._batch(rows, cut=cut), len(rows)
         losses: Callable[..., Any] = self.encoded.losses
         if self.is_loss_given:
             losses = functools.partial(self._tried, losses)
         with torch.set_grad_enabled(grad):
             value = losses(self._forward if forward is None else forward, batch)
-        for name, x in self._batch(rows).items():
+        for name, x in self._batch(rows, cut=cut).items():
             if not torch.equal(torch.nan_to_num(batch[name]), torch.nan_to_num(x)):
                 raise InputError(
                     "the forward pass or the loss writes into its input",
@@ -230,7 +233,7 @@ class _Probe:
         finally:
             for hook in hooks:
                 hook.remove()
-        self.rounding = max([_ROUNDING.get(kind, 0.0) for kind in kinds] + [self._of_products()])
+        self.rounding = rounding_of(kinds, self.model, self.device)
         return losses
 
     def _replay(self, size: float) -> Callable[..., Any]:
@@ -244,14 +247,6 @@ class _Probe:
             return x + size * x.abs().nan_to_num(0.0, 0.0, 0.0).amax() * signs
 
         return lambda *_, **__: tree_map(move, next(outputs))
-
-    def _of_products(self) -> float:
-        """What matrix products of float32 are rounded by where torch may shorten them."""
-        precision = torch.get_float32_matmul_precision()
-        if self.device.type != "cuda":
-            return _ROUNDING[torch.bfloat16] if precision == "medium" else 0.0
-        has_convolution = any("Conv" in type(module).__name__ for module in self.model.modules())
-        return _TF32 if precision != "highest" or (has_convolution and torch.backends.cudnn.allow_tf32) else 0.0
 
     # ---- what must be as before ----
 
@@ -284,6 +279,11 @@ _SAID = {
     "replayed": ("the loss of the same outputs is another in a second pass", _NOISE),
     "reversed": ("the loss of an example depends on its place in the batch", _BATCH),
     "alone": ("the loss of an example alone is another than in a batch", _BATCH),
+    "unpadded": (
+        "the loss of a short example depends on the padding behind it",
+        "give texts of one length (a max_length that each reaches), or a module of your own that pads as in training, "
+        "and loss_fn",
+    ),
     "larger": ("the loss of an example depends on what else is in the batch", _BATCH),
     "gradients": (
         "the loss is another while gradients are recorded",

@@ -17,6 +17,7 @@ from hf_llc.loading.hub_files import commit_of, fetch_small_files
 from hf_llc.loading.names import check_tokenizer_name, public_name
 from hf_llc.loading.tasks.recognition import task_of_module
 from hf_llc.loading.tasks.registry import TASKS
+from hf_llc.loading.tasks.tokenization import knows_words
 from hf_llc.loading.weight_files import file_of
 
 _FILES = {
@@ -61,7 +62,7 @@ def processor_of(name: str, model: Any, config: LoadConfig, given: Any, *, revis
             check_tokenizer_name(source, kind)
             revision = commit_of(source, "model", None)
             fetch_small_files(source, revision)
-        return auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
+        processor = auto.from_pretrained(source, revision=revision, trust_remote_code=config.trust_remote_code)
     except InputError:
         raise
     except Exception as error:
@@ -69,6 +70,17 @@ def processor_of(name: str, model: Any, config: LoadConfig, given: Any, *, revis
         if given is None:
             return _refusal(error, f"the {kind} that comes with the model", source, found) if found else None
         raise hub_refusal(error, "tokenizer", source, None) or _refusal(error, f"the {kind}", source, found) from error
+    if is_image or knows_words(processor):
+        return processor
+    if given is not None:
+        raise _without_words(f"the {kind}", source)
+    has_files = any(file_of(source, revision, each) is not None for each in _FILES[kind])
+    return _without_words(f"the {kind} that comes with the model", source) if has_files else None
+
+
+def _without_words(what: str, source: str) -> InputError:
+    remedy = "is its vocabulary (tokenizer.json, say) missing there? Give tokenizer"
+    return InputError(f"{what} knows no words", value=public_name(source), remedy=remedy)
 
 
 def _refusal(error: Exception, what: str, source: str, found: dict[str, Path]) -> InputError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import os
+import pickle
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -129,6 +130,8 @@ def _function(name: str) -> Callable[[], Any]:
         return getattr(importlib.import_module(module), function)
     except (ImportError, AttributeError) as error:
         raise InputError("no such factory", value=name, remedy=reason_of(error)) from error
+    except Exception as error:  # whatever the user's module may raise
+        raise InputError("the factory's module fails", value=name, remedy=reason_of(error)) from error
     finally:
         sys.path.remove(os.getcwd())
 
@@ -136,14 +139,20 @@ def _function(name: str) -> Callable[[], Any]:
 def _with_weights(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
     """The factory's module with the weights of the file at `path`, and its loss."""
     import torch
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
     from torch import nn
 
     from hf_llc.loading.damaged_files import check_weight_file
     from hf_llc.parallel.processes import Processes
 
-    made = make()
+    try:
+        made = make()
+    except (InputError, MemoryError):
+        raise
+    except Exception as error:  # whatever the user's code may raise
+        raise InputError(
+            "the factory fails", value=reason_of(error), remedy="call it in Python to see where"
+        ) from error
     if not (isinstance(made, tuple) and len(made) == 2 and isinstance(made[0], nn.Module) and callable(made[1])):
         raise InputError("the factory returns something else", value=type(made).__name__, allowed="(module, loss_fn)")
     module, loss_fn = made
@@ -151,7 +160,13 @@ def _with_weights(make: Callable[[], Any], path: Path) -> tuple[nn.Module, Any]:
     try:
         is_safe = path.suffix == ".safetensors"
         module.load_state_dict(load_file(path) if is_safe else torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, SafetensorError) as error:
+    except MemoryError:
+        raise
+    except pickle.UnpicklingError as error:  # torch's words advise to run it
+        raise InputError(
+            "the weights file is a pickle of more than tensors", value=path.name, remedy="save module.state_dict()"
+        ) from error
+    except Exception as error:  # what is no dictionary of tensors has no type of error of its own
         raise InputError(
             "the weights do not fit the factory's module", value=path.name, remedy=reason_of(error)
         ) from error

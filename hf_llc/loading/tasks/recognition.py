@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import transformers
 from transformers import PreTrainedModel
 
 from hf_llc.config import LoadConfig
@@ -13,6 +14,8 @@ from hf_llc.loading.tasks import plain
 from hf_llc.loading.tasks.context_length import is_transformer_lens
 from hf_llc.loading.tasks.registry import TASKS
 from hf_llc.loading.tasks.task import Task
+
+_OF_YOUR_OWN = "load it in Python and give it with a loss_fn(outputs, labels) → losses [batch]"
 
 
 def task_of_classes(names: Sequence[str], settings: Any) -> Task | None:
@@ -44,20 +47,29 @@ def task_of_checkpoint(settings: Any, config: LoadConfig) -> Task:
         config: may ask for a task. "plain" asks for none: the user's loss_fn takes the outputs of any task's model.
 
     Raises:
-        InputError: no task is known, or the one asked for is not the checkpoint's.
+        InputError: no task is known, or the one asked for is not the checkpoint's or not one for models of its type.
     """
     names = getattr(settings, "architectures", None) or []
     by_type = next((task for task in TASKS.values() if settings.model_type in task.model_types), None)
-    return _agreed(
+    task = _agreed(
         by_type or task_of_classes(names, settings),
         TASKS.get(config.task or ""),
         InputError(
             "the task cannot be told from the model's config",
             value=", ".join(names) or "no architectures",
             allowed=", ".join(TASKS),
-            remedy="give task",
+            remedy=f"give task if it was trained for one of them, else {_OF_YOUR_OWN}",
         ),
     )
+    has_code = task.auto_class in (getattr(settings, "auto_map", None) or {})
+    if not has_code and type(settings) not in getattr(transformers, task.auto_class)._model_mapping:
+        raise InputError(  # speech, say: its classes have the names of other tasks'
+            f"models of this type are not for {task.name}",
+            value=", ".join(names) or settings.model_type,
+            allowed=", ".join(TASKS),
+            remedy=_OF_YOUR_OWN,
+        )
+    return task
 
 
 def task_of_model(model: Any, config: LoadConfig, loss_fn: Any) -> Task:

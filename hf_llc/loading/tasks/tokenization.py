@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from datasets import Dataset
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from hf_llc.errors import InputError
 from hf_llc.loading.rows import place
@@ -16,6 +17,9 @@ from hf_llc.loading.tasks.context_length import is_transformer_lens, text_config
 
 TEXT_COLUMNS = ("text", "content", "sentence", "document", "story")
 """Usual names of a text column."""
+
+_FEW_TOKENS = 1000
+"""A tokenizer with so many tokens has words."""
 
 
 def check_vocabulary(ids: Tensor, model: Any) -> None:
@@ -50,7 +54,7 @@ def need_tokenizer(tokenizer: Any) -> Any:
     """The tokenizer.
 
     Raises:
-        InputError: it is None, none of transformers, or the reason why it cannot be loaded.
+        InputError: it is None, none of transformers, one without words, or the reason why it cannot be loaded.
     """
     if isinstance(tokenizer, InputError):
         raise tokenizer
@@ -62,7 +66,25 @@ def need_tokenizer(tokenizer: Any) -> Any:
             value=type(tokenizer).__name__,
             remedy="transformers.PreTrainedTokenizerFast(tokenizer_object=…) makes one of a tokenizers.Tokenizer",
         )
+    if not knows_words(tokenizer):
+        raise InputError(
+            "the tokenizer knows no words",
+            value=type(tokenizer).__name__,
+            remedy="is its vocabulary (tokenizer.json, say) missing where it was loaded from? Give tokenizer",
+        )
     return tokenizer
+
+
+def knows_words(tokenizer: Any) -> bool:
+    """Whether a tokenizer has tokens beside the special ones.
+
+    transformers makes one that has none where there is no vocabulary file: each word is then unknown, or nothing.
+    """
+    if not isinstance(tokenizer, PreTrainedTokenizerBase) or len(tokenizer) >= _FEW_TOKENS:
+        return True  # one of the user's, or a vocabulary that is there
+    added = tokenizer.added_tokens_decoder.values()
+    special = {*tokenizer.all_special_tokens, *(token.content for token in added if token.special)}
+    return len(set(tokenizer.get_vocab()) - special) > 1  # T5 and its kin have "▁" all the same
 
 
 def pad_id_of(model: Any, tokenizer: Any) -> int:
