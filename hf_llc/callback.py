@@ -40,28 +40,29 @@ class LLCCallback(TrainerCallback):
     0 if the verdict is bad) by `Trainer.log`, and so to `state.log_history` and every tracker of `report_to`. Numbers
     that are not finite are left out. `results` holds the full results by step, with the reasons of each verdict.
 
-    λ̂ compare only at equal nβ and γ. So a training has one nβ, γ, ε and friction: those given, or those that the first
-    measurement finds. They are kept with the Trainer's state, and a resumed training goes on with them. Each one logs
-    its `llc_nbeta` and `llc_localization` (γ), and what it cost: `llc_gradients` and `llc_seconds`. Noise and
-    minibatches are the same at each, so differences of λ̂ are more certain than each λ̂ (`hf-llc compare`).
+    Two λ̂ compare only at equal nβ and γ. So a training has one nβ, γ, ε and friction: those given, or those that the
+    first measurement finds. They are kept with the Trainer's state, and a resumed training goes on with them. Each
+    measurement also logs `llc_nbeta` and `llc_localization` (γ), and its cost: `llc_gradients` and `llc_seconds`. Noise
+    and minibatches are the same in all measurements, so differences of λ̂ are more certain than each λ̂
+    (`hf-llc compare`).
 
-    The first measurement calibrates. Each later one takes as many steps as the first one's last attempt: with the check
-    of γ at most 1.5 · num_chains · max_steps.
+    The first measurement calibrates. Each later one takes as many steps as the last attempt of the first one. With the
+    check of γ these are at most 1.5 · num_chains · max_steps.
 
-    Training is not changed: losses, weights, gradients, modes, random numbers and the order of the data are bit for bit
-    those of a run without the callback. Several processes share the chains out. The model is measured as the Trainer
-    runs it: with `bf16=True` the forward pass is autocast here too.
+    The callback does not change the training: losses, weights, gradients, modes, random numbers and the order of the
+    data are bit for bit those of a run without it. Several processes share the chains. The model is measured as the
+    Trainer runs it: with `bf16=True` the forward pass is autocast here too.
 
-    A bad verdict is a warning of the logger `hf_llc.callback`, once for each kind, with what to do about it.
+    The logger `hf_llc.callback` warns of a bad verdict, once for each kind, and says what to do.
 
-    Training is not ended either. Settings, model and data are tried when the callback is made. What goes wrong later,
-    in a measurement, is a warning of the logger `hf_llc.callback`, once; `llc` is NaN then, and `llc_trustworthy` 0.
+    The callback does not end the training either. Settings, model and data are tested when the callback is made. If a
+    measurement fails later, the logger warns once; `llc` is then NaN, and `llc_trustworthy` is 0.
 
     Args:
         trainer: the Trainer, whose `log` is called.
         every: "epoch"; "save", after each checkpoint; or a number of steps.
         data: the data on which λ̂ is measured, usually training data; anything that `LLCEvaluator.compute` takes.
-        name: tells the callbacks of one Trainer apart: with "train" the log has `llc/train`, `llc_se/train` and so on.
+        name: of the callback, if a Trainer has several: with "train" the log has `llc/train`, `llc_se/train` and so on.
         **settings: `LLCEvaluator`'s settings (by default 2 chains of 100 draws and at most 1000 steps) and those of
             its `compute`, such as max_examples, label_column and loss_fn.
 

@@ -25,7 +25,7 @@ class LLCEvaluator:
     Args:
         config: all settings at once, or
         like: a result, its folder, or a calibration's folder or calibrated.yaml: nβ, γ, ε, sampler, chains, draws, seed
-            and data are taken over from there, so that the two λ̂ compare. A setting that contradicts is refused.
+            and data are taken from there, so that the two λ̂ can be compared. A setting that contradicts is refused.
         preset: "timaeus" or "paper-lm", settings of published work (`hf_llc.presets`); others by name override them.
         **settings: any of `SampleConfig`'s fields by name.
 
@@ -89,7 +89,7 @@ class LLCEvaluator:
         progress: bool = True,
         **settings: Any,
     ) -> LLCResult | dict[str, Any]:
-        """λ̂ of a model on data, with its standard error, diagnostics and verdict.
+        """Estimate λ̂ of a model on data, with its standard error, diagnostics and verdict.
 
         The arguments have the names of `evaluate`'s own `Evaluator.compute`.
 
@@ -101,10 +101,10 @@ class LLCEvaluator:
             loss_fn: `loss_fn(outputs, labels)` → per-example losses `[batch]` in nats, for a plain module.
             tokenizer: tokenizer or image processor, or its Hub id; None: the model's own.
             feature_extractor: another name for the image processor.
-            label_mapping: what the data calls each label, by the model's name for it: `{"NEGATIVE": 0, "POSITIVE": 1}`.
+            label_mapping: the model's name of each label → its value in the data: `{"NEGATIVE": 0, "POSITIVE": 1}`.
             as_dict: return `LLCResult.metrics()`, a plain dictionary that can be merged with those of other metrics.
-            output: folder for the result, and for resuming; None: nothing is kept on disk.
-            resume: True: there must be a run to continue; False: there must be none; None: continue if there is.
+            output: folder for the result, in which a killed call continues; None: nothing is kept on disk.
+            resume: True: there must be a run to continue; False: there must be none; None: continue if there is one.
             overwrite: discard what is in `output`.
             progress: show progress bars on a terminal.
             **settings: `LoadConfig`'s fields by name: revision, subset, split, input_column, second_input_column,

@@ -68,9 +68,9 @@ class LLCResult(Record):
         """Trace and observations as an `xarray.DataTree`, with devinterp's names (extra `hf_llc[xarray]`).
 
         Args:
-            sampling_task: name, in `observe`, of examples of the data that are sampled on: `init_loss` is the mean loss
-                of those at w*, as devinterp's susceptibilities need it. None: "train" or "sources", if observed, or
-                else L_n(w*) of all data.
+            sampling_task: name, in `observe`, of examples of the data that the chains are sampled on. `init_loss` is
+                their mean loss at w*, as devinterp's susceptibilities need it. None: "train" or "sources", if
+                observed; otherwise `init_loss` is L_n(w*) of all data.
 
         Raises:
             InputError: xarray is not installed, the trace was not kept, or nothing of that name was observed.
@@ -80,7 +80,7 @@ class LLCResult(Record):
         return to_xarray(self, sampling_task=sampling_task)
 
     def to_zarr(self, path: str | Path, *, sampling_task: str | None = None) -> Path:
-        """Write `to_xarray` to a new zarr store at `path`, which is returned.
+        """Write the tree of `to_xarray` to a new zarr store at `path`; return the path.
 
         Args:
             path: of the store.
@@ -111,7 +111,7 @@ class LLCResult(Record):
         return publish(self, repo_id, PublishOptions(**options))
 
     def details(self) -> str:
-        """Return all that there is to say of the result, as a table. `print(result)` prints the short one."""
+        """Return the whole report as a table. `print(result)` prints the short one."""
         from hf_llc.publishing.report import render
 
         return render(self)

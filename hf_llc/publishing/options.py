@@ -19,14 +19,14 @@ def _option(default: Any, text: str) -> Any:
 
 @dataclass(frozen=True, kw_only=True)
 class PublishOptions:
-    """Keywords of `LLCResult.push_to_hub`, flags of `hf-llc publish`."""
+    """Keywords of `LLCResult.push_to_hub`, and flags of `hf-llc publish`."""
 
-    create_pr: bool = _option(False, "open a pull request rather than commit")
+    create_pr: bool = _option(False, "open a pull request instead of a commit")
     revision: str | None = _option(None, "branch to commit to, or refs/pr/N; none: the main branch")
     private: bool | None = _option(None, "visibility of a repository that has to be made")
-    benchmark_dataset: str | None = _option(None, "id of a benchmark data set: enter λ̂ in .eval_results for it, too")
-    allow_untrusted: bool = _option(False, "publish an estimate whose verdict is bad, as such")
-    dry_run: bool = _option(False, "change nothing; give the difference")
+    benchmark_dataset: str | None = _option(None, "id of a benchmark data set: also enter λ̂ in .eval_results for it")
+    allow_untrusted: bool = _option(False, "publish an estimate although its verdict is bad; the card says so")
+    dry_run: bool = _option(False, "change nothing, and show the changes")
 
     def __post_init__(self) -> None:
         """Check what can be checked without the Hub.

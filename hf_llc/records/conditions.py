@@ -28,12 +28,12 @@ class Settings:
         chain_batch_size: chains stepped together.
         seed: of noise and minibatches.
         mixed_precision: "no", "bf16" or "fp16".
-        adapt_step_size: burn-in lowered ε further, chain by chain (the trace's `step_size`).
-        step_in_backward: steps were taken inside the backward pass, to save memory.
-        gradient_checkpointing: activations were computed twice, to save memory.
-        compile: gradients were compiled, which changes rounding.
+        adapt_step_size: whether each chain may lower its ε further (the trace's `step_size`).
+        step_in_backward: whether steps were taken inside the backward pass, to save memory.
+        gradient_checkpointing: whether activations were computed twice, to save memory.
+        compile: whether gradients were compiled, which changes rounding.
         weights: what was sampled, in words: "all" or a component.
-        minimize: what taking w* to the nearest minimum did; None if it was not asked for.
+        minimize: what minimization did with w*; None if it was not asked for.
         calibration: what calibration found; None if the step size was given.
     """
 
@@ -65,7 +65,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class Cost:
-    """What it took, and on what. A resumed run counts only its own part of seconds, speed and memory.
+    """What the estimate cost. Seconds, speed and memory of a resumed run are those of its last part.
 
     Attributes:
         num_gradients: gradient evaluations of all chains, calibration and minimization included.
@@ -73,9 +73,9 @@ class Cost:
         steps_per_second: chain-steps of all processes in a second of sampling.
         peak_memory_bytes: of the main process: on its GPU, else in RAM.
         device: "cpu", "cuda" …
-        num_processes: in all.
-        data_parallel: processes among which each minibatch was shared out.
-        parameter_parallel: processes among which the weights were shared out.
+        num_processes: number of all processes.
+        data_parallel: number of processes that shared each minibatch.
+        parameter_parallel: number of processes that shared the weights.
     """
 
     num_gradients: int
@@ -95,7 +95,7 @@ class Subject:
     Attributes:
         n: examples, or predicted tokens, of the data.
         unit: of losses, e.g. "nats per token".
-        trivial_loss: L_n of the best constant predictor; None if that means nothing here.
+        trivial_loss: L_n of the best constant predictor; None if it is not known.
         num_parameters: sampled parameters.
         num_parameters_total: all parameters of the model.
         task: as in `LoadConfig`.

@@ -12,11 +12,11 @@ OVERFITTED = "overfitted"
 """The note on a point that minimize fitted to these data alone. The verdict says so too."""
 
 NOT_HERE = "not here, because"
-"""How a remedy begins that says that no setting helps."""
+"""The first words of a remedy if no setting helps."""
 
 
 def is_trusted(verdict: str) -> bool:
-    """Whether a verdict is that of a λ̂ that no check speaks against."""
+    """Whether a verdict says that no check failed."""
     return verdict.startswith(TRUSTWORTHY)
 
 
@@ -27,11 +27,11 @@ class Reason:
     Attributes:
         name: of the check.
         text: what was seen.
-        remedy: what to do. The first reason's comes first, and no other contradicts it; "" where an earlier one is of
-            the same settings; "not here, because …" where no setting helps.
+        remedy: what to do. Follow that of the first reason first; no other contradicts it. It is "" if an earlier
+            remedy changes the same settings, and "not here, because …" if no setting helps.
         is_note: it does not change the verdict.
-        change: the remedy as settings and their new values; None: as without that setting. Empty: no setting helps, or
-            the settings are not known.
+        change: the remedy as settings and their new values; the value None means to leave the setting out. Empty if no
+            setting helps, or if the settings are not known.
     """
 
     name: str
@@ -50,13 +50,13 @@ class Measurements:
     """The numbers of a trace, before they are judged. λ̂ has no unit; losses are in the unit of the trace.
 
     Attributes:
-        llc: λ̂, the paired estimate, less the heat of gradient noise if that was measured.
+        llc: λ̂, the paired estimate, minus the heat of gradient noise if that was measured.
         llc_se: Monte Carlo standard error of λ̂: its distance from what endless sampling with the same settings would
             give, not its variation over other data, γ or nβ.
-        llc_per_chain: λ̂ of each chain, less its own heat.
+        llc_per_chain: λ̂ of each chain, minus its own heat.
         llc_uncorrected: λ̂ with the heat left in.
         llc_plain: λ̂ with L_n(w*) as reference instead of the paired L_B(w*).
-        llc_plain_se: standard error of that.
+        llc_plain_se: standard error of `llc_plain`.
         init_loss: L_n(w*).
         mean_loss: mean minibatch loss of the draws.
         r_hat: rank-normalised split r̂ of the draws.
@@ -64,9 +64,10 @@ class Measurements:
         accept_prob: mean MALA acceptance probability; NaN if not measured.
         plateau: `drift`, `drift_se`, `p_value`: later half of the draws minus earlier half.
         localization_sensitivity: see `LocalizationCheck`.
-        step_size_bias: what the finite step and gradient noise add to λ̂ (the heat itself, if that was measured).
+        step_size_bias: how much the finite step and gradient noise add to λ̂ (the heat itself, if it was measured).
         kinetic_temperature: mean ‖p‖²/d, which should be 1; NaN without momentum.
-        heat_capacity: Var(nβ L_n), a second estimate of λ; and its standard error.
+        heat_capacity: Var(nβ L_n), a second estimate of λ.
+        heat_capacity_se: its standard error.
     """
 
     llc: float
@@ -95,7 +96,7 @@ class Estimate(Measurements):
     Attributes:
         descent: how far a descent from w* falls (`calibration.descent`); None if there was none. λ̂ from the minimum
             that γ allows is `llc` + `descent["loss_drop"]`.
-        verdict: "trustworthy" ("trustworthy, of an overfitted point" where minimize found one), or the first check that
+        verdict: "trustworthy" ("trustworthy, of an overfitted point" if minimize found such), or the first check that
             failed, in order of precedence.
         reasons: every check that failed, then the notes.
         llc_extrapolated: λ̂ at ε → 0, from ε and ε/2; None if that was not asked for.
