@@ -53,6 +53,7 @@ def check(one: Posterior, other: Posterior, w: torch.Tensor, indices: torch.Tens
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_what_was_compiled_is_found_by_shape_and_layout() -> None:
     """Chains and batch sizes in turn, as a pilot and its chains ask for them; views of an order; all examples."""
     problem = network(nn.Tanh)
@@ -65,6 +66,7 @@ def test_what_was_compiled_is_found_by_shape_and_layout() -> None:
     assert len(compiled.one_pass.compiled.made) == 4
 
 
+@pytest.mark.slow
 def test_models_of_the_same_shapes_are_kept_apart() -> None:
     indices = torch.tensor([[1, 2, 3]])
     for activation in (nn.Tanh, nn.ReLU):
@@ -73,6 +75,7 @@ def test_models_of_the_same_shapes_are_kept_apart() -> None:
         check(posterior_of(problem, compile=True), eager, moved(eager, 1), indices)
 
 
+@pytest.mark.slow
 def test_models_of_other_sizes_follow_each_other() -> None:
     """As a curve or a benchmark brings them; on sequences, whose layers torch cannot batch if sizes are symbols."""
     for width in (6, 9, 11):
@@ -91,6 +94,7 @@ def test_models_of_other_sizes_follow_each_other() -> None:
         check(posterior_of(problem, compile=True), eager, moved(eager, 2), torch.tensor([[1, 2, 3], [4, 5, 6]]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("micro", [None, 3])
 def test_tied_weights_and_micro_batches(micro: int | None) -> None:
     problem = regression()

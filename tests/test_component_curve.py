@@ -80,6 +80,7 @@ def test_each_checkpoint_is_a_table_at_the_settings_of_one(tmp_path: Path) -> No
     assert lines[-1].startswith("step10: ") and any(line.startswith("step2, 0.bias: ") for line in lines)
 
 
+@pytest.mark.slow
 def test_files_and_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checkpoints, load = points(tmp_path)
     whole = measured(tmp_path / "a", checkpoints, load)
@@ -158,6 +159,7 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
         assert capsys.readouterr().err.count("\n") == 1 and not Path("none").exists()
 
 
+@pytest.mark.slow
 def test_heads_of_a_language_model_and_panels(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for seed in (1, 2):
         tiny.save_llama(tmp_path / "run" / f"checkpoint-{seed}", seed=seed)

@@ -16,6 +16,9 @@ from hf_llc.cli.entry_point import _parser, main
 
 PAGES_WITH_CODE = [page for page in PAGES if any(block.language in ("python", "bash") for block in blocks(page))]
 
+SLOW = {"curves.md", "influence.md", "profile.md", "susceptibilities.md"}
+"""Pages whose commands measure several models, components or kinds of draws."""
+
 LAUNCHERS = ("torchrun", "accelerate")
 
 
@@ -64,7 +67,13 @@ def run_command(words: list[str]) -> None:
     assert main(with_names(words[1:])) in (0, 3), " ".join(words)
 
 
-@pytest.mark.parametrize("page", PAGES_WITH_CODE, ids=lambda page: page.name)
+def pages_with_code() -> list[Any]:
+    """One case a page."""
+    marks = {page: [pytest.mark.slow] if page.name in SLOW else [] for page in PAGES_WITH_CODE}
+    return [pytest.param(page, id=page.name, marks=each) for page, each in marks.items()]
+
+
+@pytest.mark.parametrize("page", pages_with_code())
 def test_the_page_runs(page: Path, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "page"}
     for block in blocks(page):

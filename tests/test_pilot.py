@@ -258,6 +258,7 @@ def test_a_given_step_size_needs_no_pilot() -> None:
     assert (found.sampler, found.friction) == ("baoab", 0.1)  # friction asks for momentum
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("gradient", ["plain", "control-variate"])
 def test_corrected_estimate_under_label_noise(gradient: str) -> None:
     """Whatever friction calibration chose, λ̂ is the exact one within its error, which is small."""
@@ -276,6 +277,7 @@ def test_corrected_estimate_under_label_noise(gradient: str) -> None:
     assert taken_off == (pytest.approx(heat, rel=0.15) if gradient == "plain" else pytest.approx(0, abs=1e-9))
 
 
+@pytest.mark.slow
 def test_extrapolated_and_localization_checked() -> None:
     """SGLD's excess, linear in ε, goes; λ̂ at γ/2 and 2γ are the exact ones there."""
     problem = power_problem(H)
@@ -360,6 +362,7 @@ def test_heat_is_taken_off_where_localization_is_looked_at_and_off_the_extrapola
     assert abs(result.llc_extrapolated - exact[5]) < 0.4 * result.step_size_bias
 
 
+@pytest.mark.slow
 def test_heat_capacity_of_a_quadratic() -> None:
     """½ Σ (nβh/a)², with minibatches too, whose own variance is far larger."""
     problem = shifted_problem(H, num_examples=1000, spread=1.0)

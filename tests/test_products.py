@@ -95,8 +95,8 @@ def gradient(posterior: Posterior, chains: int, size: int = 300) -> tuple[Tensor
     [
         ({}, 1),
         ({}, 2),
-        ({"compile": True}, 1),
-        ({"compile": True}, 2),
+        pytest.param({"compile": True}, 1, marks=pytest.mark.slow),
+        pytest.param({"compile": True}, 2, marks=pytest.mark.slow),
         ({"step_in_backward": True}, 1),
         ({"gradient_checkpointing": True}, 1),
     ],

@@ -231,6 +231,7 @@ def assert_same(one: Path, two: Path) -> None:
     assert (one / "susceptibility.csv").read_bytes() == (two / "susceptibility.csv").read_bytes()
 
 
+@pytest.mark.slow
 def test_the_command_on_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny.save_llama(tmp_path / "llama")
     (tmp_path / "text.txt").write_text("\n\n".join(tiny.SENTENCES * 2), encoding="utf-8")

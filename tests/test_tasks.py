@@ -356,6 +356,7 @@ def test_tied_weights_count_once_and_stay_tied(tmp_path: Any) -> None:
     assert sum(p.numel() for p in loaded.parameters()) == sum(p.numel() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_stories260k_has_its_known_loss(data_folder: Any) -> None:
     model, text = data_folder("stories260K"), data_folder("tinystories_val")
     problem = load_problem(model, str(text / "tinystories_val.txt"), LoadConfig(max_length=256))
