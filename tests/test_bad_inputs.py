@@ -6,9 +6,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,8 +14,8 @@ import pytest
 import tiny
 import torch
 from datasets import Dataset
+from forked import Program
 
-import hf_llc
 from hf_llc.cli.entry_point import main
 
 Case = tuple[str, Callable[[Path], list[str]], str]
@@ -184,21 +181,15 @@ def test_print_the_table() -> None:
     assert len(set(_LINES.values())) == len(_LINES), "two inputs are refused in the same words"
 
 
-def _limited(argv: list[str], size: int) -> subprocess.CompletedProcess[str]:
-    """The command where no file may grow beyond `size` bytes, as on a full disk."""
-    code = (
+def _limited(argv: list[str], size: int, script: Path) -> tuple[int | None, str]:
+    """The command where no file may grow beyond `size` bytes, as on a full disk: its code, and what it says."""
+    script.write_text(
         f"import resource, sys\nresource.setrlimit(resource.RLIMIT_FSIZE, ({size}, {size}))\n"
         "from hf_llc.cli.entry_point import main\nsys.exit(main(sys.argv[1:]))\n"
     )
-    root = str(Path(hf_llc.__file__).parents[1])
-    return subprocess.run(
-        [sys.executable, "-c", code, *argv],
-        env={**os.environ, "PYTHONPATH": root},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
+    program = Program(script, *argv)
+    _, (said,) = program.end()
+    return program.processes[0].exitcode, said
 
 
 @pytest.mark.parametrize(("size", "code"), [(1000, 2), (10_000, 1)], ids=["full from the start", "full on the way"])
@@ -207,9 +198,8 @@ def test_full_disk(size: int, code: int, here: Path) -> None:
     small = ["--max-length", "16", "--num-chains", "2", "--num-draws", "10", "--num-burnin-steps", "5"]
     argv = ["estimate", "--model", str(here / "model"), "--data", str(here / "text.txt"), "--step-size", "1e-6", *small]
     argv += ["--output", str(here / "out"), "--quiet"]
-    done = _limited(argv, size)
-    assert done.returncode == code, done.stderr
-    assert done.stderr.startswith("hf-llc: error: ") and done.stderr.count("\n") == 1, done.stderr
+    found, said = _limited(argv, size, here / "limited.py")
+    assert found == code and said.startswith("hf-llc: error: ") and said.count("\n") == 1, said
     left = [path for path in (here / "out").rglob("*") if path.is_file()] if (here / "out").exists() else []
     assert all(path.suffix == ".json" and json.loads(path.read_text()) for path in left), left
     assert main(argv) in (0, 3)

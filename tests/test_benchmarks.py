@@ -10,6 +10,7 @@ import resource
 import sys
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from tiny import llama
 from hf_llc.errors import InputError
 from hf_llc.problem import Problem
 from hf_llc.records.trace import empty_trace, padded
+from hf_llc.result import LLCResult
 
 sys.path.insert(0, str(ROOT / "benchmarks"))
 import efficiency
@@ -78,6 +80,7 @@ def test_networks_have_one_coefficient() -> None:
     assert found[0].nbeta == pytest.approx(2000 / math.log(2000))
 
 
+@pytest.mark.slow
 def test_hf_llc_runs_and_leaves_the_model_as_found(network: known.Known) -> None:
     before = [p.clone() for p in network.problem.model.parameters()]
     found = (
@@ -235,11 +238,28 @@ def test_a_checkpoint_steps_around_its_own_weights(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", ["embedded", "linear"])
-def test_scaling(case: str) -> None:
-    found = scaling.measure(case, 6, rounds=1, counts=[1, 2], device="cpu", chains=3)
+def test_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One process is this one, and the launcher starts the two."""
+    launch = scaling.launch
+
+    def launched(case: str, steps: int, count: int, folder: Path, **options: Any) -> float:
+        if count > 1:
+            return launch(case, steps, count, folder, **options)
+        scaling.estimate(case, steps, folder, **options)
+        return 0.0
+
+    monkeypatch.setattr(scaling, "launch", launched)
+    found = scaling.measure("linear", 6, rounds=1, counts=[1, 2], device="cpu", chains=3)
     assert found["traces_equal"], found["unequal"]
     assert all(row["rate"][0] > 0 for row in found["processes"].values())
+
+
+def test_scaling_of_the_embedded_model(tmp_path: Path) -> None:
+    """What each process does, in this one: launching it is the same for all cases."""
+    scaling.estimate("embedded", 2, tmp_path, device="cpu", chains=2)
+    result = LLCResult.load(tmp_path)
+    assert (result.num_chains, result.num_draws, result.localization) == (2, 2, 1.0)
+    assert result.steps_per_second > 0
 
 
 @pytest.mark.parametrize(

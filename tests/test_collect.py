@@ -94,10 +94,10 @@ def test_a_folder_stands_for_the_runs_in_it(runs: Path) -> None:
 
 
 def test_onto_the_hub(runs: Path, hub: Hub) -> None:
-    command = ["-m", "hf_llc", "collect", "runs", "--output", "o.parquet", "--repo", "me/results"]
-    done = hub.run(*command, user="me")
+    command = ["collect", "runs", "--output", "o.parquet", "--repo", "me/results"]
+    done = hub.fork(*command, user="me")
     assert done.code == 0 and "datasets/me/results" in done.out, done.err
     assert hub.read("me/results", "data/results.parquet", kind="dataset") == Path("o.parquet").read_bytes()
     assert b"data/results.parquet" in hub.read("me/results", "README.md", kind="dataset")
-    done = hub.run(*command, user=None)
+    done = hub.fork(*command, user=None)
     assert done.code == 2 and "the table was not uploaded; it is in o.parquet" in done.err.splitlines()[-1]

@@ -485,13 +485,14 @@ def test_two_processes_draw_the_curve_of_one(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_fashion_mnist_script(data_folder: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The script's own settings, cut short: seven points, the losses of the checkpoints as they are."""
+    """The script's model, data and minimizer, cut short: seven points, losses of the checkpoints as they are."""
     data = data_folder("fashion_mnist").parent
     data_folder("fashion_mnist_cnn_series")
     monkeypatch.syspath_prepend(str(ROOT / "scripts"))
     import fashion_mnist_curve
 
     short = ["--max-examples", "100", "--num-draws", "4", "--num-burnin-steps", "2", "--minimize-steps", "3"]
+    short += ["--step-size", "1e-6", "--localization", "600", "--num-chains", "2", "--no-check-localization"]
     code = main([*fashion_mnist_curve.arguments(data), *short, "--output", "out", "--quiet", "--split", "test"])
     points = json.loads(Path("out/curve.json").read_text())["points"]
     assert code in (0, 3) and [point["step"] for point in points] == list(range(1, 8))

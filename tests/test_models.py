@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import run
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -223,6 +224,7 @@ def test_embedded_model_has_the_losses_its_card_says() -> None:
     assert problem.trivial_loss is not None and loss < problem.trivial_loss - 1.5
 
 
+@pytest.mark.slow
 def test_embedded_model_loads_in_a_fresh_process_without_network() -> None:
     code = (
         "import hf_llc.models\n"
@@ -241,9 +243,7 @@ def test_training_script_makes_the_same_files_twice(tmp_path: Path) -> None:
     script = Path(__file__).parents[1] / "scripts" / "train_embedded.py"
     small = ["--steps", "3", "--batch", "4", "--hidden", "8", "--heads", "2", "--context", "16", "--vocabulary", "270"]
     for name in ("first", "second"):
-        command = [sys.executable, str(script), "--text", str(text_path()), "--output", str(tmp_path / name), *small]
-        ran = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert ran.returncode == 0, ran.stderr
+        run(script, "--text", str(text_path()), "--output", str(tmp_path / name), *small)
     files = sorted(p.relative_to(tmp_path / "first") for p in (tmp_path / "first").rglob("*") if p.is_file())
     assert Path("model/model.safetensors") in files and Path("text.txt") in files
     for file in files:

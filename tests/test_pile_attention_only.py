@@ -15,6 +15,7 @@ import pytest
 import torch
 from forked import run
 from hub import Hub
+from hub.client import Done
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from hf_llc.embedded import model_path, text_path
@@ -245,6 +246,13 @@ def _put_lens_model(hub: Hub, tmp_path: Path, weights: Any) -> None:
     hub.put("org/tokenizer", {p.name: p.read_bytes() for p in model_path().glob("tokenizer*")})
 
 
+def _lens_run(hub: Hub, output: Path) -> Done:
+    """The script on attn-only-2l, by somebody without a token."""
+    argv = [str(SCRIPT), "--preset", "smoke", "--model", "attn-only-2l", "--output", str(output)]
+    code = f"import runpy, sys; sys.argv = {argv}; sys.path.insert(0, {str(SCRIPT.parent)!r})"
+    return hub.fork("-c", f"{code}; runpy.run_path(sys.argv[0], run_name='__main__')", user=None)
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # TransformerLens warns of its own deprecations
 def test_transformer_lens_model_of_the_hub(hub: Hub, tmp_path: Path) -> None:
@@ -256,7 +264,7 @@ def test_transformer_lens_model_of_the_hub(hub: Hub, tmp_path: Path) -> None:
     torch.manual_seed(0)
     _put_lens_model(hub, tmp_path, to_transformer_lens(AttentionOnlyForCausalLM(config)).state_dict())
     output = tmp_path / "out"
-    done = hub.run(str(SCRIPT), "--preset", "smoke", "--model", "attn-only-2l", "--output", str(output), user=None)
+    done = _lens_run(hub, output)
     assert done.code == 0, done.err[-3000:]
     rows = _found(output / "attn-only-2l")
     assert set(rows) == {"llc attn-only-2l paper", "llc attn-only-2l ours"}
@@ -276,9 +284,7 @@ class _Code:
 def test_code_in_weights_of_the_hub_does_not_run(hub: Hub, tmp_path: Path) -> None:
     marker = tmp_path / "ran"
     _put_lens_model(hub, tmp_path, _Code(marker))
-    done = hub.run(
-        str(SCRIPT), "--preset", "smoke", "--model", "attn-only-2l", "--output", str(tmp_path / "out"), user=None
-    )
+    done = _lens_run(hub, tmp_path / "out")
     assert done.code != 0 and "Weights only load failed" in done.err
     assert not marker.exists()
 
