@@ -19,7 +19,7 @@ from hf_llc.chains.chain_store import ChainStore
 from hf_llc.errors import InputError
 from hf_llc.posterior.kept_losses import KeptLosses
 from hf_llc.result import LLCResult
-from hf_llc.workflow import estimate_model, run, run_folder
+from hf_llc.workflow import estimate_model, run, run_folder, run_record
 from hf_llc.workflow.folder_lock import FolderLock
 
 SHORT = {**SETTINGS, "num_chains": 2, "num_draws": 30, "num_burnin_steps": 30, "chain_batch_size": 1}
@@ -96,7 +96,7 @@ def test_a_kill_while_overwriting_never_mixes_runs(
 ) -> None:
     """The kill comes at the at-th removal or write; then the same command without overwrite ends as if undisturbed."""
     folder, calls = copy_of(request.getfixturevalue(old), tmp_path), 0
-    victim, name = (Path, "unlink") if kind == "unlink" else (run_folder, "write_json")
+    victim, name = (Path, "unlink") if kind == "unlink" else (run_record, "write_json")
     original = getattr(victim, name)
 
     def counted(*arguments: Any, **options: Any) -> Any:

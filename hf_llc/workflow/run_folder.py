@@ -8,37 +8,36 @@ run are about to be written: any that lies there before is not this run's, and i
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 import json
 import os
-import re
 import secrets
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
 from hf_llc.errors import FolderError, InputError
-from hf_llc.files import write_json
 from hf_llc.our_files import foreign, is_ours, our_names, refuse_others
 from hf_llc.publishing.result_folder import FILES
-from hf_llc.seals import RUN_FILE, SEAL, broken, json_hash, load_tensors, load_value, save_value
+from hf_llc.seals import RUN_FILE, SEAL, broken, load_tensors, load_value, save_value
 from hf_llc.workflow.folder_lock import PRIVATE, FolderLock
 from hf_llc.workflow.identity import changed_settings
+from hf_llc.workflow.run_record import (
+    ID,
+    OVERWRITE,
+    is_without_schema,
+    json_object,
+    names_of,
+    new_record,
+    read_record,
+    without_free,
+    write_record,
+)
 
 T = TypeVar("T")
 
-SCHEMA = 1
-"""Of run.json. It rises when unfinished work of an older version must not be gone on with."""
-
-_ID = re.compile(r"[0-9a-f]{16}")
-_OLD_KEYS = {"sampler", "num_chains", "seed"}
-"""Among the settings of which run.json consisted before it had a schema."""
-_FREE = ("max_seconds", "save_seconds")
-"""Settings that may change while a run is unfinished."""
 _OTHER = "use another folder"
-_OVERWRITE = "use another folder, or overwrite"
 
 
 class RunFolder:
@@ -66,7 +65,7 @@ class RunFolder:
     @property
     def is_finished(self) -> bool:
         """A result is there (whether it is this run's is checked when it is read)."""
-        record = self._record()
+        record = read_record(self.folder)
         return (self.folder / self.files[-1]).exists() and (record is None or self._may_hold(record))
 
     def lock(self) -> None:
@@ -88,7 +87,7 @@ class RunFolder:
             FolderError: run.json is damaged, of an older version, or not ours; or a file of our names is not its run's.
         """
         self.refuse_foreign_files()
-        record = self._record()
+        record = read_record(self.folder)
         if record is None:
             return None
         if record.get("clearing"):
@@ -111,19 +110,19 @@ class RunFolder:
         if old is not None:
             asked = json.loads(json.dumps(asked))
             if not self.is_finished:  # a run whose time was up goes on with more
-                old, asked = map(_without_free, (old, asked))
+                old, asked = map(without_free, (old, asked))
             changed = changed_settings(old, asked)
             if changed or resume is False:
                 more = f"; and {len(changed) - 3} more" if len(changed) > 3 else ""
                 what = f"another run ({'; '.join(changed[:3])}{more})" if changed else "this run already"
-                if changed and not changed_settings(*map(_without_free, (old, asked))):
+                if changed and not changed_settings(*map(without_free, (old, asked))):
                     what = f"this run, which has ended ({'; '.join(changed)}): its chains are gone"
-                raise FolderError(f"the output folder holds {what}", value=str(self.folder), remedy=_OVERWRITE)
+                raise FolderError(f"the output folder holds {what}", value=str(self.folder), remedy=OVERWRITE)
             self._check_states()
         elif resume:
             raise FolderError("nothing to resume there", value=str(self.folder), remedy="drop resume")
         elif any((self.folder / name).exists() for name in self.files):
-            raise FolderError("the output folder holds a result", value=str(self.folder), remedy=_OVERWRITE)
+            raise FolderError("the output folder holds a result", value=str(self.folder), remedy=OVERWRITE)
 
     def begin(self, asked: dict[str, Any], *, overwrite: bool) -> tuple[str, str]:
         """Say what is being done here, or go on with what was begun; returns the run's id and seal for `join`.
@@ -134,21 +133,20 @@ class RunFolder:
         Raises:
             FolderError: a file of our names was put there meanwhile.
         """
-        old = None if overwrite else self._record()
+        old = None if overwrite else read_record(self.folder)
         if old is not None and not old.get("clearing"):
             self._refuse_additions(old)
         else:
-            record = {"hf_llc": SCHEMA, "id": self.id, "asked": json.loads(json.dumps(asked))}
-            record["digest"] = json_hash(record)
-            write_json(self.folder / RUN_FILE, record | {"clearing": True})
+            record = new_record(self.id, asked)
+            write_record(self.folder, record, clearing=True)
             for path in map(self.folder.joinpath, our_names()):
                 if path.is_file() and (path.name in self.files or is_ours(path)):
                     path.unlink()
             self.sweep()
-            write_json(self.folder / RUN_FILE, record)
+            write_record(self.folder, record)
             old = record
         self._begun = old
-        self.join(*_names(old))
+        self.join(*names_of(old))
         self.sweep()
         return self.id, self.seal
 
@@ -190,38 +188,17 @@ class RunFolder:
         Raises:
             FolderError: the folder is another run's by now, or a file of our names was put there meanwhile.
         """
-        record = self._record() or self._begun  # a run whose folder was removed ends as any other
+        record = read_record(self.folder) or self._begun  # a run whose folder was removed ends as any other
         if record["id"] != self.id:
             raise FolderError("the folder is that of another run", value=str(self.folder), remedy=_OTHER)
         self._refuse_additions(record)
         if not record.get("ending"):
-            write_json(self.folder / RUN_FILE, record | {"ending": True})
+            write_record(self.folder, record, ending=True)
         return write()
 
     def close(self) -> None:
         """Remove unfinished work: the result is on disk."""
         shutil.rmtree(self.state, ignore_errors=True)
-
-    def _record(self) -> dict[str, Any] | None:
-        """run.json; None if there is none.
-
-        Raises:
-            FolderError: it is damaged, of an older version, or not ours.
-        """
-        path = self.folder / RUN_FILE
-        if not os.path.lexists(path):
-            return None
-        record = _parsed(path)
-        if record is None:
-            raise FolderError("the run's record is damaged", value=str(path), remedy="use overwrite")
-        is_old = "hf_llc" not in record and record.keys() >= _OLD_KEYS
-        if is_old or record.get("hf_llc", SCHEMA) != SCHEMA:
-            what = "the output folder holds another run, of another version of hf_llc"
-            raise FolderError(what, value=str(self.folder), remedy=_OVERWRITE)
-        said = {name: value for name, value in record.items() if name not in ("digest", "clearing", "ending")}
-        if record.get("digest") != json_hash(said) or not _ID.fullmatch(str(record.get("id"))):
-            raise FolderError("the run's record is damaged", value=str(path), remedy="use overwrite")
-        return record
 
     def refuse_foreign_files(self) -> None:
         """Refuse a folder with files of our names that no run of ours wrote: they are not ours to overwrite.
@@ -258,7 +235,7 @@ class RunFolder:
 
     def _ends(self, record: dict[str, Any]) -> bool:
         """Whether the last file says that it is this run's."""
-        seal = (_parsed(self.folder / self.files[-1]) or {}).get(SEAL)
+        seal = (json_object(self.folder / self.files[-1]) or {}).get(SEAL)
         return isinstance(seal, dict) and seal.get("run") == record.get("id", "")
 
     def _has_begun(self) -> tuple[bool, bool]:
@@ -266,9 +243,9 @@ class RunFolder:
         path = self.folder / RUN_FILE
         if not path.is_file():
             return False, False
-        record = _parsed(path)
+        record = json_object(path)
         if record is not None:
-            is_old = record.keys() >= _OLD_KEYS
+            is_old = is_without_schema(record)
             return "hf_llc" in record or is_old, is_old or bool(record.get("clearing")) or self._may_hold(record)
         began = b'"hf_llc"' in path.read_bytes()[:200] or any(self._work())
         return began, began and (self.folder / self.files[-1]).is_file()
@@ -276,7 +253,7 @@ class RunFolder:
     def _work(self) -> Iterator[Path]:
         """The folders of unfinished work of all ids."""
         private = self.folder / PRIVATE
-        yield from (path for path in (private.iterdir() if private.is_dir() else ()) if _ID.fullmatch(path.name))
+        yield from (path for path in (private.iterdir() if private.is_dir() else ()) if ID.fullmatch(path.name))
 
     def sweep(self) -> None:
         """Remove what kills left behind: temporary files, and the unfinished work of other ids."""
@@ -296,10 +273,10 @@ class RunFolder:
         Raises:
             FolderError: one is damaged, or another run's.
         """
-        record = self._record()
+        record = read_record(self.folder)
         if record is None or record.get("clearing") or self.is_finished:
             return  # nothing that lies there will be read
-        self.join(*_names(record))
+        self.join(*names_of(record))
         if os.path.lexists(self.state) and not self.state.is_dir():
             raise broken(self.state)
         for path in sorted(self.state.rglob("*")):
@@ -313,21 +290,3 @@ class RunFolder:
                 load_value(path, seal=seal)
             elif not path.is_dir():  # where a folder of states should be
                 raise broken(path)
-
-
-def _without_free(asked: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked, without the settings that may change while a run is unfinished."""
-    return {name: value for name, value in asked.items() if name not in _FREE}
-
-
-def _names(record: Mapping[str, Any]) -> tuple[str, str]:
-    """Id and seal of the run of a record."""
-    return record["id"], f"{record['id']}-{record['digest'][:16]}"
-
-
-def _parsed(path: Path) -> dict[str, Any] | None:
-    """A JSON object; None if the file holds none."""
-    with contextlib.suppress(ValueError, RecursionError, OSError):
-        value = json.loads(path.read_text(encoding="utf-8"))
-        return value if isinstance(value, dict) else None
-    return None
