@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from hf_llc.components import attention
 from hf_llc.components.catalog import Catalog
+from hf_llc.components.listed import components_named
 from hf_llc.components.masks import overlap
 from hf_llc.components.part_of import part_of
 from hf_llc.errors import InputError
@@ -312,6 +313,20 @@ def test_names_and_globs() -> None:
     assert size("~embed") + size("embed") == size("~embed+embed") == sum(p.numel() for p in model.parameters())
     assert size("model.layers.*.mlp.*") == size("l* mlp")
     assert size("l1+l1h1") == size("l1")
+
+
+def test_layers_of_an_encoder_whose_projections_are_not_known() -> None:
+    settings = hf.LEDConfig(
+        vocab_size=40, d_model=WIDTH, encoder_layers=2, decoder_layers=1, encoder_attention_heads=HEADS,
+        decoder_attention_heads=HEADS, encoder_ffn_dim=32, decoder_ffn_dim=32, attention_window=4,
+    )  # fmt: skip
+    model = hf.LEDForConditionalGeneration(settings)
+    assert components_named(model, "layers") == ["l0", "l1", "l2"]
+    for name, owner in (("l0", "led.encoder.layers.0."), ("l2", "led.decoder.layers.0.")):
+        part = part_of(model, name)
+        assert part is not None and all(each.startswith(owner) for each in part.masks)
+    heads = components_named(model, "heads")
+    assert [head for head in heads if "x" not in head] == [f"l2h{i}" for i in range(HEADS)]
 
 
 def test_t5_has_heads_of_cross_attention() -> None:

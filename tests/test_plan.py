@@ -125,6 +125,14 @@ def test_plans_of_other_tasks(tmp_path: Path) -> None:
     assert found[4, True] < 0.5 * found[4, False]
 
 
+def test_the_plan_of_two_towers_has_the_size_of_its_pictures(tmp_path: Path) -> None:
+    small = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1, "num_attention_heads": 2}
+    vision = {**small, "image_size": 8, "patch_size": 4, "num_channels": 1}
+    settings = transformers.CLIPConfig(text_config={**small, "vocab_size": 40}, vision_config=vision, num_labels=3)
+    transformers.CLIPForImageClassification(settings).save_pretrained(tmp_path)
+    assert plan_without_weights(LoadConfig(model=str(tmp_path)), SampleConfig(batch_size=2)).activations is not None
+
+
 @pytest.mark.parametrize("sampler", ["sgld", "baoab"])
 def test_where_memory_is_short_the_result_says_so(
     sampler: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch

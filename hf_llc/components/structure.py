@@ -41,7 +41,7 @@ class Structure:
     def layers(self) -> list[tuple[str, nn.Module]]:
         """Path and module of each layer: the members of the outermost module lists, of those with attention if any."""
         lists = list(_outermost_lists(self.model, ""))
-        with_attention = [each for each in lists if any(projections(m) for m in each[1].modules())]
+        with_attention = [each for each in lists if _has_attention(each[1])]
         return [
             (f"{path}.{name}", layer) for path, each in with_attention or lists for name, layer in each.named_children()
         ]
@@ -53,9 +53,7 @@ class Structure:
         for path, inner in module.named_modules():
             if any(f"{path}.".startswith(f"{each}." if each else "") for each in found):
                 continue
-            is_named = any(word in path.lower().rpartition(".")[2] for word in ("attn", "attention"))
-            is_norm = "norm" in path.lower().rpartition(".")[2]
-            if projections(inner) or (is_named and not is_norm and not any(projections(m) for m in inner.modules())):
+            if projections(inner) or (_is_attention(path, inner) and not any(projections(m) for m in inner.modules())):
                 found.append(path)
                 yield f"{start}.{path}".rstrip("."), inner, any(word in path.lower() for word in _CROSS)
 
@@ -150,6 +148,18 @@ class Structure:
     def _router(self, layer: int) -> Masks:
         modules = self.layers[layer][1].named_modules() if self._experts(layer) else ()
         return union(self._of(m.parameters()) for path, m in modules if path.rpartition(".")[2] in _ROUTERS)
+
+
+def _is_attention(path: str, module: nn.Module) -> bool:
+    """Whether a module is attention: by its projections or, if they are not known, by its name."""
+    name = path.lower().rpartition(".")[2]
+    return bool(projections(module)) or (any(word in name for word in ("attn", "attention")) and "norm" not in name)
+
+
+def _has_attention(module: nn.Module) -> bool:
+    """Whether a module holds attention with weights."""
+    inner = ((path, m) for path, m in module.named_modules() if next(m.parameters(), None) is not None)
+    return any(_is_attention(path, m) for path, m in inner)
 
 
 def _is_among(path: str, words: tuple[str, ...]) -> bool:

@@ -63,13 +63,18 @@ def encode(model: Any, data: Any, processor: Any, config: LoadConfig) -> Encoded
     return classification({"pixel_values": pixels}, labels, kind=kind, facts=facts)
 
 
+def _of_pictures(settings: Any) -> Any:
+    """The config of a model's pictures; of CLIP and its kin, which have two towers, it is a part."""
+    return getattr(settings, "vision_config", None) or settings
+
+
 def _mode_of(model: Any) -> str:
     """The kind of pictures that the model's processor is given.
 
     Raises:
         InputError: pictures do not have as many channels as the model.
     """
-    channels = getattr(model.config, "num_channels", 3)
+    channels = getattr(_of_pictures(model.config), "num_channels", 3)
     modes = {1: GREY, 3: COLOUR, 4: ALPHA}
     if channels not in modes:
         raise InputError(
@@ -129,9 +134,10 @@ def _through(processor: Any, batch: list[Any], name: str, *, first: int, shape: 
 
 def _forecast_inputs(settings: Any, _: int) -> dict[str, Any]:
     """One black image of the model's size."""
-    size = getattr(settings, "image_size", 224)
+    vision = _of_pictures(settings)
+    size = getattr(vision, "image_size", 224)
     height, width = size if isinstance(size, (tuple, list)) else (size, size)
-    return {"pixel_values": torch.zeros(1, getattr(settings, "num_channels", 3), height, width)}
+    return {"pixel_values": torch.zeros(1, getattr(vision, "num_channels", 3), height, width)}
 
 
 TASK = Task(
