@@ -48,7 +48,7 @@ def test_the_disk_of_the_space_is_not_read(
     monkeypatch.chdir(FOLDER.parents[1])
     ids = ["", ""]
     ids[field] = name
-    with pytest.raises(Refused, match="is no id on the Hub"):
+    with pytest.raises(Refused, match="is not an id on the Hub"):
         estimate(*ids, "", 32.0, 0.02, False)
 
 

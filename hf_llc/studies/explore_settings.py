@@ -134,7 +134,7 @@ def measure_grid(run: Run) -> tuple[list[Cell], ChainSettings]:
                     continue  # the time was up
                 cells.append(_cell(axis, factor, other, run.judge(_continued(centre, other, trace))))
     if run.is_over("check γ") and len(cells) < 2 * len(FACTORS):
-        watch().note(f"time was up: {len(cells)} of {2 * len(FACTORS)} cells were measured; give max_seconds more")
+        watch().note(f"time was up: {len(cells)} of {2 * len(FACTORS)} cells were measured; raise max_seconds")
     marked = [mark_plateau([cell for cell in cells if cell.axis == axis]) for axis in ("step_size", "localization")]
     return [cell for axis in marked for cell in axis], replace(run.settings, **chosen_settings(short))
 

@@ -107,7 +107,7 @@ def spectrum_of(run: Run, hessian: HessianSettings) -> Quadratic:
     found = dict(run.processes.gather(mine))
     count = size.vectors + size.halves
     if len(found) < count:
-        watch().note(f"time was up: {len(found)} of {count} vectors have seen the Hessian; give max_seconds more")
+        watch().note(f"time was up: {len(found)} of {count} vectors have seen the Hessian; raise max_seconds")
     halves = {k: found[k + size.vectors] for k in range(size.halves) if k in found and k + size.vectors in found}
     return Quadratic(
         posterior.num_parameters,

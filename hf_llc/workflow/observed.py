@@ -181,7 +181,7 @@ def check_records_fit(
     records = len(range(0, sample.steps_allowed, sample.observe_every))
     size = 4 * values * records * sample.num_chains
     if size > _MUCH:
-        watch().note(f"records of observe: {size / 2**30:.1f} GiB, and {_ON_DISK - 1} more such file while they run")
+        watch().note(f"records of observe: {size / 2**30:.1f} GiB on disk, and {_ON_DISK} times that while chains run")
     there = next((path for path in (folder, *folder.absolute().parents) if path.exists()), Path.cwd())
     limits = [("memory", _COPIES, available_bytes(torch.device("cpu"), processes=processes))]
     with contextlib.suppress(OSError):

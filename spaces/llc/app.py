@@ -24,7 +24,7 @@ def _hub_id(text: str, what: str) -> str | None:
     """The id, or None for an empty field. A path of the space's own disk is no id."""
     text = text.strip()
     if text and (not _HUB_ID.fullmatch(text) or Path(text).exists()):
-        raise gradio.Error(f"{what} {text!r} is no id on the Hub, such as roneneldan/TinyStories-1M", duration=None)
+        raise gradio.Error(f"{what} {text!r} is not an id on the Hub, such as roneneldan/TinyStories-1M", duration=None)
     return text or None
 
 
