@@ -221,3 +221,32 @@ def test_a_descent_that_does_not_fit_is_left_out_and_said(monkeypatch: pytest.Mo
     assert found.descent is None
     (note,) = [reason for reason in found.reasons if reason.name == "not measured"]
     assert note.is_note and "does not fit" in note.text
+
+
+class Saddle(nn.Module):
+    """½ Σ u_j² + depth·(v² − 1)²: at u = v = 0 a saddle without slope, `depth` above its two minima."""
+
+    def __init__(self, depth: float) -> None:
+        super().__init__()
+        self.w = nn.Parameter(torch.zeros(21))
+        self.depth = depth
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * (0.5 * (self.w[:20] ** 2).sum() + self.depth * (self.w[20] ** 2 - 1) ** 2)
+
+
+@pytest.mark.parametrize(("depth", "verdict"), [(0.05, "not a minimum"), (0.0, "trustworthy")])
+def test_a_saddle_without_slope_is_no_minimum(depth: float, verdict: str) -> None:
+    """A descent from there finds nothing; one from the end of a chain falls by nβ·depth, and λ̂ is right from there."""
+    problem = Problem(
+        Saddle(depth), {"x": torch.ones(8)}, lambda forward, batch: forward(batch["x"]), n=8, unit="nats per example"
+    )
+    found = estimate_problem(
+        problem, replace(SETTINGS, localization=0.5, batch_size="full", num_draws=100, max_steps=800)
+    )
+    assert found.verdict == verdict and found.descent is not None
+    assert found.descent["loss_drop"] == pytest.approx(100 * depth, rel=0.05, abs=1e-3)
+    if depth:
+        assert abs(found.llc + found.descent["loss_drop"] - 10.5) < 4 * found.llc_se
+        (reason,) = [reason for reason in found.reasons if reason.name == "not a minimum"]
+        assert reason.remedy.startswith("not here, because the loss has no slope") and not reason.change

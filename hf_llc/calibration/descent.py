@@ -55,6 +55,9 @@ _HISTORY = (3, 10)
 _COPIES = 16
 """Tensors as large as the weights in a descent, beside its history (measured)."""
 
+AFTER_CHAINS = "measure heat"
+"""The stage of `progress.ENDS` by whose end a descent from the end of a chain is over."""
+
 _ROUNDING = 2e-7
 """Rounding error of a mean loss in float32, as a share of it."""
 
@@ -120,6 +123,7 @@ def descend(
     llc: float = math.nan,
     shares_anchor: bool = False,
     folder: StageFolder | None = None,
+    start: Tensor | None = None,
 ) -> dict[str, float] | None:
     """Minimize U from w* and measure how far it falls. Chains, noise and weights are left as they are.
 
@@ -136,16 +140,17 @@ def descend(
         llc: a first λ̂, beside which the fall matters; NaN: not known.
         shares_anchor: the chains have a control variate, whose gradients at w* serve here too.
         folder: from which a killed descent goes on; None: nothing is kept.
+        start: where a chain has ended, `[1, parameter]`, to begin there; w₁ is w* if that leads to no lower U.
 
     Returns:
         `drop`: U(w*) − U(w₁). `loss_drop`, `loss_drop_se`: nβ(L_n(w*) − L_n(w₁)) and its standard error. `distance`:
         ‖w₁ − w*‖. `num_examples`; `num_gradients` in minibatches.
     """
     try:
-        with watch().until("descended"):
+        with watch().until("descended" if start is None else AFTER_CHAINS):
             size = {"num_examples": min(num_examples, posterior.num_examples), "batch_size": batch_size}
             kept = KeptTensors(posterior.group, posterior.device, folder)
-            return _descend(posterior, law, kept, **size, llc=llc, shares_anchor=shares_anchor)
+            return _descend(posterior, law, kept, **size, llc=llc, shares_anchor=shares_anchor, start=start)
     except TimeIsUp:
         return None
     finally:
@@ -161,6 +166,7 @@ def _descend(
     batch_size: int,
     llc: float,
     shares_anchor: bool,
+    start: Tensor | None,
 ) -> dict[str, float]:
     """`descend`.
 
@@ -171,7 +177,7 @@ def _descend(
     rounding = law.nbeta * _ROUNDING * abs(posterior.init_loss) if posterior.dtype == torch.float32 else 0.0
     if num_examples == total:
         energy = Energy(posterior, law, None, None)
-        w, spent = _lowest(energy, posterior, llc, kept)
+        w, spent = _lowest(energy, posterior, llc, kept, start)
         loss_drop, loss_drop_se = -energy.excess(w)[0], rounding
         seen = (spent + 1) * total
     else:
@@ -179,7 +185,7 @@ def _descend(
         fitted, held_out = _two_sets(posterior, num_examples)
         (tilt,) = kept.once("tilt", lambda: [at_w_star.tilt(fitted)])
         energy = Energy(posterior, law, fitted, tilt)
-        w, spent = _lowest(energy, posterior, llc, kept)
+        w, spent = _lowest(energy, posterior, llc, kept, start)
         drops = _drops(posterior, law, w, at_w_star, held_out, kept)
         values = torch.tensor(drops, dtype=torch.float64)
         loss_drop = float(values.mean())
@@ -240,12 +246,18 @@ def has_ended(falls: Sequence[float], llc: float) -> bool:
     return max(brought[-_STILL:]) <= min(bound, _SLOWER * max(brought))
 
 
-def _lowest(energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors) -> tuple[Tensor, int]:
+def _lowest(
+    energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors, start: Tensor | None
+) -> tuple[Tensor, int]:
     """The point of the lowest U that L-BFGS meets, w* if there is none below it, and the gradients that it took.
 
     Gradients that are kept lead L-BFGS where it was.
     """
     w, best, lowest, spent = posterior.start(1), posterior.start(1), 0.0, 0
+    stage = "descend" if start is None else AFTER_CHAINS
+    if start is not None:
+        w.copy_(start)
+    values = [0.0] if start is None else []
     falls: list[float] = []
 
     def at_w() -> list[Tensor]:
@@ -255,7 +267,7 @@ def _lowest(energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors)
     @torch.no_grad()  # L-BFGS turns gradients on around it
     def closure() -> float:
         nonlocal lowest, spent
-        if spent == _GRADIENTS or (spent and watch().is_over("descend", posterior.group)):
+        if spent == _GRADIENTS or (spent and watch().is_over(stage, posterior.group)):
             raise _Enough
         (number, grad), spent = kept.once(f"gradient-{spent:02d}", at_w), spent + 1
         value = float(number)
@@ -265,7 +277,8 @@ def _lowest(energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors)
         if value < lowest:
             lowest = value
             best.copy_(w)
-        falls.append(-lowest)
+        values.append(value)
+        falls.append(values[0] - min(values))
         if has_ended(falls, llc):
             raise _Enough
         return value
@@ -275,7 +288,7 @@ def _lowest(energy: Energy, posterior: Posterior, llc: float, kept: KeptTensors)
         [w], max_iter=_GRADIENTS, history_size=history, line_search_fn="strong_wolfe", tolerance_grad=0.0,
         tolerance_change=1e-6,
     )  # fmt: skip
-    with contextlib.suppress(_Enough, TimeIsUp), watch().until("descend"):
+    with contextlib.suppress(_Enough, TimeIsUp), watch().until(stage):
         optimizer.step(closure)  # type: ignore[arg-type]
     optimizer.state.clear()  # its history, which the cycles of an optimizer would hold until they are collected
     w.grad = None

@@ -35,6 +35,11 @@ directions, and the rest in flat ones, twice the γ takes 40 % of λ̂."""
 _TAKEN = 0.4
 """Share of λ̂ that twice the γ takes where γ makes up λ̂: a half in the end, of which short chains show most."""
 
+_SLOPELESS = (
+    "the loss has no slope at w* that minimize could follow down: a saddle, a maximum, or a minimum beside a lower one; "
+    "train on from weights moved a little"
+)
+
 
 def is_change_known(change: float, error: float, llc: float, *, within: float) -> bool:
     """Whether the change of λ̂ with γ is known to `within` of λ̂, and on which side of the verdict's line it lies."""
@@ -110,11 +115,13 @@ def _not_a_minimum(measured: Measurements, evidence: Evidence) -> Reason | None:
         return _dip(measured, evidence)
     drop, llc_se = descent["loss_drop"], measured.llc_se
     from_there = with_error(measured.llc + drop, math.hypot(llc_se, descent["loss_drop_se"]))
+    is_slopeless = "from_chain" in descent
     return reason_of(
         "not a minimum",
-        f"a descent from w*, held by γ, lowers nβL by {short(drop)}: λ̂ counted from its end is {from_there}, "
-        f"counted from w* {with_error(measured.llc, llc_se)}",
-        minimum_or_w_star(measured, evidence, drop),
+        f"a descent from {'where a chain ended' if is_slopeless else 'w*'}, held by γ, lowers nβL by {short(drop)}"
+        f"{' below w*' if is_slopeless else ''}: λ̂ counted from its end is {from_there}, counted from w* "
+        f"{with_error(measured.llc, llc_se)}",
+        not_here(_SLOPELESS) if is_slopeless else minimum_or_w_star(measured, evidence, drop),
     )
 
 

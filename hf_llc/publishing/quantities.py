@@ -61,6 +61,8 @@ def descent(result: Record) -> str | None:
         return f"as from w*: a descent lowers nβL by no more than its error, {short(error)}{where}"
     by = with_error(drop, error) if error > 0.1 * drop else short(drop)
     from_there = with_error(result.llc + drop, math.hypot(result.llc_se, error))
+    if "from_chain" in result.descent:
+        return f"{from_there}: a descent from where a chain ended lowers nβL by {by} below w*{where}"
     return f"{from_there}: a descent from w* lowers nβL by {by}{where}"
 
 

@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+
+from torch import Tensor
 
 from hf_llc.calibration.descent import descend, examples_of_descent, has_whole_gradients, is_descent_too_large
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
+from hf_llc.judging.statistics import is_above_minimum
+from hf_llc.judging.verdict import precedence
+from hf_llc.parallel.processes import chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.stage_files import StageFolder
 from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
+from hf_llc.records.findings import Estimate
+from hf_llc.workflow.continuations import SampledChains
+
+_STILL = 0.002
+"""Share of λ̂ below which a descent from w* has found next to no slope there."""
 
 
 @dataclass
@@ -45,10 +55,39 @@ class Descents:
             settings: of the chains. Those with another ε have the same minimum.
             name: of the attempt.
         """
+        law = _law_of(settings)
+        if law not in self._known and has_whole_gradients(self.sampling.posterior):
+            self._known[law] = self._descend(settings, f"descent-{name}", self.llc, lambda: None)
+        return self._known.get(law)
+
+    def from_a_chain(self, chains: SampledChains, estimate: Estimate) -> SampledChains | None:
+        """The chains with a descent from where the first of them ended, if that comes far below w*; else None.
+
+        At a saddle or a maximum the loss has no slope, and a descent from there finds nothing. Chains leave it, and λ̂
+        from w* is then short by what they have fallen.
+
+        Args:
+            chains: with their descent from w*.
+            estimate: of them.
+        """
+        found, settings, llc = chains.descent, chains.settings, estimate.llc
+        if found is None or precedence(estimate.verdict) <= precedence("not a minimum"):
+            return None
+        if found["loss_drop"] > max(_STILL * llc, 3 * found["loss_drop_se"]):
+            return None
+        first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
+        lower = self._descend(
+            settings, f"descent-{chains.name}-end", llc, lambda: self.sampling.end(chains.name, first)[:1]
+        )
+        if lower is None or not is_above_minimum(lower, llc):
+            return None
+        return replace(chains, descent=lower | {"from_chain": 1.0})
+
+    def _descend(
+        self, settings: ChainSettings, name: str, llc: float, start: Callable[[], Tensor | None]
+    ) -> dict[str, float] | None:
+        """`descend`, once a name, and its cost."""
         posterior = self.sampling.posterior
-        law = Law(nbeta=settings.nbeta, localization=settings.localization)
-        if law in self._known or not has_whole_gradients(posterior):
-            return self._known.get(law)
         size = {"num_examples": examples_of_descent(self.asked, posterior), "batch_size": settings.batch_size}
         shares = settings.gradient == "control-variate"
 
@@ -56,10 +95,16 @@ class Descents:
             return (
                 None
                 if self.is_too_large
-                else descend(posterior, law, llc=self.llc, shares_anchor=shares, folder=folder, **size)
+                else descend(
+                    posterior, _law_of(settings), llc=llc, shares_anchor=shares, folder=folder, start=start(), **size
+                )
             )
 
         with watch().stage("descend"):
-            self._known[law] = descent = self.decided(f"descent-{name}", work)
+            descent = self.decided(name, work)
         self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
         return descent
+
+
+def _law_of(settings: ChainSettings) -> Law:
+    return Law(nbeta=settings.nbeta, localization=settings.localization)

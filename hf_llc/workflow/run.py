@@ -202,6 +202,8 @@ class Run:
         while True:
             chains = self.sample(settings, f"attempt-{len(attempts)}")
             estimate = self.judge(chains)
+            below = self.descents.from_a_chain(chains, estimate)
+            chains, estimate = (chains, estimate) if below is None else (below, self.judge(below))
             if is_trusted(estimate.verdict) and self.asked.check_localization and not self.is_over("sample"):
                 check = check_localization(self.sampling, chains, estimate)
                 estimate = estimate if check is None else self.judge(chains, check)
