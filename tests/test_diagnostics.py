@@ -54,6 +54,16 @@ def r_hat_by_hand(draws: np.ndarray) -> float:
     return max(of_scores(halves), of_scores(np.abs(halves - np.median(halves))))
 
 
+def test_errors_of_oscillating_draws_are_true() -> None:
+    """Energies of eight oscillators with little friction, whose correlation falls to zero and rises again and again."""
+    turn, rng = np.exp(-0.025 + 0.5j), np.random.default_rng(3)
+    noise = rng.standard_normal((100, 4, 8, 500)) + 1j * rng.standard_normal((100, 4, 8, 500))
+    paths = filters.lfilter([math.sqrt(1 - abs(turn) ** 2)], [1, -turn], noise, axis=-1)[..., 300:]
+    energies = np.square(paths.real).sum(axis=2) / 2
+    z = [(draws.mean() - 4) / statistics.standard_error(draws) for draws in energies]
+    assert 0.85 < math.sqrt(np.mean(np.square(z))) < 1.2
+
+
 @pytest.mark.parametrize("apart", [0.0, 0.3, 2.0])
 def test_r_hat_by_hand(apart: float) -> None:
     x = ar1(0.3, chains=4, draws=200) + apart * np.arange(4)[:, None]

@@ -200,6 +200,21 @@ def test_a_loss_that_is_not_finite_at_the_start_is_refused() -> None:
         compute(model=model, data=(x, y))
 
 
+@pytest.mark.parametrize(("dtype", "is_refused"), [(torch.float32, True), (torch.float64, False)])
+def test_weights_too_large_for_float32_are_refused(dtype: torch.dtype, is_refused: bool) -> None:
+    """Of weights near 10⁵ a step of 0.02 is lost in rounding to multiples of 0.008: λ̂ came out a fifth too high."""
+    model = nn.Linear(4, 4, bias=False).to(dtype)
+    nn.init.constant_(model.weight, 1e5)
+    x = torch.eye(4, dtype=dtype).repeat(8, 1)
+    evaluator = LLCEvaluator(nbeta=4e3, num_draws=8, max_steps=20, num_chains=1, check_localization=False)
+    given = {"data": (x, x @ model.weight.detach().T), "loss_fn": squared_error}
+    if is_refused:
+        with pytest.raises(InputError, match=r"rounding of float32: 16 of 16 weights .* use float64"):
+            evaluator.compute(model, **given)
+    else:
+        assert np.isfinite(evaluator.compute(model, **given).llc)
+
+
 def test_divergence_has_its_name(tmp_path: Path) -> None:
     result = compute(tmp_path / "run", step_size=10.0)
     assert result.verdict == "diverged" and "step_size" in result.reasons[0].remedy

@@ -36,8 +36,8 @@ _TAKEN = 0.4
 """Share of λ̂ that twice the γ takes where γ makes up λ̂: a half in the end, of which short chains show most."""
 
 _SLOPELESS = (
-    "the loss has no slope at w* that minimize could follow down: a saddle, a maximum, or a minimum beside a lower one; "
-    "train on from weights moved a little"
+    "the loss has no slope at w* that minimize could follow down: it is a saddle, a maximum, or a minimum beside a "
+    "lower one; train on from weights moved a little"
 )
 
 

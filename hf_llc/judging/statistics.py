@@ -11,6 +11,8 @@ import numpy as np
 from arviz_stats.base import array_stats
 from scipy import stats
 
+from hf_llc.judging.effective_size import block_means, ess
+
 Array = np.ndarray
 
 
@@ -31,22 +33,6 @@ def is_above_minimum(descent: dict[str, float] | None, llc: float, share: float 
         return False
     drop = descent["loss_drop"]
     return drop > max(share * max(llc + drop, 0.0), 3 * descent["loss_drop_se"])
-
-
-def block_means(values: Array, size: int) -> Array:
-    """Means over `size` consecutive steps, `[chain, step]` → `[chain, step // size]`.
-
-    Steps at the beginning that do not fill a block are dropped.
-    """
-    count = values.shape[1] // size
-    return values[:, values.shape[1] - count * size :].reshape(len(values), count, size).mean(axis=2)
-
-
-def ess(draws: Array) -> float:
-    """Effective sample size of the mean (Vehtari et al. 2021); 0 for constant, non-finite or fewer than 4 draws."""
-    if draws.shape[1] < 4 or not np.isfinite(draws).all() or np.ptp(draws) == 0:
-        return 0.0
-    return float(np.asarray(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="mean")))
 
 
 def r_hat(draws: Array) -> float:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from hf_llc.config import SampleConfig
 from hf_llc.errors import InputError
+from hf_llc.numerals import short
 from hf_llc.parallel.processes import Processes
 from hf_llc.parallel.sharding import mesh_of
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.sharded_posterior import ShardedPosterior
 from hf_llc.problem import Problem
 from hf_llc.workflow.memory_plan import plan_of
+
+_PART = 2**22
+"""Weights looked at at a time."""
 
 _LARGE = 2**20
 """Number of parameters from which memory may be short; a smaller model is not worth the measurement."""
@@ -59,6 +65,31 @@ def check_finite(posterior: Posterior) -> None:
             "the loss at w* is not finite",
             value=f"example {int(bad[0])}",
             remedy="check the inputs, the labels and the dtype",
+        )
+
+
+def check_spacing(posterior: Posterior, step_size: float) -> None:
+    """Refuse a calibrated ε whose steps, √ε long, are lost among numbers that lie about as far apart.
+
+    Rounding heats a stiff direction by u²/(48 ε friction) of its energy, u the spacing; a step below u/2 is none at
+    all. At u = √ε/2 and the least friction λ̂ was a fifth too high.
+
+    Raises:
+        InputError: it is so for more than a tenth of the weights.
+    """
+    kind, step = posterior.dtype, math.sqrt(step_size)
+    most = step / (2 * torch.finfo(kind).eps)
+    parts = (part for anchor in posterior.buffer.anchor for part in anchor.split(_PART))
+    large = torch.stack([(part.abs() > most).sum(dtype=torch.float64) for part in parts]).sum()
+    count = float(posterior.buffer.sum_over_shards(large))
+    if count > 0.1 * posterior.num_parameters:
+        name = str(kind).removeprefix("torch.")
+        raise InputError(
+            f"steps would be lost in the rounding of {name}: {count:,.0f} of {posterior.num_parameters:,} weights are "
+            "too large for it",
+            value=f"steps of {short(step)}",
+            allowed=f"weights up to {short(most)}",
+            remedy="use float64 (model.double(), or dtype), or smaller units of the inputs",
         )
 
 

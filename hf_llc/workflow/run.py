@@ -41,7 +41,7 @@ from hf_llc.workflow.heat_share import Heat
 from hf_llc.workflow.nearest_minimum import nearest_minimum
 from hf_llc.workflow.notes import with_notes
 from hf_llc.workflow.observed import references_of, start_observables
-from hf_llc.workflow.open_posterior import check_finite, open_posterior
+from hf_llc.workflow.open_posterior import check_finite, check_spacing, open_posterior
 from hf_llc.workflow.reforecast import FirstLook, expect_chains, expect_little
 from hf_llc.workflow.run_folder import RunFolder
 from hf_llc.workflow.summary import chosen_settings, cost_of, settings_of, subject_of
@@ -140,6 +140,7 @@ class Run:
                 )
             assert self.calibration is not None
             sample = with_calibration(sample, self.calibration)
+            self.processes.all_do(lambda: check_spacing(self.posterior, ChainSettings.of(sample).step_size))
         if self.asked.chain_batch_size == "auto":
             size = fastest_batch(self.posterior, self.asked, self.findings, self.processes)
             sample = replace(sample, chain_batch_size=size)
