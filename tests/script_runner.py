@@ -48,7 +48,6 @@ def smoke_on_one_and_two(name: str, folder: Path, *arguments: str, unit: int = 1
     assert claims[0] == claims[1] and len(claims[0]) > 50
     with Image.open(folder / "one" / "figure.png") as a, Image.open(folder / "two" / "figure.png") as b:
         assert a.size == b.size and min(a.size) > 300
-    for finished in ("one", "two"):
-        again, [text] = run_script(name, folder / finished, *arguments)
-        assert again == one and ", seconds " not in text, "a finished run was done again"
+    again, [text] = run_script(name, folder / "two", *arguments)
+    assert again == one and ", seconds " not in text, "a finished run was done again"
     return one

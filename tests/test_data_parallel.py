@@ -34,6 +34,14 @@ CASES: dict[str, dict[str, object]] = {
     "an acceptance to calibrate by": {"sampler": "sgld", "step_size": "auto", "compile": False},
 }  # fmt: skip
 
+LAUNCHES: dict[tuple[int, int], list[str]] = {
+    (2, 2): list(CASES),
+    (4, 2): ["uneven shares", "everything automatic", "a measurement that all take part in"],
+    (4, 4): ["uneven shares", "shares without an example"],
+}
+"""Processes, and how many of them are a group → cases. Two groups share chains and decisions; four shares of three
+examples leave one process without. All else is the same in every group, so one group of two shows it."""
+
 
 def assert_close(one: LLCResult, other: LLCResult, case: str) -> None:
     """Equal to rounding, for as long as these chains do not amplify it."""
@@ -52,17 +60,18 @@ def test_a_split_batch_is_the_batch(tmp_path: Path) -> None:
 
     What a group does is the same bit for bit, whatever other groups there are.
     """
-    whole = workers(1, tmp_path / "whole", list(CASES.values()))
-    found: dict[tuple[int, int], list[LLCResult]] = {}
-    for processes, k in ((2, 2), (4, 2), (4, 4)):
-        cases = [{**case, "data_parallel": k} for case in CASES.values()]
-        found[processes, k] = workers(processes, tmp_path / f"{processes}-{k}", cases)
-        for case, one, result in zip(CASES, whole, found[processes, k], strict=True):
+    whole = dict(zip(CASES, workers(1, tmp_path / "whole", list(CASES.values())), strict=True))
+    found: dict[tuple[int, int], dict[str, LLCResult]] = {}
+    for (processes, k), names in LAUNCHES.items():
+        cases = [{**CASES[name], "data_parallel": k} for name in names]
+        results = workers(processes, tmp_path / f"{processes}-{k}", cases)
+        found[processes, k] = dict(zip(names, results, strict=True))
+        for name, result in found[processes, k].items():
             assert (result.num_processes, result.data_parallel) == (processes, k)
-            assert_close(one, result, case)
-    for case, one, other in zip(CASES.values(), found[2, 2], found[4, 2], strict=True):
-        if case.get("chain_batch_size") != "auto":  # a measurement may end either way: equal only to rounding
-            assert_equal(one, other)
+            assert_close(whole[name], result, name)
+    for name, other in found[4, 2].items():
+        if CASES[name].get("chain_batch_size") != "auto":  # a measurement may end either way: equal only to rounding
+            assert_equal(found[2, 2][name], other)
 
 
 LONG = {"num_draws": 1200, "num_burnin_steps": 400, "num_chains": 2, "minimize": True, "minimize_steps": 800,

@@ -29,6 +29,7 @@ assert Processes().count == 2 and torch.distributed.is_initialized()
 """
 
 
+@pytest.mark.slow
 def test_a_process_leaves_its_group_before_it_ends(tmp_path: Path) -> None:
     script = tmp_path / "leaves.py"
     script.write_text(_LEAVES, encoding="utf-8")
@@ -84,11 +85,11 @@ def test_everything_automatic_on_three_processes(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_bad_input_ends_every_process(tmp_path: Path) -> None:
-    """Found on the main process or on all, a refusal leaves nobody waiting."""
-    command = [*torchrun(2), str(ROOT / "tests" / "worker.py"), "/proc/nowhere", "{}"]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode != 0
-    assert "cannot write to the output folder" in done.stderr
+    """Found on the main process or on all, a refusal leaves nobody waiting: each ends by itself, and says why."""
+    program = Program(ROOT / "tests" / "worker.py", "/proc/nowhere", "{}", processes=2)
+    _, said = program.end(seconds=120)
+    assert [process.exitcode for process in program.processes] == [1, 1], said
+    assert all("cannot write to the output folder" in each for each in said)
 
 
 @pytest.mark.slow
@@ -116,7 +117,7 @@ def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
         assert program.is_running, "the run was over before it could be killed ten times"
         program.kill()
     assert not (output / "result.json").exists()
-    killed = worker(torchrun(2), output, **settings)
+    killed = worker(2, output, **settings)
     assert_equal(worker(1, tmp_path / "whole", **settings), killed)
 
 
