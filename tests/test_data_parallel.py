@@ -22,12 +22,12 @@ CASES: dict[str, dict[str, object]] = {
     "uneven shares": {"batch_size": 7},
     "shares without an example": {"batch_size": 3, "chain_batch_size": 3, "sampler": "leimkuhler-matthews"},
     "control variates, micro-batches": {
-        "sampler": "baoab", "gradient": "control-variate", "adapt_step_size": True, "num_burnin_steps": 150,
+        "sampler": "baoab", "gradient": "control-variate", "adapt_step_size": True, "num_burnin_steps": 60,
         "micro_batch_size": 3,
     },
     "full batches, Metropolis": {"sampler": "mala", "batch_size": "full"},
     "everything automatic": {
-        "step_size": "auto", "num_burnin_steps": "auto", "minimize": True, "minimize_steps": 50, "max_steps": 400,
+        "step_size": "auto", "num_burnin_steps": "auto", "minimize": True, "minimize_steps": 50, "max_steps": 200,
         "num_draws": 40,
     },
     "a measurement that all take part in": {"batch_size": 7, "chain_batch_size": "auto"},
