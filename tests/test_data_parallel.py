@@ -74,8 +74,8 @@ def test_a_split_batch_is_the_batch(tmp_path: Path) -> None:
             assert_equal(found[2, 2][name], other)
 
 
-LONG = {"num_draws": 1200, "num_burnin_steps": 400, "num_chains": 2, "minimize": True, "minimize_steps": 800,
-        "sampler": "baoab", "data_parallel": 2, "save_seconds": 0.1}  # fmt: skip
+LONG = {"num_draws": 600, "num_burnin_steps": 200, "num_chains": 2, "minimize": True, "minimize_steps": 400,
+        "sampler": "baoab", "data_parallel": 2, "save_seconds": 0.05}  # fmt: skip
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_killed_and_resumed(tmp_path: Path) -> None:
         program = Program(ROOT / "tests" / "worker.py", str(output), json.dumps(LONG), processes=2)
         while _newest(output, kind) <= before and program.is_running:
             time.sleep(0.02)
-        time.sleep(moments.uniform(0, 0.3))
+        time.sleep(moments.uniform(0, 0.15))
         assert program.is_running, "the run was over, or broke, before it could be killed"
         if attempt < 3:
             program.kill()

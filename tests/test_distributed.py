@@ -96,15 +96,15 @@ def test_bad_input_ends_every_process(tmp_path: Path) -> None:
 def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
     """kill -9 at ten random moments of a two-process run: the trace in the end is that of an undisturbed run.
 
-    Each time the processes are left alone until they have saved something new, and up to a second longer.
+    Each time the processes are left alone until they have saved something new, and up to half a second longer.
     """
     settings = {
-        "num_draws": 6000,
-        "num_burnin_steps": 4000,
+        "num_draws": 3000,
+        "num_burnin_steps": 2000,
         "minimize": True,
-        "minimize_steps": 1000,
+        "minimize_steps": 500,
         "step_size": "auto",
-        "save_seconds": 0.2,
+        "save_seconds": 0.1,
     }
     moments = random.Random(0)
     output = tmp_path / "killed"
@@ -113,7 +113,7 @@ def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
         program = Program(ROOT / "tests" / "worker.py", str(output), json.dumps(settings), processes=2)
         while newest(output) <= before and program.is_running:
             time.sleep(0.02)
-        time.sleep(moments.uniform(0, 1))
+        time.sleep(moments.uniform(0, 0.5))
         assert program.is_running, "the run was over before it could be killed ten times"
         program.kill()
     assert not (output / "result.json").exists()
