@@ -157,9 +157,15 @@ def check_writable(folder: str | Path) -> Path:
         `folder`.
 
     Raises:
-        FolderError: the folder cannot be made or written to.
+        FolderError: the folder cannot be made or written to, or it would be called "~".
     """
     folder = Path(folder)
+    if folder.parts[:1] == ("~",):
+        raise FolderError(
+            "the output folder begins with ~, which the shell has left as it is",
+            value=str(folder),
+            remedy="write the path out, or put a space in place of the = before it",
+        )
     try:
         if any(len(os.fsencode(part)) > LONGEST_NAME for part in folder.parts):
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))

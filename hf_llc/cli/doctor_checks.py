@@ -164,7 +164,9 @@ def _hub() -> list[Check]:
         Check(
             "hub",
             True,
-            "offline (HF_HUB_OFFLINE is set): only what is in the cache" if constants.HF_HUB_OFFLINE else "online",
+            "offline (HF_HUB_OFFLINE is set): only what is in the cache"
+            if constants.HF_HUB_OFFLINE
+            else "may be asked (HF_HUB_OFFLINE is not set)",
         ),
         Check(
             "hub token",

@@ -241,7 +241,7 @@ def _disagreement(measured: Measurements, evidence: Evidence) -> Reason | None:
 def _few_draws(measured: Measurements, evidence: Evidence) -> Reason | None:
     num_chains = len(evidence.draws)
     if not measured.ess >= 10 * num_chains:
-        text = f"only {measured.ess:.0f} effective draws in {num_chains} chains"
+        text = f"only {measured.ess:.0f} effective draws in {num_chains} chain{'s' * (num_chains != 1)}"
     elif measured.llc_se > 0.25 * abs(measured.llc):
         text = f"the standard error {short(measured.llc_se)} is over a quarter of λ̂ = {short(measured.llc)}"
     else:

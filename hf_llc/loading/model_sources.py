@@ -203,7 +203,9 @@ def skeleton(config: LoadConfig) -> tuple[PreTrainedModel, Task, torch.dtype]:
     check_model_name(name)
     options: dict[str, Any] = {"trust_remote_code": config.trust_remote_code}
     try:
-        settings = transformers.AutoConfig.from_pretrained(name, revision=config.revision, **options)
+        # asked once: transformers asks again for half a minute where there is no network
+        commit = None if Path(name).is_dir() else commit_of(name, "model", config.revision)
+        settings = transformers.AutoConfig.from_pretrained(name, revision=commit, **options)
         check_checkpoint_config(settings, public_name(name))
         dtype = settings.dtype if isinstance(settings.dtype, torch.dtype) else torch.float32
         task = task_of_checkpoint(settings, config)

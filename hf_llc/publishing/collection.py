@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hf_llc.errors import InputError, reason_of
+from hf_llc.errors import InputError
 from hf_llc.files import check_writable, write_atomically
-from hf_llc.our_files import is_ours
+from hf_llc.our_files import is_ours, our_names
 from hf_llc.publishing.formatting import plain
+from hf_llc.publishing.hub_answers import explain
 from hf_llc.publishing.options import check_repo_id
 from hf_llc.publishing.result_folder import RESULT, load
 from hf_llc.records.record import Record
@@ -34,14 +35,16 @@ belongs. Compare only rows with equal `data_fingerprint`, `nbeta` and `localizat
 
 
 def found_in(folders: Iterable[str | Path]) -> list[Path]:
-    """The folders of runs: each one given, or, where it holds no run, those in it that do; each once, in order."""
+    """The folders of runs: each one given, or, where it holds no result, the runs in it; each once, in order."""
     paths: dict[Path, Path] = {}
     for folder in map(Path, folders):
-        is_run = not folder.is_dir() or any((folder / name).exists() for name in _NAMES)
-        inside = [] if is_run else sorted({path.parent for name in _NAMES for path in folder.glob(f"*/{name}")})
-        for path in inside or [folder]:
+        for path in ([] if (folder / RESULT).exists() else _inside(folder)) or [folder]:
             paths.setdefault(path.resolve(), path)
     return list(paths.values())
+
+
+def _inside(folder: Path) -> list[Path]:
+    return sorted({path.parent for name in _NAMES for path in folder.glob(f"*/{name}")})
 
 
 def collected(folders: Sequence[str | Path]) -> tuple[list[dict[str, Any]], list[str]]:
@@ -55,11 +58,19 @@ def collected(folders: Sequence[str | Path]) -> tuple[list[dict[str, Any]], list
         try:
             rows.append(_row(str(path), load(Record, path)))
         except InputError as error:
-            is_underway = (path / "run.json").exists() and not (path / RESULT).exists()
-            left_out.append(f"{path}: the run is not finished" if is_underway else str(error))
+            has_begun = (path / "run.json").exists() and not (path / RESULT).exists()
+            left_out.append(f"{path}: {_what_it_is(path)}" if has_begun else str(error))
     if not rows:
         raise InputError("there is no finished run", value=", ".join(map(str, folders)), remedy="; ".join(left_out[:3]))
     return rows, left_out
+
+
+def _what_it_is(folder: Path) -> str:
+    """What a folder with run.json and without a result holds: a run under way, or a study (a curve, say) of many."""
+    study = next((name for name in our_names() if name.endswith(".json") and (folder / name).exists()), None)
+    if study is None:
+        return "the run is not finished"
+    return f"its result is {study}" + ("; give this folder itself to collect the runs in it" * bool(_inside(folder)))
 
 
 def write(rows: Sequence[dict[str, Any]], path: Path) -> None:
@@ -101,7 +112,7 @@ def upload(path: Path, repo_id: str, *, private: bool = False) -> str:
         raise InputError(
             f"the table was not uploaded; it is in {path}",
             value=repo_id,
-            remedy=f"{reason_of(error)}; log in with `hf auth login`?",
+            remedy=explain(error),
         ) from error
     return str(made)
 

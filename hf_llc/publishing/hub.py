@@ -86,8 +86,9 @@ def publish(result: Record, repo_id: str, options: PublishOptions = _DEFAULTS) -
     except InputError:
         raise
     except (HTTPError, OSError, RuntimeError, ValueError) as error:  # ValueError: the Hub's own check of the card
+        or_propose = ", or create_pr (--create-pr)" if http_status(error) == 403 and not options.create_pr else ""
         raise PublishError(
-            f"not published to {repo_id}: {explain(error)}; the result is whole in {folder}; "
+            f"not published to {repo_id}: {explain(error)}{or_propose}; the result is whole in {folder}; "
             f"to try again: {options.command(folder, repo_id)}"
         ) from error
 

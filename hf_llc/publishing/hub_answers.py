@@ -4,7 +4,7 @@ from __future__ import annotations
 
 _ADVICE = {
     401: "the Hub does not know who you are (401); log in with `hf auth login`",
-    403: "the Hub forbids it (403); use a token that may write there (`hf auth login`), or create_pr (--create-pr)",
+    403: "the Hub forbids it (403); use a token that may write there (`hf auth login`)",
     409: "the repository kept changing meanwhile, or exists unseen by this token (409)",
     412: "the repository kept changing meanwhile, or exists unseen by this token (412)",
     429: "the Hub takes no more requests for now (429); wait some minutes",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import math
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -86,7 +87,9 @@ def save_picture(figure: Figure, path: str | Path) -> None:
         MemoryError: there is too little memory to draw.
     """
     check_room(_ROOM)
-    figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # names of models and data are in any script
+        figure.savefig(path, format="png", metadata={"Software": "hf_llc"})
 
 
 def legend_above(axes: Axes, **options: Any) -> None:

@@ -208,7 +208,8 @@ def result_folders(folders: Sequence[str]) -> list[Path]:
             paths += [inside[name] for _, name in sorted(zip(steps, sorted(inside), strict=True))]
         else:
             paths.append(folder)
-    twice = sorted({str(path) for path in paths if paths.count(path) > 1})
+    places = [(path.parent if path.name == RESULT else path).resolve() for path in paths]
+    twice = sorted({str(path) for path, place in zip(paths, places, strict=True) if places.count(place) > 1})
     if twice:
         raise InputError("a run is given twice", value=", ".join(twice), remedy="leave one out")
     for path in paths:

@@ -14,6 +14,7 @@ from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.device_names import check_device_name
 from hf_llc.loading.names import check_data_given, check_names
+from hf_llc.weights_setting import WHOLE
 
 
 def add(commands: Any) -> None:
@@ -62,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
 def _plan(args: argparse.Namespace, load: LoadConfig, sample: SampleConfig) -> int:
     """The memory of a model's chains, from its config alone."""
     check_names(load)
+    if sample.weights != WHOLE:
+        raise InputError("without data all weights are counted", value=sample.weights, remedy="give --data as well")
     console.hush(False)
     with contextlib.redirect_stdout(sys.stderr):
         from hf_llc.progress import Watch, watching

@@ -40,11 +40,14 @@ def publish_metric(repo_id: str, *, private: bool = False) -> str:
     from huggingface_hub import HfApi
 
     from hf_llc.metrics import metric_path
+    from hf_llc.publishing.hub_answers import explain
+    from hf_llc.publishing.options import check_repo_id
 
     if repo_id.count("/") != 1 or not repo_id.endswith("/llc"):
         raise InputError(
             "evaluate finds a metric by the name of its file", value=repo_id, allowed="NAME/llc", remedy="call it llc"
         )
+    check_repo_id("repo", repo_id)
     api = HfApi()
     try:
         space = api.create_repo(repo_id, repo_type="space", space_sdk="gradio", private=private, exist_ok=True)
@@ -56,9 +59,5 @@ def publish_metric(repo_id: str, *, private: bool = False) -> str:
             commit_message="The llc metric of hf_llc",
         )
     except Exception as error:  # the client has no common type for no access, no network, no such user …
-        raise InputError(
-            "the metric was not published",
-            value=repo_id,
-            remedy=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}; log in with `hf auth login`?",
-        ) from error
+        raise InputError("the metric was not published", value=repo_id, remedy=explain(error)) from error
     return str(space)
