@@ -148,6 +148,15 @@ def test_a_row_without_a_number_is_not_right() -> None:
     assert not row.is_right
 
 
+def test_it_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """A target takes a minute on a busy machine."""
+    monkeypatch.setattr("hf_llc.studies.sampler_benchmark._GRADIENTS", 400)
+    monkeypatch.setattr("hf_llc.progress_display._LONG_SECONDS", 0.0)
+    main(["benchmark", "--sampler", "sgld", "--step-size", "1e-3", "--targets", "quadratic"])
+    out, err = capsys.readouterr()
+    assert "hf_llc: quadratic: sample: " in err and "hf_llc" not in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

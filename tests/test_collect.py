@@ -93,6 +93,25 @@ def test_a_folder_stands_for_the_runs_in_it(runs: Path) -> None:
     assert [str(path) for path in found_in(["runs", "runs/b"])] == ["runs/a", "runs/b", "runs/c", "runs/d"]
 
 
+def test_the_folder_of_a_study_is_no_run_under_way(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, file in (("curve", "curve.json"), ("cal", "calibration.json")):
+        Path("runs", name).mkdir()
+        Path("runs", name, "run.json").write_text("{}")
+        Path("runs", name, file).write_text("{}")
+    make_result(trace=None).save("runs/curve/step1")
+    assert main(["collect", "runs", "--output", "results.parquet"]) == 0
+    err = capsys.readouterr().err
+    assert "runs/curve: its result is curve.json; give this folder itself to collect the runs in it\n" in err
+    assert "runs/cal: its result is calibration.json\n" in err
+    assert main(["collect", "runs/curve", "--output", "results.parquet"]) == 0
+    assert [row["run"] for row in rows("results.parquet")] == ["runs/curve/step1"]
+
+
+def test_no_network_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["collect", "runs", "--output", "results.parquet", "--repo", "me/results"]) == 2
+    assert "offline mode is on; unset HF_HUB_OFFLINE" in capsys.readouterr().err
+
+
 def test_onto_the_hub(runs: Path, hub: Hub) -> None:
     command = ["collect", "runs", "--output", "o.parquet", "--repo", "me/results"]
     done = hub.fork(*command, user="me")

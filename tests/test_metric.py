@@ -298,7 +298,8 @@ def test_publish_metric_fails_in_one_line(capsys: pytest.CaptureFixture[str]) ->
     """With the real client, offline: no traceback."""
     assert main(["publish-metric", "--repo", "me/llc"]) == 2
     err = capsys.readouterr().err
-    assert "the metric was not published, got 'me/llc'" in err and err.count("\n") == 1
+    assert "the metric was not published, got 'me/llc'; offline mode is on; unset HF_HUB_OFFLINE" in err
+    assert err.count("\n") == 1
 
 
 def test_a_dictionary_for_other_tools(result: LLCResult) -> None:

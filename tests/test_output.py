@@ -6,6 +6,7 @@ import io
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,7 +25,7 @@ from hf_llc.loading.damaged_files import check_weight_file
 from hf_llc.parallel import processes as module
 from hf_llc.parallel.placement import arrange_processes
 from hf_llc.parallel.processes import Processes, outliving_faults
-from hf_llc.publishing.picture import save_picture
+from hf_llc.publishing.picture import drawn, save_picture
 from hf_llc.records.trace import Trace
 from hf_llc.seals import load_tensors, save_tensors
 
@@ -259,3 +260,11 @@ def test_a_lack_of_memory_is_said_before_a_library_ends_the_process(
         with pytest.raises(MemoryError) as caught:
             work()
         assert is_out_of_memory(caught.value)
+
+
+def test_a_name_in_a_script_that_the_font_lacks_is_drawn_in_silence(tmp_path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with drawn(tmp_path / "picture.png", height=1.0) as figure:
+            figure.suptitle("数据")
+    assert (tmp_path / "picture.png").exists()

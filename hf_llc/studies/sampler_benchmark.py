@@ -86,7 +86,7 @@ def settings(target: Target, asked: SampleConfig) -> SampleConfig:
 
 
 def measure(asked: SampleConfig, names: Sequence[str] = tuple(TARGETS)) -> Iterator[Row]:
-    """Estimate λ̂ of each target; yields a row as soon as it is finished.
+    """Estimate λ̂ of each target, and show how far that is; yields a row as soon as it is finished.
 
     Args:
         asked: sampler, step_size and seed; everything else is set by `settings`.
@@ -101,7 +101,7 @@ def measure(asked: SampleConfig, names: Sequence[str] = tuple(TARGETS)) -> Itera
     for name in names:
         begun = time.monotonic()
         target = TARGETS[name]()
-        result = estimate_problem(target.problem, settings(target, asked))
+        result = estimate_problem(target.problem, settings(target, asked), title=name)
         yield _row(name, target, result, time.monotonic() - begun)
 
 

@@ -104,8 +104,13 @@ def foretell(
             return plan_of(run.posterior, batch_size=run.batch_size), run.foretold
 
 
-def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
+def estimate_problem(problem: Problem, sample: SampleConfig, *, title: str | None = None) -> LLCResult:
     """λ̂ of a problem that is loaded already, by this process alone; nothing is kept on disk.
+
+    Args:
+        problem: model, examples and loss.
+        sample: how to sample.
+        title: show under this title what is done, and how long it still takes; None: show nothing.
 
     Raises:
         InputError: a setting does not fit the problem, or the loss at w* is not finite.
@@ -113,7 +118,8 @@ def estimate_problem(problem: Problem, sample: SampleConfig) -> LLCResult:
     begun = time.monotonic()
     problem = replace(problem, part=part_of(problem.model, sample.weights))
     sample = decide_from_data(replace(sample, weights=weights_name(sample.weights)), problem)
-    with own_modes(), alone(), watching(Watch(begun=begun, max_seconds=sample.max_seconds)):
+    how = {"show": title is not None, "title": title or "", "spell": for_stderr}
+    with own_modes(), alone(), watching(Watch(**how, begun=begun, max_seconds=sample.max_seconds)):
         observed = observables_of(sample, problem, LoadConfig())
         with _run_without_folder(problem, sample, observed) as run:
             run.measure_anchor()

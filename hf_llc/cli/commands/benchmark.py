@@ -58,6 +58,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("--targets names a target twice", value=" ".join(targets), remedy="leave one out")
     if args.output is not None:
         refuse_others(check_writable(args.output), [_FILE])
+    console.hush(False)
     from hf_llc.studies import sampler_benchmark
 
     rows = []
