@@ -215,7 +215,7 @@ def test_doctor_foretells_an_estimate(
 ) -> None:
     """What `estimate` says before it begins, from the same flags; nothing is sampled or written."""
     monkeypatch.setattr("hf_llc.workflow.forecast.seconds_of_gradient", lambda posterior, size: 2.0 * size)
-    monkeypatch.setattr("hf_llc.workflow.forecast._SAID", 0.0)
+    monkeypatch.setattr("hf_llc.workflow.forecast.SAID", 0.0)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("word " * 400)
     flags = ["--model", str(checkpoint), "--data", "text.txt", "--max-length", "16", "--batch-size", "2", "--minimize"]
