@@ -112,9 +112,10 @@ SAVED = sorted((Path(__file__).parents[1] / "model_cards").glob("*/llc/result.js
 
 
 @pytest.mark.parametrize("path", SAVED, ids=lambda path: path.parts[-3])
-def test_a_file_saved_by_an_earlier_version_is_read(path: Path) -> None:
+def test_a_stored_file_is_read(path: Path) -> None:
     """Every flat name has the file's value, and what is written again is the file."""
     saved = json.loads(path.read_text(encoding="utf-8"))
+    saved.pop("seal", None)  # of the folder, not of the result
     result = LLCResult.load(path)
     assert saved["schema_version"] == 2 and len(saved) > 55
     new = {"descent": None, "weights": "all", "batch_order": "random", "draw_loss": "batch",
@@ -126,7 +127,7 @@ def test_a_file_saved_by_an_earlier_version_is_read(path: Path) -> None:
     assert [reason.name for reason in result.reasons] == [reason["name"] for reason in saved["reasons"]]
 
 
-def test_there_are_files_of_earlier_versions() -> None:
+def test_there_are_stored_files() -> None:
     assert len(SAVED) == 4
 
 
