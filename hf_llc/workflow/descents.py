@@ -61,10 +61,11 @@ class Descents:
         return self._known.get(law)
 
     def from_a_chain(self, chains: SampledChains, estimate: Estimate) -> SampledChains | None:
-        """The chains with a descent from where the first of them ended, if that comes far below w*; else None.
+        """The chains with a second descent, from where the first of them ended; None if there is no need of one.
 
         At a saddle or a maximum the loss has no slope, and a descent from there finds nothing. Chains leave it, and λ̂
-        from w* is then short by what they have fallen.
+        from w* is then short by what they have fallen. The second descent counts where it comes far below w*; else the
+        first stays, at the cost of both.
 
         Args:
             chains: with their descent from w*.
@@ -79,9 +80,11 @@ class Descents:
         lower = self._descend(
             settings, f"descent-{chains.name}-end", llc, lambda: self.sampling.end(chains.name, first)[:1]
         )
-        if lower is None or not is_above_minimum(lower, llc):
+        if lower is None:
             return None
-        return replace(chains, descent=lower | {"from_chain": 1.0})
+        both = {"num_gradients": found["num_gradients"] + lower["num_gradients"]}
+        is_lower = is_above_minimum(lower, llc)
+        return replace(chains, descent=(lower | {"from_chain": 1.0} if is_lower else found) | both)
 
     def _descend(
         self, settings: ChainSettings, name: str, llc: float, start: Callable[[], Tensor | None]
