@@ -199,6 +199,19 @@ def test_picture_with_every_kind_of_cell(tmp_path: Path, drawn: list[Figure]) ->
     assert drawn[0].get_suptitle() == "baoab, friction 0.25, plain gradients   nβ 9   batch 16"
 
 
+def test_a_point_that_is_not_trustworthy_is_hollow(tmp_path: Path, drawn: list[Figure]) -> None:
+    cells = [
+        replace(cell, verdict="not a minimum") if cell.llc == 11.0 else cell
+        for cell in grid(10.0, 11.0, 12.0, 90.0, 95.0)
+    ]
+    plot_calibration(Calibration(SETTINGS, None, None, mark_plateau(cells), 0), tmp_path / "picture.png")
+    left, right = drawn[0].axes
+    (hollow,) = (line for line in left.lines if line.get_markerfacecolor() == "white")
+    (bars,) = left.containers
+    assert hollow.get_xydata().tolist() == [[0.5, 11.0]] and hollow.get_zorder() > bars.lines[0].get_zorder()
+    assert not [line for line in right.lines if line.get_markerfacecolor() == "white"]
+
+
 def test_picture_of_cells_that_are_all_lost(tmp_path: Path, drawn: list[Figure]) -> None:
     cells = [cell for cell in grid(*[math.nan] * 5) if cell.axis == "step_size"]
     plot_calibration(Calibration(SETTINGS, None, None, mark_plateau(cells), 0), tmp_path / "picture.png")

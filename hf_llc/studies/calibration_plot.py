@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from hf_llc.numerals import number
 from hf_llc.publishing.picture import BAD, COLOURS, GOOD, drawn
+from hf_llc.records.findings import is_trusted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 def plot_calibration(calibration: Calibration, path: str | Path) -> Path:
     """Draw λ̂ ± its standard error against ε (left, at the chosen γ) and γ (right, at the chosen ε), as a PNG.
 
-    A dashed line marks the chosen value, shading the plateau, and a cross at the top a run that gave no λ̂.
+    A dashed line marks the chosen value, shading the plateau, a hollow point a λ̂ that is not trustworthy, and a cross
+    at the top a run that gave none.
 
     Args:
         calibration: settings and cells of the grid.
@@ -70,6 +72,17 @@ def _draw(axes: Axes, cells: Sequence[Cell]) -> None:
         lw=1,
         label="λ̂ ± standard error",
     )
+    if doubted := [cell for cell in good if not is_trusted(cell.verdict)]:
+        axes.plot(
+            [cell.value for cell in doubted],
+            [cell.llc for cell in doubted],
+            color=GOOD,
+            marker="o",
+            mfc="white",
+            ls="none",
+            zorder=3,
+            label="not trustworthy",
+        )
     if lost:
         axes.plot(
             [cell.value for cell in lost],

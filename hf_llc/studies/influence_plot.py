@@ -27,6 +27,8 @@ def plot_influence(table: InfluenceTable, path: str | Path) -> Path:
     found = table.found
     with np.errstate(divide="ignore", invalid="ignore"):
         sure = found.bif / found.bif_se
+    from matplotlib.ticker import MaxNLocator
+
     with drawn(path, height=4.2) as figure:
         one, two = figure.subplots(1, 2)
         for axes, values, limit, label in (
@@ -39,6 +41,6 @@ def plot_influence(table: InfluenceTable, path: str | Path) -> Path:
             axes.grid(visible=False)
             axes.set_xlabel(f"query ({table.level})")
             axes.set_ylabel(f"source ({table.level})")
-            figure.colorbar(image, ax=axes, label=label, location="bottom", pad=0.02)
+            figure.colorbar(image, ax=axes, label=label, location="bottom", pad=0.02, ticks=MaxNLocator(5))
         figure.suptitle(textwrap.fill(table.headline, 95))
     return Path(path)
