@@ -179,6 +179,22 @@ def judged(excess: np.ndarray, burnin: int, *, rate: float, asked: Asked | None 
     )  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("drop", "error", "is_noted"),
+    [(0.0, 0.1, False), (0.0, 2.0, True), (-8.5, 12.2, True), (4.0, 1.0, False), (30.0, 3.0, False)],
+)
+def test_a_descent_that_cannot_tell_is_noted(drop: float, error: float, is_noted: bool) -> None:
+    """λ̂ is about 50, so that a fall of 5 and more would be named; the last one is, by the verdict."""
+    excess = climbing(rate=0.1, burnin=200, draws=400, noise=0.5, seed=0, level=50)
+    found = estimate(
+        trace_of(excess), nbeta=100.0, init_loss=1.0, localization=1.0, step_size=0.1, is_exact=True,
+        num_burnin_steps=200, num_steps_between_draws=1, descent={"loss_drop": drop, "loss_drop_se": error},
+    )  # fmt: skip
+    assert found.llc == pytest.approx(50, rel=0.02)
+    assert ("minimum not known" in [reason.name for reason in found.reasons if reason.is_note]) is is_noted
+    assert (found.verdict == "not a minimum") is (drop == 30.0)
+
+
 def test_what_a_short_burnin_leaves_out_is_known_exactly_where_all_directions_relax_alike() -> None:
     burnin, draws, rate = 40, 40, 0.08
     alike = climbing(rate=rate, burnin=burnin, draws=draws, noise=0.1, seed=0, level=4000)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+from hf_llc.judging import statistics
 from hf_llc.judging.evidence import Evidence
 from hf_llc.judging.moved import is_overfitted, of
 from hf_llc.judging.remedies import Remedy, longer, own_step_size, pull_of, reason_of, set_to
@@ -95,6 +96,23 @@ def _stiffer(measured: Measurements, evidence: Evidence) -> Reason | None:
     )
 
 
+def _minimum_not_known(measured: Measurements, evidence: Evidence) -> Reason | None:
+    """A descent on few examples says too little of others: a fall that the verdict would name may hide in its error."""
+    descent, llc = evidence.descent, measured.llc
+    if descent is None or not llc > 0 or statistics.is_above_minimum(descent, llc):
+        return None
+    drop, error = descent["loss_drop"], descent["loss_drop_se"]
+    if not 3 * error > statistics.MATERIAL * (llc + max(drop, 0.0)):
+        return None
+    return reason_of(
+        "minimum not known",
+        f"a descent from w* lowers nβL by {with_error(drop, error)}: it cannot tell whether w* lies above a minimum by "
+        "a tenth of λ̂",
+        Remedy("allow more steps, for the descent then sees more examples"),
+        is_note=True,
+    )
+
+
 def _overfitted(measured: Measurements, evidence: Evidence) -> Reason | None:
     """λ̂ is that of a point which minimize fitted to these data alone."""
     found = evidence.minimize
@@ -112,7 +130,7 @@ def _overfitted(measured: Measurements, evidence: Evidence) -> Reason | None:
 
 
 NOTES: tuple[Callable[[Measurements, Evidence], Reason | None], ...] = (
-    *(_overfitted, _one_chain),
+    *(_overfitted, _minimum_not_known, _one_chain),
     *(_kinetic_temperature, _heat_capacity),  # is the temperature the one meant?
     *(_still_spreading, _short_burnin, _stiffer),  # have flat directions relaxed?
 )
