@@ -66,9 +66,21 @@ def test_a_block_of_the_pilot_gives_mean_and_spread_of_its_steps() -> None:
             loss = posterior.paired_loss(indices, 1) + 0.01 * next(rises)
             return SimpleNamespace(loss=loss)
 
-    mean = pilot._run_block(Rising(1e-3), 0)
+    mean, spread = pilot._run_block(Rising(1e-3), 0)
     assert mean == pytest.approx(NBETA * 0.01 * 24.5)
-    assert pilot.llc_spread == pytest.approx(NBETA * 0.01 * np.std(np.arange(50)))
+    assert spread == pytest.approx(NBETA * 0.01 * np.std(np.arange(50)))
+
+
+def test_a_block_of_losses_whose_squares_overflow_has_no_spread() -> None:
+    posterior = Posterior(shifted_problem(H, num_examples=20, spread=SPREAD))
+    pilot, losses = Pilot(posterior, sample()), iter([1e200, 2e200] * 25)
+
+    class Thrown(BAOAB):
+        def step(self, walk: Any, indices: Any, *, step: int, measure: bool) -> Any:
+            return SimpleNamespace(loss=torch.tensor([next(losses)], dtype=torch.float64))
+
+    mean, spread = pilot._run_block(Thrown(1e-3), 0)
+    assert mean == pytest.approx(NBETA * 1.5e200) and not math.isfinite(spread)
 
 
 def test_curvature_of_a_quadratic_is_its_largest_eigenvalue() -> None:

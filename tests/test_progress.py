@@ -384,6 +384,7 @@ def test_what_is_left_of_a_run_that_ends_early_is_the_least(capsys: pytest.Captu
         (FirstLook(2.0, 6.0), 5.0),  # 1,350 draws of each chain, whose 2,000 steps have room for 1,000
         (FirstLook(-1.0, 6.0), 1.0),
         (FirstLook(math.nan, math.nan), 1.6),
+        (FirstLook(2.0, 1e200), 1.6),
     ],
 )
 def test_after_calibration_the_forecast_knows_the_draws_that_the_error_takes(first: FirstLook, times: float) -> None:

@@ -96,7 +96,7 @@ class Pilot:
         self.path: list[dict[str, Any]] = []
         self.begun = 0
         self.spectrum: Spectrum | None = None
-        self.spent, self.llc_spread = 0, math.nan
+        self.spent = 0
         self.least_friction, self.least_llc = FRICTION[0], 1.0
 
     def begin_walk(self, w: Tensor | None = None) -> None:
@@ -133,7 +133,7 @@ class Pilot:
             if block and self.is_time_up():
                 break
             kernel.step_size, kernel.friction = self.step_size, self.friction
-            excess = self._run_block(kernel, block * _BLOCK)
+            excess, spread = self._run_block(kernel, block * _BLOCK)
             if not math.isfinite(excess):  # diverged: begin again at w* with a quarter of ε
                 self.walk.w.copy_(self.posterior.start(1))
                 kernel.state.clear()
@@ -142,7 +142,7 @@ class Pilot:
             noise_powers.append(self._measure_noise((block + 1) * _BLOCK))
             if self._is_spectrum_due(is_last=block + 1 == blocks):
                 self.spectrum = self._measure_spectrum()
-            self._note((block + 1) * _BLOCK, excess, noise_powers[-1])
+            self._note((block + 1) * _BLOCK, excess, spread, noise_powers[-1])
             self._choose_settings(noise_powers[len(noise_powers) // 2 :], self.llc)
 
     def begin_again(self) -> None:
@@ -157,21 +157,21 @@ class Pilot:
         for block in range(2):
             self._choose_settings(noise, self.path[-1]["llc"] if block else math.nan)
             at = start + block * _BLOCK
-            excess = self._run_block(self._kernel(), at)
+            excess, spread = self._run_block(self._kernel(), at)
             if math.isfinite(excess):
                 self.curvature.refresh(self.walk.w, self.walk.batches.indices(at + _BLOCK), iterations=3)
                 noise.append(self._measure_noise(at + _BLOCK))
-            self._note(at + _BLOCK, excess, noise[-1])
+            self._note(at + _BLOCK, excess, spread, noise[-1])
             if not math.isfinite(excess):
                 return
         self._choose_settings(noise[1:], excess)
 
-    def _note(self, steps: int, excess: float, noise: tuple[float, float]) -> None:
+    def _note(self, steps: int, excess: float, spread: float, noise: tuple[float, float]) -> None:
         """Add a row to the path."""
         self.path.append({
             "steps": steps, "step_size": self.step_size, "friction": self.friction, "gradient": self.gradient,
             "localization": self.law.localization, "curvature": self.energy_curvature, "llc": excess,
-            "llc_spread": self.llc_spread, "noise": noise[0], "controlled_noise": noise[1],
+            "llc_spread": spread, "noise": noise[0], "controlled_noise": noise[1],
         })  # fmt: skip
 
     @property
@@ -262,8 +262,8 @@ class Pilot:
         self.spent += gradients_of(spectrum)
         return spectrum
 
-    def _run_block(self, kernel: BAOAB, start: int) -> float:
-        """Run a block; returns the mean paired loss nβ(L_B(w_t) − L_B(w*)), not finite if the chain diverged."""
+    def _run_block(self, kernel: BAOAB, start: int) -> tuple[float, float]:
+        """Run a block; returns mean and spread of nβ(L_B(w_t) − L_B(w*)), not finite if the chain diverged."""
         excess = []
 
         def take(step: int) -> Tensor:
@@ -275,11 +275,10 @@ class Pilot:
             excess.append(self.journal.once(functools.partial(take, step)))
             if len(excess) >= _FEWEST and self.is_time_up():
                 break
-        values = torch.cat(excess).tolist()  # one wait for the device
+        values = torch.cat(excess).cpu().double()  # one wait for the device
         self.spent += len(values) * self.posterior.anchor_gradients.per_gradient(self.gradient)
-        mean = sum(values) / len(values)
-        self.llc_spread = self.law.nbeta * math.sqrt(sum((value - mean) ** 2 for value in values) / len(values))
-        return self.law.nbeta * sum(values) / len(values)
+        spread = float(values.std(correction=0))  # not finite where squares overflow
+        return self.law.nbeta * sum(values.tolist()) / len(values), self.law.nbeta * spread
 
     def is_time_up(self) -> bool:
         """Whether `max_seconds` leaves no more time for calibration."""

@@ -1,9 +1,10 @@
-"""What the chains of an estimate cost, in gradients."""
+"""What the chains of an estimate are and cost: their kernel, their law, and their work in gradients."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace
@@ -14,6 +15,11 @@ def kernel_of(settings: ChainSettings) -> Kernel:
     """The kernel of the settings' sampler."""
     names = SAMPLERS[settings.sampler].settings
     return make_kernel(settings.sampler, settings.step_size, **{name: getattr(settings, name) for name in names})
+
+
+def law_of(settings: ChainSettings) -> Law:
+    """nβ and γ of the settings."""
+    return Law(nbeta=settings.nbeta, localization=settings.localization)
 
 
 def gradients_behind(posterior: Posterior, settings: ChainSettings, trace: Trace) -> int:

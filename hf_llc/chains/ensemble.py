@@ -12,7 +12,7 @@ from torch import Tensor
 
 from hf_llc import numerals
 from hf_llc.chains.chain_store import ChainStore
-from hf_llc.chains.cost import gradients_behind, kernel_of, work_of_step
+from hf_llc.chains.cost import gradients_behind, kernel_of, law_of, work_of_step
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.chains.running_estimate import RunningEstimate
 from hf_llc.chains.stretch import Stretch
@@ -20,7 +20,6 @@ from hf_llc.observables import Observable
 from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
-from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
@@ -176,15 +175,16 @@ class Sampling:
         self.num_gradients += gradients_behind(self.posterior, settings, trace)
         return trace
 
-    def end(self, name: str, chains: list[int]) -> Tensor:
-        """The last weights of one batch of chains of `name`: this process's part of `[chain, parameter]`."""
+    def end_of_first(self, settings: ChainSettings, name: str) -> Tensor:
+        """The last weights of the first chain of `name`: this process's part of `[1, parameter]`."""
+        chains = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
         device, group = self.posterior.device, self.posterior.group
         spans = self.posterior.buffer.shard_spans
         w, _, _ = self._store(name).load(
             chains, device, group, lambda tensor: spans() if tensor == "w" else None, is_needed=True
         )
         assert w is not None
-        return w.to(device)
+        return w[:1].to(device)
 
     def _store(self, name: str) -> ChainStore:
         return ChainStore(self.state / name, seal=f"{self.seal}/{name}")
@@ -202,7 +202,7 @@ class Sampling:
         Raises:
             OutOfTime: the time was up before every chain had four steps.
         """
-        law = Law(nbeta=settings.nbeta, localization=settings.localization)
+        law = law_of(settings)
         batches, origin = self._batches(settings, stretch.among), stretch.origin
         watched = {"num_burnin_steps": stretch.burnin, "describe": self.describe, "title": stretch.title}
         running = RunningEstimate(nbeta=settings.nbeta, **watched)

@@ -9,11 +9,11 @@ from typing import Any
 from torch import Tensor
 
 from hf_llc.calibration.descent import descend, examples_of_descent, has_whole_gradients, is_descent_too_large
+from hf_llc.chains.cost import law_of
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.config import SampleConfig
 from hf_llc.judging.statistics import is_above_minimum
 from hf_llc.judging.verdict import precedence
-from hf_llc.parallel.processes import chain_batches
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.stage_files import StageFolder
 from hf_llc.progress import watch
@@ -55,7 +55,7 @@ class Descents:
             settings: of the chains. Those with another ε have the same minimum.
             name: of the attempt.
         """
-        law = _law_of(settings)
+        law = law_of(settings)
         if law not in self._known and has_whole_gradients(self.sampling.posterior):
             self._known[law] = self._descend(settings, f"descent-{name}", self.llc, lambda: None)
         return self._known.get(law)
@@ -76,9 +76,8 @@ class Descents:
             return None
         if found["loss_drop"] > max(_STILL * llc, 3 * found["loss_drop_se"]):
             return None
-        first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
         lower = self._descend(
-            settings, f"descent-{chains.name}-end", llc, lambda: self.sampling.end(chains.name, first)[:1]
+            settings, f"descent-{chains.name}-end", llc, lambda: self.sampling.end_of_first(settings, chains.name)
         )
         if lower is None:
             return None
@@ -99,7 +98,7 @@ class Descents:
                 None
                 if self.is_too_large
                 else descend(
-                    posterior, _law_of(settings), llc=llc, shares_anchor=shares, folder=folder, start=start(), **size
+                    posterior, law_of(settings), llc=llc, shares_anchor=shares, folder=folder, start=start(), **size
                 )
             )
 
@@ -107,7 +106,3 @@ class Descents:
             descent = self.decided(name, work)
         self.sampling.num_gradients += int(descent["num_gradients"]) if descent else 0
         return descent
-
-
-def _law_of(settings: ChainSettings) -> Law:
-    return Law(nbeta=settings.nbeta, localization=settings.localization)

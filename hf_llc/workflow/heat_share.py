@@ -16,10 +16,9 @@ from hf_llc.calibration.noise_spectrum import (
     noise_spectrum,
     samples_within,
 )
+from hf_llc.chains.cost import law_of
 from hf_llc.chains.ensemble import Sampling
 from hf_llc.judging import statistics
-from hf_llc.parallel.processes import chain_batches
-from hf_llc.posterior.law import Law
 from hf_llc.posterior.stage_files import Journal, StageFolder
 from hf_llc.progress import TimeIsUp, watch
 from hf_llc.records.chain_settings import ChainSettings
@@ -84,11 +83,10 @@ class Heat:
 
         def measure(folder: StageFolder) -> dict[str, Any]:
             posterior = self.sampling.posterior
-            first = chain_batches(settings.num_chains, settings.chain_batch_size)[0]
             spectrum = noise_spectrum(
                 posterior,
-                Law(nbeta=settings.nbeta, localization=settings.localization),
-                self.sampling.end(name, first)[:1],
+                law_of(settings),
+                self.sampling.end_of_first(settings, name),
                 seed=settings.seed,
                 batch_size=settings.batch_size,
                 gradient=settings.gradient,

@@ -44,7 +44,8 @@ def _as_long_as_needed(work: Work, settings: ChainSettings, first: FirstLook) ->
     names = [name for name in ("sample", "check γ") if name in work]
     if first.llc <= 0:  # no draws make that a λ̂ to trust
         return work | {name: Range(work[name].least, work[name].least, work[name].most) for name in names}
-    draws = _CORRELATED * (first.spread / (settings.target_se * first.llc)) ** 2 / settings.num_chains
+    errors = first.spread / (settings.target_se * first.llc)
+    draws = _CORRELATED * errors * errors / settings.num_chains  # a square by ** would raise where it overflows
     if not math.isfinite(draws):
         return work
     sample = work["sample"]
