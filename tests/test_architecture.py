@@ -35,6 +35,7 @@ FLOORS = (
     *(
         "parallel",
         "progress_display",
+        "clock",
         "progress",
         "records",
         "posterior",

@@ -12,12 +12,12 @@ import torch
 from targets import expected_llc, sample, shifted_problem
 from torch import Tensor, nn
 
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import SampleConfig
 from hf_llc.judging.estimator import estimate
 from hf_llc.judging.heat import heat_errors
 from hf_llc.judging.stopping import is_in_vain, is_long_enough
 from hf_llc.problem import Problem
-from hf_llc.progress import TimeIsUp
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.findings import Estimate
 from hf_llc.records.trace import Trace

@@ -18,13 +18,14 @@ from datasets import Dataset, Features, IterableDataset, List, Value
 from test_loading import refused
 from test_tasks import all_losses
 
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import LoadConfig
 from hf_llc.embedded import model_path, text_path
 from hf_llc.loading.problem_loader import load_problem
 from hf_llc.loading.tasks import long_documents
 from hf_llc.loading.tasks.context_length import context_of, length_for
 from hf_llc.problem import Problem
-from hf_llc.progress import TimeIsUp, Watch, watch, watching
+from hf_llc.progress import Watch, watch, watching
 
 PAD = 0
 TEXTS = {"text": tiny.SENTENCES}

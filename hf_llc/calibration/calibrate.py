@@ -16,12 +16,13 @@ from torch import Tensor
 
 from hf_llc.calibration.ladder import come_from_above, is_lost, keep_localization
 from hf_llc.calibration.pilot import PILOT, Pilot, initial_law
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import Journal, StageFolder
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.samplers import SAMPLERS, SGLD
 from hf_llc.samplers.effective_step import relaxing_localization
 from hf_llc.samplers.walk import Walk

@@ -18,11 +18,12 @@ from torch import Tensor
 from hf_llc.backend.memory import available_bytes
 from hf_llc.backend.random_streams import counter_seed
 from hf_llc.calibration.energy import AtWStar, Energy
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import KeptTensors, StageFolder
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.ranges import Range
 
 _GRADIENTS = 30
@@ -56,7 +57,7 @@ _COPIES = 16
 """Tensors as large as the weights in a descent, beside its history (measured)."""
 
 AFTER_CHAINS = "measure heat"
-"""The stage of `progress.ENDS` by whose end a descent from the end of a chain is over."""
+"""The stage of `clock.ENDS` by whose end a descent from the end of a chain is over."""
 
 _ROUNDING = 2e-7
 """Rounding error of a mean loss in float32, as a share of it."""

@@ -22,12 +22,13 @@ from torch import Tensor
 from hf_llc.calibration.friction import FRICTION, largest_effective_step, limit_effective_step
 from hf_llc.calibration.gradient_noise import gradient_noise
 from hf_llc.calibration.noise_spectrum import Spectrum, gradients_of, noise_spectrum
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import SampleConfig
 from hf_llc.posterior.curvature import STABLE, Curvature
 from hf_llc.posterior.law import Law
 from hf_llc.posterior.posterior import Posterior
 from hf_llc.posterior.stage_files import Journal
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.samplers import BAOAB
 from hf_llc.samplers.effective_step import effective_step_size, relaxing_localization
 from hf_llc.samplers.walk import Walk

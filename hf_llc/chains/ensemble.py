@@ -16,12 +16,13 @@ from hf_llc.chains.cost import gradients_behind, kernel_of, law_of, work_of_step
 from hf_llc.chains.run_chains import Progress, run_chains
 from hf_llc.chains.running_estimate import RunningEstimate
 from hf_llc.chains.stretch import Stretch
+from hf_llc.clock import TimeIsUp
 from hf_llc.observables import Observable
 from hf_llc.observables.draw_store import DrawStore
 from hf_llc.observables.observable import Observer
 from hf_llc.parallel.processes import Processes, chain_batches
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.observations import Observations, join_observations
 from hf_llc.records.trace import Trace, first_steps, join_chains

@@ -12,6 +12,7 @@ from typing import Any
 import datasets
 import transformers
 
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import LoadConfig
 from hf_llc.errors import InputError
 from hf_llc.loading.data_sources import column, materialize, open_data
@@ -29,7 +30,6 @@ from hf_llc.loading.tensor_data import check_finite, dataset_of, is_tensors
 from hf_llc.parallel.processes import process_state
 from hf_llc.parallel.sharding import hash_of, is_sharded
 from hf_llc.problem import Problem
-from hf_llc.progress import TimeIsUp
 
 
 def load_problem(

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
+from hf_llc.clock import TimeIsUp
 from hf_llc.posterior.chain_buffer import ChainBuffer
 from hf_llc.posterior.stage_files import KeptTensors
 from hf_llc.problem import Problem
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 
 _KEPT_BYTES = 2 * 2**30
 """Gradients of all examples up to this size are kept, by each process. The limit does not depend on what is free: the

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from hf_llc.backend.activation_checkpointing import kept_bytes
 from hf_llc.backend.cuda_graphs import GradientGraphs
+from hf_llc.clock import TimeIsUp
 from hf_llc.parallel.group import Group
 from hf_llc.posterior.anchor_gradients import AnchorGradients
 from hf_llc.posterior.backward_steps import gradients_handed_over
@@ -21,7 +22,7 @@ from hf_llc.posterior.kept_sum import KeptSum
 from hf_llc.posterior.minibatches import Minibatches
 from hf_llc.posterior.one_pass import OnePass
 from hf_llc.problem import Problem
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 
 _MOST_RECORDED = 8
 """Forward passes up to which a gradient is recorded as one CUDA graph."""
@@ -51,7 +52,7 @@ class Posterior:
         one_pass: loss and gradient of one forward and backward pass.
         anchor_gradients: ∇L_n(w*), and ∇L_B(w*) of minibatches.
         kept_losses: where `init_losses` are kept while they are computed; None: nowhere.
-        losses_end: stage by whose time they must be known (`hf_llc.progress.ENDS`).
+        losses_end: stage by whose time they must be known (`hf_llc.clock.ENDS`).
         loss_cost: time of an example's loss beside that of its gradient.
         kept_sum: where a long gradient is kept while it is summed, by a process alone; None: nowhere.
     """

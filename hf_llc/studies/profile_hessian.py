@@ -7,12 +7,13 @@ import shutil
 from dataclasses import dataclass
 from typing import Any
 
+from hf_llc.clock import TimeIsUp
 from hf_llc.config import SampleConfig
 from hf_llc.judging.quadratic import Quadratic
 from hf_llc.parallel.processes import Processes
 from hf_llc.posterior.hessian import probe_spectrum, product_cost, slope_spectrum
 from hf_llc.posterior.posterior import Posterior
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.seals import load_value, save_value
 from hf_llc.studies.profile_settings import HessianSettings
 from hf_llc.workflow.run import Run

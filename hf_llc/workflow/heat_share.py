@@ -18,9 +18,10 @@ from hf_llc.calibration.noise_spectrum import (
 )
 from hf_llc.chains.cost import law_of
 from hf_llc.chains.ensemble import Sampling
+from hf_llc.clock import TimeIsUp
 from hf_llc.judging import statistics
 from hf_llc.posterior.stage_files import Journal, StageFolder
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.records.chain_settings import ChainSettings
 from hf_llc.records.trace import Trace
 

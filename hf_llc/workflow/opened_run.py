@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from hf_llc.clock import TimeIsUp
 from hf_llc.components.part_of import part_of
 from hf_llc.config import LoadConfig, SampleConfig
 from hf_llc.errors import FolderError, InputError, OutOfTime
@@ -23,7 +24,7 @@ from hf_llc.parallel.sharding import is_sharded
 from hf_llc.posterior.restriction import restricted
 from hf_llc.posterior.weights import preserved
 from hf_llc.problem import Problem
-from hf_llc.progress import TimeIsUp, watch
+from hf_llc.progress import watch
 from hf_llc.weights_setting import weights_name
 from hf_llc.workflow.forecast import Foresee, work_of_chains
 from hf_llc.workflow.identity import asked_of, identity_of

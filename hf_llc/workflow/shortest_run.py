@@ -46,7 +46,7 @@ class Shortest(NamedTuple):
     sample: float
 
     def after(self) -> dict[str, float]:
-        """Stage of `progress.ENDS` → what those after it take."""
+        """Stage of `clock.ENDS` → what those after it take."""
         before = {"L_n(w*)": self.again + self.calibrate, "minimize": self.again + self.calibrate}
         stages = (*before, "calibrate", "descend", "descended")
         return {name: before.get(name, 0.0) + self.sample for name in stages}
