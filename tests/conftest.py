@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import gc
 import os
 import shutil
 import tempfile
@@ -31,6 +32,12 @@ if not torch.cuda.is_available():
     collect_ignore = ["test_cuda.py"]
 
 
+def pytest_collection_finish() -> None:
+    """What has been imported stays: the collector of garbage need not look through it, half a second each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def no_width(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody says how wide the terminal is, so texts have their full width; tests of narrow ones set COLUMNS."""
@@ -48,6 +55,15 @@ def data_folder() -> Callable[[str], Path]:
         return folder
 
     return find
+
+
+@pytest.fixture(autouse=True)
+def quick_pictures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are blank in tests that do not look at them: those without `drawn` and without the mark `pictures`."""
+    if "drawn" not in request.fixturenames and not request.node.get_closest_marker("pictures"):
+        import blank
+
+        monkeypatch.setattr(blank.Figure, "savefig", blank.save)
 
 
 @pytest.fixture

@@ -18,10 +18,12 @@ import time
 from pathlib import Path
 from unittest import mock
 
+import blank
+
 ROOT = Path(__file__).parent.parent
 
 IMPORTED = (
-    *("worker", "matplotlib.backends.backend_agg", "transformers.pipelines", "torch.distributed.fsdp"),
+    *("worker", "blank", "matplotlib.backends.backend_agg", "transformers.pipelines", "torch.distributed.fsdp"),
     *("hf_llc.cli.entry_point", "hf_llc.studies.measure_curve", "hf_llc.publishing.trace_plot", "hf_llc.callback"),
 )
 """Modules that are imported once. They compute nothing, so that children begin as fresh processes do."""
@@ -114,6 +116,8 @@ def _run(script: str, arguments: tuple[str, ...], rank: int, count: int, place: 
         numbers = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
         os.environ |= {name: str(value) for name, value in numbers.items()}
         os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": place}
+    if Path(script).parent == ROOT / "tests":  # nobody looks at their pictures
+        mock.patch("matplotlib.figure.Figure.savefig", blank.save).start()
     sys.argv = [script, *arguments]
     sys.path.insert(0, str(Path(script).parent))
     try:

@@ -82,7 +82,7 @@ def test_cells_beyond_stability_are_marked_lost(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_localization_that_makes_the_answer_has_no_plateau(tmp_path: Path) -> None:
     """γ of the size of nβh: λ̂ moves by a third or so from cell to cell."""
-    found = calibrated(power_problem(H), tmp_path, localization=50.0, max_steps=8000)
+    found = calibrated(power_problem(H), tmp_path, localization=50.0, max_steps=4000)
     llc = [cell.llc for cell in found.along("localization")]
     assert llc == sorted(llc, reverse=True) and not any(cell.is_plateau for cell in found.along("localization"))
     assert "no plateau in γ" in render(found)

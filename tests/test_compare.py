@@ -90,6 +90,7 @@ def test_errors_beside_those_of_sampling_are_kept() -> None:
     assert error == pytest.approx(5.0, rel=0.01)
 
 
+@pytest.mark.pictures
 def test_table_files_and_picture(pair: list[LLCResult], capsys: pytest.CaptureFixture[str]) -> None:
     for name, result in zip("ab", pair, strict=True):
         result.save(name)

@@ -142,6 +142,7 @@ def test_refused_in_a_line(more: dict[str, Any], match: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value) and not list((tmp_path / "out").glob("*/*"))
 
 
+@pytest.mark.pictures
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
@@ -172,6 +173,7 @@ def test_heads_of_a_language_model_and_panels(tmp_path: Path, monkeypatch: pytes
     assert curve.components == ["l0h0", "l0h1", "l1h0", "l1h1", "all"] and curve.steps == [1, 2]
 
 
+@pytest.mark.pictures
 def test_pictures_of_all_kinds(tmp_path: Path) -> None:
     def table(names: list[str], shift: float) -> ComponentTable:
         rows = [

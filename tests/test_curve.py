@@ -79,6 +79,7 @@ def test_a_curve_of_a_part_of_the_weights(tmp_path: Path) -> None:
     assert json.loads(Path("out/curve.json").read_text())["settings"]["weights"] == "0.weight"
 
 
+@pytest.mark.pictures
 def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
