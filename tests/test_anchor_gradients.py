@@ -73,6 +73,7 @@ def test_a_step_takes_one_gradient() -> None:
     assert passes == [4]
 
 
+@pytest.mark.slow
 def test_the_same_chain_as_without(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what it took is what it says: every gradient of a batch, the table aside."""
     asked = SampleConfig(

@@ -88,6 +88,7 @@ def circle(root: Path) -> list[str]:
     return []
 
 
+@pytest.mark.slow
 def test_no_import_runs_upward() -> None:
     assert upward(ROOT) == []
 

@@ -192,6 +192,7 @@ def _limited(argv: list[str], size: int, script: Path) -> tuple[int | None, str]
     return program.processes[0].exitcode, said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "code"), [(1000, 2), (10_000, 1)], ids=["full from the start", "full on the way"])
 def test_full_disk(size: int, code: int, here: Path) -> None:
     """Said in one line; no half-written file under a final name; the same command goes on when there is room."""

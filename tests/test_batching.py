@@ -70,6 +70,7 @@ def test_the_measurement_takes_the_fastest_round_of_each_way(monkeypatch: pytest
     assert calls == {1: 6, 3: 6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seconds", "size"), [((1.0, 1.0), 3), ((1.0, 9.0), 1)], ids=["together", "one by one"])
 def test_auto_is_the_same_as_saying_it(
     monkeypatch: pytest.MonkeyPatch, seconds: tuple[float, float], size: int

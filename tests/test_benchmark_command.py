@@ -32,6 +32,7 @@ def on_a_grid(target: Target, edge: float) -> float:
     return float((energy * weight).sum() / weight.sum())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "edge"), [("crossing-2-2", 2.0), ("crossing-2-4", 2.0), ("quartic", 1.0)])
 def test_quadrature_agrees_with_a_grid(name: str, edge: float) -> None:
     target = TARGETS[name]()
@@ -43,6 +44,7 @@ def test_quadratic_is_the_formula() -> None:
     assert TARGETS["quadratic"]().exact == pytest.approx(0.5 * (nbeta * h / (nbeta * h + 1)).sum(), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_noisy_labels_stand_at_a_minimum_with_the_directions_that_theory_counts() -> None:
     target = TARGETS["noisy-labels"]()
     problem = target.problem
@@ -151,6 +153,7 @@ def test_a_row_without_a_number_is_not_right() -> None:
     assert not row.is_right
 
 
+@pytest.mark.slow
 def test_it_shows_how_far_it_is(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """A target takes a minute on a busy machine."""
     monkeypatch.setattr("hf_llc.studies.sampler_benchmark._GRADIENTS", 400)

@@ -123,6 +123,7 @@ def test_a_line_says_what_happened() -> None:
     )
 
 
+@pytest.mark.slow
 def test_efficiency_writes_its_table(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -154,6 +155,7 @@ def test_no_data_or_reference_is_refused_in_a_line(
         known.referred(language_model(), tmp_path, localization=10.0)
 
 
+@pytest.mark.slow
 def test_reference_belongs_to_a_point(tmp_path: Path) -> None:
     case = language_model()
     known.at_minimum(case, tmp_path, steps=20)
@@ -182,6 +184,7 @@ def test_stories(data_folder, tmp_path: Path) -> None:
     assert math.isfinite(curve.llc[-1])
 
 
+@pytest.mark.slow
 def test_devinterp(network: known.Known) -> None:
     pytest.importorskip("devinterp")
     models = [network, known.Known(language_model(), 1.0, 0.0, 30.0, 10.0, "")]
@@ -254,6 +257,7 @@ def test_scaling(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(row["rate"][0] > 0 for row in found["processes"].values())
 
 
+@pytest.mark.slow
 def test_scaling_of_the_embedded_model(tmp_path: Path) -> None:
     """What each process does, in this one: launching it is the same for all cases."""
     scaling.estimate("embedded", 2, tmp_path, device="cpu", chains=2)

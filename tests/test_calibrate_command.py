@@ -88,11 +88,13 @@ def test_localization_that_makes_the_answer_has_no_plateau(tmp_path: Path) -> No
     assert "no plateau in γ" in render(found)
 
 
+@pytest.mark.slow
 def test_no_localization_has_no_neighbours(tmp_path: Path) -> None:
     found = calibrated(power_problem(H), tmp_path, localization=0.0)
     assert [cell.factor for cell in found.along("localization")] == [1.0] and len(found.along("step_size")) == 5
 
 
+@pytest.mark.slow
 def test_chosen_settings_that_are_not_fit_are_mended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The pilot misjudges ε, tenfold: the grid is around an ε at which chains say that it is not too large."""
     pilot = run_module.calibrate
@@ -105,6 +107,7 @@ def test_chosen_settings_that_are_not_fit_are_mended(monkeypatch: pytest.MonkeyP
     assert found.settings["step_size"] == found.along("step_size")[2].step_size < found.found["step_size"] / 2
 
 
+@pytest.mark.slow
 def test_settings_that_are_not_fit_say_so(tmp_path: Path) -> None:
     """ε is given, so that nothing can be mended: the text and the file of settings begin with what is wrong."""
     given = {"localization": 10.0, "batch_size": 8, "max_steps": 400, "gradient": "plain", "friction": 0.3}

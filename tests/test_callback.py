@@ -48,6 +48,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> transformers.Trainer:
     return train_worker.run(tmp_path_factory.mktemp("bare"), None)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("every", "steps"), [("epoch", [8, 16]), (5, [5, 10, 15]), ("save", [8, 16])])
 def test_training_does_not_notice(
     bare: transformers.Trainer, tmp_path: Path, every: str | int, steps: list[int]
@@ -69,6 +70,7 @@ def test_training_does_not_notice(
     assert callback.results[steps[0]].llc != callback.results[steps[-1]].llc
 
 
+@pytest.mark.slow
 def test_trackers_get_it(tmp_path: Path) -> None:
     trainer, seen = train_worker.trainer(tmp_path, max_steps=4), Seen()
     trainer.add_callback(seen)  # before the callback, as those of report_to are
@@ -82,6 +84,7 @@ def test_trackers_get_it(tmp_path: Path) -> None:
         assert (entry["llc"], entry["llc_se"], entry["llc_init_loss"]) == (result.llc, result.llc_se, result.init_loss)
 
 
+@pytest.mark.slow
 def test_one_training_has_one_law_also_when_it_is_resumed(tmp_path: Path) -> None:
     """γ, nβ, ε and friction are found once; a training resumed after that measurement goes on with them."""
     settings: dict[str, Any] = {
@@ -228,6 +231,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: type(fault).__name__)
 def test_a_fault_is_a_warning_and_training_goes_on(
     bare: transformers.Trainer,
@@ -266,6 +270,7 @@ def test_weights_that_become_nan_are_a_warning(tmp_path: Path, caplog: pytest.Lo
     assert "a weight is NaN or infinite" in caplog.text
 
 
+@pytest.mark.slow
 def test_a_bad_verdict_comes_with_what_to_do_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     trainer = train_worker.trainer(tmp_path, max_steps=4)
     trainer.add_callback(LLCCallback(trainer, every=2, data=train_worker.TEXTS, **train_worker.SETTINGS))
@@ -275,6 +280,7 @@ def test_a_bad_verdict_comes_with_what_to_do_once(tmp_path: Path, caplog: pytest
     assert "llc is not to be trusted at step 2: not a minimum → not here, because the model has learnt nothing" in text
 
 
+@pytest.mark.slow
 def test_training_can_be_interrupted_while_it_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
@@ -284,6 +290,7 @@ def test_training_can_be_interrupted_while_it_waits(tmp_path: Path, monkeypatch:
         train_worker.run(tmp_path, "epoch")
 
 
+@pytest.mark.slow
 def test_a_part_of_the_weights(tmp_path: Path) -> None:
     """λ̂ of a head along training, which goes on with all weights as they were."""
     trainer = train_worker.trainer(tmp_path, max_steps=2)
@@ -297,6 +304,7 @@ def test_a_part_of_the_weights(tmp_path: Path) -> None:
         LLCCallback(trainer, data=train_worker.TEXTS, weights="l7", name="other")
 
 
+@pytest.mark.slow
 def test_two_callbacks_have_names(tmp_path: Path) -> None:
     trainer = train_worker.trainer(tmp_path, max_steps=2)
     for name, count in (("train", 8), ("val", 6)):
@@ -319,6 +327,7 @@ def test_sharded_weights_are_refused(tmp_path: Path) -> None:
         LLCCallback(trainer, data=train_worker.TEXTS)
 
 
+@pytest.mark.slow
 def test_example_for_an_accelerate_loop(monkeypatch: pytest.MonkeyPatch) -> None:
     """The docstring's loop runs and logs at each epoch."""
     accelerator = accelerate.Accelerator(cpu=True)

@@ -84,6 +84,7 @@ def run(
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_batched_chains_follow_single_ones(sampler: str, tmp_path: Path) -> None:
     """The same noise and batches: equal to rounding in the first steps."""
@@ -103,6 +104,7 @@ def test_chains_differ(tmp_path: Path) -> None:
     assert not np.array_equal(trace.init_loss[0], trace.init_loss[1]), "both chains walk the same batches"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "batch_size", "gradient"),
     [

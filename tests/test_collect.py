@@ -112,6 +112,7 @@ def test_no_network_is_said(runs: Path, capsys: pytest.CaptureFixture[str]) -> N
     assert "offline mode is on; unset HF_HUB_OFFLINE" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_onto_the_hub(runs: Path, hub: Hub) -> None:
     command = ["collect", "runs", "--output", "o.parquet", "--repo", "me/results"]
     done = hub.fork(*command, user="me")

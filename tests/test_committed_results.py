@@ -234,6 +234,7 @@ SHOWN: dict[str, Callable[[list[Axes], list[Row], list[Row]], None]] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RESULTS)
 def test_plot_only_makes_figure_numbers_and_sentence_again(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, drawn: list[Figure]

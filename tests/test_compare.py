@@ -90,6 +90,7 @@ def test_errors_beside_those_of_sampling_are_kept() -> None:
     assert error == pytest.approx(5.0, rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_table_files_and_picture(pair: list[LLCResult], capsys: pytest.CaptureFixture[str]) -> None:
     for name, result in zip("ab", pair, strict=True):
@@ -133,6 +134,7 @@ def test_other_differences_are_named(pair: list[LLCResult], changes: dict[str, A
     assert found.rows[1].is_paired == ("seed" not in changes)
 
 
+@pytest.mark.slow
 def test_a_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its checkpoints in order, with the errors that the curve itself prints."""
     more = ["--step-size", "2e-4", "--num-draws", "100"]

@@ -52,6 +52,7 @@ def measured(
     return measure(checkpoints, load, sample, components=components, output=folder, progress=False, **keywords)
 
 
+@pytest.mark.slow
 def test_each_checkpoint_is_a_table_at_the_settings_of_one(tmp_path: Path) -> None:
     """Each λ̂ is, bit for bit, that of a table of its own; what is "auto" is decided on the last checkpoint."""
     checkpoints, load = points(tmp_path)
@@ -116,6 +117,7 @@ def test_files_and_resuming(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         measured(tmp_path / "b", checkpoints, load)
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_breaks_is_left_out(tmp_path: Path) -> None:
     checkpoints, load = points(tmp_path)
     (tmp_path / "step10.safetensors").write_bytes(b"no weights")
@@ -142,6 +144,7 @@ def test_refused_in_a_line(more: dict[str, Any], match: str, tmp_path: Path) -> 
     assert "\n" not in str(caught.value) and not list((tmp_path / "out").glob("*/*"))
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.chdir(tmp_path)
@@ -173,6 +176,7 @@ def test_heads_of_a_language_model_and_panels(tmp_path: Path, monkeypatch: pytes
     assert curve.components == ["l0h0", "l0h1", "l1h0", "l1h1", "all"] and curve.steps == [1, 2]
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_pictures_of_all_kinds(tmp_path: Path) -> None:
     def table(names: list[str], shift: float) -> ComponentTable:

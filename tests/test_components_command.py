@@ -56,6 +56,7 @@ def measured(folder: Path, components: str = "0.weight,1.*", **more: Any) -> Com
     return measure(LoadConfig(), sample, given(), components=components, output=folder, progress=False, **keywords)
 
 
+@pytest.mark.pictures
 def test_table_picture_and_folders(tmp_path: Path) -> None:
     lines: list[str] = []
     table = measured(tmp_path / "c", is_partition=True, report=lines.append)
@@ -77,6 +78,7 @@ def test_table_picture_and_folders(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "c" / "1.bias" / "result.json").read_text(encoding="utf-8"))["weights"] == "1.bias"
 
 
+@pytest.mark.slow
 def test_each_component_is_its_own_estimate(tmp_path: Path) -> None:
     """The same draws as `LLCEvaluator(weights=…)`, which for the whole are those of no setting."""
     from hf_llc import LLCEvaluator
@@ -88,6 +90,7 @@ def test_each_component_is_its_own_estimate(tmp_path: Path) -> None:
     assert not table.is_partition and table.coupling is None
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is finished is read; a fault in the middle loses nothing."""
     whole = measured(tmp_path / "a")
@@ -111,6 +114,7 @@ def test_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert measured(tmp_path / "b", "0.weight", overwrite=True).rows[0].llc == whole.rows[0].llc
 
 
+@pytest.mark.slow
 def test_settings_left_open_are_those_of_the_whole(tmp_path: Path) -> None:
     more = {"step_size": "auto", "localization": "auto", "max_steps": 60, "num_burnin_steps": "auto", "sampler": "auto"}
     shared = measured(tmp_path / "a", "1.bias", **more)
@@ -172,6 +176,7 @@ def test_refusals_leave_nothing(more: dict[str, Any], message: str, tmp_path: Pa
     assert not (tmp_path / "c" / "all").exists() and not (tmp_path / "c" / "run.json").exists()
 
 
+@pytest.mark.slow
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny.save_llama(tmp_path / "llama")
     (tmp_path / "text.txt").write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
@@ -215,6 +220,7 @@ def table_of(names: list[str]) -> ComponentTable:
     ],
     ids=len,
 )
+@pytest.mark.pictures
 def test_pictures_of_all_kinds(names: list[str], tmp_path: Path) -> None:
     plot_components(table_of(names), tmp_path / "x.png")
     assert (tmp_path / "x.png").stat().st_size > 5000

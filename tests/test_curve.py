@@ -73,12 +73,14 @@ def stamps() -> dict[str, int]:
     return {path.parent.name: path.stat().st_mtime_ns for path in Path("out").glob("*/result.json")}
 
 
+@pytest.mark.slow
 def test_a_curve_of_a_part_of_the_weights(tmp_path: Path) -> None:
     main(command(series(tmp_path), "--quiet", "--step-size", "1e-4", "--weights", "0.weight"))
     assert [(result.weights, result.num_parameters) for result in results().values()] == [("0.weight", 48)] * 3
     assert json.loads(Path("out/curve.json").read_text())["settings"]["weights"] == "0.weight"
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -116,6 +118,7 @@ def test_the_last_checkpoint_decides_and_all_points_are_those_of_the_evaluator(
         assert image.size == (1008, 748)
 
 
+@pytest.mark.slow
 def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     """A second run does nothing; a lost result and a new checkpoint are added, with the ε of the first run."""
     files = series(tmp_path)
@@ -137,6 +140,7 @@ def test_only_what_is_missing_is_done(tmp_path: Path) -> None:
     assert results()["step300"].llc == results()["step2"].llc
 
 
+@pytest.mark.slow
 def test_other_settings_in_the_folder_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = series(tmp_path, (1, 2))
     main(command(files, "--quiet", "--step-size", "1e-3"))
@@ -179,6 +183,7 @@ def test_minimized_points_tell_both_losses(tmp_path: Path) -> None:
     assert minimized is not None and points[0]["loss"] == minimized["loss_before"]
 
 
+@pytest.mark.slow
 def test_all_trustworthy_is_code_0(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Two checkpoints at the same minimum."""
     files = series(tmp_path, (5, 6))
@@ -225,6 +230,7 @@ def refs(*names: str) -> Any:
     return lambda: SimpleNamespace(list_repo_refs=lambda model: known)
 
 
+@pytest.mark.slow
 def test_revisions_of_a_hub_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Matching branches in natural order; each is asked of the estimate by its name."""
     monkeypatch.setattr(huggingface_hub, "HfApi", refs("main", "step1000", "step512", "step64"))
@@ -449,6 +455,7 @@ def test_a_curve_says_what_to_do_about_each_kind_of_bad_verdict() -> None:
     assert remedy_for(SampleConfig(), make_result()) == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps", "scale"), [([0, 64, 512], "symlog"), ([1, 64, 512], "log")])
 def test_log_axis_with_and_without_a_step_0(tmp_path: Path, steps: list[int], scale: str, drawn: list[Figure]) -> None:
     """A step 0 is a place of its own left of the others, which are as far apart as their logarithms."""
@@ -501,6 +508,7 @@ def test_fashion_mnist_script(data_folder: Any, monkeypatch: pytest.MonkeyPatch,
     assert sum(p.numel() for p in fashion_mnist_curve.network()[0].parameters()) == 421_642
 
 
+@pytest.mark.slow
 def test_a_limit_is_that_of_the_whole_curve(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The first point has twice the share of the others; one without time is not measured, and the curve says so."""
     limits: list[float] = []
@@ -536,6 +544,7 @@ def test_a_name_without_a_number_is_left_out_and_never_first() -> None:
     assert left.skipped == {"epoch_init": "no step in its name"} and left.meant_by("last") == "epoch_3"
 
 
+@pytest.mark.slow
 def test_a_curve_calibrated_on_its_first_checkpoint_goes_on_with_it(tmp_path: Path) -> None:
     files = series(tmp_path)
     main(command(files, "--quiet", "--step-size", "1e-4", "--calibrate-on", "first"))

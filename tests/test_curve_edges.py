@@ -61,6 +61,7 @@ def spoil(file: str, kind: str) -> None:
         save_file({name: x * torch.nan for name, x in load_file(path).items()}, path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cut off", "a pointer of git-lfs", "empty", "other shapes", "NaN"])
 @pytest.mark.parametrize("place", [0, 2], ids=["first", "last"])
 def test_one_broken_checkpoint_does_not_cost_the_others(
@@ -216,6 +217,7 @@ DAMAGE: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damage", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_point_is_no_broken_checkpoint(
     damage: Callable[[Path], Any], measured: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -253,6 +255,7 @@ def named_checkpoints(*scales: float) -> dict[str, Any]:
     return {"checkpoints": series, "dataset": data, "progress": False}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("scales", "hardest"),
     [
@@ -274,6 +277,7 @@ def test_the_stiffest_of_three_decides(scales: tuple[float, ...], hardest: str, 
         assert said[0].startswith(f"{hardest} decides the settings: the largest curvature of nβL (first ")
 
 
+@pytest.mark.slow
 def test_the_checkpoint_that_decides_is_loaded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Three are looked at, two are loaded again; λ̂ is as where the one that decides is named."""
     sample = SampleConfig(num_chains=2, num_draws=10, max_steps=40, batch_size=20, check_localization=False)
@@ -296,6 +300,7 @@ def test_the_checkpoint_that_decides_is_loaded_once(tmp_path: Path, monkeypatch:
     assert all(work == Range(240, 240, 240) for plan in looks for work in plan.values()), "twelve gradients of twenty"
 
 
+@pytest.mark.slow
 def test_a_point_goes_on_to_the_error_asked_for(tmp_path: Path) -> None:
     """As an estimate by itself does, from the steps of the checkpoint that decided; given steps stay."""
     common = {"num_chains": 2, "num_draws": 20, "batch_size": 20, "check_localization": False, "target_se": 0.0915}
@@ -339,6 +344,7 @@ def test_steps_that_place_nothing_are_refused(names: tuple[str, ...], given: dic
         SeriesLeft([Checkpoint(name, {}) for name in names], print, steps=given).skip_without_steps()
 
 
+@pytest.mark.slow
 def test_a_weights_file_alone_is_a_point_of_its_curve(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """By name, `estimate` measures what `curve` does, the same bits."""
     files = series(tmp_path, (1, 2))

@@ -16,6 +16,8 @@ from hf_llc.seals import load_sealed_json, run_of, save_sealed_json
 from hf_llc.studies.calibration import Calibration
 from hf_llc.studies.profile_table import Profile
 
+pytestmark = pytest.mark.pictures
+
 POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:0123\nsize 12345\n"
 
 
@@ -59,6 +61,7 @@ def test_a_result_is_shown_without_its_trace(
     assert "trace.safetensors" in capsys.readouterr().err and not Path("README.md").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["pointer", "cut off", "empty"])
 def test_a_damaged_result_is_named(folder: Path, how: str, capsys: pytest.CaptureFixture[str]) -> None:
     damage(folder / "result.json", how)

@@ -57,6 +57,7 @@ def contents(tmp_path: Path) -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_pointers_of_git_lfs_are_no_data(whole: Path, tmp_path: Path) -> None:
     """Of every kind: as a file, beside a sound one in a folder, in a stream, and where `save_to_disk` wrote."""

@@ -131,6 +131,7 @@ SETTINGS = SampleConfig(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_point_above_its_minimum_is_named_early_and_its_estimate_mended() -> None:
     """λ̂ from w* is short of λ̂ from the minimum by nβ(L(w*) − L(w₁)), which `llc` + `loss_drop` puts back."""
     exact = expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=100.0, localization=3.0)
@@ -199,6 +200,7 @@ def long_descent(model: nn.Module, x: Tensor, y: Tensor, law: Law) -> float:
     return values[0] - min(values)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [50, 150])
 def test_tanh_network_along_its_training(steps: int) -> None:
     """Thirty gradients find nearly all that a thousand do, and the verdict follows them."""
@@ -235,6 +237,7 @@ class Saddle(nn.Module):
         return x * (0.5 * (self.w[:20] ** 2).sum() + self.depth * (self.w[20] ** 2 - 1) ** 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("depth", "verdict"), [(0.05, "not a minimum"), (0.0, "trustworthy")])
 def test_a_saddle_without_slope_is_no_minimum(depth: float, verdict: str) -> None:
     """A descent from there finds nothing; one from the end of a chain falls by nβ·depth, and λ̂ is right from there."""

@@ -54,6 +54,7 @@ def r_hat_by_hand(draws: np.ndarray) -> float:
     return max(of_scores(halves), of_scores(np.abs(halves - np.median(halves))))
 
 
+@pytest.mark.slow
 def test_errors_of_oscillating_draws_are_true() -> None:
     """Energies of eight oscillators with little friction, whose correlation falls to zero and rises again and again."""
     turn, rng = np.exp(-0.025 + 0.5j), np.random.default_rng(3)
@@ -72,6 +73,7 @@ def test_r_hat_by_hand(apart: float) -> None:
     assert statistics.r_hat(wide) == pytest.approx(r_hat_by_hand(wide), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("chains", [1, 2, 3, 4, 8])
 def test_standard_error_is_true_for_few_chains(chains: int) -> None:
     """z = mean/se has sd near 1 over 300 repeats with 60 effective draws a chain."""
@@ -139,6 +141,7 @@ def test_good_chains_are_trusted() -> None:
     assert verdict(relaxing(level=50, time=20)) == ("trustworthy", "")
 
 
+@pytest.mark.slow
 def test_each_ill_has_its_name() -> None:
     good = relaxing(level=50, time=20)
     broken = good.copy()

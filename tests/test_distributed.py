@@ -121,6 +121,7 @@ def test_killed_at_random_and_resumed(tmp_path: Path) -> None:
     assert_equal(worker(1, tmp_path / "whole", **settings), killed)
 
 
+@pytest.mark.slow
 def test_a_program_that_fails_in_one_forked_process_fails_the_test(tmp_path: Path) -> None:
     """So that the tests with forked processes can fail: the other process, which waits for it, is ended."""
     script = tmp_path / "fails.py"
@@ -144,6 +145,7 @@ sys.exit(main(["estimate", "--max-seconds", "4", "--output", sys.argv[2]]))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slow", ["0", "1", "01"])
 def test_a_limit_ends_reading_of_data_in_every_process(slow: str, tmp_path: Path) -> None:
     """Whichever of two processes reads without end, and though one waits while the other goes first."""

@@ -48,6 +48,7 @@ def test_auto_stays_within_the_gradients_of_the_paper(size: str, budget: float) 
     assert pilot + looks + sampled <= budget * SIZES[size].num_steps
 
 
+@pytest.mark.slow
 def test_asymptotic_has_full_batches_and_more_data() -> None:
     auto, found = (dln_benchmark.settings(name, "1k", 0.1) for name in ("auto", "asymptotic"))
     assert auto.nbeta is not None and found.nbeta == pytest.approx(100 * auto.nbeta)
@@ -57,6 +58,7 @@ def test_asymptotic_has_full_batches_and_more_data() -> None:
     assert row["llc"] == pytest.approx(row["exact"], rel=0.25)  # its own error: 1,000 gradients are few
 
 
+@pytest.mark.slow
 def test_chains_that_break_start_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """And what they cost is counted; whatever happens, w* is as it was."""
     job = {"size": "1k", "sampler": "auto", "budget": 0.1, "trained": False, "seed": 15}

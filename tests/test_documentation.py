@@ -73,6 +73,7 @@ def pages_with_code() -> list[Any]:
     return [pytest.param(page, id=page.name, marks=each) for page, each in marks.items()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", pages_with_code())
 def test_the_page_runs(page: Path, place: Path, capfd: pytest.CaptureFixture[str]) -> None:
     names: dict[str, Any] = {"__name__": "page"}

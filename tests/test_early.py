@@ -139,6 +139,7 @@ def _lines() -> dict[str, str]:
     return lines
 
 
+@pytest.mark.slow
 def test_bad_arguments_are_refused_before_torch_is_imported(tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a text\n")
     (tmp_path / "zero.csv").touch()

@@ -36,6 +36,7 @@ def compute(
     )
 
 
+@pytest.mark.slow
 def test_defaults_on_a_regular_model() -> None:
     """Linear regression at its least-squares fit: λ̂ = ½ Σ nβh_i/(nβh_i + γ), a little above for ε > 0."""
     generator = torch.Generator().manual_seed(0)
@@ -65,6 +66,7 @@ def test_result_says_how_it_was_made() -> None:
     assert (result.versions["torch"], result.versions["hf_llc"]) == (torch.__version__, hf_llc.__version__)
 
 
+@pytest.mark.slow
 def test_a_fixed_step_has_no_calibration_and_auto_has_one() -> None:
     assert compute().calibration is None
     model = network()
@@ -93,6 +95,7 @@ def test_a_fixed_step_has_no_calibration_and_auto_has_one() -> None:
     assert found.step_size == float(f"{0.25 / found.calibration['curvature']:.3g}")
 
 
+@pytest.mark.slow
 def test_minimize_finds_a_minimum_and_leaves_the_model_alone() -> None:
     model = network()
     data = examples(model)
@@ -151,6 +154,7 @@ def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_another_run_in_the_folder_is_refused_and_named(tmp_path: Path) -> None:
     compute(tmp_path / "run")
     with pytest.raises(InputError, match=r"localization: 5\.0 → 7\.0"):
@@ -223,6 +227,7 @@ def test_divergence_has_its_name(tmp_path: Path) -> None:
     assert LLCResult.load(tmp_path / "run").verdict == "diverged"
 
 
+@pytest.mark.slow
 def test_mala_and_sgld_agree(tmp_path: Path) -> None:
     """Two samplers, one law: within four combined standard errors and the stated step-size bias."""
     common = {

@@ -94,6 +94,7 @@ def run(code: str) -> dict[str, Any]:
     return names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("section", sections())
 def test_the_page_runs(section: str) -> None:
     run(sections()[section])
@@ -108,6 +109,7 @@ def test_the_sampler_of_the_page_is_right() -> None:
     assert abs(result.llc - float((curvatures * variance).sum() / 2)) < 3 * result.llc_se < 0.1 * result.llc
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("right", "wrong"), [("keep**2", "keep"), ("law.nbeta)", "law.nbeta / 2)")])
 def test_the_page_sees_a_fault(right: str, wrong: str) -> None:
     code = sections()["A sampler"]

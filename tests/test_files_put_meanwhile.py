@@ -32,6 +32,8 @@ from hf_llc.studies.curve import Curve, Point
 from hf_llc.workflow.run import Run
 from hf_llc.workflow.run_folder import RunFolder
 
+pytestmark = pytest.mark.pictures
+
 MINE = b'{"mine": 1}'
 NAMES = ("result.json", "card.md", "trace.png", "trace.safetensors", "observations.safetensors")
 
@@ -75,6 +77,7 @@ def of_another_run(name: str, whole: Path) -> bytes:
     return (whole / name).read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("contents", [foreign, of_another_run])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_put_there_while_the_run_works_stays(
@@ -253,6 +256,7 @@ COMMANDS: dict[str, tuple[Callable[[Path], Any], Any, str, tuple[str, ...]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("run", "module", "last", "names"), COMMANDS.values(), ids=COMMANDS.keys())
 def test_files_put_there_while_other_commands_work_stay(
     run: Callable[[Path], Any],
@@ -295,6 +299,7 @@ def test_files_put_there_while_other_commands_work_stay(
     assert code not in (1, 2) and not capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_file_beside_a_finished_curve_is_refused_before_any_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

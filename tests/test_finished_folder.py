@@ -20,6 +20,8 @@ from hf_llc.studies.curve import Curve, Point
 from hf_llc.workflow import estimate_model, run_folder
 from hf_llc.workflow.folder_lock import FolderLock
 
+pytestmark = pytest.mark.pictures
+
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -184,6 +186,7 @@ def test_a_private_folder_of_others_is_refused(make: Callable[[Path], Any], tmp_
         FolderLock(tmp_path).acquire()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_begun_anew_is_gone_on_with(whole: Path, tmp_path: Path) -> None:
     """A kill inside --overwrite after the first removal; the states of the run before lie there no more."""
     folder = copy_of(whole, tmp_path)

@@ -30,6 +30,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return killed_before_its_result(tmp_path_factory.mktemp("begun") / "run")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chains-00001-00001.safetensors", "*"], ids=["a state", "all"])
 def test_chains_do_not_continue_from_a_state_that_is_gone(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -141,6 +142,7 @@ def test_a_file_system_without_locks_is_no_hindrance(tmp_path: Path, monkeypatch
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 def test_a_second_run_after_the_private_folder_was_removed_does_not_end_the_first(
     begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

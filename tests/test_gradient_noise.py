@@ -151,6 +151,7 @@ HOT = SampleConfig(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("spread", "is_hopeless"), [(3.0, True), (0.3, False)])
 def test_chains_end_early_where_noise_dominates(spread: float, is_hopeless: bool) -> None:
     """The heat of a law is the same however long chains run: as soon as it is surely too much they end, and say why."""
@@ -237,6 +238,7 @@ def test_chains_from_far_above_a_minimum_end_at_a_first_look() -> None:
     np.testing.assert_array_equal(other.trace.loss, found.trace.loss)  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
 def test_heat_that_there_was_no_time_to_measure_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     """Half of it is taken off, with the error of a uniform law; that stands among the notes, with what to do."""
 

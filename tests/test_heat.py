@@ -71,6 +71,7 @@ def test_without_noise_all_of_it_counts() -> None:
     assert heating_share(spectrum, 7.0) == pytest.approx(1.0)
 
 
+@pytest.mark.slow
 def test_heat_of_directions_that_localization_holds_is_not_taken_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most noise lies where γ holds the chain: λ̂ is right with the share, and far too low without it."""
     h = torch.cat([torch.full((40,), 2.0), torch.full((760,), 0.002)])

@@ -70,6 +70,7 @@ ASKED = SampleConfig(
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "is_named"), [(0.0, True), (0.1, False)])
 def test_the_verdict_names_it_and_the_number_stands(
     shift: float, is_named: bool, monkeypatch: pytest.MonkeyPatch

@@ -211,6 +211,7 @@ def test_card_metadata(hub: Hub) -> None:
         hub.api().upload_file(repo_id="me/model", path_in_repo="README.md", path_or_fileobj=bad)
 
 
+@pytest.mark.slow
 def test_faults_are_met_in_turn_and_lifted(hub: Hub, tmp_path: Path) -> None:
     hub.put("me/model", FILES)
     hub.fail("info", "no repository")
@@ -302,6 +303,7 @@ def put_model(hub: Hub, tmp_path: Path, name: str = "me/tiny", *, seed: int = 1,
     return hub.put(name, root, **more)
 
 
+@pytest.mark.slow
 def test_transformers_datasets_and_evaluate(hub: Hub, tmp_path: Path) -> None:
     step = put_model(hub, tmp_path, revision="step1000")
     put_model(hub, tmp_path)

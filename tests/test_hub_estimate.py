@@ -76,6 +76,7 @@ def _warm(hub_server: Hub) -> None:
 # What goes into the result
 
 
+@pytest.mark.slow
 def test_commits_of_model_and_data(setting: Setting) -> None:
     result = setting.result(setting.estimate())
     assert (result["model"]["id"], result["model"]["revision"]) == ("org/tiny", setting.model)
@@ -113,6 +114,7 @@ def test_the_head_moves_while_it_loads(setting: Setting) -> None:
     assert hub.head("org/tiny", revision="step1000") != setting.model
 
 
+@pytest.mark.slow
 def test_streaming(setting: Setting) -> None:
     whole = setting.result(setting.estimate("--max-examples", "6"))
     streamed = setting.result(setting.estimate("--streaming", "--max-examples", "6"))
@@ -177,6 +179,7 @@ def test_private_and_gated(setting: Setting) -> None:
 # Refusals: what is not there
 
 
+@pytest.mark.slow
 def test_names_that_are_not_there(setting: Setting) -> None:
     check = "check the spelling; private ones need `hf auth login`"
     setting.refused(setting.estimate("--model", "org/none"), f"no such model, got 'org/none'; {check}")
@@ -279,6 +282,7 @@ def over(setting: Setting, *more: str) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 def test_a_fault_of_each_kind(setting: Setting) -> None:
     for place, names in QUICK.items():
         for name in names:
@@ -316,6 +320,7 @@ def test_a_fault_in_a_stream(setting: Setting) -> None:
     setting.refused(done, "no access to the data set, got 'org/lines'; .*")
 
 
+@pytest.mark.slow
 def test_faults_that_pass_are_not_noticed(setting: Setting) -> None:
     """The client asks again of its own accord; there is no second layer of that here."""
     fail = setting.hub.fail
@@ -350,6 +355,7 @@ def test_damage_that_no_reader_notices(setting: Setting) -> None:
 # What is written
 
 
+@pytest.mark.slow
 def test_nothing_written_names_token_place_or_host(setting: Setting) -> None:
     hub, host = setting.hub, socket.gethostname()
     secrets = [hub.token("me"), str(hub.home), str(setting.folder), str(Path.home()) + "/", os.getcwd()]

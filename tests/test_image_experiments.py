@@ -51,6 +51,7 @@ def test_the_resnet_begins_with_logits_of_zero_and_the_same_weights_for_a_seed()
     assert {(m.momentum, m.eps) for m in norms} == {(0.1, 1e-5)}
 
 
+@pytest.mark.slow
 def test_llc_is_what_the_evaluator_says_and_leaves_the_network_as_found() -> None:
     images = load_images(MADE_UP, "train", shape=(3, 32, 32), max_examples=40).halved()
     model = resnet_cifar10.network(4, seed=0).train()

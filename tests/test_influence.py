@@ -182,6 +182,7 @@ def linear_result(**settings: Any) -> LLCResult:
     )
 
 
+@pytest.mark.slow
 def test_chains_give_the_closed_form() -> None:
     found = linear_result().influence()
     exact = -NBETA / 30 * kernel_of_regression()
@@ -237,6 +238,7 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_command_s_files(measured: Path) -> None:
     out = measured / "out"
     values = json.loads((out / "influence.json").read_text(encoding="utf-8"))
@@ -277,6 +279,7 @@ def test_goes_on_where_it_was(measured: Path, capfd: pytest.CaptureFixture[str])
     assert "holds another run" in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_by_token(measured: Path) -> None:
     data = str(measured / "data.txt")
     out = measured / "token"

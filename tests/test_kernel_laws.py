@@ -48,6 +48,7 @@ def _exact(localization: float = GAMMA) -> float:
     return expected_llc(H.numpy(), sampler="exact", step_size=0.0, nbeta=NBETA, localization=localization)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("localization", [0.0, 30.0])
 @pytest.mark.parametrize(("sampler", "step_size"), [("leimkuhler-matthews", 0.04), ("baoab", 0.04), ("hmc", 0.03)])
 def test_exact_laws(sampler: str, step_size: float, localization: float) -> None:
@@ -62,6 +63,7 @@ def test_exact_laws(sampler: str, step_size: float, localization: float) -> None
     _quadratic(sampler, step_size, _exact(localization), localization=localization)
 
 
+@pytest.mark.slow
 def test_preconditioned_laws() -> None:
     """½ Σ nβh_i/(a_i(1 − εA_i a_i/4)), for a fixed A and for the A that each chain has learnt."""
     law = {"sampler": "psgld", "step_size": 0.03, **LAW}
@@ -75,6 +77,7 @@ def test_preconditioned_laws() -> None:
     assert_mean(draws_of(trace, nbeta=NBETA, burnin=220), float(truth))
 
 
+@pytest.mark.slow
 def test_step_size_bias_of_a_preconditioned_chain() -> None:
     """(ε/8)·E⟨nβ∇L, A∇U⟩ is its exact excess."""
     trace = sample(power_problem(H), sampler=PreconditionedSGLD(0.04, A), num_chains=100, steps=500, **LAW)
@@ -110,6 +113,7 @@ def _noisy(
     return draws_of(trace, nbeta=NBETA, burnin=140), kept[:, np.isfinite(kept[0])]
 
 
+@pytest.mark.slow
 def test_sgld_under_gradient_noise() -> None:
     """Noise of variance V in the force: ½ Σ nβh_i (1 + εV/4)/(a_i(1 − εa_i/4)); none with the control variate."""
     clean = expected_llc(H.numpy(), sampler="sgld", step_size=SMALL, **LAW)
@@ -137,6 +141,7 @@ def _in_turn(problem: Problem, *, chains: int, batch_size: int) -> tuple[float, 
     return float(heat), float(heat + lean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("num_examples", "batch_size"), [(10, 1), pytest.param(24, 3, marks=pytest.mark.slow)])
 def test_which_order_of_batches_biases_and_by_how_much(num_examples: int, batch_size: int) -> None:
     """With label noise, by the exact values of all four: random or in turn, eq. 12 (paired) or eq. 13.
@@ -177,6 +182,7 @@ def test_draws_of_all_examples() -> None:
     np.testing.assert_array_equal(full[0].loss, full[1].loss)
 
 
+@pytest.mark.slow
 def test_losses_of_chains_do_not_go_together() -> None:
     """Their mean spreads as that of independent ones does.
 
@@ -190,6 +196,7 @@ def test_losses_of_chains_do_not_go_together() -> None:
     assert excess.mean(axis=0).var() == pytest.approx(alone, rel=0.25)
 
 
+@pytest.mark.slow
 def test_baoab_under_gradient_noise() -> None:
     """Plain it runs hot, as its temperature says; the control variate restores law and temperature."""
     draws, heat = _noisy("baoab")
@@ -220,6 +227,7 @@ def _heated(friction: float, noise: float) -> tuple[float, float]:
     return total, float(np.mean(momenta))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("friction", [0.1, 1.0])
 def test_heat_of_gradient_noise(friction: float) -> None:
     """The measured power of the gradient noise, times ε_eff/8, is what it adds to λ̂ (up to the stiffness ε a/4)."""
@@ -292,12 +300,14 @@ def _virial(kernel: Kernel, *, chains: int = 100, steps: int = 350, burnin: int 
     return torch.stack(found, dim=1).numpy()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("sampler", "step_size"), [("hmc", 0.02), ("baoab", 0.006), ("leimkuhler-matthews", 0.012)])
 def test_virial_identity(sampler: str, step_size: float) -> None:
     """E[½⟨w − w*, ∇U⟩] = d/2 on a small nonlinear network, for exact samplers and for fine steps of the others."""
     assert_mean(_virial(make_kernel(sampler, step_size, num_leapfrog_steps=4)), 9 / 2)
 
 
+@pytest.mark.slow
 def test_virial_identity_sees_a_fault(monkeypatch: pytest.MonkeyPatch) -> None:
     doubled_noise(monkeypatch)
     with pytest.raises(AssertionError, match="standard errors"):
@@ -347,6 +357,7 @@ def _sound(sampler: str) -> None:
     _law(sampler)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "fault"),
     [
@@ -366,6 +377,7 @@ def test_planted_faults_are_caught(
         _law(sampler)
 
 
+@pytest.mark.slow
 def test_a_step_size_that_falls_in_the_kept_draws_leaves_their_law() -> None:
     """Against quadrature, on a loss without a largest curvature: ε falls in kept draws, by half and more."""
     h, kernel = H.double().numpy(), BAOAB(0.015, friction=0.2, adapt_step_size=True)

@@ -43,6 +43,7 @@ def exact(localization: float, steep: float = STEEP) -> float:
     return D * float((energy * weight).sum() / weight.sum())
 
 
+@pytest.mark.slow
 def test_a_flat_point_between_walls() -> None:
     """The pilot is thrown out at its weak γ; from above it comes to one that holds, and λ̂ there is right."""
     result = estimate_problem(walled(), ASKED)
@@ -53,6 +54,7 @@ def test_a_flat_point_between_walls() -> None:
     assert abs(result.llc - truth) < 4 * result.llc_se and result.llc_se < 0.2 * truth
 
 
+@pytest.mark.slow
 def test_a_pilot_that_is_thrown_out_with_a_finite_loss_is_lost() -> None:
     """With this seed the last pilot ends at 7·10¹⁰ for λ̂, of 6 parameters: its curvature there is none to go by."""
     problem = walled()
@@ -88,6 +90,7 @@ def test_without_the_ladder_it_diverges(monkeypatch: pytest.MonkeyPatch) -> None
     assert estimate_problem(walled(), ASKED).verdict == "diverged"
 
 
+@pytest.mark.slow
 def test_a_rung_that_loses_the_model_is_not_taken() -> None:
     """A quarter of the way to the loss of a constant predictor is too far: γ stays stronger."""
     found = {}

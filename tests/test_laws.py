@@ -39,6 +39,7 @@ def _quadratic(sampler: str, step_size: float, *, localization: float = GAMMA, c
     assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("localization", [0.0, 3.0, 30.0])
 @pytest.mark.parametrize(("sampler", "step_size"), [("sgld", 0.01), ("sgld", 0.04), ("mala", 0.01), ("mala", 0.04)])
 def test_quadratic_law(sampler: str, step_size: float, localization: float) -> None:
@@ -46,6 +47,7 @@ def test_quadratic_law(sampler: str, step_size: float, localization: float) -> N
     _quadratic(sampler, step_size, localization=localization)
 
 
+@pytest.mark.slow
 def test_sgld_and_mala_laws_differ_at_this_step() -> None:
     """The check can tell SGLD's law from the exact one: MALA's truth is refused for SGLD's draws."""
     trace = sample(
@@ -56,6 +58,7 @@ def test_sgld_and_mala_laws_differ_at_this_step() -> None:
         assert_mean(draws_of(trace, nbeta=NBETA, burnin=200), exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("k", "step_size", "steps"), [(1, 0.5, 600), (2, 0.6, 2000)])
 def test_monomial_law(k: int, step_size: float, steps: int) -> None:
     """L = w^{2k} at γ = 0: E[nβL] = 1/(2k) exactly, at every nβ."""
@@ -87,6 +90,7 @@ def test_flat_monomial_law() -> None:
     assert_mean(draws_of(trace, nbeta=2.0, burnin=1500), 1 / 6)
 
 
+@pytest.mark.slow
 def test_variance_of_the_energy() -> None:
     """MALA on a quadratic: Var of nβ(L − L*) is ½ Σ (nβh_i/a_i)²."""
     trace = sample(
@@ -98,6 +102,7 @@ def test_variance_of_the_energy() -> None:
     assert_mean((draws - mean) ** 2, float((0.5 * (NBETA * H.numpy() / a) ** 2).sum()))
 
 
+@pytest.mark.slow
 def test_step_size_bias_is_the_exact_excess_on_a_quadratic() -> None:
     """(ε/8)·E⟨nβ∇L, ∇U⟩ equals SGLD's λ̂ minus the exact one."""
     law = {"nbeta": NBETA, "localization": GAMMA}
@@ -111,6 +116,7 @@ def test_step_size_bias_is_the_exact_excess_on_a_quadratic() -> None:
     assert statistics.step_size_bias(trace.grad_dot[:, 200:], 0.04) == pytest.approx((0.04 / 8 * measured).mean())
 
 
+@pytest.mark.slow
 def test_localization_reweighted() -> None:
     """λ̂ at γ/2 and 2γ from the draws at γ, against ½ Σ nβh_i/(nβh_i + γ′)."""
     trace = sample(
@@ -206,6 +212,7 @@ def _sound(sampler: str) -> None:
     _quadratic(sampler, 0.02, localization=20.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", [doubled_noise, lost_localization, wrong_n, _double_step])
 @pytest.mark.parametrize("sampler", ["sgld", "mala"])
 def test_planted_faults_are_caught(

@@ -31,6 +31,7 @@ def _folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hf_llc.cli.console.hush", lambda quiet: None)
 
 
+@pytest.mark.slow
 def test_everything_but_the_model_is_taken_over() -> None:
     model = network()
     data = examples(model)
@@ -102,6 +103,7 @@ def test_a_calibration_gives_its_settings() -> None:
         LLCEvaluator(like="c", step_size=2e-3)
 
 
+@pytest.mark.slow
 def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     base = ["--step-size", "1e-6", "--num-chains", "2", "--num-draws", "5", "--num-burnin-steps", "2"]
     assert main(["estimate", *base, "--nbeta", "50", "--max-examples", "20", "--output", "a", "--quiet"]) in (0, 3)
@@ -120,6 +122,7 @@ def test_on_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert not Path("e").exists()
 
 
+@pytest.mark.slow
 def test_a_curve_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Its points have the settings of that run; what contradicts, and other data, are refused before any work."""
     files = series(tmp_path, (2, 10))
@@ -139,6 +142,7 @@ def test_a_curve_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert not Path("four/curve.json").exists()
 
 
+@pytest.mark.slow
 def test_studies_like_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Influence, susceptibility and a profile take its settings and data, a profile all but γ; no other data."""
     given = ["--max-examples", "16", "--max-length", "16", "--num-chains", "2", "--num-draws", "24", "--quiet"]

@@ -46,6 +46,7 @@ def test_copies_are_copies() -> None:
         assert not torch.equal(parameter[2], parameter[0])
 
 
+@pytest.mark.slow
 def test_mala_is_hmc_of_one_leapfrog_step() -> None:
     """The authors ran MALA as HMC with one leapfrog step of size √ε: the same law, so the same λ̂ within its error."""
     n = 100

@@ -171,6 +171,7 @@ def test_a_weight_read_beside_its_gradient_is_refused(tmp_path: Path) -> None:
         run(problem(Detached), tmp_path / "b", step_in_backward=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"step_in_backward": True}, {"gradient_checkpointing": True}])
 @pytest.mark.parametrize("is_narrow", [False, True])
 def test_the_model_is_left_as_found(options: dict, is_narrow: bool, tmp_path: Path) -> None:
@@ -209,6 +210,7 @@ def _round(model: nn.Module, dtype: torch.dtype = torch.bfloat16) -> None:
         parameter.data = parameter.data.to(dtype).float()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("sampler", [*IN_BACKWARD, "mala"])
 def test_a_narrow_anchor_is_the_anchor(
@@ -229,6 +231,7 @@ def test_a_narrow_anchor_is_the_anchor(
         assert {a.data_ptr() for a in posterior.buffer.anchor} == homes, "w* was copied"
 
 
+@pytest.mark.slow
 def test_only_what_is_exact_is_narrowed() -> None:
     """One weight that 16 bits do not hold keeps them all as they are."""
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
@@ -240,6 +243,7 @@ def test_only_what_is_exact_is_narrowed() -> None:
     assert all(p.dtype == torch.float32 and torch.equal(p, b) for p, b in zip(model.parameters(), before, strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step_in_backward", [False, True])
 def test_gradient_checkpointing_changes_no_bit(step_in_backward: bool, tmp_path: Path) -> None:
     plain = run(_language_problem(), tmp_path / "a", step_in_backward=step_in_backward)
@@ -247,6 +251,7 @@ def test_gradient_checkpointing_changes_no_bit(step_in_backward: bool, tmp_path:
     assert_same(plain, twice)
 
 
+@pytest.mark.slow
 def test_gradient_checkpointing_keeps_less() -> None:
     """Kept in eval mode for the backward pass: the input of each layer alone. A model without layers is refused."""
 

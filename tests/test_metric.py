@@ -123,6 +123,7 @@ def test_refusals(arguments: dict[str, Any], message: str) -> None:
         metric.compute(**{"predictions": losses(), "references": [0.5] * 4, **arguments})
 
 
+@pytest.mark.slow
 def test_combined_with_other_metrics(tmp_path: Path) -> None:
     """`combine` hands the same arguments to all, so settings are given at loading; names that clash get prefixes."""
     other = tmp_path / "spread"
@@ -157,6 +158,7 @@ def test_saved_with_its_settings(tmp_path: Path, metric: evaluate.Metric, result
     assert again.to_dict() == result.to_dict()
 
 
+@pytest.mark.slow
 def test_in_an_evaluation_suite(tmp_path: Path) -> None:
     """The card's suite, with local data and a metric of its own: one model, both tasks.
 
@@ -192,6 +194,7 @@ def test_in_an_evaluation_suite(tmp_path: Path) -> None:
     assert llc["n"] == len(SENTENCES) and isinstance(llc["llc"], float) and llc["num_draws"] == 20
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["llc.py", "README.md"])
 def test_examples_of_the_card_and_of_the_docstring_run(name: str) -> None:
     text = (FOLDER / name).read_text(encoding="utf-8")

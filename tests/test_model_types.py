@@ -137,6 +137,7 @@ def init_loss(model: Any, data: Dataset, **more: Any) -> float:
     return result.init_loss
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names_of(CAUSAL))
 def test_causal(name: str) -> None:
     model = model_of(name, CAUSAL[name])
@@ -159,6 +160,7 @@ def test_masked(name: str) -> None:
     assert found == pytest.approx(mean(parts), rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names_of(PAIRS))
 def test_sequence_to_sequence(name: str) -> None:
     model, tokenizer = model_of(name, PAIRS[name]), tiny.tokenizer()

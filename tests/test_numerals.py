@@ -58,6 +58,7 @@ def _formats_of(tree: ast.AST) -> list[int]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_no_text_for_people_has_a_format_of_its_own() -> None:
     """`:.3g` writes 35000 as 3.5e+04. numerals.py alone knows how to write a number."""
     root = Path(hf_llc.__file__).parent

@@ -95,6 +95,7 @@ class _Kill(Exception):
     pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_block_written", [True, False])
 def test_a_kill_around_a_save_loses_and_repeats_no_record(
     is_block_written: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

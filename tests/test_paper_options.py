@@ -29,6 +29,7 @@ from hf_llc.studies.like import like
 OPTIONS: dict[str, Any] = {"batch_order": "in-turn", "draw_loss": "full"}
 
 
+@pytest.mark.slow
 def test_a_result_says_its_options_everywhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # a narrower terminal has more lines
     usual, other = compute(), compute(tmp_path / "other", num_steps_between_draws=2, num_draws=30, **OPTIONS)

@@ -28,7 +28,7 @@ from hf_llc.result import LLCResult
 CASES: dict[str, dict[str, object]] = {
     "sgld, two chains, two measured steps": {"sampler": "sgld", "num_chains": 2, "num_burnin_steps": 20},
     "baoab with all that it can have": {
-        "sampler": "baoab", "gradient": "control-variate", "adapt_step_size": True, "num_burnin_steps": 100,
+        "sampler": "baoab", "gradient": "control-variate", "adapt_step_size": True, "num_burnin_steps": 40,
         "micro_batch_size": 2,
     },
     "leimkuhler-matthews": {"sampler": "leimkuhler-matthews", "batch_size": 3},
@@ -91,7 +91,7 @@ def test_calibrated_together(tmp_path: Path) -> None:
 
 
 LONG: list[dict[str, object]] = [
-    {"sampler": "baoab", "adapt_step_size": True, "num_burnin_steps": 150, "num_draws": 100, "save_seconds": 0.1}
+    {"sampler": "baoab", "adapt_step_size": True, "num_burnin_steps": 80, "num_draws": 60, "save_seconds": 0.1}
 ]
 
 

@@ -249,6 +249,7 @@ class TestRetrySettings:
         assert self._after(found, asked=given, verdict="drifting") is None
 
 
+@pytest.mark.slow
 def test_localization_that_makes_up_llc_is_weakened_before_the_verdict_says_so() -> None:
     """λ̂ of directions at nβh far below γ is as 1/γ: tried at half of it, and said."""
     problem = shifted_problem(
@@ -307,6 +308,7 @@ def test_extrapolated_and_localization_checked() -> None:
     assert change["doubled"] == pytest.approx(exact[6] - exact[3], abs=4 * change["doubled_se"] + 0.1)
 
 
+@pytest.mark.slow
 def test_localization_is_looked_at_by_runs_where_weights_do_not_allow() -> None:
     """300 flat directions: reweighting has no answer, chains that go on at γ/2 and 2γ have."""
     problem = power_problem(torch.full((300,), 0.2))
@@ -320,6 +322,7 @@ def test_localization_is_looked_at_by_runs_where_weights_do_not_allow() -> None:
         assert change[f"{name}_se"] < 0.2 * abs(truth) and abs(change[name] - truth) < 4 * change[f"{name}_se"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("target_se", "doubled"), [(0.05, 1), (1e-4, 2)])
 def test_two_chains_look_at_another_localization_and_all_where_these_do_not_tell(
     target_se: float, doubled: int
@@ -353,6 +356,7 @@ def test_whole_batches_look_at_another_localization(num_chains: int, size: int, 
     assert few_chains(num_chains, size) == few
 
 
+@pytest.mark.slow
 def test_heat_is_taken_off_where_localization_is_looked_at_and_off_the_extrapolation() -> None:
     """Under label noise: λ̂ at γ/2, 2γ and ε → 0 without the heat that λ̂ itself is without.
 
@@ -388,6 +392,7 @@ def test_heat_capacity_of_a_quadratic() -> None:
     assert result.wbic == pytest.approx(result.n * (result.init_loss + result.llc / NBETA))
 
 
+@pytest.mark.slow
 def test_chains_lower_their_step_where_the_curvature_grows() -> None:
     """w⁴ is flat at w* and stiff away from it: ε falls, whenever that is seen, and never rises again."""
     problem = power_problem(H, power=4)
@@ -405,6 +410,7 @@ def test_chains_lower_their_step_where_the_curvature_grows() -> None:
     assert len(calls) - 1 == kernel.num_gradients(steps=800, measured=40, is_full=True)
 
 
+@pytest.mark.slow
 def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Path) -> None:
     """`extrapolate` and `hf-llc calibrate` need it: at ε/2 chains take half of what they had come down to, or less."""
     problem = power_problem(H, power=4)
@@ -419,6 +425,7 @@ def test_chains_that_go_on_at_half_the_step_keep_their_share_of_it(tmp_path: Pat
     assert (np.diff(then.step_size[:, ::20], axis=1) <= 0).all()
 
 
+@pytest.mark.slow
 def test_burn_in_is_as_long_as_the_steps_that_chains_came_down_to_ask_for(tmp_path: Path) -> None:
     """400 steps of it would do at the ε that chains began with; by then their own have fallen."""
     gamma, epsilon = 0.0554, 0.018
@@ -433,6 +440,7 @@ def test_burn_in_is_as_long_as_the_steps_that_chains_came_down_to_ask_for(tmp_pa
     assert np.isfinite(trace.loss).all() and burnin == 800
 
 
+@pytest.mark.slow
 def test_a_given_step_size_is_kept() -> None:
     problem = power_problem(H, power=4)
     result = estimate_problem(problem, sample(step_size=0.004, num_burnin_steps=200, num_draws=50))

@@ -44,11 +44,13 @@ def test_arguments_are_those_of_evaluate() -> None:
     assert theirs - taken == {"metric", "strategy", "confidence_level", "n_resamples", "random_state"}
 
 
+@pytest.mark.slow
 def test_a_pipeline_is_its_model_and_tokenizer(pipe: transformers.Pipeline, plain: LLCResult) -> None:
     apart = EVALUATOR.compute(pipe.model, data=texts([0, 1]), tokenizer=pipe.tokenizer)
     assert apart.llc == plain.llc
 
 
+@pytest.mark.slow
 def test_label_mapping_is_the_models_names_for_the_datas_labels(pipe: transformers.Pipeline, plain: LLCResult) -> None:
     """Numbers of any kind, and words, mean what the mapping says; a swapped mapping is a swapped problem."""
     for first, second in ((-1, 1), (7, 3), ("bad", "good")):
@@ -86,6 +88,7 @@ def test_label_mapping_is_for_classes_of_a_whole_example() -> None:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("device", [-1, torch.device("cpu")])
 def test_the_device_that_a_pipeline_is_on_may_be_named(
     pipe: transformers.Pipeline, plain: LLCResult, device: Any

@@ -133,6 +133,7 @@ def test_the_plan_of_two_towers_has_the_size_of_its_pictures(tmp_path: Path) -> 
     assert plan_without_weights(LoadConfig(model=str(tmp_path)), SampleConfig(batch_size=2)).activations is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sampler", ["sgld", "baoab"])
 def test_where_memory_is_short_the_result_says_so(
     sampler: str, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,6 +155,7 @@ def test_where_memory_is_short_the_result_says_so(
     assert LLCResult.from_dict(poor.to_dict()).step_in_backward
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batched", [1, 2])
 def test_a_narrow_checkpoint_gives_the_draws_of_a_wide_one(
     batched: int, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
@@ -167,6 +169,7 @@ def test_a_narrow_checkpoint_gives_the_draws_of_a_wide_one(
     assert narrow.model == wide.model, "provenance is of the checkpoint"
 
 
+@pytest.mark.slow
 def test_checkpointing_is_a_setting(checkpoint: Path) -> None:
     plain, twice = estimate(checkpoint), estimate(checkpoint, gradient_checkpointing=True)
     assert plain.llc_per_chain == twice.llc_per_chain

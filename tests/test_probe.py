@@ -223,6 +223,7 @@ def test_sound_models_pass() -> None:
         assert len(estimate(net, data(net))) == 2
 
 
+@pytest.mark.slow
 def test_rounding_is_no_fault() -> None:
     """At a perfect fit losses are rounding alone; large and small units, float64, and a forward pass in bfloat16."""
 
@@ -296,6 +297,7 @@ def test_threads_that_begin_within_flush_denormals_too() -> None:
     assert seen == [torch.set_flush_denormal(False)]
 
 
+@pytest.mark.slow
 def test_two_threads_on_one_model_are_one_after_the_other() -> None:
     net = Net()
     pairs = data(net)
@@ -387,6 +389,7 @@ except InputError as error:
 """
 
 
+@pytest.mark.slow
 def test_all_processes_refuse_what_one_sees(tmp_path: Path) -> None:
     """A model that is noisy on the second process alone: both say so, and none waits for the other."""
     (tmp_path / "noisy.py").write_text(NOISY, encoding="utf-8")

@@ -71,6 +71,7 @@ def test_no_draw_changes(settings: dict[str, Any]) -> None:
     assert seen.llc == plain.llc
 
 
+@pytest.mark.slow
 def test_by_token_and_by_example_agree_and_are_kept(tmp_path: Path) -> None:
     probes = {"train": "@data", "other": Dataset.from_dict({"text": tiny.SENTENCES[::-1] * 2})}
     by_token = language(tmp_path, observe=probes, observe_loss="token", observe_examples=5)
@@ -236,6 +237,7 @@ def exported(sampling_task: str | None = None, **settings: Any) -> tuple[dict[st
     return {name: values for name, (_, values) in named.items()}, result, of
 
 
+@pytest.mark.slow
 def test_devinterp_s_susceptibilities_of_what_is_exported_are_ours() -> None:
     """Its formula, by hand: E[φ L] − E[φ ℓ] − E[φ](E_F L − E_F ℓ), φ = L − mean of `init_loss`."""
     (part, ours, of), (full, whole, _) = exported(weights="l0h1"), exported()
@@ -251,6 +253,7 @@ def test_devinterp_s_susceptibilities_of_what_is_exported_are_ours() -> None:
     assert part["init_loss"].mean() != ours.init_loss
 
 
+@pytest.mark.slow
 def test_what_init_loss_is_of() -> None:
     named, result, of = exported("other")
     assert result.observations is not None and of == "other"
@@ -262,6 +265,7 @@ def test_what_init_loss_is_of() -> None:
         named_arrays(plain, sampling_task="near")
 
 
+@pytest.mark.slow
 def test_the_guide_s_python_runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
     guide = Path(__file__).parents[1] / "docs" / "influence.md"

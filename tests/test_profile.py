@@ -105,6 +105,7 @@ def test_the_spectrum_of_a_form_in_its_own_axes_is_exact(dtype: Any) -> None:
     assert found.top == pytest.approx(10, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_errors_over_vectors_and_negative_curvature() -> None:
     h = np.concatenate([np.logspace(-2, 1, 25), [-0.5, -3.0]])
     problem = form(rotated(h))
@@ -145,6 +146,7 @@ def examples_of(problem_size: int, *, d: int = 60, noise: float = 6.0) -> Proble
     )
 
 
+@pytest.mark.slow
 def test_the_error_of_a_hessian_over_few_examples_says_that_they_are_few() -> None:
     """λ_Q over 25 of 200 examples is too large by many errors over vectors; what half of them change tells."""
     problem, scale = examples_of(200), 10.0
@@ -174,6 +176,7 @@ def test_what_the_slope_at_w_star_takes_off() -> None:
     assert spectrum_of(form(hessian), probes=2).fall(1.0) == pytest.approx(0, abs=1e-20)
 
 
+@pytest.mark.slow
 def test_a_slope_is_said_and_not_taken_for_a_singularity(tmp_path: Path) -> None:
     """At strong γ the slope's part of λ̂ is the same as at weak γ: without it λ̂ would lie below λ_Q everywhere."""
     hessian = np.diag(np.logspace(-1, 1, 12))
@@ -187,6 +190,7 @@ def test_a_slope_is_said_and_not_taken_for_a_singularity(tmp_path: Path) -> None
     assert profile.has_slope and "w* is no minimum" in profile.headline and "below" not in profile.headline
 
 
+@pytest.mark.slow
 def test_negative_curvature_is_no_singularity(tmp_path: Path) -> None:
     """Where γ holds it, it takes off λ̂ what the form says, slope or none: λ̂ is then below λ_Q, of a regular loss."""
     h = np.concatenate([np.logspace(-1, 1, 9), -np.logspace(-0.5, 0.3, 5)])
@@ -276,6 +280,7 @@ def test_products_are_those_of_the_exact_hessian(monkeypatch: pytest.MonkeyPatch
         torch.testing.assert_close(product(v), hessian @ v, rtol=2e-2, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_quadratic_is_exact_at_every_scale_within_the_budget(tmp_path: Path) -> None:
     h = np.logspace(-3, 0, 40)
     scales = [1.0, 10.0, 100.0, 1000.0]
@@ -340,6 +345,7 @@ def layer_truth(problem: Problem, scale: float) -> float:
     return float((h / (h + scale)).sum() / 2)
 
 
+@pytest.mark.slow
 def test_a_layer_of_a_linear_network(tmp_path: Path) -> None:
     """λ̂ and λ_Q of a part of the weights; as γ → 0, λ = ½ rank(U) rank(V Σ_x Vᵀ) = ½·2·4."""
     problem = linear_layers()
@@ -383,6 +389,7 @@ def test_the_last_norm_of_stories260k(data_folder: Any) -> None:
     assert found.top == pytest.approx(eigenvalues[-1], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_several_temperatures(tmp_path: Path) -> None:
     """λ_Q depends on γ/nβ alone; each nβ has chains of its own."""
     problem = power_problem(torch.logspace(-2, 0, 20))
@@ -394,6 +401,7 @@ def test_several_temperatures(tmp_path: Path) -> None:
         assert abs(row.llc - exact(np.logspace(-2, 0, 20), localization / nbeta)) < 4 * row.llc_se
 
 
+@pytest.mark.slow
 def test_the_forecast_is_of_the_profile_s_own_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What the Hessian and all chains took lies within what was foretold, and no other γ of an estimate is planned."""
     made: list[Watch] = []
@@ -421,6 +429,7 @@ def test_the_forecast_is_of_the_profile_s_own_work(tmp_path: Path, monkeypatch: 
     assert found.ended["sample"] == pytest.approx(told["sample"].guess, rel=0.15)
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was_bit_for_bit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = study_worker.profile(str(tmp_path / "a"))
     real, calls = Run.judge, [0]
@@ -463,6 +472,8 @@ def test_two_processes_find_the_same(tmp_path: Path) -> None:
     assert one == two
 
 
+@pytest.mark.slow
+@pytest.mark.pictures
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     folder = tiny.save_llama(tmp_path / "llama")
     (tmp_path / "text.txt").write_text("\n".join(tiny.SENTENCES), encoding="utf-8")
@@ -534,6 +545,7 @@ def test_ranges_and_exponents() -> None:
     assert math.isnan(with_exponents([replace(row, llc=-1.0), row])[0].exponent)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("phi", [0.0, 0.6, 0.9])
 def test_errors_of_exponents_are_true(phi: float) -> None:
     """400 ladders of 4 × 200 AR(1) draws of a quadratic form at three γ; the middle and the end exponents."""
@@ -564,6 +576,7 @@ def study_row() -> Any:
     return Row(**{**numbers, "num_steps": 5, "verdict": "trustworthy"})
 
 
+@pytest.mark.slow
 def test_the_picture_shows_both_curves(tmp_path: Path, drawn: list[Any]) -> None:
     row = study_row()
     row = replace(row, negative_directions=0.0)

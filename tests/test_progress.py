@@ -153,6 +153,7 @@ def test_a_refusal_for_want_of_time_is_the_same_on_every_process() -> None:
     assert type(copy) is OutOfTime and str(copy) == str(error)
 
 
+@pytest.mark.slow
 def test_a_limit_that_is_not_reached_changes_nothing() -> None:
     problem = shifted_problem(H, num_examples=40, spread=0.5)
     config = asked(max_steps=100, target_se=0.5, num_draws=20, check_localization=False)
@@ -405,6 +406,7 @@ def test_after_calibration_the_forecast_knows_the_draws_that_the_error_takes(fir
     assert check.guess == pytest.approx(0.0 if first.llc < 0 else usual.guess * times / 1.6)
 
 
+@pytest.mark.slow
 def test_the_work_left_falls_and_does_not_start_over(clock: Clock) -> None:
     seen: list[float] = []
     problem = timed(power_problem(H), clock)

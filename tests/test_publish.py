@@ -99,6 +99,7 @@ def test_new_repository(hub: Hub, run: Path) -> None:
         assert hub.read("me/model", name) == (run / Path(name).name).read_bytes()
 
 
+@pytest.mark.slow
 def test_pull_request_merge_and_again(hub: Hub, run: Path) -> None:
     hub.put("me/model", {"README.md": THEIRS, "config.json": "{}"})
     done = hub.fork("publish", "run", "--repo", "me/model", "--create-pr")
@@ -116,6 +117,7 @@ def test_pull_request_merge_and_again(hub: Hub, run: Path) -> None:
     assert hub.read("me/model", "config.json") == b"{}"
 
 
+@pytest.mark.slow
 def test_pull_request_to_the_model_of_another(hub: Hub, run: Path) -> None:
     hub.put("me/model", {"README.md": THEIRS})
     refused = hub.fork("publish", "run", "--repo", "me/model", user="other")
@@ -129,6 +131,7 @@ def test_pull_request_to_the_model_of_another(hub: Hub, run: Path) -> None:
     assert_one(card_of(hub, "refs/pr/1"), 7.0)
 
 
+@pytest.mark.slow
 def test_revision_and_benchmark(hub: Hub, run: Path) -> None:
     hub.put("me/model", {"README.md": THEIRS})
     missing = hub.fork("publish", "run", "--repo", "me/model", "--revision", "dev")
@@ -266,6 +269,7 @@ MORE_FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("route", "fault", "said"), [*FAULTS, *(pytest.param(*each, marks=pytest.mark.slow) for each in MORE_FAULTS)]
 )

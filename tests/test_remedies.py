@@ -104,6 +104,7 @@ def slack(stiffness: float = 1e-3, held: float = 1.0) -> Example:
 SLOW = pytest.mark.slow
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("make", "settings", "ends_well"),
     [

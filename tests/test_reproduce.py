@@ -47,6 +47,7 @@ def check(folder: str) -> str:
     return card
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [
@@ -65,6 +66,7 @@ def test_a_local_model(more: list[str]) -> None:
     assert "`m` and `text.txt` are local names: give their paths" in check("run")
 
 
+@pytest.mark.slow
 def test_by_the_defaults_of_calibration_and_like_another_run() -> None:
     tiny.save_llama(Path("m"))
     base = ["estimate", "--data", "text.txt", "--quiet"]
@@ -76,6 +78,7 @@ def test_by_the_defaults_of_calibration_and_like_another_run() -> None:
     check("two")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_of_a_curve() -> None:
     for step, seed in ((2, 1), (10, 2)):
         tiny.save_llama(Path(f"all/step{step}"), seed=seed)
@@ -100,6 +103,7 @@ def test_a_model_of_the_hub_is_named_with_its_revision() -> None:
     assert "local name" not in section
 
 
+@pytest.mark.slow
 def test_what_no_command_line_can_name(tmp_path: Path) -> None:
     """A plain factory, a module in memory, and a model that a Trainer trains: the card invents no name for them."""
     files = series(tmp_path, (2, 10))

@@ -68,6 +68,7 @@ def of_spectrum(h: torch.Tensor) -> float:
     return float((curvature / (curvature + GAMMA)).sum() / 2)
 
 
+@pytest.mark.slow
 def test_principal_submatrix_of_a_quadratic() -> None:
     generator = torch.Generator().manual_seed(0)
     model = nn.Linear(5, 1, bias=False)
@@ -83,6 +84,7 @@ def test_principal_submatrix_of_a_quadratic() -> None:
     assert (result.num_parameters, result.num_parameters_total) == (2, 5)
 
 
+@pytest.mark.slow
 def test_one_layer_of_a_deep_linear_network() -> None:
     model, data = chain_of_layers()
     result = exactly("1.weight", data, model)
@@ -99,6 +101,7 @@ def test_one_layer_of_a_deep_linear_network() -> None:
 HALF = {"0.weight": True, "1.weight": slice(0, 2)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "more",
     [

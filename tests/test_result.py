@@ -532,6 +532,7 @@ def test_picture_takes_the_heat_off(tmp_path: Path, drawn: list[Figure]) -> None
     assert levels(upper) == [(2.0, "$L_n(w^*)$ = 2"), (2.03, "trivial = 2.03")]  # near the chains: drawn
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("chains", "steps", "faint", "points"), [(1, 2, 1, 2), (1, 30, 1, 30), (12, 50, 12, 50), (100, 50, 0, 50),
                                              (2, 9000, 2, 3000)]
@@ -550,6 +551,7 @@ def test_picture_of_few_and_many(
     assert ends == pytest.approx(result.llc_per_chain)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["nan tail", "all nan", "huge", "infinite", "equal", "no acceptance"])
 def test_picture_of_a_bad_run(tmp_path: Path, fault: str, drawn: list[Figure]) -> None:
     """A cross where a chain stopped, a logarithmic axis where it rose by decades, limits that hold the rest."""

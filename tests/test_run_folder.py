@@ -82,6 +82,7 @@ def one_line(error: BaseException) -> bool:
 # F1: kills in --overwrite
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("old", "kind", "at"),
     [
@@ -144,6 +145,7 @@ def test_files_of_others_are_refused_and_stay(name: str, overwrite: bool, tmp_pa
     assert sorted(p.name for p in tmp_path.rglob("*")) == sorted([name, "notes", "state"])
 
 
+@pytest.mark.slow
 def test_a_state_folder_of_the_user_stays(tmp_path: Path) -> None:
     (tmp_path / "state").mkdir()
     (tmp_path / "state" / "chains.txt").write_text("mine")
@@ -299,6 +301,7 @@ STATES: dict[str, Callable[[Path], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", STATES.values(), ids=STATES.keys())
 def test_a_changed_state_is_refused(
     change: Callable[[Path], Any], begun: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -443,6 +446,7 @@ def test_a_run_that_has_ended_says_that_its_chains_are_gone(tmp_path: Path) -> N
 # L_n(w*)
 
 
+@pytest.mark.slow
 def test_a_kill_within_the_losses_at_w_star_does_not_begin_them_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

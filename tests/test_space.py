@@ -31,6 +31,7 @@ def estimate(monkeypatch: pytest.MonkeyPatch) -> Any:
     return runpy.run_path(str(FOLDER / "app.py"))["estimate"]
 
 
+@pytest.mark.slow
 def test_the_model_of_the_package(estimate: Any) -> None:
     few = {"num_chains": 2, "num_draws": 8, "num_burnin_steps": 4, "step_size": 1e-6, "localization": 100.0}
     estimate.__globals__["LLCEvaluator"] = partial(LLCEvaluator, **few, check_localization=False)

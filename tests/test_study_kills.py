@@ -42,6 +42,7 @@ def assert_same(name: str, one: Path, two: Path) -> None:
             assert (one / file).read_bytes() == (two / file).read_bytes(), file
 
 
+@pytest.mark.slow
 def test_ten_kills(whole: tuple[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each before some file gets its name: a chain's state, a result, a table."""
     name, folder = whole

@@ -116,6 +116,7 @@ STUDIES: dict[str, Study] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("study", STUDIES)
 def test_a_limit_bounds_a_study(study: str, clock: Clock, tmp_path: Path) -> None:
     """It ends within a tenth of it, with what it has found or the word that this is too little."""
@@ -139,6 +140,7 @@ SHORT = [("influence", 16.0), ("influence", 24.0), ("influence", 40.0), ("suscep
 """Limits within which chains take a few steps, and records are none or too few for an error."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("study", "limit"), SHORT)
 def test_the_shortest_run_of_a_study_ends_with_its_files(
     study: str, limit: float, clock: Clock, tmp_path: Path

@@ -139,6 +139,7 @@ def test_mean_errors_are_those_of_the_mean() -> None:
     assert 0.9 < z.std() < 1.1
 
 
+@pytest.mark.slow
 def test_chains_give_the_closed_form(tmp_path: Path) -> None:
     """Components of a linear regression with orthogonal columns, whose loss is a form in its weights."""
     from worker import squared_error
@@ -191,6 +192,7 @@ def worked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "one"
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was(worked: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     real, calls = parts.estimate_model, [0]
 

@@ -160,6 +160,7 @@ def test_token_ids_of_sequence_to_sequence() -> None:
         agree(load_problem(model, data, LoadConfig()), texts)
 
 
+@pytest.mark.slow
 def test_inputs_beside_the_token_ids() -> None:
     """Token types and decoder inputs of the data's own reach the model; what is not read is refused."""
     tokenizer, half = tiny.tokenizer(template=True), tiny.SENTENCES[::-1]
@@ -193,6 +194,7 @@ def test_inputs_beside_the_token_ids() -> None:
         refused(f"model inputs that are not read, got '{name}'", tiny.llama(), {"input_ids": rows, name: rows})
 
 
+@pytest.mark.slow
 def test_padding_outside_the_vocabulary() -> None:
     """A padding token that was added without resizing the model: it is masked wherever it stands."""
     rows = ids_of()
@@ -280,6 +282,7 @@ def test_chats_that_cannot_be_read() -> None:
 # Nested columns
 
 
+@pytest.mark.slow
 def test_columns_by_a_dotted_name() -> None:
     model, tokenizer = tiny.t5(), tiny.tokenizer()
     flat = {"source": tiny.SENTENCES, "target": tiny.SENTENCES[::-1]}

@@ -32,6 +32,7 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     return set(zipfile.ZipFile(wheel).namelist())
 
 
+@pytest.mark.slow
 def test_every_file_of_the_package_is_in_it(names: set[str]) -> None:
     sources = {path.relative_to(ROOT).as_posix() for path in (ROOT / "hf_llc").rglob("*") if path.is_file()}
     assert {name for name in names if ".dist-info/" not in name} == {x for x in sources if "__pycache__" not in x}
