@@ -93,6 +93,7 @@ def test_no_import_runs_upward() -> None:
     assert upward(ROOT) == []
 
 
+@pytest.mark.slow
 def test_no_circle_of_imports() -> None:
     assert circle(ROOT) == []
 

@@ -81,6 +81,7 @@ def test_auto_is_the_same_as_saying_it(
     assert found.llc_per_chain == said.llc_per_chain
 
 
+@pytest.mark.slow
 def test_a_resumed_run_keeps_what_was_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = clock(monkeypatch, 1.0, 1.0)
     compute(tmp_path / "whole", chain_batch_size="auto")

@@ -123,6 +123,7 @@ def test_one_training_has_one_law_also_when_it_is_resumed(tmp_path: Path) -> Non
     assert [resumed.results[step].llc for step in (6, 9)] == [first.results[step].llc for step in (6, 9)]
 
 
+@pytest.mark.slow
 def test_what_is_kept_is_for_the_settings_asked_and_no_more() -> None:
     model, asked = network(), SampleConfig(num_chains=2, num_draws=40, localization=7.0)
     store: dict[str, Any] = {}

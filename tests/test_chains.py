@@ -176,6 +176,7 @@ def test_micro_batches_change_nothing_but_rounding(tmp_path: Path) -> None:
     np.testing.assert_allclose(parts.loss, one.loss, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_chain_that_blows_up_stops_alone(tmp_path: Path) -> None:
     """NaN from the first bad step on, for the chain concerned only."""
     problem = power_problem(torch.tensor([2.0]), power=6)

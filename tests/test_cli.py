@@ -244,6 +244,7 @@ def test_other_processes_wait_before_they_complain(
     assert capsys.readouterr().err == "hf-llc: process 1: error: x\n"
 
 
+@pytest.mark.slow
 def test_show(capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "120")  # a narrower terminal has more lines
     result = make_result()
@@ -359,6 +360,7 @@ def run(*argv: str, **environment: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_help_and_version_import_nothing_heavy() -> None:
     code = (
         "import sys\nfrom hf_llc.cli.entry_point import main\nassert main(sys.argv[1:]) == 0\n"
@@ -386,6 +388,7 @@ def test_a_switch_stands_alone_or_before_its_word(name: str, words: list[str], v
     assert asked == (getattr(SampleConfig(), name) if value is None else value)
 
 
+@pytest.mark.slow
 def test_module_and_script_take_the_same_flags() -> None:
     script = str(Path(__file__).parents[1] / "scripts" / "estimate_llc.py")
     for argv in (["-m", "hf_llc", "estimate"], [script]):

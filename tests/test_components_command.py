@@ -56,6 +56,7 @@ def measured(folder: Path, components: str = "0.weight,1.*", **more: Any) -> Com
     return measure(LoadConfig(), sample, given(), components=components, output=folder, progress=False, **keywords)
 
 
+@pytest.mark.slow
 @pytest.mark.pictures
 def test_table_picture_and_folders(tmp_path: Path) -> None:
     lines: list[str] = []

@@ -175,6 +175,7 @@ def test_empty_yaml(tmp_path: Path) -> None:
     assert settings(config=yaml(tmp_path, "# nothing\n")) == settings()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("text", "message"),
     [

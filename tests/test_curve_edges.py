@@ -83,6 +83,7 @@ def test_one_broken_checkpoint_does_not_cost_the_others(
     assert {path: path.stat().st_mtime_ns for path in Path("out").glob("*/result.json")} == before
 
 
+@pytest.mark.slow
 def test_all_are_looked_at_before_the_first_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = series(tmp_path)
     spoil(files[0], "cut off")
@@ -110,6 +111,7 @@ def test_bad_data_is_no_fault_of_the_checkpoints(tmp_path: Path, capsys: pytest.
     assert len(capsys.readouterr().err.splitlines()) == 1 and not Path("out").exists()
 
 
+@pytest.mark.slow
 def test_positions_never_pass_for_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = series(tmp_path, (1, 2))
     named = [str(Path(file).rename(tmp_path / f"{name}.safetensors")) for file, name in zip(files, "ab", strict=True)]
@@ -123,6 +125,7 @@ def test_positions_never_pass_for_steps(tmp_path: Path, capsys: pytest.CaptureFi
     assert curve is not None and curve["axis"] == "position"
 
 
+@pytest.mark.slow
 def test_a_checkpoint_without_a_step_is_skipped_and_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     files = series(tmp_path, (1, 2, 3))
     last = str(Path(files[2]).rename(tmp_path / "final.safetensors"))

@@ -52,6 +52,7 @@ def test_model(tmp_path: Path) -> None:
     assert torch.equal(again(x).prediction, found.prediction)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", ["1k", "10k"])
 def test_generator(size: str) -> None:
     """Layers, widths and ranks in their ranges, about half the ranks cut; weights of the authors' law."""

@@ -210,6 +210,7 @@ def test_what_a_short_burnin_leaves_out_is_known_exactly_where_all_directions_re
     assert statistics.unrelaxed(faster, burnin, math.nan) == 0
 
 
+@pytest.mark.slow
 def test_the_error_holds_what_a_short_burnin_leaves_out() -> None:
     """λ̂ of 80 draws, burn-in of 1.6 and .8 relaxation times: the errors without it fail more often than not."""
     for burnin, noise in ((40, 5.0), (20, 60.0)):
@@ -222,6 +223,7 @@ def test_the_error_holds_what_a_short_burnin_leaves_out() -> None:
         assert np.mean(old > 2) > 0.5 > 0.1 > np.mean(new > 2)
 
 
+@pytest.mark.slow
 def test_a_burnin_of_many_relaxation_times_adds_nothing() -> None:
     for seed in range(10):
         excess = climbing(rate=0.08, burnin=200, draws=200, noise=20.0, seed=seed)
@@ -243,6 +245,7 @@ def test_a_short_burnin_is_noted_with_how_long_it_must_be(setting: Any, remedy: 
     assert "short burn-in" not in [reason.name for reason in still.reasons]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_measured", [True, False], ids=["every step", "every 20th"])
 def test_chains_that_still_spread_carry_what_may_be_missing(is_measured: bool) -> None:
     """λ̂ climbs by 4 each time that the steps double, too slowly for its own draws to show; the distance tells."""

@@ -74,6 +74,7 @@ def test_one_parameter_against_quadrature(name: str) -> None:
     assert landscapes.exact_llc(landscape, nbeta) == pytest.approx(moment(1) / moment(0), rel=1e-4)
 
 
+@pytest.mark.slow
 def test_volume_exponents_are_the_known_coefficients() -> None:
     """λ and m as `hf_llc.theory` has them, and the exponent of the integrated volume."""
     assert theory.normal_crossing([1, 1]) == (0.5, 2)
@@ -90,6 +91,7 @@ def test_barrier_is_where_the_basins_part() -> None:
     assert at == pytest.approx(landscapes.BARRIER, abs=1e-4)
 
 
+@pytest.mark.slow
 def test_sampled_against_exact_and_a_planted_fault() -> None:
     """A λ̂ of the estimator meets the law; nβ that is a fifth off does not."""
     preset = script.Preset((), 0, (), 40, 160)

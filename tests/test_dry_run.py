@@ -32,6 +32,7 @@ JOBS = {  # of the paper's preset
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", ["smoke", "cpu", "paper"])
 @pytest.mark.parametrize("name", JOBS)
 def test_a_dry_run_prints_jobs_and_costs(

@@ -261,6 +261,7 @@ sys.exit(entry_point.run())
 WAITS = "threading.Thread(target=lambda: __import__('time').sleep(0.5) or print('thread')).start()"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("more", "said"), [("", ["worked", "registered"]), (WAITS, ["worked", "thread", "registered"])]
 )

@@ -54,6 +54,7 @@ def test_defaults_on_a_regular_model() -> None:
     assert result.step_size_bias < 0.1 * truth + result.llc_se
 
 
+@pytest.mark.slow
 def test_result_says_how_it_was_made() -> None:
     result = compute()
     assert (result.num_chains, result.num_draws, result.num_burnin_steps, result.batch_size) == (3, 60, 40, 20)
@@ -124,6 +125,7 @@ class Branching(nn.Module):
         return y if y.sum().item() < 1e9 else -y
 
 
+@pytest.mark.slow
 def test_a_module_that_cannot_be_batched_runs_one_by_one() -> None:
     with pytest.warns(UserWarning, match="chains run one by one"):
         batched = compute(model=Branching(), data=examples(network()), chain_batch_size=3)
@@ -131,6 +133,7 @@ def test_a_module_that_cannot_be_batched_runs_one_by_one() -> None:
     assert batched.chain_batch_size == 1 and batched.llc_per_chain == one_by_one.llc_per_chain
 
 
+@pytest.mark.slow
 def test_paired_draws_spread_less_where_labels_are_noisy() -> None:
     model = network()
     x, y = examples(model)
@@ -139,6 +142,7 @@ def test_paired_draws_spread_less_where_labels_are_noisy() -> None:
     assert result.llc_se < 0.5 * result.llc_plain_se
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_not_repeated(tmp_path: Path) -> None:
     first = compute(tmp_path / "run")
     stamp = (tmp_path / "run" / "result.json").stat().st_mtime_ns
@@ -167,6 +171,7 @@ def test_another_run_in_the_folder_is_refused_and_named(tmp_path: Path) -> None:
     assert compute(tmp_path / "run", localization=7.0, overwrite=True).localization == 7.0
 
 
+@pytest.mark.slow
 def test_resume_wants_something_to_resume(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="nothing to resume"):
         compute(tmp_path / "run", resume=True)

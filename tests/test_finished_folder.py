@@ -60,6 +60,7 @@ CHANGES: dict[str, tuple[Callable[[Path], Any], str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "match"), CHANGES.values(), ids=CHANGES.keys())
 def test_a_changed_folder_is_not_shown_as_whole(
     change: Callable[[Path], Any], match: str, whole: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -149,6 +150,7 @@ def test_a_changed_calibration_is_refused(name: str, tmp_path: Path) -> None:
 # what kills and others leave behind
 
 
+@pytest.mark.slow
 def test_what_a_kill_after_the_result_left_is_swept(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     with pytest.MonkeyPatch.context() as patch:

@@ -115,6 +115,7 @@ def test_states_of_what_was_asked_before_are_refused(begun: Path, tmp_path: Path
         compute(folder, localization=9.0)
 
 
+@pytest.mark.slow
 def test_what_desktops_leave_in_folders_is_no_fault(begun: Path, tmp_path: Path) -> None:
     folder = copy_of(begun, tmp_path)
     for place in (folder, states(folder)[0].parent, states(folder)[0].parents[1]):

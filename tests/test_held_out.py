@@ -44,6 +44,7 @@ def seen(problem: Problem, folder: Path, **settings: Any) -> dict[str, Any] | No
         return held_out(Posterior(problem), state=folder / "state", **asked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shift", "rises"), [(0.0, True), (0.1, False)])
 def test_loss_of_examples_held_out(shift: float, rises: bool, tmp_path: Path) -> None:
     """From the true w it rises, at the minimum of the others by σ²/2 times 1/3.6, the number of them. Else it falls."""

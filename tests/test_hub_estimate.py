@@ -198,6 +198,7 @@ def test_names_that_are_not_there(setting: Setting) -> None:
     setting.refused(setting.estimate("--split", "dev"), "no such split, got 'dev'; allowed: train")
 
 
+@pytest.mark.slow
 def test_a_repository_that_holds_no_model(setting: Setting) -> None:
     hub = setting.hub
     hub.put("org/empty", {"README.md": "# nothing"})
@@ -210,6 +211,7 @@ def test_a_repository_that_holds_no_model(setting: Setting) -> None:
     setting.refused(done, "the model has no safetensors weights, got 'org/empty'; convert it, .*")
 
 
+@pytest.mark.slow
 def test_shards_that_the_hub_lacks(setting: Setting, tmp_path: Path) -> None:
     """They are named before any of the others is asked for."""
     folder = tiny.save_llama(tmp_path / "shards")

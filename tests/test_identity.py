@@ -61,6 +61,7 @@ MODELS: dict[str, Callable[[Any], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", MODELS.values(), ids=MODELS.keys())
 def test_another_model_is_another_run(change: Callable[[Any], Any]) -> None:
     """Each changes λ̂, if at all, by less than ℓ_i at w* show."""

@@ -191,6 +191,7 @@ def test_chains_give_the_closed_form() -> None:
     assert np.median(found.bif_se) < 0.1 * np.abs(exact).max()
 
 
+@pytest.mark.slow
 def test_heat_capacity_is_the_mean_of_the_loss_kernel() -> None:
     """mean_ij Cov(ℓ_i, ℓ_j) = Var(L), of the same draws with all examples observed: but for what K adds for ā."""
     result = linear_result(observe_every=1, num_draws=200)
@@ -266,6 +267,7 @@ def test_a_duplicate_moves_like_itself(measured: Path) -> None:
     assert others.max() < 0.99
 
 
+@pytest.mark.slow
 def test_goes_on_where_it_was(measured: Path, capfd: pytest.CaptureFixture[str]) -> None:
     """A finished run is read; by token is another run."""
     model, data = str(measured / "model"), str(measured / "data.txt")

@@ -86,6 +86,7 @@ def test_step_size_bias_of_a_preconditioned_chain() -> None:
     assert_mean(0.04 / 8 * measured[:, np.isfinite(measured[0])], biased - _exact())
 
 
+@pytest.mark.slow
 def test_thermostat_law() -> None:
     """SGNHT at a fine step on the quadratic: the exact value (its own step-size error is far below the MCSE)."""
     _quadratic("sgnht", 0.01, _exact())
@@ -250,6 +251,7 @@ def test_heat_of_gradient_noise(friction: float) -> None:
     assert np.nanmean(trace.heat) == pytest.approx(heat, rel=0.05)
 
 
+@pytest.mark.slow
 def test_thermostat_under_gradient_noise() -> None:
     """Isotropic gradient noise, a fifth of the heat: law and temperature stay right."""
     draws, heat = _noisy("sgnht")
@@ -257,6 +259,7 @@ def test_thermostat_under_gradient_noise() -> None:
     assert_mean(heat, 1.0)
 
 
+@pytest.mark.slow
 def test_kinetic_temperature() -> None:
     """After the kick p has exactly variance 1 on a quadratic, at a large step too (see `test_exact_laws`)."""
     trace = sample(power_problem(H), sampler="baoab", step_size=0.04, num_chains=100, steps=400, **LAW)

@@ -193,6 +193,7 @@ def test_hmc_refuses_minibatches() -> None:
         sample(problem, sampler="hmc", step_size=0.01, num_chains=1, steps=1, batch_size=2, **LAW)
 
 
+@pytest.mark.slow
 def test_cost_in_gradients() -> None:
     """Gradient evaluations counted at the posterior are those that the kernel states."""
     for sampler, batch_size in [(s, b) for s in ("sgld", "mala", "baoab", "sgnht", "psgld", "hmc") for b in (2, 4)]:

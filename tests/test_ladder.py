@@ -85,6 +85,7 @@ def test_the_error_is_true_between_walls() -> None:
     assert np.mean(found) == pytest.approx(exact(localization), rel=0.02)
 
 
+@pytest.mark.slow
 def test_without_the_ladder_it_diverges(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(calibrate_module, "is_lost", lambda pilot: False)
     assert estimate_problem(walled(), ASKED).verdict == "diverged"

@@ -47,6 +47,7 @@ def _write(kind: str, path: Path) -> Path:
     return file
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["txt", "json", "jsonl", "csv", "parquet"])
 @pytest.mark.parametrize("as_folder", [False, True])
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # datasets leaves a streamed CSV file to the collector
@@ -133,6 +134,7 @@ def test_which_split() -> None:
         pick_split(["train", "extra"], None)
 
 
+@pytest.mark.slow
 def test_split_of_a_folder_by_name_and_slice(folder: Path, tmp_path: Path) -> None:
     for name in ("train", "test"):
         TEXTS.to_json(tmp_path / f"{name}.jsonl")
@@ -143,6 +145,7 @@ def test_split_of_a_folder_by_name_and_slice(folder: Path, tmp_path: Path) -> No
     refused("no such subset, got 'german'", folder, tmp_path, subset="german")
 
 
+@pytest.mark.slow
 def test_rows_are_a_table(folder: Path) -> None:
     rows = load_problem(folder, [{"text": text} for text in tiny.SENTENCES], LoadConfig(max_length=8))
     for table in (TEXTS, {"text": tiny.SENTENCES}):
@@ -151,6 +154,7 @@ def test_rows_are_a_table(folder: Path) -> None:
     refused("the rows do not make columns of one kind", folder, [{"text": "a"}, {"text": 3}])
 
 
+@pytest.mark.slow
 def test_fingerprint_is_that_of_the_examples(folder: Path, tmp_path: Path) -> None:
     """The same data have the same one wherever they lie and whenever they were written."""
 
@@ -199,6 +203,7 @@ def test_columns(folder: Path) -> None:
     )
 
 
+@pytest.mark.slow
 def test_too_little_data(folder: Path) -> None:
     refused("the data set is empty", folder, TEXTS.select([]))
     refused("the data set is empty", folder, [])

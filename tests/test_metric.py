@@ -56,6 +56,7 @@ def test_known_answer(metric: evaluate.Metric) -> None:
     assert tuple(found) == NAMES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("thinning", [1, 3])
 def test_equals_the_evaluator_to_the_last_bit(metric: evaluate.Metric, thinning: int) -> None:
     result = compute(num_steps_between_draws=thinning)

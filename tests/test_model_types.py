@@ -147,6 +147,7 @@ def test_causal(name: str) -> None:
     assert found == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", names_of(MASKED))
 def test_masked(name: str) -> None:
     model, tokenizer = model_of(name, MASKED[name]), tiny.tokenizer(template=True)

@@ -150,6 +150,7 @@ def test_registering_twice_does_no_harm() -> None:
 # TransformerLens
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # its import warns of its own deprecations
 def test_transformer_lens_has_the_same_parameter_count_at_the_papers_sizes() -> None:
     hooked = _hooked(n_layers=2, d_model=256, d_head=32, n_heads=8, n_ctx=1024, d_vocab=5000)

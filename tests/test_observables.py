@@ -69,6 +69,7 @@ def test_a_full_batch_loss_is_the_chain_s_own(sampler: str, together: int) -> No
     assert (seen[:, 1:].std(axis=0) > 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"chain_batch_size": 3}, {"sampler": "baoab"}, {"step_in_backward": True}])
 def test_no_draw_changes(settings: dict[str, Any]) -> None:
     def rolling(model: nn.Module) -> Tensor:
@@ -81,6 +82,7 @@ def test_no_draw_changes(settings: dict[str, Any]) -> None:
     assert seen.llc == plain.llc and plain.observations is None
 
 
+@pytest.mark.slow
 def test_norms_are_those_of_the_parameters_and_are_kept_in_the_folder(tmp_path: Path) -> None:
     result = estimate(tmp_path, observe="parameter_norms")
     loaded = LLCResult.load(tmp_path).observations

@@ -63,6 +63,7 @@ def test_tokenizers_are_not_cut_to_nothing_or_beyond_their_size(size: int) -> No
         cut_tokenizer(AutoTokenizer.from_pretrained(model_path()), size)
 
 
+@pytest.mark.slow
 def test_gpt2_tokenizer_cut_as_in_the_paper(data_folder: Callable[[str], Path]) -> None:
     cut = cut_tokenizer(AutoTokenizer.from_pretrained(data_folder("gpt2_tokenizer")), 5000)
     assert len(cut) == 5000
@@ -106,6 +107,7 @@ def text(tmp_path: Path) -> tuple[Any, Path]:
     return tokenizer, tmp_path
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss_and_leaves_models_that_transformers_loads(text: tuple[Any, Path]) -> None:
     settings = replace(SMOKE, steps=60, learning_rate=1e-2)
     found = train(settings, 0, *text)
@@ -120,6 +122,7 @@ def test_training_lowers_the_loss_and_leaves_models_that_transformers_loads(text
     assert len(AutoTokenizer.from_pretrained(folder / "step-60")) == 300
 
 
+@pytest.mark.slow
 def test_a_killed_training_goes_on_to_the_same_weights(text: tuple[Any, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     train(SMOKE, 1, *text)
     final = text[1] / "models" / "seed-1" / "step-20"
@@ -143,6 +146,7 @@ def test_a_killed_training_goes_on_to_the_same_weights(text: tuple[Any, Path], m
     assert all(torch.equal(whole[name], again[name]) for name in whole)
 
 
+@pytest.mark.slow
 def test_training_without_its_weight_decay_ends_elsewhere(text: tuple[Any, Path]) -> None:
     ends = []
     for decay in (0.05, 0.0):
@@ -161,6 +165,7 @@ def test_a_diverged_training_is_said_to_be_one(text: tuple[Any, Path]) -> None:
 # The claim
 
 
+@pytest.mark.slow
 def test_interval_of_the_spread_covers_the_truth_19_times_in_20() -> None:
     draw_from = np.random.default_rng(0)
     runs, truth = 2000, 0.05

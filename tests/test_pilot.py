@@ -110,6 +110,7 @@ def test_friction_keeps_the_effective_step_below_its_ceiling(ceiling: float, fri
         assert found == 0.05 or effective_step_size(0.01, found) == pytest.approx(ceiling)
 
 
+@pytest.mark.slow
 def test_gradient_noise_is_that_of_the_examples() -> None:
     """Gradients that differ by a constant: sd SPREAD in each of six coordinates, none with the control variate."""
     posterior = Posterior(shifted_problem(H, num_examples=4000, spread=SPREAD))
@@ -164,6 +165,7 @@ def test_a_pilot_thrown_out_begins_again_with_a_smaller_step() -> None:
     assert torch.isfinite(pilot.walk.w).all()
 
 
+@pytest.mark.slow
 def test_calibration_counts_its_gradients() -> None:
     """Every forward and backward pass of the pilot is in `num_gradients`."""
     problem, calls = shifted_problem(H, num_examples=100, spread=0.1), []
@@ -212,11 +214,13 @@ class TestRetrySettings:
         kept = self._after(found, asked=given, localization=0.5, **hot)
         assert kept is not None and kept.localization == 0.5
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("verdict", ["left the basin", "drifting", "chains disagree"])
     def test_stronger_localization(self, found: Any, verdict: str) -> None:
         after = self._after(found, verdict=verdict)
         assert after is not None and (after.localization, after.step_size) == (40.0, 0.004)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(("before", "expected"), [(10.0, 5.0), (0.5, 0.25), (0.4, None), (0.25, None)])
     def test_weaker_localization(self, found: Any, before: float, expected: float | None) -> None:
         """By halves, down to where flat directions relax in a tenth of the steps; from there nothing sends it back."""

@@ -96,6 +96,7 @@ def test_the_device_that_a_pipeline_is_on_may_be_named(
     assert EVALUATOR.compute(pipe, data=texts([0, 1]), device=device).llc == plain.llc
 
 
+@pytest.mark.slow
 def test_images_and_feature_extractor() -> None:
     model, processor = tiny.vit()
     pixels = torch.randint(0, 255, (8, 8, 8, 3), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
@@ -109,6 +110,7 @@ def test_images_and_feature_extractor() -> None:
     assert one.llc == EVALUATOR.compute(pipe, data=data, label_mapping=mapping, as_dict=True)["llc"]
 
 
+@pytest.mark.slow
 def test_as_dict_joins_other_metrics(pipe: transformers.Pipeline, plain: LLCResult) -> None:
     values = EVALUATOR.compute(pipe, data=texts([0, 1]), as_dict=True)
     assert values == plain.metrics() and json.loads(json.dumps(values)) == values

@@ -191,6 +191,7 @@ def test_what_does_not_go_together_is_refused(settings: dict, message: str) -> N
         SampleConfig(**settings)
 
 
+@pytest.mark.slow
 def test_doctor_prints_the_plan(checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["doctor", "--model", str(checkpoint), "--max-length", "16"]
     assert main(command) == 0
@@ -213,6 +214,7 @@ def test_doctor_prints_the_plan(checkpoint: Path, tmp_path: Path, capsys: pytest
     assert capsys.readouterr().err.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_doctor_foretells_an_estimate(
     checkpoint: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

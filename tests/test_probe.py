@@ -209,6 +209,7 @@ def estimate(net: nn.Module, pairs: Any, **settings: Any) -> list[float]:
     return [float(x) for x in result.llc_per_chain]
 
 
+@pytest.mark.slow
 def test_sound_models_pass() -> None:
     """Caches that fill once, buffers replaced by their like, dropout in training only, batch norm with statistics."""
 
@@ -247,6 +248,7 @@ def test_rounding_is_no_fault() -> None:
     assert len(estimate(double, tuple(t.double() for t in data(double)))) == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "mode",
     [

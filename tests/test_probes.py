@@ -63,6 +63,7 @@ def test_losses_are_those_of_the_examples_above_w_star() -> None:
     assert (seen.values["far"][:, 0] == 0).all() and (seen.values["far"][:, 1:] != 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [{}, {"chain_batch_size": 3}, {"step_in_backward": True}])
 def test_no_draw_changes(settings: dict[str, Any]) -> None:
     seen, plain = estimate(observe={"far": others()}, **settings), estimate(**settings)
@@ -93,6 +94,7 @@ class _Kill(Exception):
     pass
 
 
+@pytest.mark.slow
 def test_resumed_bit_for_bit_after_a_kill(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = estimate(tmp_path / "whole", observe={"far": others()})
     real, calls = run_chains.ChainStore.save, []
@@ -191,6 +193,7 @@ def test_what_will_not_fit_is_refused(tmp_path: Path) -> None:
         check_records_fit({"a": probe}, model, **{**sizes, "processes": 10**9})
 
 
+@pytest.mark.slow
 def test_tree_with_devinterp_s_names(tmp_path: Path) -> None:
     xarray = pytest.importorskip("xarray")
     result = language(observe={"code": "@data"}, observe_loss="token", observe_examples=5)

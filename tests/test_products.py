@@ -126,6 +126,7 @@ def test_steps_within_the_backward_pass_are_none_of_it() -> None:
     assert seen == [None] * 3
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("faster")
 @pytest.mark.parametrize("compile", [False, True])
 def test_small_products_stay(compile: bool) -> None:

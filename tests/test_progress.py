@@ -104,6 +104,7 @@ CASES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [45.0, 90.0])
 @pytest.mark.parametrize("case", CASES)
 def test_a_limit_bounds_the_whole_run(case: str, limit: float, clock: Clock) -> None:
@@ -129,6 +130,7 @@ MANY = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", MANY)
 def test_a_pass_over_all_examples_is_no_longer_than_the_limit(case: str, clock: Clock) -> None:
     """Each takes 12 s, a seventh of the limit, and none is begun, or gone on with, that there is no time for."""
@@ -334,6 +336,7 @@ def test_losses_at_w_star_that_take_too_long_end_with_what_fits(times: int, seco
     assert seconds / 2 < clock.seconds < seconds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("learnt", "settings", "early"),
     [(False, {}, True), (True, {}, False), (False, {"num_burnin_steps": 200, "num_draws": 200}, False)],

@@ -84,6 +84,7 @@ def assert_one(card: str, value: float) -> None:
     assert [each.metric_value for each in ModelCard(card).data.eval_results] == [value]
 
 
+@pytest.mark.slow
 def test_new_repository(hub: Hub, run: Path) -> None:
     done = hub.fork("publish", "run", "--repo", "me/model", "--private")
     assert (done.code, done.err) == (0, "")
@@ -146,6 +147,7 @@ def test_revision_and_benchmark(hub: Hub, run: Path) -> None:
     assert (entry["dataset"], entry["value"]) == ({"id": "some/data", "task_id": "llc"}, make_result().llc)
 
 
+@pytest.mark.slow
 def test_dry_run_changes_nothing(hub: Hub, run: Path) -> None:
     hub.put("me/model", {"README.md": THEIRS})
     head = hub.head("me/model")
@@ -176,6 +178,7 @@ def test_head_that_moves_meanwhile(here: Hub, run: Path, monkeypatch: pytest.Mon
     assert len(titles(here)) == 5  # initial, three of theirs, one of ours
 
 
+@pytest.mark.slow
 def test_result_that_was_never_saved_is_saved_first(here: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     here.fail("commit", "forbidden", times=None)
@@ -206,6 +209,7 @@ def test_what_cannot_be_merged_leaves_no_repository(here: Hub, run: Path, monkey
     assert {seen.method for seen in here.requests} <= {"GET", "HEAD"}
 
 
+@pytest.mark.slow
 def test_bad_verdict_is_refused_before_anything_is_written(here: Hub, run: Path) -> None:
     with pytest.raises(InputError, match="not to be trusted"):
         publish(make_result(verdict="stuck"), "me/model")
@@ -292,6 +296,7 @@ def test_fault_leaves_the_result_whole_and_the_retry_works(
     assert content(run) == before
 
 
+@pytest.mark.slow
 def test_no_network_and_no_login(hub: Hub, run: Path) -> None:
     before = content(run)
     hub.stop()
@@ -313,6 +318,7 @@ def test_offline_mode(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     )
 
 
+@pytest.mark.slow
 def test_faults_that_pass_are_not_noticed(hub: Hub, run: Path) -> None:
     hub.put("me/model", {"README.md": THEIRS})
     for route, fault in (("commit", "head moved"), ("lfs-batch", "rate limited"), ("lfs-upload", "server error")):

@@ -132,6 +132,7 @@ def test_every_way_of_stepping(more: dict[str, Any]) -> None:
     assert {type(m) for m in model.modules()} == {nn.Sequential, nn.Linear}
 
 
+@pytest.mark.slow
 def test_a_mask_and_the_names_of_its_tensors_give_the_same_draws() -> None:
     """A cut through no tensor is one of whole tensors: bit for bit, and `all` is what no setting gives."""
     model, data = chain_of_layers()
@@ -141,6 +142,7 @@ def test_a_mask_and_the_names_of_its_tensors_give_the_same_draws() -> None:
     assert len({tuple(run.llc_per_chain) for run in runs}) == 1
 
 
+@pytest.mark.slow
 def test_calibrates_and_judges_with_the_part_alone() -> None:
     model, data = chain_of_layers()
     settings = {"num_chains": 1, "num_draws": 20, "max_steps": 50, "nbeta": NBETA, "check_localization": False}
@@ -224,6 +226,7 @@ def test_resumes_and_refuses_another_part(tmp_path: Path) -> None:
             run(other)
 
 
+@pytest.mark.slow
 def test_says_what_was_sampled(tmp_path: Path) -> None:
     model, data = chain_of_layers()
     result = sampled("1.*", data, model)

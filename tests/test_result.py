@@ -464,6 +464,7 @@ STEP = "step   (4 × 300 draws after 300 steps of burn-in; n 12,345 tokens)"
 """The caption of the picture of `make_result`."""
 
 
+@pytest.mark.slow
 def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     """What each curve shows, recomputed here from the trace."""
     result = make_result()
@@ -513,12 +514,14 @@ def test_picture(tmp_path: Path, drawn: list[Figure]) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_title_keeps_a_number_and_its_error_on_one_line(tmp_path: Path, drawn: list[Figure]) -> None:
     text = "x" * 76 + " λ̂ is 14.7 ± 1.5 from w*"  # a fold at 90 letters would part them
     plot_trace(make_result(reasons=[Reason("not a minimum", text, "set minimize")]), tmp_path / "picture.png")
     assert any("14.7 ± 1.5" in line for line in drawn[0].get_suptitle().splitlines())
 
 
+@pytest.mark.slow
 def test_picture_takes_the_heat_off(tmp_path: Path, drawn: list[Figure]) -> None:
     """Each chain's own heat: its curve ends at the λ̂ that the report gives for it."""
     result = make_result()

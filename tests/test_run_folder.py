@@ -404,6 +404,7 @@ def test_a_result_is_not_saved_into_the_folder_of_another_run(whole: Path, begun
 # minimize
 
 
+@pytest.mark.slow
 def test_finished_attempts_of_the_minimizer_are_not_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """L_n is at its minimum, so that no attempt lowers it; the kill comes after the third."""
     steps: list[int] = []

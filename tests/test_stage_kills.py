@@ -156,6 +156,7 @@ def test_a_kill_costs_one_step(
     assert len(after) <= len(seen) - numbers[place] + CASES[name].stages[stage]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rows", [False, True])
 def test_gradients_at_w_star_go_on_where_they_were(rows: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A sum of ten forward passes, or the gradients of 200 examples: a kill costs the pass under way."""

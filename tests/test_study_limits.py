@@ -126,6 +126,7 @@ def test_a_limit_bounds_a_study(study: str, clock: Clock, tmp_path: Path) -> Non
     assert 0.4 * LIMIT < clock.now - 1000.0 <= 1.1 * LIMIT + 2 * PASS
 
 
+@pytest.mark.slow
 def test_a_vector_of_the_hessian_ends_midway(clock: Clock, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A product takes a pass an example, 4 s, and each vector 24 of them; λ_Q is then not known."""
     sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, max_seconds=LIMIT, micro_batch_size=1)
@@ -179,6 +180,7 @@ def test_a_series_without_time_for_its_first_estimate_says_that(study: str, cloc
         STUDIES[study](clock, sample, output=tmp_path / "out", progress=False, begun=clock.now)
 
 
+@pytest.mark.slow
 def test_a_finished_run_is_read_whatever_the_limit(clock: Clock, tmp_path: Path) -> None:
     """Loading alone takes longer than its limit did, on a machine that is busy by now."""
     sample = SampleConfig(batch_size=20, num_draws=50, max_steps=2000, target_se=1e-9, max_seconds=30.0)

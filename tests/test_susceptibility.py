@@ -264,6 +264,7 @@ def test_the_command_on_tokens(tmp_path: Path, capsys: pytest.CaptureFixture[str
 SOME_TEXT = Path(__file__).parents[1] / "constraints.txt"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("flags", "message"),
     [

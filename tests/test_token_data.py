@@ -53,6 +53,7 @@ def agree(one: Problem, other: Problem) -> None:
 # Token ids, for every task on text
 
 
+@pytest.mark.slow
 def test_token_ids_of_a_language_model() -> None:
     model, tokenizer = tiny.llama(), tiny.tokenizer()
     config, rows = LoadConfig(packing="document"), ids_of()
@@ -97,6 +98,7 @@ def test_padding_that_is_also_the_end_of_text_keeps_one() -> None:
     agree(load_problem(model, {"input_ids": padded(rows, 2)}, LoadConfig(packing="document")), problem)
 
 
+@pytest.mark.slow
 def test_token_ids_of_masked_words() -> None:
     model, tokenizer = tiny.bert("BertForMaskedLM"), tiny.tokenizer(template=True)
     texts, rows = load_problem(model, TEXTS, LoadConfig(), tokenizer=tokenizer), ids_of(template=True)
@@ -146,6 +148,7 @@ def test_token_ids_of_tagged_words() -> None:
         agree(load_problem(model, data, LoadConfig()), texts)
 
 
+@pytest.mark.slow
 def test_token_ids_of_sequence_to_sequence() -> None:
     model, rows = tiny.t5(), ids_of()
     targets = rows[::-1]
@@ -250,6 +253,7 @@ def chat_tokenizer() -> Any:
     return tokenizer
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("column", ["messages", "conversations"])
 def test_chats_go_through_the_template(column: str) -> None:
     model, tokenizer = tiny.llama(), chat_tokenizer()
@@ -326,6 +330,7 @@ def _text_file(kind: str, folder: Path, encoding: str, mark: bytes) -> Path:
     return folder / f"data.{kind}"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["txt", "csv", "tsv", "jsonl", "json"])
 def test_byte_order_marks(kind: str, tmp_path: Path) -> None:
     model, tokenizer = tiny.llama(), tiny.tokenizer()
