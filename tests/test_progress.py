@@ -369,14 +369,18 @@ def test_draws_that_were_asked_for_are_not_hopeless() -> None:
     assert not observed.is_hopeless
 
 
-def test_what_is_left_of_a_run_that_ends_early_is_the_least(capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_left_of_a_run_that_ends_early_is_calibration_and_the_least(capsys: pytest.CaptureFixture[str]) -> None:
     new = Watch(show=True)
-    new.plan = {"calibrate": Range(10.0, 20.0, 30.0), "descend": Range(1.0, 2.0, 3.0), "check γ": Range(0.0, 5.0, 9.0)}
+    calibrate = Range(10.0, 20.0, 30.0)
+    new.plan = {
+        "calibrate": calibrate, "descend": Range(1.0, 2.0, 3.0), "sample": Range(5.0, 8.0, 9.0),
+        "check γ": Range(0.0, 5.0, 9.0),
+    }  # fmt: skip
     new.seconds_each = 1.0
     with watching(new):
         expect_little(2.31, 2.303)
-    assert new.plan == {"calibrate": Range(10.0, 10.0, 10.0)}
-    line = "the loss at w* is 2.31, and 2.303 of a constant predictor; the chains end early, about 10 s"
+    assert new.plan == {"calibrate": calibrate, "sample": Range(5.0, 5.0, 5.0)}
+    line = "the loss at w* is 2.31, and 2.303 of a constant predictor; the chains end early, about 25 s (15–35 s)"
     assert line in capsys.readouterr().err
 
 

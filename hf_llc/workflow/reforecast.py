@@ -56,7 +56,7 @@ def _as_long_as_needed(work: Work, settings: ChainSettings, first: FirstLook) ->
 
 
 def expect_little(init_loss: float, trivial_loss: float | None) -> None:
-    """The model has learnt nothing, as its loss at w* says: plan the least of each stage, and no descent."""
+    """The model has learnt nothing, as its loss at w* says: plan the least after calibration, and no descent."""
     watch().is_short = True
     watch().plan = _least(watch().plan)
     left = said(watch().time_left())
@@ -65,5 +65,6 @@ def expect_little(init_loss: float, trivial_loss: float | None) -> None:
 
 
 def _least(work: Work) -> Work:
-    """The least of each stage that has to be."""
-    return {name: Range(*[each.least] * 3) for name, each in work.items() if each.least > 0 and name != "descend"}
+    """The least of each stage that has to be; calibration takes as long as for a model that has learnt."""
+    least = {name: Range(*[each.least] * 3) for name, each in work.items() if each.least > 0 and name != "descend"}
+    return least | {name: each for name, each in work.items() if name == "calibrate"}
