@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 from pathlib import Path
+from typing import IO
 
 from matplotlib.figure import Figure
 
@@ -19,6 +20,9 @@ def _picture() -> bytes:
     return picture.getvalue()
 
 
-def save(figure: Figure, path: str | Path, **options: object) -> None:
+def save(figure: Figure, place: str | Path | IO[bytes], **options: object) -> None:
     """In place of `Figure.savefig`."""
-    Path(path).write_bytes(_picture())
+    if isinstance(place, (str, Path)):
+        Path(place).write_bytes(_picture())
+    else:
+        place.write(_picture())

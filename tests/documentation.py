@@ -25,7 +25,6 @@ from typing import Any
 
 import pytest
 import tiny
-from matplotlib.figure import Figure
 
 from hf_llc.config import LoadConfig, SampleConfig
 
@@ -144,8 +143,8 @@ def furnish(made: Path, place: Path) -> None:
 
 
 def make_short(monkeypatch: pytest.MonkeyPatch, *, num_draws: int, left_open: Collection[str] = ()) -> None:
-    """From here on every run is short and believed, and pictures are blank."""
-    checked, save = SampleConfig.__post_init__, Figure.savefig
+    """From here on every run is short and believed."""
+    checked = SampleConfig.__post_init__
 
     def shortened(self: SampleConfig) -> None:
         names = [name for name in GIVEN if getattr(self, name) == "auto" and name not in left_open]
@@ -164,7 +163,6 @@ def make_short(monkeypatch: pytest.MonkeyPatch, *, num_draws: int, left_open: Co
     checked_load = LoadConfig.__post_init__
     monkeypatch.setattr(LoadConfig, "__post_init__", few)
     monkeypatch.setattr(SampleConfig, "__post_init__", shortened)
-    monkeypatch.setattr(Figure, "savefig", lambda _, *args, **options: save(Figure(figsize=(1, 1)), *args, **options))
     monkeypatch.setattr("hf_llc.judging.estimator.named", lambda reasons: "trustworthy")
 
 

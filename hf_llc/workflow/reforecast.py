@@ -66,5 +66,8 @@ def expect_little(init_loss: float, trivial_loss: float | None) -> None:
 
 def _least(work: Work) -> Work:
     """The least of each stage that has to be; calibration takes as long as for a model that has learnt."""
-    least = {name: Range(*[each.least] * 3) for name, each in work.items() if each.least > 0 and name != "descend"}
-    return least | {name: each for name, each in work.items() if name == "calibrate"}
+    return {
+        name: each if name == "calibrate" else Range(*[each.least] * 3)
+        for name, each in work.items()
+        if each.least > 0 and name != "descend"
+    }
